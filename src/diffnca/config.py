@@ -1,0 +1,296 @@
+"""Every choice of a model, its diffusion and its training, as frozen dataclasses that round-trip through JSON.
+
+A recipe (`diffnca.recipes`) is a function that returns a `Config`; an ablation is a `Config` with one field changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FORMAT_VERSION = 1
+"""Version of the JSON layout, stored beside each configuration."""
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """One cell rule: what it perceives, how it updates, how often it is applied.
+
+    Attributes:
+        hidden: width of the cell's hidden layer.
+        num_cell_steps: applications of the rule in one call of the network.
+        update_probability: probability that a cell *does* update in a cell step (no rescaling).
+        dilations: spacing in pixels of the 3x3 perception, cell step after cell step, repeated cyclically.
+        padding: what lies beyond the edge: the mirrored `reflect` image, or `zeros`.
+        embedding: how time and position enter: `linear` in its numbers as published, or real `fourier` features.
+        embedding_width: hidden width of the embedding's network.
+        embedding_channels: numbers that the embedding gives to each cell.
+        positions: `none` (translation-invariant), `relative` to the canvas, or in `pixels` from its centre.
+        perceive_embedding: concatenate the embedding to the state that the cell perceives.
+        modulation: how the embedding steers the cell: `none`, multiplicative `gate`, or `scale_shift`.
+        normalisation: of the hidden layer: per `cell` over its channels, or `group` over channels and space.
+        weight_norm: weight-normalised convolutions, as in the npj models.
+        cell_step_period: the cell step is embedded as cell_step / period; `None` means `num_cell_steps`.
+    """
+
+    hidden: int = 256
+    num_cell_steps: int = 8
+    update_probability: float = 1.0
+    dilations: tuple[int, ...] = (1,)
+    padding: Literal["reflect", "zeros"] = "reflect"
+    embedding: Literal["linear", "fourier"] = "fourier"
+    embedding_width: int = 64
+    embedding_channels: int = 64
+    positions: Literal["none", "relative", "pixels"] = "none"
+    perceive_embedding: bool = False
+    modulation: Literal["none", "gate", "scale_shift"] = "scale_shift"
+    normalisation: Literal["cell", "group"] = "cell"
+    weight_norm: bool = False
+    cell_step_period: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        if self.hidden < 1 or self.num_cell_steps < 1:
+            raise ValueError(f"hidden={self.hidden}, num_cell_steps={self.num_cell_steps}: both must be >= 1")
+        if not 0.0 < self.update_probability <= 1.0:
+            raise ValueError(f"update_probability={self.update_probability}: must lie in (0, 1]")
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations={self.dilations}: give at least one spacing, each >= 1")
+
+    def dilation(self, cell_step: int) -> int:
+        """Return the spacing of the perception in this cell step, in pixels."""
+        return self.dilations[cell_step % len(self.dilations)]
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one call can see in each direction; `None` where statistics are taken over space."""
+        if self.normalisation == "group":
+            return None
+        return sum(self.dilation(k) for k in range(self.num_cell_steps))
+
+
+@dataclass(frozen=True)
+class FourierConfig:
+    """The Fourier stage: which low frequencies are worked on, and the cell rule that does it.
+
+    Attributes:
+        window: frequencies per axis.
+        spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian-symmetric `half_plane`.
+        scaling: `forward` as published (1/(h*w)), or `ortho`, whose noise has unit variance at any size.
+        cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
+    """
+
+    window: int = 16
+    spectrum: Literal["quadrant", "half_plane"] = "half_plane"
+    scaling: Literal["forward", "ortho"] = "ortho"
+    cell: CellConfig = field(default_factory=CellConfig)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network: its family, its state, its stages.
+
+    Attributes:
+        family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        channels: channels of the cell state; the first hold the noisy image, the next the prediction.
+        cell: the rule of the image stage.
+        fourier: the Fourier stage, for `fourier_diff_nca` only.
+    """
+
+    family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
+    image_channels: int = 3
+    channels: int = 64
+    cell: CellConfig = field(default_factory=CellConfig)
+    fourier: FourierConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions between the fields."""
+        if self.channels < 2 * self.image_channels:
+            raise ValueError(
+                f"channels={self.channels}: must be >= 2 * image_channels = {2 * self.image_channels} "
+                "(the noisy image and the prediction)"
+            )
+        if (self.fourier is None) == (self.family == "fourier_diff_nca"):
+            raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule: `linear` in beta (Ho et al. 2020) or `cosine` (Nichol and Dhariwal 2021)."""
+
+    kind: Literal["linear", "cosine"] = "cosine"
+    num_diffusion_steps: int = 300
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    offset: float = 0.008
+    min_beta: float = 1e-4
+    max_beta: float = 0.9999
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training loss on the predicted quantity.
+
+    Attributes:
+        distance: `l1_l2` is the published sum of both.
+        weighting: `uniform` over steps, or `min_snr` (Hang et al. 2023), in terms of the clean image.
+        min_snr_gamma: the clamp of `min_snr`.
+    """
+
+    distance: Literal["l2", "l1_l2"] = "l2"
+    weighting: Literal["uniform", "min_snr"] = "min_snr"
+    min_snr_gamma: float = 5.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch: crops per optimiser step.
+        learning_rate: peak learning rate of Adam.
+        beta1: first Adam coefficient.
+        beta2: second Adam coefficient.
+        decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` factor per batch.
+        decay_per_batch: the factor of `exponential`.
+        warmup_images: images over which the learning rate rises linearly (`cosine` only).
+        max_gradient_norm: gradients are clipped to this norm; `None` leaves them.
+        ema: `none`, or an exponential moving average of the weights.
+        ema_halflife_images: images after which a weight's share in the average has halved.
+        ema_warmup: let the average follow faster at the start (half-life at most a tenth of the images seen).
+        images: the budget in images, unless minutes are given.
+        minutes: the budget in minutes of training time.
+        seed: of the initial weights, the crops, the noise.
+        precision: `auto` takes bf16 where the processor is fast at it.
+        compile: `auto` compiles the cell step where a compiler is there and bf16 is used.
+        checkpoint_cells: recompute each cell step in the backward pass instead of storing it.
+    """
+
+    batch: int = 32
+    learning_rate: float = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    decay: Literal["cosine", "exponential"] = "cosine"
+    decay_per_batch: float = 0.9999
+    warmup_images: int = 5_000
+    max_gradient_norm: float | None = 1.0
+    ema: Literal["none", "halflife"] = "halflife"
+    ema_halflife_images: int = 20_000
+    ema_warmup: bool = True
+    images: int = 500_000
+    minutes: float | None = None
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    checkpoint_cells: bool = False
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which parts of the images are shown.
+
+    Attributes:
+        crop: side of the training crops in pixels, after the reduction.
+        reduce: whole factor by which images are made smaller first (Lanczos).
+        flips: mirror crops left-right at random.
+        quarter_turns: turn crops by multiples of 90 degrees (and mirror up-down) at random.
+        max_background: images with a larger share of near-white pixels are left out.
+        validation: share of the images held out.
+        cache_bytes: memory for decoded images.
+        microns_per_px: scale at which whole slides are read.
+    """
+
+    crop: int = 48
+    reduce: int = 1
+    flips: bool = True
+    quarter_turns: bool = True
+    max_background: float = 1.0
+    validation: float = 0.0
+    cache_bytes: int = 2 << 30
+    microns_per_px: float | None = None
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What `generate` does unless told otherwise."""
+
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    steps: int = 20
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything about one model; stored as JSON in the header of its weights file."""
+
+    name: str = "diff_nca"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    prediction: Literal["noise", "clean", "velocity"] = "velocity"
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+def to_json(config: Config) -> str:
+    """Return `config` as JSON text with sorted keys."""
+    return json.dumps(
+        {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}, sort_keys=True, indent=1
+    )
+
+
+def from_json(text: str) -> Config:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is of another format version, or has unknown or ill-typed fields.
+    """
+    values = json.loads(text)
+    version = values.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"configuration format {version}: this version of diffnca reads format {FORMAT_VERSION}; update diffnca"
+        )
+    config = _build(Config, values, "config")
+    assert isinstance(config, Config)
+    return config
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make `value`, as it comes out of JSON, an instance of the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}={value!r}: must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}={value!r}: must be a list")
+        return tuple(_build(arguments[0], item, where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where}={value!r}: must be of type {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    """Build the dataclass `kind` from a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}={value!r}: must be an object")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(hints)}")
+    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})

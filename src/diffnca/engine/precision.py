@@ -1,0 +1,30 @@
+"""What the machine at hand is fast at."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import torch
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where `device` multiplies matrices faster in it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu" and (cpu_has("amx_bf16") or cpu_has("avx512_bf16")):
+        return torch.bfloat16
+    return torch.float32
+
+
+def cpu_has(feature: str) -> bool:
+    """Return whether the processor has this instruction set extension (`amx_bf16`, `avx512_bf16`)."""
+    probe = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}[feature]
+    return bool(getattr(torch.cpu, probe, lambda: False)())
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Return whether `torch.compile` can make code for `device` here."""
+    if device.type == "cpu":
+        return sys.platform != "win32" and shutil.which("g++") is not None
+    return device.type == "cuda"

@@ -1,0 +1,77 @@
+"""Diff-NCA: a local denoiser made of cells alone.
+
+References:
+    [1] Kalkhof et al., arXiv 2401.06291, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.config import ModelConfig
+from diffnca.geometry import Canvas, Region
+from diffnca.models.nca import CellNoise, CellRule, run_cells
+
+
+class DiffNCA(nn.Module):
+    """The image stage: cells that see the noisy image and write the prediction into their next channels.
+
+    Attributes:
+        config: the choices it was built from.
+        image_channels: channels n of the images; the state holds the noisy image in its first n channels and the
+            prediction in the next n.
+        radius: pixels that one output pixel can see in each direction, `None` for the whole image.
+        checkpoint_cells: recompute each cell step in the backward pass, to save memory.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the network of `config`."""
+        super().__init__()
+        self.config = config
+        self.image_channels = config.image_channels
+        self.radius = config.cell.radius
+        self.checkpoint_cells = False
+        self.image = CellRule(config.cell, config.channels, tuple(range(config.image_channels)))
+
+    def cell_rules(self) -> list[CellRule]:
+        """Return the cell rules of all stages."""
+        return [self.image]
+
+    def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:
+        """Return what must be known of the whole canvas: nothing."""
+        return None
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        t: Float[Tensor, " b"],
+        region: Region | None = None,
+        noise: CellNoise | None = None,
+        context: Tensor | None = None,
+    ) -> Float[Tensor, "b n h w"]:
+        """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
+
+        Args:
+            x_t: the noisy image, or the part of it on `region`.
+            t: diffusion time of each image.
+            region: where `x_t` lies; `None` is the whole canvas.
+            noise: which cells update; `None` updates each by the expectation of its mask.
+            context: not used; the network is local.
+        """
+        region = region or Canvas(*x_t.shape[-2:]).whole
+        state = initial_state(x_t, self.config.channels)
+        state = run_cells(self.image, state, t, region, noise, self.checkpoint_cells)
+        return prediction(state, self.image_channels)
+
+
+def initial_state(x_t: Float[Tensor, "b n h w"], channels: int) -> Float[Tensor, "b c h w"]:
+    """Return a state that holds `x_t` in its first channels and zeros in the others."""
+    empty = x_t.new_zeros(len(x_t), channels - x_t.shape[1], *x_t.shape[-2:])
+    return torch.cat([x_t, empty], dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def prediction(state: Float[Tensor, "b c h w"], image_channels: int) -> Float[Tensor, "b n h w"]:
+    """Return the channels of a final state in which the prediction stands."""
+    return state[:, image_channels : 2 * image_channels].contiguous()

@@ -1,0 +1,153 @@
+"""Recipes: plain functions, each of which returns the full `Config` of one model.
+
+`diff_nca` and `fourier_diff_nca` are ours; the four others are the published networks, to the last detail.
+
+References:
+    [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291 (v1).
+    [2] Kalkhof et al., "Parameter-efficient diffusion with neural cellular automata", npj Unconventional Computing,
+        2025.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from diffnca.config import (
+    CellConfig,
+    Config,
+    DataConfig,
+    FourierConfig,
+    LossConfig,
+    ModelConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+
+
+def diff_nca() -> Config:
+    """Return our local denoiser: translation-invariant, with a perception whose spacing varies by cell step."""
+    cell = CellConfig(hidden=256, num_cell_steps=8, dilations=(1, 2, 4, 1))
+    return Config(name="diff_nca", model=ModelConfig("diff_nca", channels=64, cell=cell))
+
+
+def fourier_diff_nca() -> Config:
+    """Return our global denoiser: cells on the half plane of low frequencies, then cells on the image."""
+    image = CellConfig(hidden=256, num_cell_steps=8)
+    spectrum = CellConfig(hidden=256, num_cell_steps=8, padding="zeros", positions="pixels", embedding_channels=32)
+    fourier = FourierConfig(window=16, cell=spectrum)
+    return Config(
+        name="fourier_diff_nca",
+        model=ModelConfig("fourier_diff_nca", channels=64, cell=image, fourier=fourier),
+        data=DataConfig(crop=64, quarter_turns=False),
+    )
+
+
+def diff_nca_arxiv_v1() -> Config:
+    """Return Diff-NCA of [1]: 208,792 parameters."""
+    return _arxiv_v1("diff_nca_arxiv_v1", ModelConfig("diff_nca", channels=96, cell=_v1_cell(396, 48)), batch=4)
+
+
+def fourier_diff_nca_arxiv_v1() -> Config:
+    """Return FourierDiff-NCA of [1]: 885,960 parameters."""
+    fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_v1_cell(512, 32)))
+    model = ModelConfig("fourier_diff_nca", channels=96, cell=_v1_cell(512, 20), fourier=fourier)
+    return _arxiv_v1("fourier_diff_nca_arxiv_v1", model, batch=16)
+
+
+def diff_nca_npj() -> Config:
+    """Return Diff-NCA of [2]: 336,528 parameters."""
+    return _npj("diff_nca_npj", ModelConfig("diff_nca", channels=96, cell=_npj_cell(512, 10)), batch=4)
+
+
+def fourier_diff_nca_npj() -> Config:
+    """Return FourierDiff-NCA of [2]: 1,098,144 parameters."""
+    fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_npj_cell(512, 32)))
+    model = ModelConfig("fourier_diff_nca", channels=96, cell=_npj_cell(512, 10), fourier=fourier)
+    return _npj("fourier_diff_nca_npj", model, batch=16)
+
+
+def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
+    """Return the cell of [1]."""
+    return CellConfig(
+        hidden=hidden,
+        num_cell_steps=num_cell_steps,
+        update_probability=0.5,
+        embedding="linear",
+        embedding_width=256,
+        embedding_channels=4,
+        positions="relative",
+        perceive_embedding=True,
+        modulation="none",
+        normalisation="group",
+    )
+
+
+def _npj_cell(hidden: int, num_cell_steps: int) -> CellConfig:
+    """Return the cell of [2]."""
+    return replace(
+        _v1_cell(hidden, num_cell_steps),
+        update_probability=0.9,
+        modulation="gate",
+        normalisation="cell",
+        weight_norm=True,
+    )
+
+
+def _fourier_cell(cell: CellConfig) -> CellConfig:
+    """Return the published cell of the Fourier stage beside that of the image stage."""
+    return replace(cell, update_probability=1.0, padding="zeros", cell_step_period=16)
+
+
+def _arxiv_v1(name: str, model: ModelConfig, batch: int) -> Config:
+    """Return the training and diffusion of [1] around `model`."""
+    return Config(
+        name=name,
+        model=model,
+        schedule=ScheduleConfig("linear", 300),
+        prediction="noise",
+        loss=LossConfig("l1_l2", "uniform"),
+        training=TrainingConfig(
+            batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
+        ),
+        data=DataConfig(crop=64, flips=False, quarter_turns=False),
+        sampling=SamplingConfig("ddpm", 300),
+    )
+
+
+def _npj(name: str, model: ModelConfig, batch: int) -> Config:
+    """Return the training and diffusion of [2] around `model`: the cosine schedule, and EMA 0.99 per batch."""
+    config = _arxiv_v1(name, model, batch)
+    training = replace(
+        config.training, ema="halflife", ema_halflife_images=round(EMA_HALFLIFE_BATCHES * batch), ema_warmup=False
+    )
+    return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
+
+
+EMA_HALFLIFE_BATCHES = 68.97
+"""log(1/2) / log(0.99): the decay of 0.99 per batch of [2], as a half-life."""
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        diff_nca,
+        fourier_diff_nca,
+        diff_nca_arxiv_v1,
+        fourier_diff_nca_arxiv_v1,
+        diff_nca_npj,
+        fourier_diff_nca_npj,
+    )
+}
+"""All recipes by name."""
+
+
+def recipe_named(name: str) -> Config:
+    """Return the recipe of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r}: must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,0 +1,1 @@
+"""Training: one loop, the moving average of the weights, checkpoints."""

@@ -1,0 +1,158 @@
+"""Files of models and of training runs: safetensors with the configuration in the header, written atomically.
+
+A run's folder holds `model.safetensors` (the averaged weights: what `load` reads) and `state.safetensors` (all that
+training needs to go on).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffnca.config import Config, from_json, to_json
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.schedule import NoiseSchedule
+from diffnca.models import build_network
+
+MODEL_FILE = "model.safetensors"
+STATE_FILE = "state.safetensors"
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def build_denoiser(config: Config) -> Denoiser:
+    """Return the denoiser of `config`, with fresh weights."""
+    return Denoiser(build_network(config.model), NoiseSchedule.from_config(config.schedule), config)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header))
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and header of a safetensors file.
+
+    Raises:
+        ValueError: the file is damaged or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the header of a safetensors file, without its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def write_model(
+    path: Path, weights: Mapping[str, Tensor], config: Config, card: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> None:
+    """Write a model: the weights of its network, its configuration and its card.
+
+    Args:
+        path: the file, replaced atomically.
+        weights: `network.state_dict()`.
+        config: everything the denoiser is built from.
+        card: what is known of the model (data, licence, hours, scores), as JSON values.
+        dtype: of the stored weights; `None` keeps theirs.
+    """
+    stored = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
+    write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(dict(card), sort_keys=True)})
+
+
+def read_config(path: Path) -> Config:
+    """Return the configuration in the header of a model file."""
+    header = read_header(path)
+    if "config" not in header:
+        raise ValueError(f"{path}: no diffnca configuration in its header; convert it with `diffnca convert`")
+    return from_json(header["config"])
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the card in the header of a model file."""
+    card: dict[str, Any] = json.loads(read_header(path).get("card", "{}"))
+    return card
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the models that come with the package, by name."""
+    return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+
+
+def find_model(name: str | Path) -> Path:
+    """Return the file of a model: the name of a bundled one, a file, a run's folder, or a hub id `owner/name`.
+
+    A path that exists is taken first, then a bundled name; only what contains a `/` and is no path is looked up
+    online.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / MODEL_FILE).is_file():
+            return path / MODEL_FILE
+        raise ValueError(f"{path}: no {MODEL_FILE} in this folder; give a run's folder or a model file")
+    if path.is_file():
+        return path
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    if str(name).count("/") == 1 and not path.suffix and not str(name).startswith((".", "/")):
+        return _download(str(name))
+    raise ValueError(f"model {str(name)!r}: no such file or folder; bundled models are {', '.join(bundled) or 'none'}")
+
+
+def _download(hub_id: str) -> Path:
+    """Fetch a model file from the Hugging Face hub, or from its local cache."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub_id, MODEL_FILE))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"model {hub_id!r}: no such path, and the hub does not give it ({reason})") from None
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
+    """Return a trained model, ready for `diffnca.generate`.
+
+    Args:
+        name: of a bundled model, a model file, a run's folder, or a hub id `owner/name`.
+        device: where its weights go.
+
+    Raises:
+        ValueError: there is no such model, or its file is damaged.
+    """
+    path = find_model(name)
+    denoiser = build_denoiser(read_config(path))
+    load_weights(denoiser, path)
+    return denoiser.to(device).eval().requires_grad_(False)
+
+
+def load_weights(denoiser: Denoiser, path: Path) -> None:
+    """Copy the weights of a model file into `denoiser`."""
+    weights, _ = read_tensors(path)
+    try:
+        denoiser.network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None

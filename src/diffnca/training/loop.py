@@ -1,0 +1,339 @@
+"""The training loop.
+
+Every random choice of training step i is a function of (seed, i, process), and a checkpoint holds weights, average,
+optimiser and counters, so a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from diffnca.config import Config, TrainingConfig, to_json
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.engine.precision import fast_dtype, has_compiler
+from diffnca.training.checkpoint import (
+    MODEL_FILE,
+    STATE_FILE,
+    build_denoiser,
+    load_weights,
+    read_tensors,
+    write_model,
+    write_tensors,
+)
+from diffnca.training.ema import ema_decay, update_ema
+
+LOG_FILE = "log.jsonl"
+LOG_EVERY_STEPS = 20
+FINAL_LEARNING_RATE = 0.01
+DIVERGENCE_FACTOR = 10.0
+
+Batches = Callable[[int], Tensor]
+"""Gives the clean images `b c h w` of a training step; a pure function of its number."""
+
+
+class DivergedError(ValueError):
+    """Training has diverged; the last good checkpoint is kept."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; stored in its checkpoint."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    """Mean loss of recent steps."""
+    best_loss: float = math.inf
+    """Smallest mean loss so far."""
+
+    def share(self, training: TrainingConfig) -> float:
+        """Return the share of the budget that is spent, in [0, 1]."""
+        if training.minutes is not None:
+            return min(self.seconds / (60.0 * training.minutes), 1.0)
+        return min(self.images / training.images, 1.0)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is looked after; nothing here changes its numbers.
+
+    Attributes:
+        checkpoint_seconds: time between checkpoints.
+        sample_seconds: time between sample grids; 0 makes none.
+        report: called after each step.
+        sample: makes a sample grid in a folder from a denoiser.
+        trackers: names of accelerate's trackers, for example `tensorboard`.
+        card: what is known of the model, stored in its file.
+    """
+
+    checkpoint_seconds: float = 60.0
+    sample_seconds: float = 600.0
+    report: Callable[[Progress, TrainingConfig], None] | None = None
+    sample: Callable[[Denoiser, Path], None] | None = None
+    trackers: tuple[str, ...] = ()
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def learning_rate(training: TrainingConfig, progress: Progress) -> float:
+    """Return the learning rate of the next step: a function of the progress alone."""
+    if training.decay == "exponential":
+        return training.learning_rate * training.decay_per_batch**progress.step
+    share = progress.share(training)
+    cosine = FINAL_LEARNING_RATE + (1.0 - FINAL_LEARNING_RATE) * 0.5 * (1.0 + math.cos(math.pi * share))
+    warmup = min(1.0, (progress.images + training.batch) / max(training.warmup_images, 1))
+    return training.learning_rate * cosine * warmup
+
+
+def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
+    """Return the generator of all noise in a training step."""
+    state = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class RandomMasks:
+    """Which cells update in one training step, drawn from the generator of the step."""
+
+    def __init__(self, generator: torch.Generator, batch: int) -> None:
+        """Draw for so many images from `generator`."""
+        self.generator = generator
+        self.batch = batch
+
+    def mask(self, cell_step: int, region: Any, probability: float) -> Tensor:
+        """Return true where a cell of `region` updates, `b 1 h w`."""
+        shape = (self.batch, 1, region.height, region.width)
+        return torch.rand(shape, generator=self.generator) < probability
+
+
+class Trainer:
+    """One run of training, in one folder."""
+
+    def __init__(
+        self, config: Config, out: Path, batches: Batches, options: RunOptions, start: Path | None = None
+    ) -> None:
+        """Build the model, or take up the run that lies in `out`.
+
+        Args:
+            config: the model and its training.
+            out: the folder of the run.
+            batches: clean images of each step.
+            options: checkpoints, samples, reports.
+            start: a model file whose weights are fine-tuned, for a new run.
+        """
+        self.config, self.out, self.batches, self.options = config, out, batches, options
+        training = config.training
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if self._precision() == torch.bfloat16 else "no",
+            log_with=list(options.trackers) or None,
+            project_dir=out,
+        )
+        torch.manual_seed(training.seed)
+        denoiser = build_denoiser(config)
+        if start is not None:
+            load_weights(denoiser, start)
+        denoiser.network.checkpoint_cells = training.checkpoint_cells
+        denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(
+            denoiser.parameters(), lr=training.learning_rate, betas=(training.beta1, training.beta2)
+        )
+        self._compile(denoiser)
+        self.model, self.optimizer = self.accelerator.prepare(denoiser, optimizer)
+        self.denoiser: Denoiser = self.accelerator.unwrap_model(self.model, keep_torch_compile=True)
+        self.average = {name: weight.clone() for name, weight in self.denoiser.network.state_dict().items()}
+        self.progress = Progress()
+        if (out / STATE_FILE).is_file():
+            self._restore()
+
+    def run(self) -> Progress:
+        """Train until the budget is spent; return how far the run has come."""
+        training, options = self.config.training, self.options
+        if options.trackers:
+            self.accelerator.init_trackers("diffnca", config={"config": to_json(self.config)})
+        saved = sampled = time.monotonic()
+        with stop_requests() as stopped, prefetched(self.batches, self.progress.step) as batches:
+            while self.progress.share(training) < 1.0 and not stopped():
+                self._step(next(batches))
+                now = time.monotonic()
+                if options.report is not None:
+                    options.report(self.progress, training)
+                if now - saved >= options.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if options.sample is not None and now - sampled >= options.sample_seconds > 0:
+                    self._sample()
+                    sampled = time.monotonic()
+        self.save()
+        self.accelerator.end_training()
+        return self.progress
+
+    def _step(self, x_0: Tensor) -> None:
+        """Take one optimiser step on the clean images `x_0`."""
+        started = time.monotonic()
+        training, progress = self.config.training, self.progress
+        rate = learning_rate(training, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        generator = step_generator(training.seed, progress.step, self.accelerator.process_index)
+        x_0 = x_0.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            loss = self.model(x_0, generator, RandomMasks(generator, len(x_0)))
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        limit = training.max_gradient_norm if training.max_gradient_norm is not None else math.inf
+        norm = self.accelerator.clip_grad_norm_(self.denoiser.parameters(), limit)
+        value = float(loss.detach())
+        if not math.isfinite(value) or not math.isfinite(float(norm)):
+            raise DivergedError(self._diverged(f"loss {value}, gradient norm {float(norm)}"))
+        self.optimizer.step()
+        batch = len(x_0) * self.accelerator.num_processes
+        decay = ema_decay(training, progress.images, batch)
+        update_ema(self.average, self.denoiser.network.state_dict(), decay)
+        self._count(value, batch, time.monotonic() - started)
+        if progress.step % LOG_EVERY_STEPS == 0:
+            self._log(rate)
+
+    def _count(self, loss: float, batch: int, seconds: float) -> None:
+        """Add one step to the progress, and watch the mean loss."""
+        progress = self.progress
+        progress.step += 1
+        progress.images += batch
+        progress.seconds += seconds
+        keep = 0.0 if math.isnan(progress.loss) else min(0.99, 1.0 - 1.0 / progress.step)
+        progress.loss = loss if keep == 0.0 else keep * progress.loss + (1.0 - keep) * loss
+        if progress.step >= 100:
+            progress.best_loss = min(progress.best_loss, progress.loss)
+            if progress.loss > DIVERGENCE_FACTOR * progress.best_loss:
+                raise DivergedError(self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}"))
+
+    def _diverged(self, what: str) -> str:
+        """Return the message for a run that has diverged."""
+        rate = self.config.training.learning_rate
+        return (
+            f"training diverged at step {self.progress.step} ({what}); the last good checkpoint is kept in "
+            f"{self.out}; start again with a lower --training.learning-rate than {rate:g}"
+        )
+
+    def _log(self, rate: float) -> None:
+        """Write one line of the log, and to the trackers."""
+        progress = self.progress
+        speed = progress.images / max(progress.seconds, 1e-9)
+        values = {"loss": progress.loss, "learning_rate": rate, "images": progress.images}
+        values |= {"seconds": round(progress.seconds, 3), "images_per_second": round(speed, 3)}
+        if self.accelerator.is_main_process:
+            with open(self.out / LOG_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": progress.step, **values}) + "\n")
+        if self.options.trackers:
+            self.accelerator.log(values, step=progress.step)
+
+    def save(self) -> None:
+        """Write the model and all that training needs to go on; each file is replaced atomically."""
+        if not self.accelerator.is_main_process:
+            return
+        network = self.denoiser.network.state_dict()
+        tensors = {f"network.{name}": weight for name, weight in network.items()}
+        tensors |= {f"average.{name}": weight for name, weight in self.average.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        header = {"config": to_json(self.config), "progress": json.dumps(asdict(self.progress))}
+        write_tensors(self.out / STATE_FILE, tensors, header)
+        card = {**self.options.card, "images_seen": self.progress.images, "training_hours": self._hours()}
+        write_model(self.out / MODEL_FILE, self.average, self.config, card)
+
+    def _hours(self) -> float:
+        """Return the hours of training so far."""
+        return round(self.progress.seconds / 3600.0, 3)
+
+    def _restore(self) -> None:
+        """Take up the run of the checkpoint."""
+        tensors, header = read_tensors(self.out / STATE_FILE)
+        self.progress = Progress(**json.loads(header["progress"]))
+        self.denoiser.network.load_state_dict(_under("network.", tensors))
+        for name, value in _under("average.", tensors).items():
+            self.average[name].copy_(value)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("adam.", tensors).items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def _sample(self) -> None:
+        """Make a grid of samples of the averaged weights."""
+        if not self.accelerator.is_main_process or self.options.sample is None:
+            return
+        shown = build_denoiser(self.config)
+        shown.network.load_state_dict(self.average)
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        self.options.sample(shown.eval().requires_grad_(False), folder / f"{self.progress.images:09d}.png")
+
+    def _precision(self) -> torch.dtype:
+        """Return the precision of the matrix products."""
+        if self.config.training.precision == "auto":
+            return fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return torch.bfloat16 if self.config.training.precision == "bfloat16" else torch.float32
+
+    def _compile(self, denoiser: Denoiser) -> None:
+        """Compile the cell rules where that helps."""
+        device = self.accelerator.device
+        wanted = self.config.training.compile
+        if wanted == "on" or (wanted == "auto" and self._precision() == torch.bfloat16 and has_compiler(device)):
+            for rule in denoiser.network.cell_rules():
+                rule.compile(dynamic=False)
+
+
+def same_run(stored: Config, wanted: Config) -> bool:
+    """Return whether a run may go on under `wanted`: only the budget may differ."""
+    budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
+    return replace(stored, training=replace(stored.training, **budget)) == wanted  # type: ignore[arg-type]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Within the block, Ctrl-C and SIGTERM are remembered, so that the step at hand is finished and saved."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, lambda number, frame: received.append(number)) for number in signals]
+    except ValueError:  # not in the main thread: signals go their usual way
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def prefetched(batches: Batches, first: int) -> Iterator[Iterator[Tensor]]:
+    """Within the block, make each batch while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def produce() -> Iterator[Tensor]:
+            step, coming = first, pool.submit(batches, first)
+            while True:
+                ready = coming.result()
+                step += 1
+                coming = pool.submit(batches, step)
+                yield ready
+
+        yield produce()
