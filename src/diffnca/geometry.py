@@ -1,0 +1,198 @@
+"""Where we are: canvases, regions of them, and what lies beyond an edge.
+
+Coordinates are whole pixels, y before x. A `Canvas` is the finished image, a `Region` a rectangle of it. On
+a circular axis a region may hang over the edge (`top < 0`, or `top + height > canvas.height`): it goes on at
+the other side.
+
+How a network uses a region, per axis: an edge that is an edge of a reflecting canvas is mirrored at every
+cell step; an axis that is whole and circular wraps at every cell step; beyond any other edge anything may
+stand, and the caller crops the pixels that it has touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+Boundary = Literal["reflect", "circular"]
+"""How an axis goes on beyond its edge: as its mirror image (edge pixel not repeated), or from the start."""
+
+MAX_SIDE_PX = 2**31
+"""Longest side of a canvas: a coordinate is one 32-bit word of the noise counter, with room to spare."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A whole image, of any size.
+
+    Attributes:
+        height: rows, from 1 to 2**31.
+        width: columns, from 1 to 2**31.
+        boundary: how it goes on beyond its edges, (y, x).
+    """
+
+    height: int
+    width: int
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect")
+
+    def __post_init__(self) -> None:
+        """Refuse sides and boundaries that do not exist."""
+        for name, side in (("height", self.height), ("width", self.width)):
+            if not 1 <= side <= MAX_SIDE_PX:
+                raise ValueError(
+                    f"canvas {name}={side}: must be from 1 to {MAX_SIDE_PX} px; choose such a {name}"
+                )
+        if len(self.boundary) != 2 or any(axis not in ("reflect", "circular") for axis in self.boundary):
+            raise ValueError(
+                f'canvas boundary={self.boundary!r}: must be "reflect" or "circular" for each of (y, x); '
+                'for instance ("reflect", "circular")'
+            )
+
+    @property
+    def whole(self) -> Region:
+        """The region that covers the canvas."""
+        return Region(0, 0, self.height, self.width, self)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a canvas.
+
+    Attributes:
+        top: first row; on a circular axis any whole number, taken modulo the height of the canvas.
+        left: first column, likewise.
+        height: rows, from 1 to those of the canvas.
+        width: columns, likewise.
+        canvas: the canvas it lies on.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    canvas: Canvas
+
+    def __post_init__(self) -> None:
+        """Refuse rectangles that do not lie on the canvas."""
+        boundary_y, boundary_x = self.canvas.boundary
+        _check_span("top", self.top, "height", self.height, self.canvas.height, boundary_y)
+        _check_span("left", self.left, "width", self.width, self.canvas.width, boundary_x)
+
+    @property
+    def is_whole_y(self) -> bool:
+        """Whether it covers every row of the canvas."""
+        return self.height == self.canvas.height
+
+    @property
+    def is_whole_x(self) -> bool:
+        """Whether it covers every column of the canvas."""
+        return self.width == self.canvas.width
+
+    def rows(self) -> Int64[Tensor, " h"]:
+        """Return the row on the canvas, in [0, canvas.height), of each row of the region."""
+        rows = torch.arange(self.top, self.top + self.height)
+        return fold(rows, self.canvas.height, self.canvas.boundary[0])
+
+    def columns(self) -> Int64[Tensor, " w"]:
+        """Return the column on the canvas, in [0, canvas.width), of each column of the region."""
+        columns = torch.arange(self.left, self.left + self.width)
+        return fold(columns, self.canvas.width, self.canvas.boundary[1])
+
+    def grow(self, n: int) -> Region:
+        """Return the region with `n` px more on each side.
+
+        It ends at reflecting edges. A circular axis that would reach around becomes the whole axis, from 0.
+        """
+        if n < 0:
+            raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
+        boundary_y, boundary_x = self.canvas.boundary
+        top, height = _grow_span(self.top, self.height, n, self.canvas.height, boundary_y)
+        left, width = _grow_span(self.left, self.width, n, self.canvas.width, boundary_x)
+        return Region(top, left, height, width, self.canvas)
+
+    def crop(self, tensor: Tensor, of: Region) -> Tensor:
+        """Return the part of `tensor` that lies on this region.
+
+        Args:
+            tensor: lies on the region `of` with its last two dimensions.
+            of: a region that contains this one; on a circular axis it may do so on another turn.
+
+        Returns:
+            A view, or a copy where the part goes over the edge of a whole circular axis.
+        """
+        if of.canvas != self.canvas:
+            raise ValueError(
+                f"crop of a region on {of.canvas} to one on {self.canvas}: both must lie on the same canvas"
+            )
+        if tuple(tensor.shape[-2:]) != (of.height, of.width):
+            raise ValueError(
+                f"crop of a tensor of {tuple(tensor.shape[-2:])} px: "
+                f"must be {(of.height, of.width)} px, as the region it lies on"
+            )
+        boundary_y, boundary_x = self.canvas.boundary
+        tensor = _take_span(tensor, -2, self.top - of.top, self.height, self.canvas.height, boundary_y)
+        return _take_span(tensor, -1, self.left - of.left, self.width, self.canvas.width, boundary_x)
+
+    def tiles(self, height: int, width: int) -> Iterator[Region]:
+        """Yield tiles that cover the region, row by row, each pixel once; the last ones may be smaller."""
+        if height < 1 or width < 1:
+            raise ValueError(f"tiles of {height}x{width} px: both sides must be >= 1; choose a larger tile")
+        bottom, right = self.top + self.height, self.left + self.width
+        return (
+            Region(top, left, min(height, bottom - top), min(width, right - left), self.canvas)
+            for top in range(self.top, bottom, height)
+            for left in range(self.left, right, width)
+        )
+
+
+def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Tensor, "*shape"]:
+    """Return the coordinate in [0, size) whose pixel stands at `index`, which may be any whole number.
+
+    `reflect` mirrors without repeating the edge pixel (a side of 1 px replicates); `circular` is the modulo.
+    """
+    if boundary == "circular":
+        return index % size
+    index = index % max(2 * (size - 1), 1)
+    return torch.minimum(index, 2 * (size - 1) - index)
+
+
+def _check_span(
+    start_name: str, start: int, length_name: str, length: int, size: int, boundary: Boundary
+) -> None:
+    """Refuse a span of one axis that is empty, longer than its canvas, or beyond a reflecting edge."""
+    if not 1 <= length <= size:
+        raise ValueError(f"region {length_name}={length}: must be from 1 to {size} px, as its canvas; cut it")
+    if boundary == "reflect" and not 0 <= start <= size - length:
+        raise ValueError(
+            f"region {start_name}={start}, {length_name}={length}: "
+            f"must lie in [0, {size}) of a reflecting canvas; cut it"
+        )
+
+
+def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
+    """Return start and length of one axis with `n` px more on each side."""
+    if boundary == "circular":
+        return (start - n, length + 2 * n) if length + 2 * n < size else (0, size)
+    first, end = max(start - n, 0), min(start + length + n, size)
+    return first, end - first
+
+
+def _take_span(tensor: Tensor, axis: int, offset: int, length: int, size: int, boundary: Boundary) -> Tensor:
+    """Return `length` px of `axis` from `offset` on, around the edge if `axis` is circular and whole."""
+    available = tensor.shape[axis]
+    if boundary == "circular":
+        offset %= size
+    if 0 <= offset <= available - length:
+        return tensor.narrow(axis, offset, length)
+    if boundary == "circular" and available == size:
+        before_edge = size - offset
+        parts = [tensor.narrow(axis, offset, before_edge), tensor.narrow(axis, 0, length - before_edge)]
+        return torch.cat(parts, dim=axis)
+    raise ValueError(
+        f"crop of {length} px from {offset} on: must lie within the {available} px of the region; grow it"
+    )
