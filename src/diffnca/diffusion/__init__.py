@@ -1,0 +1,1 @@
+"""Noise levels, the denoiser, and the reverse steps from noise to image."""

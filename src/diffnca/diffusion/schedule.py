@@ -1,0 +1,184 @@
+"""How much noise there is at each diffusion step, and which steps sampling visits.
+
+A schedule is a table of `alphas_cumprod` over the steps 0 (nearly clean) to T - 1 (nearly noise), with
+`x_t = alpha * x_0 + sigma * noise` and
+
+| symbol | meaning |
+|---|---|
+| `alpha` | `sqrt(alphas_cumprod)`, always > 0 |
+| `sigma` | `sqrt(1 - alphas_cumprod)`, 0 for the clean image alone |
+| `log_snr` | `log(alpha**2 / sigma**2)` |
+| `t` | `index / T`, in [0, 1): the time as networks see it |
+
+References:
+    [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+    [2] Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from diffnca.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level: `x_t = alpha * x_0 + sigma * noise`.
+
+    Attributes:
+        index: step of the schedule; -1 is the clean image.
+        alpha: share of the image, in (0, 1].
+        sigma: share of the noise, in [0, 1).
+    """
+
+    index: int
+    alpha: float
+    sigma: float
+
+    @property
+    def log_snr(self) -> float:
+        """Logarithm of the signal-to-noise ratio; infinite for the clean image."""
+        return 2.0 * (math.log(self.alpha) - math.log(self.sigma)) if self.sigma > 0.0 else math.inf
+
+
+CLEAN = Level(-1, 1.0, 0.0)
+"""The level without noise, where every sampling ends."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The noise levels of a diffusion, in float64.
+
+    Attributes:
+        alphas_cumprod: square of `alpha` at each step, strictly falling inside (0, 1).
+    """
+
+    alphas_cumprod: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse tables that are no schedule."""
+        table = np.asarray((1.0, *self.alphas_cumprod, 0.0))
+        if len(table) < 3 or not np.all(np.diff(table) < 0.0):
+            raise ValueError(
+                f"alphas_cumprod of {len(self.alphas_cumprod)} steps: must fall strictly, inside (0, 1); "
+                "take betas in (0, 1), smaller ones for more steps"
+            )
+
+    @classmethod
+    def from_config(cls, config: ScheduleConfig) -> Self:
+        """Return the schedule that `config` describes."""
+        match config.kind:
+            case "linear":
+                return cls.linear(config.num_diffusion_steps, config.beta_start, config.beta_end)
+            case "cosine":
+                return cls.cosine(config.num_diffusion_steps, config.offset, config.min_beta, config.max_beta)
+
+    @classmethod
+    def linear(cls, num_diffusion_steps: int = 300, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
+        """Return the schedule whose beta rises linearly ([1] section 4)."""
+        _require_steps(num_diffusion_steps)
+        return cls._from_betas(np.linspace(beta_start, beta_end, num_diffusion_steps))
+
+    @classmethod
+    def cosine(
+        cls,
+        num_diffusion_steps: int = 300,
+        offset: float = 0.008,
+        min_beta: float = 1e-4,
+        max_beta: float = 0.9999,
+    ) -> Self:
+        """Return the schedule whose `alphas_cumprod` is a squared cosine, with clipped betas ([2] Eq. 17)."""
+        _require_steps(num_diffusion_steps)
+        progress = np.arange(num_diffusion_steps + 1) / num_diffusion_steps
+        table = np.cos((progress + offset) / (1.0 + offset) * (np.pi / 2.0)) ** 2
+        return cls._from_betas(np.clip(1.0 - table[1:] / table[:-1], min_beta, max_beta))
+
+    @classmethod
+    def _from_betas(cls, betas: np.ndarray) -> Self:
+        return cls(tuple(np.cumprod(1.0 - betas).tolist()))
+
+    @property
+    def num_diffusion_steps(self) -> int:
+        """Number T of steps."""
+        return len(self.alphas_cumprod)
+
+    def level(self, index: int) -> Level:
+        """Return the noise level of a step; -1 is the clean image."""
+        if index == CLEAN.index:
+            return CLEAN
+        self._require_index(index)
+        squared = self.alphas_cumprod[index]
+        return Level(index, math.sqrt(squared), math.sqrt(1.0 - squared))
+
+    def time(self, index: int) -> float:
+        """Return the time `t` in [0, 1) of a step."""
+        self._require_index(index)
+        return index / self.num_diffusion_steps
+
+    def index_of_time(self, t: float) -> int:
+        """Return the step whose time is nearest to `t` in [0, 1)."""
+        if not 0.0 <= t < 1.0:
+            raise ValueError(f"t={t}: the time of a noisy image must lie in [0, 1)")
+        return min(math.floor(t * self.num_diffusion_steps + 0.5), self.num_diffusion_steps - 1)
+
+    def index_of_log_snr(self, log_snr: float) -> int:
+        """Return the step whose log-SNR is nearest; the clean -1 for infinity alone."""
+        if math.isnan(log_snr):
+            raise ValueError(f"log_snr={log_snr}: must be a number")
+        if log_snr == math.inf:
+            return CLEAN.index
+        rising = [-self.level(index).log_snr for index in range(self.num_diffusion_steps)]
+        after = bisect.bisect_left(rising, -log_snr)
+        around = [index for index in (after - 1, after) if 0 <= index < len(rising)]
+        return min(around, key=lambda index: abs(rising[index] + log_snr))
+
+    def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
+        """Return the steps that sampling visits: evenly spaced from the first one down to 0.
+
+        The first one is always visited, because the initial noise belongs to it; a single step visits it alone.
+        Step 0 is visited because fine detail that the estimate at the last step leaves out, no later step adds.
+
+        Args:
+            num_steps: how many steps to visit.
+            first: the noisiest of them; `None` is the last of the schedule.
+
+        Raises:
+            ValueError: there are fewer steps, or `num_steps` < 1.
+        """
+        first = self.num_diffusion_steps - 1 if first is None else first
+        self._require_index(first)
+        if not 1 <= num_steps <= first + 1:
+            raise ValueError(f"steps={num_steps}: must be 1 to {first + 1}, as many as there are noise levels")
+        if num_steps == 1:
+            return (first,)
+        gaps = num_steps - 1
+        return tuple((2 * k * first + gaps) // (2 * gaps) for k in range(gaps, -1, -1))  # rounded half up
+
+    def alphas(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return `alpha` of each step, to look up in training."""
+        return self._squared().sqrt().to(dtype)
+
+    def sigmas(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return `sigma` of each step, to look up in training."""
+        return (1.0 - self._squared()).sqrt().to(dtype)
+
+    def _squared(self) -> Float64[Tensor, " t"]:
+        return torch.tensor(self.alphas_cumprod, dtype=torch.float64)
+
+    def _require_index(self, index: int) -> None:
+        if not 0 <= index < self.num_diffusion_steps:
+            raise ValueError(f"step {index}: this schedule has the steps 0 to {self.num_diffusion_steps - 1}")
+
+
+def _require_steps(num_diffusion_steps: int) -> None:
+    if num_diffusion_steps < 1:
+        raise ValueError(f"num_diffusion_steps={num_diffusion_steps}: must be >= 1")
