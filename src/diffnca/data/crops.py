@@ -1,0 +1,69 @@
+"""Batches of random crops, each a pure function of (seed, step): a resumed run sees the same ones."""
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from diffnca.data.images import ImageSet
+from diffnca.pixels import to_model
+
+_NUMBERS_PER_CROP = 2
+
+
+def crops(
+    image_set: ImageSet,
+    *,
+    size: int,
+    batch: int,
+    seed: int,
+    step: int,
+    flips: bool = True,
+    quarter_turns: bool = True,
+) -> Float32[Tensor, "b c size size"]:
+    """Return batch number `step` of random square crops, in [-1, 1].
+
+    Every position of a crop in any image is equally likely, so that large images are drawn more often. The
+    positions do not depend on `flips` and `quarter_turns`.
+
+    Args:
+        image_set: where the crops are taken from.
+        size: side of the crops in pixels.
+        batch: number of crops.
+        seed: of the run, >= 0.
+        step: number of the batch, >= 0.
+        flips: mirror half of the crops left-right.
+        quarter_turns: turn crops by 0, 90, 180 or 270 degrees.
+
+    Raises:
+        ValueError: no image is as large as the crop, or a number is out of range.
+    """
+    if min(seed, step) < 0 or min(size, batch) < 1:
+        raise ValueError(f"size={size}, batch={batch} must be >= 1 and seed={seed}, step={step} must be >= 0")
+    last_of_image = np.cumsum((image_set.sizes - size + 1).clip(min=0).prod(axis=1))
+    if len(image_set) == 0 or last_of_image[-1] == 0:
+        raise ValueError(
+            f"crops of {size} px: none of {len(image_set)} images is as large; take smaller crops"
+        )
+    # The raw numbers of a bit generator are the same in every version of numpy; a Generator's need not be.
+    numbers = np.random.PCG64([seed, step]).random_raw((batch, _NUMBERS_PER_CROP))
+    positions = (numbers[:, 0] % np.uint64(last_of_image[-1])).astype(np.int64)
+    images = np.searchsorted(last_of_image, positions, side="right")
+    chosen = np.empty((batch, size, size, image_set.channels), dtype=np.uint8)
+    for row in np.argsort(images, kind="stable"):  # an image that is not cached is decoded once per batch
+        index = int(images[row])
+        columns = int(image_set.sizes[index, 1]) - size + 1
+        top, left = divmod(int(last_of_image[index] - 1 - positions[row]), columns)
+        crop = image_set[index][top : top + size, left : left + size]
+        chosen[row] = _oriented(crop, int(numbers[row, 1] >> np.uint64(61)), flips, quarter_turns)
+    rows = chosen.reshape(batch * size, size, -1)
+    x_0: Tensor = to_model(rows).unflatten(1, (batch, size))
+    return x_0.movedim(1, 0).contiguous()
+
+
+def _oriented(
+    crop: UInt8[np.ndarray, "h w c"], orientation: int, flips: bool, quarter_turns: bool
+) -> UInt8[np.ndarray, "h w c"]:
+    """Mirror and turn a square crop by the three bits of `orientation`."""
+    if flips and orientation & 4:
+        crop = crop[:, ::-1]
+    return np.rot90(crop, orientation & 3) if quarter_turns else crop

@@ -1,0 +1,294 @@
+"""A set of images to train on, checked when it is opened so that nothing fails in the middle of a run."""
+
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+from rich.console import Console
+from rich.progress import Progress
+
+from diffnca.data.cache import ImageCache
+from diffnca.data.decoding import Pixels, UnusableImageError
+from diffnca.data.sources import Source, files_of, is_slide
+
+MAX_DECODING_THREADS = 8
+
+
+class Skipped(NamedTuple):
+    """An image that is not used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which images are used.
+
+    Attributes:
+        min_size: smallest side in pixels, after the reduction.
+        max_background: largest share of background pixels, in [0, 1].
+        background_level: a pixel is background if all its channels are at least this bright, 0 to 255.
+    """
+
+    min_size: int = 1
+    max_background: float = 1.0
+    background_level: int = 220
+
+    def require(self, image: Pixels) -> None:
+        """Raise `UnusableImageError` with the reason if `image` is not to be used."""
+        height, width, _ = image.shape
+        if min(height, width) < self.min_size:
+            raise UnusableImageError(
+                f"too small: {width}x{height} px after any reduction; at least {self.min_size} are needed"
+            )
+        if self.max_background < 1.0:
+            share = float((image >= self.background_level).all(axis=2).mean())
+            if share > self.max_background:
+                raise UnusableImageError(
+                    f"mostly background: {share:.1%} of it is as bright as {self.background_level}; "
+                    f"at most {self.max_background:.1%} is allowed"
+                )
+
+
+class ImageSet(Sequence[Pixels]):
+    """Images, uint8 `h w c`, read-only; decoded again where the cache does not hold them.
+
+    Attributes:
+        sizes: height and width of each image.
+        channels: 1 for gray, 3 for RGB.
+        skipped: the images that were found but cannot be used.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        sizes: Int64[np.ndarray, "n 2"],
+        read: Callable[[Source], Pixels],
+        cache: ImageCache,
+        channels: int,
+        skipped: Sequence[Skipped] = (),
+        keys: Sequence[int] | None = None,
+    ) -> None:
+        """Make a set of `sources` with heights and widths `sizes`; `keys` are their numbers in the cache."""
+        self._sources = tuple(sources)
+        self._read = read
+        self._cache = cache
+        self._keys = tuple(range(len(sources))) if keys is None else tuple(keys)
+        self.sizes = sizes
+        self.channels = channels
+        self.skipped = tuple(skipped)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._sources)
+
+    def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]  # one image at a time, no slices
+        """Return image `index`.
+
+        Raises:
+            ValueError: the image has been changed or removed since the set was opened.
+        """
+        key, source = self._keys[index], self._sources[index]
+        image = self._cache.get(key)
+        if image is None:
+            image = self._read_again(source, tuple(self.sizes[index]))
+            self._cache.put(key, image)
+        return image
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each image: its path inside the folder or zip file."""
+        return tuple(source.name for source in self._sources)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of names, stored bytes and sizes: it changes with the data, not with their place."""
+        digest = hashlib.sha256()
+        for source, (height, width) in zip(self._sources, self.sizes, strict=True):
+            line = f"{source.name}\0{source.num_bytes}\0{height}x{width}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+    def split(self, validation_fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
+        """Hold out whole images: return the training and the validation set.
+
+        Names are ranked by a hash of `seed` and the name, so that a few more images hardly change which ones
+        are held out.
+        A fraction above 0 holds out one image at least.
+
+        Raises:
+            ValueError: the fraction is outside [0, 1), or nothing would be left to train on.
+        """
+        if not 0.0 <= validation_fraction < 1.0:
+            raise ValueError(f"validation fraction {validation_fraction}: must lie in [0, 1)")
+        count = max(round(len(self) * validation_fraction), int(validation_fraction > 0))
+        if count >= len(self):
+            raise ValueError(
+                f"validation fraction {validation_fraction} of {len(self)} image(s) leaves none to train on; "
+                "give more images or a fraction of 0"
+            )
+        ranked = sorted(range(len(self)), key=lambda index: _rank(seed, self._sources[index].name))
+        return self._subset(sorted(ranked[count:])), self._subset(sorted(ranked[:count]))
+
+    def _subset(self, indices: Sequence[int]) -> "ImageSet":
+        """Return some of the images, with the same cache."""
+        return ImageSet(
+            [self._sources[i] for i in indices],
+            self.sizes[np.asarray(indices, dtype=np.int64)],
+            self._read,
+            self._cache,
+            self.channels,
+            keys=[self._keys[i] for i in indices],
+        )
+
+    def _read_again(self, source: Source, size: tuple[int, ...]) -> Pixels:
+        try:
+            image = self._read(source)
+        except (OSError, UnusableImageError) as error:
+            raise ValueError(f"{source.name}: could be read at the start and cannot now ({error})") from None
+        if image.shape[:2] != size:
+            raise ValueError(f"{source.name}: has changed its size since it was opened; start again")
+        return image
+
+
+def open_images(
+    paths: Sequence[str | Path],
+    *,
+    reduce: int = 1,
+    cache_bytes: int = 2 << 30,
+    max_background: float = 1.0,
+    background_level: int = 220,
+    min_size: int = 1,
+    strict: bool = False,
+    channels: int = 3,
+    microns_per_px: float | None = None,
+) -> ImageSet:
+    """Find, decode and check the images of folders, zip files, image files and slides.
+
+    Every image is decoded once, in threads, so that damaged ones show now and not in the middle of a run.
+
+    Args:
+        paths: folders (searched recursively), zip files, images, slides.
+        reduce: whole factor by which images (not slides) are made smaller.
+        cache_bytes: memory for decoded images; what does not fit is decoded again whenever it is needed.
+        max_background: images with a larger share of background pixels are skipped.
+        background_level: brightness, 0 to 255, from which on (in all channels) a pixel is background.
+        min_size: smallest side of an image after the reduction, at least the side of the crops.
+        strict: stop at the first image that cannot be used, instead of skipping it.
+        channels: 1 for gray, 3 for RGB; images of the other kind are converted.
+        microns_per_px: scale at which slides are read; with it, tiled pyramids in TIFF files are slides too.
+
+    Raises:
+        ValueError: a path or an option is unusable, no image is left, or (`strict`) an image cannot be used.
+    """
+    _require_options(reduce, max_background, channels, microns_per_px)
+    wanted = Filter(min_size, max_background, background_level)
+
+    def read(source: Source) -> Pixels:
+        return source.read(channels=channels, reduce=reduce)
+
+    places = [Path(path) for path in paths]
+    sources, skipped = _find(places, microns_per_px, wanted)
+    cache = ImageCache(cache_bytes)
+    sizes, unusable = _check(sources, read, wanted, cache, strict)
+    skipped += [Skipped(sources[key].name, reason) for key, reason in unusable.items()]
+    if strict and skipped:
+        raise ValueError(f"{skipped[0].name}: {skipped[0].reason}")
+    if not sizes:
+        raise ValueError(_nothing_left(places, skipped))
+    keys = sorted(sizes)
+    used = [sources[key] for key in keys]
+    shapes = np.array([sizes[key] for key in keys], dtype=np.int64)
+    return ImageSet(used, shapes, read, cache, channels, skipped, keys)
+
+
+def _require_options(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
+    if reduce < 1:
+        raise ValueError(f"reduce={reduce}: must be a whole factor >= 1")
+    if not 0.0 <= max_background <= 1.0:
+        raise ValueError(f"max_background={max_background}: must be a share in [0, 1]")
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels}: images are read as gray (1) or RGB (3)")
+    if microns_per_px is not None and not 0.0 < microns_per_px < float("inf"):
+        raise ValueError(f"microns_per_px={microns_per_px}: must be > 0, for example 1.0")
+
+
+def _find(
+    paths: Sequence[Path], microns_per_px: float | None, wanted: Filter
+) -> tuple[list[Source], list[Skipped]]:
+    """List the images of `paths`, a slide being many, and the slides that cannot be opened."""
+    sources: list[Source] = []
+    skipped: list[Skipped] = []
+    for file in files_of(paths):
+        if not is_slide(file, microns_per_px):
+            sources.append(file)
+            continue
+        from diffnca.data.slides import tiles_of  # needs the extra `slides`
+
+        try:
+            sources += tiles_of(file, microns_per_px, wanted.background_level, wanted.min_size)
+        except UnusableImageError as error:
+            skipped.append(Skipped(file.name, str(error)))
+    return sources, skipped
+
+
+def _check(
+    sources: Sequence[Source],
+    read: Callable[[Source], Pixels],
+    wanted: Filter,
+    cache: ImageCache,
+    strict: bool,
+) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
+    """Decode all images once: return the sizes of the usable ones and the reasons against the others."""
+
+    def check(key: int) -> tuple[int, int] | str:
+        try:
+            image = read(sources[key])
+            wanted.require(image)
+        except (OSError, UnusableImageError) as error:
+            return str(error)
+        cache.put(key, image)
+        return image.shape[0], image.shape[1]
+
+    sizes: dict[int, tuple[int, int]] = {}
+    unusable: dict[int, str] = {}
+    threads = min(os.cpu_count() or 1, MAX_DECODING_THREADS)
+    with warnings.catch_warnings(), _progress() as progress, ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters raises
+        task = progress.add_task("Decoding images", total=len(sources))
+        for key, result in enumerate(pool.map(check, range(len(sources)))):
+            if isinstance(result, str):
+                unusable[key] = result
+                if strict:
+                    pool.shutdown(cancel_futures=True)
+                    break
+            else:
+                sizes[key] = result
+            progress.advance(task)
+    return sizes, unusable
+
+
+def _progress() -> Progress:
+    """Return a progress bar on a terminal that leaves no trace; nothing elsewhere."""
+    return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _nothing_left(paths: Sequence[Path], skipped: Sequence[Skipped]) -> str:
+    where = ", ".join(str(path) for path in paths) or "(no path)"
+    if not skipped:
+        return f"{where}: no images found; give a folder, a zip file, images (PNG, JPEG, TIFF) or slides"
+    first = skipped[0]
+    return f"{where}: none of {len(skipped)} images can be used; the first, {first.name}: {first.reason}"
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
