@@ -144,8 +144,8 @@ class NoiseSchedule:
     def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
         """Return the steps that sampling visits: evenly spaced from the first one down to 0.
 
-        The first one is always visited, because the initial noise belongs to it; a single step visits it alone.
-        Step 0 is visited because fine detail that the estimate at the last step leaves out, no later step adds.
+        The first one is always visited, because the initial noise belongs to it; a single step visits it
+        alone. Step 0 is visited because fine detail that the last estimate leaves out, no later step adds.
 
         Args:
             num_steps: how many steps to visit.
@@ -157,7 +157,7 @@ class NoiseSchedule:
         first = self.num_diffusion_steps - 1 if first is None else first
         self._require_index(first)
         if not 1 <= num_steps <= first + 1:
-            raise ValueError(f"steps={num_steps}: must be 1 to {first + 1}, as many as there are noise levels")
+            raise ValueError(f"steps={num_steps}: must be 1 to {first + 1}, the number of noise levels")
         if num_steps == 1:
             return (first,)
         gaps = num_steps - 1
