@@ -1,0 +1,257 @@
+"""One reverse step, by three methods, and the loop that walks from noise to image in memory.
+
+A step goes from the noise level t to a less noisy level s, which may be the clean image (`sigma_s = 0`); they
+may be any distance apart. With `log_snr` = 2 lambda:
+
+| symbol | meaning |
+|---|---|
+| `x_t`, `x_s` | noisy image at t, at s |
+| `x_0_estimate` | clean image as estimated from `x_t` |
+| `ratio` | `alpha_t / alpha_s`, the image that survives from s to t |
+| `h` | `lambda_s - lambda_t`, the length of the step |
+
+Coefficients are Python floats (float64) and meet the image only in `a * x + b * y`: a product and a sum, each
+rounded by itself, give every pixel the same bits wherever it lies in memory.
+
+References:
+    [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+    [2] Song et al., "Denoising Diffusion Implicit Models", 2021.
+    [3] Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022.
+    [4] Kingma et al., "Variational Diffusion Models", 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.diffusion.schedule import CLEAN, Level
+from diffnca.geometry import Region
+from diffnca.noise import CellNoise, Noise, Stream
+
+SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
+"""The names that `sampler_named` knows."""
+
+Denoise = Callable[[Tensor, Level, Region, CellNoise], Tensor]
+"""Estimates the clean image: `(x_t, level_t, region, cell_noise) -> x_0_estimate`."""
+
+Constrain = Callable[[Tensor, Level, Region, Noise], Tensor]
+"""Imposes what is known of the image after each step: `(x_s, level_s, region, noise) -> x_s`."""
+
+Progress = Callable[[int, int], object]
+"""Is told after each step how many of how many are done."""
+
+
+class Memory(NamedTuple):
+    """What a multistep sampler keeps of the step before."""
+
+    x_0_estimate: Tensor
+    level: Level
+
+
+class Sampler(Protocol):
+    """A method to take one reverse step. It holds no state: the same arguments give the same result."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as `sampler_named` and the command line know it."""
+        ...
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether `step` uses fresh noise."""
+        ...
+
+    def step(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        x_0_estimate: Float[Tensor, "b c h w"],
+        level_t: Level,
+        level_s: Level,
+        noise: Float[Tensor, "b c h w"] | None,
+        memory: Memory | None,
+    ) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
+        """Go from level t to the less noisy level s.
+
+        Args:
+            x_t: the noisy image.
+            x_0_estimate: the clean image as estimated from it.
+            level_t: the level of `x_t`.
+            level_s: the level to reach.
+            noise: standard normal numbers; `None` if the sampler is not stochastic, or s is clean.
+            memory: what the step before returned; `None` at the first.
+
+        Returns:
+            `x_s`, and the memory for the next step.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DDPM:
+    """Ancestral sampling with the posterior variance ([1] Algorithm 2, between any two levels [4] appendix A.2).
+
+    Order: 1, in distribution. Calls of the denoiser per step: 1. Stochastic: yes.
+    """
+
+    name = "ddpm"
+    is_stochastic = True
+
+    def step(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        x_0_estimate: Float[Tensor, "b c h w"],
+        level_t: Level,
+        level_s: Level,
+        noise: Float[Tensor, "b c h w"] | None,
+        memory: Memory | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], None]:
+        """Draw `x_s` from its distribution given `x_t` and the estimate."""
+        ratio = level_t.alpha / level_s.alpha
+        share = _fresh_variance(level_t, level_s) / level_t.sigma**2
+        kept = ratio * level_s.sigma**2 / level_t.sigma**2
+        mean = kept * x_t + (level_s.alpha * share) * x_0_estimate  # [1] Eq. 7
+        return _add_noise(mean, level_s.sigma * math.sqrt(share), noise), None
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """Non-Markovian sampling ([2] Eq. 12); with `eta = 0` the Euler method of the probability-flow equation.
+
+    Order: 1. Calls of the denoiser per step: 1. Stochastic: only with `eta > 0`; `eta = 1` is DDPM.
+
+    Attributes:
+        eta: fresh noise as a share of what DDPM adds, in [0, 1].
+    """
+
+    eta: float = 0.0
+    name = "ddim"
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave no noise level."""
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta={self.eta}: must be from 0 (deterministic) to 1 (as DDPM)")
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether `step` uses fresh noise."""
+        return self.eta > 0.0
+
+    def step(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        x_0_estimate: Float[Tensor, "b c h w"],
+        level_t: Level,
+        level_s: Level,
+        noise: Float[Tensor, "b c h w"] | None,
+        memory: Memory | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], None]:
+        """Keep the noise that `x_t` holds, up to the share that fresh noise replaces."""
+        share = self.eta**2 * _fresh_variance(level_t, level_s) / level_t.sigma**2  # [2] Eq. 16
+        kept = level_s.sigma * math.sqrt(max(1.0 - share, 0.0)) / level_t.sigma
+        mean = kept * x_t + (level_s.alpha - kept * level_t.alpha) * x_0_estimate
+        return _add_noise(mean, level_s.sigma * math.sqrt(share), noise), None
+
+
+@dataclass(frozen=True)
+class DPMSolverPP2M:
+    """DPM-Solver++ with two steps of memory ([3] Algorithm 2): an exponential integrator in lambda.
+
+    Order: 2; the first step, which has no memory, and the one to the clean image, which is infinitely long in
+    lambda, are of order 1. Calls of the denoiser per step: 1. Stochastic: no.
+    """
+
+    name = "dpmpp2m"
+    is_stochastic = False
+
+    def step(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        x_0_estimate: Float[Tensor, "b c h w"],
+        level_t: Level,
+        level_s: Level,
+        noise: Float[Tensor, "b c h w"] | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], Memory]:
+        """Integrate the estimate, drawn as a line through the last two, over the step."""
+        kept = level_s.sigma / level_t.sigma
+        weight = level_s.alpha - kept * level_t.alpha  # alpha_s * (1 - exp(-h))
+        if memory is None or level_s.sigma == 0.0:
+            x_s = kept * x_t + weight * x_0_estimate
+        else:
+            h = level_s.log_snr - level_t.log_snr  # twice, like the one it is divided by
+            lead = 0.5 * h / (level_t.log_snr - memory.level.log_snr)  # 1 / (2 r)
+            mean = kept * x_t + (weight * (1.0 + lead)) * x_0_estimate
+            x_s = mean - (weight * lead) * memory.x_0_estimate
+        return x_s, Memory(x_0_estimate, level_t)
+
+
+def sampler_named(name: str) -> Sampler:
+    """Return a sampler by its name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    match name:
+        case "ddpm":
+            return DDPM()
+        case "ddim":
+            return DDIM()
+        case "dpmpp2m":
+            return DPMSolverPP2M()
+        case _:
+            raise ValueError(f"sampler={name!r}: must be one of {', '.join(SAMPLERS)}")
+
+
+def sample(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    levels: Sequence[Level],
+    region: Region,
+    sampler: Sampler,
+    noise: Noise,
+    constrain: Constrain | None = None,
+    progress: Progress | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Walk from `x`, which is at `levels[0]`, through all levels to the clean image.
+
+    Args:
+        denoise: estimates the clean image.
+        x: where to start.
+        levels: the levels to visit, without the clean one that ends them.
+        region: where `x` lies, usually the whole canvas.
+        sampler: how to take a step.
+        noise: the random numbers; the n-th step draws those of diffusion step n.
+        constrain: imposes what is known after each step; `None` if nothing is.
+        progress: told after each step how many are done.
+    """
+    memory: Memory | None = None
+    for step, (level_t, level_s) in enumerate(pairwise((*levels, CLEAN))):
+        x_0_estimate = denoise(x, level_t, region, noise.at(step))
+        is_noisy = sampler.is_stochastic and level_s.sigma > 0.0
+        fresh = noise.normal(Stream.STEP, step, region, x.shape[1]).to(x) if is_noisy else None
+        x, memory = sampler.step(x, x_0_estimate, level_t, level_s, fresh, memory)
+        if constrain is not None:
+            x = constrain(x, level_s, region, noise)
+        if progress is not None:
+            progress(step + 1, len(levels))
+    return x
+
+
+def _fresh_variance(level_t: Level, level_s: Level) -> float:
+    """Return the variance of the noise that comes in between s and t ([4] appendix A.1)."""
+    return 1.0 - (level_t.alpha / level_s.alpha) ** 2
+
+
+def _add_noise(mean: Tensor, deviation: float, noise: Tensor | None) -> Tensor:
+    """Return `mean` with noise of this standard deviation, which may be none."""
+    if deviation == 0.0:
+        return mean
+    assert noise is not None, "a stochastic step needs noise"
+    return mean + deviation * noise

@@ -1,0 +1,167 @@
+"""What is to be sampled: where the walk starts, which noise levels it visits, what is known of the image."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.config import Config
+from diffnca.diffusion.samplers import Constrain, Progress, Sampler, sample, sampler_named
+from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.geometry import Boundary, Canvas, Region
+from diffnca.noise import CellNoise, Noise, Stream
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to sample, on a canvas; the same in memory and in tiles.
+
+    Attributes:
+        canvas: the image to make.
+        levels: the noise levels to visit, noisiest first; the clean end is implied.
+        initial: gives the image at `levels[0]` on a region, (region, noise) -> x.
+        constrain: imposes what is known after each step; `None` if nothing is.
+    """
+
+    canvas: Canvas
+    levels: tuple[Level, ...]
+    initial: Callable[[Region, Noise], Tensor]
+    constrain: Constrain | None = None
+
+
+class ImageDenoiser(Protocol):
+    """What sampling needs to know of a denoiser."""
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        ...
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that it knows."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """Its configuration, for the default sampler and number of steps."""
+        ...
+
+    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
+        """Return what must be known of the whole canvas."""
+        ...
+
+    def x_0_estimate(
+        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
+    ) -> Tensor:
+        """Return the estimate of the clean image."""
+        ...
+
+
+def generate(
+    denoiser: ImageDenoiser,
+    *,
+    height: int,
+    width: int,
+    batch: int | None = None,
+    seed: int | Sequence[int] = 0,
+    sampler: str | Sampler | None = None,
+    steps: int | None = None,
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    progress: Progress | None = None,
+    device: str | torch.device | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Make images out of noise.
+
+    The walk starts from noise of variance 1, also where the schedule does not reach pure noise, as the published
+    models with a linear schedule do. (What they were trained on has there a variance between `sigma**2` and 1.)
+
+    Args:
+        denoiser: the model, as `diffnca.load` returns it.
+        height: rows in pixels, >= 1.
+        width: columns in pixels, >= 1.
+        batch: number of images; `None` is one per seed.
+        seed: of the first image, where image i has seed + i; or a list of one seed per image. The same seed
+            gives the same image in any batch.
+        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
+        steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
+        boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
+        progress: called after each step with the steps done and their number.
+        device: where to compute, the model being moved there; `None` is where the model lies.
+
+    Returns:
+        Images in [-1, 1].
+
+    Raises:
+        ValueError: a size, seed, sampler, boundary or number of steps is not allowed.
+    """
+    canvas = Canvas(_whole("height", height), _whole("width", width), boundary)
+    method, levels = _walk(denoiser, sampler, steps)
+    noise = Noise(_seeds(seed, batch), _place(denoiser, device))
+    channels = denoiser.image_channels
+
+    def initial(region: Region, noise: Noise) -> Tensor:
+        return noise.normal(Stream.INITIAL, 0, region, channels)
+
+    return _run(Task(canvas, levels, initial), denoiser, method, noise, progress)
+
+
+@torch.no_grad()
+def _run(
+    task: Task, denoiser: ImageDenoiser, sampler: Sampler, noise: Noise, progress: Progress | None
+) -> Float[Tensor, "b c h w"]:
+    """Sample a task in memory, on its whole canvas."""
+
+    def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
+        context = denoiser.context(x_t, level, region)
+        return denoiser.x_0_estimate(x_t, level, region, cell_noise, context)
+
+    whole = task.canvas.whole
+    x = task.initial(whole, noise)
+    return sample(denoise, x, task.levels, whole, sampler, noise, task.constrain, progress).clamp(-1.0, 1.0)
+
+
+def _walk(
+    denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
+) -> tuple[Sampler, tuple[Level, ...]]:
+    """Return the sampler and the levels it visits, by default those of the model."""
+    default = denoiser.config.sampling
+    sampler = default.sampler if sampler is None else sampler
+    method = sampler_named(sampler) if isinstance(sampler, str) else sampler
+    visited = denoiser.schedule.visited(_whole("steps", default.steps if steps is None else steps))
+    return method, tuple(denoiser.schedule.level(index) for index in visited)
+
+
+def _seeds(seed: int | Sequence[int], batch: int | None) -> tuple[int, ...]:
+    """Return one seed per image."""
+    if not isinstance(seed, Sequence):
+        first, count = _whole("seed", seed), 1 if batch is None else _whole("batch", batch)
+        if count < 1:
+            raise ValueError(f"batch={batch}: must be >= 1, the number of images to make")
+        return tuple(range(first, first + count))
+    if batch is not None and batch != len(seed):
+        raise ValueError(f"batch={batch} with {len(seed)} seeds: give one seed per image, or no batch")
+    return tuple(_whole("seed", each) for each in seed)
+
+
+def _whole(name: str, value: int) -> int:
+    """Return `value` if it is a whole number, of whatever type."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r}: must be a whole number, without a decimal point") from None
+
+
+def _place(denoiser: ImageDenoiser, device: str | torch.device | None) -> torch.device:
+    """Return the device to compute on, and move the model there if one is asked for."""
+    if isinstance(denoiser, nn.Module):
+        if device is not None:
+            denoiser.to(device)
+        return next((weight.device for weight in denoiser.parameters()), torch.device(device or "cpu"))
+    return torch.device(device or "cpu")
