@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 from PIL.TiffImagePlugin import SUBIFD as SUB_IFDS
@@ -21,6 +21,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
 
 
+@runtime_checkable
 class Source(Protocol):
     """One image, not yet read."""
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ class NoiseSchedule:
             )
 
     @classmethod
-    def from_config(cls, config: ScheduleConfig) -> Self:
+    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
         """Return the schedule that `config` describes."""
         match config.kind:
             case "linear":
@@ -83,7 +82,9 @@ class NoiseSchedule:
                 return cls.cosine(config.num_diffusion_steps, config.offset, config.min_beta, config.max_beta)
 
     @classmethod
-    def linear(cls, num_diffusion_steps: int = 300, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
+    def linear(
+        cls, num_diffusion_steps: int = 300, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> NoiseSchedule:
         """Return the schedule whose beta rises linearly ([1] section 4)."""
         _require_steps(num_diffusion_steps)
         return cls._from_betas(np.linspace(beta_start, beta_end, num_diffusion_steps))
@@ -95,7 +96,7 @@ class NoiseSchedule:
         offset: float = 0.008,
         min_beta: float = 1e-4,
         max_beta: float = 0.9999,
-    ) -> Self:
+    ) -> NoiseSchedule:
         """Return the schedule whose `alphas_cumprod` is a squared cosine, with clipped betas ([2] Eq. 17)."""
         _require_steps(num_diffusion_steps)
         progress = np.arange(num_diffusion_steps + 1) / num_diffusion_steps
@@ -103,7 +104,7 @@ class NoiseSchedule:
         return cls._from_betas(np.clip(1.0 - table[1:] / table[:-1], min_beta, max_beta))
 
     @classmethod
-    def _from_betas(cls, betas: np.ndarray) -> Self:
+    def _from_betas(cls, betas: np.ndarray) -> NoiseSchedule:
         return cls(tuple(np.cumprod(1.0 - betas).tolist()))
 
     @property

@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +27,7 @@ NORMALISATION_EPSILON = 1e-5
 LEAKY_SLOPE = 0.01
 
 
+@runtime_checkable
 class CellNoise(Protocol):
     """Says which cells update."""
 
