@@ -1,0 +1,147 @@
+"""Score a texture model against real pictures, next to real pictures against real pictures.
+
+Samples are generated one at a time and cut into crops; KID x1000 (with its standard error, pictures being
+the independent draws) and FID are measured in the features of EfficientNet-Lite0 against as many crops of
+validation pictures. Example, with the fifth of the pictures that training held out:
+
+    python benchmarks/score.py pathology --data slides/ --holdout 0.2 --reduce 2 --max-background 0.2
+
+The row "real" scores the other pictures of the folder against the same validation pictures. Without
+--holdout all pictures are for validation, and the row "real" scores one half of them against the other.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+
+from diffnca.data import open_images
+from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
+from diffnca.metrics import FeatureExtractor, efficientnet_lite0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score, and how."""
+
+    model: tyro.conf.Positional[str]
+    """A model file, or the name of a bundled model."""
+    data: Path
+    """Real pictures: a folder or a zip file."""
+    holdout: float = 0.0
+    """Share of the pictures that training held out; they are for validation."""
+    split_seed: int = 0
+    """Seed by which training held them out."""
+    reduce: int = 1
+    """Reduce the real pictures by this factor (Lanczos)."""
+    max_background: float = 1.0
+    """Leave out real pictures with a larger share of background."""
+    background_level: int = 220
+    """Brightness from which on, in all channels, a pixel is background."""
+    n: int = 600
+    """Most crops on each side."""
+    crop: int = 64
+    """Height and width of a crop in px."""
+    num_samples: int = 8
+    """Number of generated pictures."""
+    height: int = 576
+    """Height of a generated picture in px."""
+    width: int = 576
+    """Width of a generated picture in px."""
+    sampler: str | None = None
+    """Sampler; the model's own by default."""
+    steps: int | None = None
+    """Diffusion steps; the model's own number by default."""
+    seed: int = 0
+    """Seed of the first picture; the next ones count up."""
+    threads: int = 1
+    """Processor threads."""
+    save: Path | None = None
+    """Existing folder to write the generated pictures to."""
+    json: bool = False
+    """Print JSON lines."""
+
+
+def main(options: Options) -> None:
+    """Generate, measure and print."""
+    torch.set_num_threads(options.threads)
+    extractor = efficientnet_lite0()
+    others, validation = real_pictures(options)
+    started = time.perf_counter()
+    samples = list(generate_pictures(options))
+    print(f"{len(samples)} samples in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    report(options, "model", score_equal(samples, validation, options, extractor))
+    if not len(others):
+        others, validation = halves(validation)
+    report(options, "real", score_equal(others, validation, options, extractor))
+
+
+def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture]]:
+    """Return the real pictures that are not for validation, and those that are."""
+    images = open_images(
+        [options.data],
+        reduce=options.reduce,
+        max_background=options.max_background,
+        background_level=options.background_level,
+    )
+    print(f"{len(images)} real pictures used, {len(images.skipped)} skipped", file=sys.stderr)
+    return images.split(options.holdout, options.split_seed) if options.holdout > 0 else ([], images)
+
+
+def score_equal(
+    pictures: Sequence[Picture], others: Sequence[Picture], options: Options, extractor: FeatureExtractor
+) -> Score:
+    """Score crops of some pictures against as many crops of others: n, or what both hold."""
+    n = min(options.n, count_crops(pictures, options.crop), count_crops(others, options.crop))
+    return score(crops(pictures, n, options.crop), crops(others, n, options.crop), extractor)
+
+
+def generate_pictures(options: Options) -> Iterator[Picture]:
+    """Generate one picture after another, so that only one is in memory as floats."""
+    from diffnca.pixels import to_uint8
+
+    import diffnca
+
+    model = diffnca.load(options.model)
+    for seed in range(options.seed, options.seed + options.num_samples):
+        generated = diffnca.generate(
+            model,
+            height=options.height,
+            width=options.width,
+            seed=seed,
+            sampler=options.sampler,
+            steps=options.steps,
+        )
+        pixels = to_uint8(generated)[0]
+        if options.save is not None:
+            Image.fromarray(pixels).save(options.save / f"sample_{seed}.png")
+        yield pixels
+
+
+def report(options: Options, name: str, result: Score) -> None:
+    """Print one row with its protocol."""
+    if options.json:
+        print(
+            dumps({"name": name, "model": options.model, "crop_px": options.crop, **asdict(result)}),
+            flush=True,
+        )
+        return
+    print(
+        f"{name:6} KID x1000 {result.kid_x1000:7.2f} +- {result.error:5.2f}   FID {result.fid:7.2f}   "
+        f"n {result.n} against {result.n_reference} crops of {options.crop} px   "
+        f"{result.features} {result.checksum[:8]}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

