@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from diffnca.config import Config, TrainingConfig, to_json
+from diffnca.config import Config, TrainingConfig, from_json, to_json
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine.precision import fast_dtype, has_compiler
 from diffnca.training.checkpoint import (
@@ -123,7 +123,13 @@ class Trainer:
     """One run of training, in one folder."""
 
     def __init__(
-        self, config: Config, out: Path, batches: Batches, options: RunOptions, start: Path | None = None
+        self,
+        config: Config,
+        out: Path,
+        batches: Batches,
+        options: RunOptions,
+        start: Path | None = None,
+        data_fingerprint: str = "",
     ) -> None:
         """Build the model, or take up the run that lies in `out`.
 
@@ -133,7 +139,12 @@ class Trainer:
             batches: clean images of each step.
             options: checkpoints, samples, reports.
             start: a model file whose weights are fine-tuned, for a new run.
+            data_fingerprint: tells the data of this run from other data.
+
+        Raises:
+            ValueError: the run in `out` is another one.
         """
+        self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.options = config, out, batches, options
         training = config.training
         self.accelerator = Accelerator(
@@ -249,6 +260,7 @@ class Trainer:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         header = {"config": to_json(self.config), "progress": json.dumps(asdict(self.progress))}
+        header["data"] = self.fingerprint
         write_tensors(self.out / STATE_FILE, tensors, header)
         card = {**self.options.card, "images_seen": self.progress.images, "training_hours": self._hours()}
         write_model(self.out / MODEL_FILE, self.average, self.config, card)
@@ -260,6 +272,9 @@ class Trainer:
     def _restore(self) -> None:
         """Take up the run of the checkpoint."""
         tensors, header = read_tensors(self.out / STATE_FILE)
+        check_same_run(self.out, from_json(header["config"]), self.config)
+        if header["data"] != self.fingerprint:
+            raise ValueError(f"{self.out}: began with other images; start a new run with --from {self.out}")
         self.progress = Progress(**json.loads(header["progress"]))
         self.denoiser.network.load_state_dict(_under("network.", tensors))
         for name, value in _under("average.", tensors).items():
@@ -295,10 +310,29 @@ class Trainer:
                 rule.compile(dynamic=False)
 
 
-def same_run(stored: Config, wanted: Config) -> bool:
-    """Return whether a run may go on under `wanted`: only the budget may differ."""
+def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
+    """Refuse to go on with a run under another configuration; only its budget may change.
+
+    Raises:
+        ValueError: a field differs.
+    """
     budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
-    return replace(stored, training=replace(stored.training, **budget)) == wanted  # type: ignore[arg-type]
+    stored = replace(stored, training=replace(stored.training, **budget))  # type: ignore[arg-type]
+    old, new = _fields(asdict(stored)), _fields(asdict(wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise ValueError(
+                f"{out}: began with {name}={old.get(name)}, not {new.get(name)}; "
+                "repeat the command it began with, or give another --out"
+            )
+
+
+def _fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,373 @@
+"""The command line: `diffnca train`, `sample`, `convert`, `info`.
+
+Every error that a user can cause is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from diffnca.config import Config
+from diffnca.recipes import RECIPES, recipe_named
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+SEAMLESS = {
+    "none": ("reflect", "reflect"),
+    "x": ("reflect", "circular"),
+    "y": ("circular", "reflect"),
+    "both": ("circular", "circular"),
+}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on your images; the same command takes a stopped run up again.
+
+    Attributes:
+        data: folders (searched recursively), zip files, images or whole slides.
+        recipe: the recipe to start from: one of those that `diffnca info` lists.
+        out: folder of the run; made if its parent exists. Without it: RECIPE-DATA in the current folder.
+        minutes: budget of training time.
+        images: budget of images seen.
+        start: fine-tune this model: a bundled one, a file, a run's folder or a hub id.
+        dry_run: say what would be done, write nothing.
+        strict: stop at the first image that cannot be used, instead of leaving it out.
+        checkpoint_seconds: time between checkpoints.
+        sample_minutes: time between sample grids in OUT/samples; 0 makes none.
+        trackers: log to these as well (tensorboard, wandb and others known to accelerate).
+        config: the recipe's fields.
+    """
+
+    data: tuple[Path, ...]
+    recipe: str = "diff_nca"
+    out: Path | None = None
+    minutes: float | None = None
+    images: int | None = None
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    dry_run: bool = False
+    strict: bool = False
+    checkpoint_seconds: float = 60.0
+    sample_minutes: float = 10.0
+    trackers: tuple[str, ...] = ()
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Make images with a trained model.
+
+    Attributes:
+        model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
+        out: the PNG file; with --count above 1, a number is added to its name.
+        height: of the image in pixels; without it, the size of the training crops.
+        width: of the image in pixels; without it, the size of the training crops.
+        seed: of the first image; image i has seed + i.
+        count: how many images.
+        batch: how many at once; changes speed and memory, not the images.
+        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
+        steps: diffusion steps; without it, the model's own choice.
+        seamless: axes along which the image continues at the opposite edge.
+        device: where to compute; auto takes a GPU where there is one.
+    """
+
+    model: tyro.conf.Positional[str]
+    out: Path = Path("sample.png")
+    height: int | None = None
+    width: int | None = None
+    seed: int = 0
+    count: int = 1
+    batch: int = 1
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    steps: int | None = None
+    seamless: Literal["none", "x", "y", "both"] = "none"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a checkpoint of the published code (model0.pth) into a model file; no pickled code is run.
+
+    Attributes:
+        source: the checkpoint.
+        out: the file to write, ending in .safetensors.
+    """
+
+    source: tyro.conf.Positional[Path]
+    out: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Tell about a recipe or a model; without a name, about this installation.
+
+    Attributes:
+        name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
+        json: print JSON, for machines.
+    """
+
+    name: tyro.conf.Positional[str | None] = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code (0: done, 2: an error of the user's, 130: Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = parse(arguments)
+        return run(command)
+    except KeyboardInterrupt:
+        return _say("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        return _say(str(error) or type(error).__name__, 2)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        return _say(f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch", 2)
+
+
+def _say(message: str, code: int) -> int:
+    """Print one line on stderr and return `code`."""
+    print(f"diffnca: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
+    """Return the command that the arguments mean.
+
+    Raises:
+        ValueError: they are wrong; one line says how.
+    """
+    recipe = _recipe_in(arguments)
+    train = Train(data=tyro.MISSING, recipe=recipe.name, config=recipe)
+    verbs: Any = (
+        Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Info, tyro.conf.subcommand("info")]
+    )
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            command: Train | Sample | Convert | Info = tyro.cli(
+                verbs,
+                args=list(arguments) or ["--help"],
+                prog="diffnca",
+                description="Denoising diffusion with neural cellular automata.",
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(condensed(errors.getvalue())) from None
+    return command
+
+
+def _recipe_in(arguments: Sequence[str]) -> Config:
+    """Return the recipe named in the arguments of `train`: its fields are the defaults of the other arguments."""
+    names = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--recipe"]
+    names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
+    return recipe_named(names[-1] if names else "diff_nca")
+
+
+def condensed(box: str) -> str:
+    """Return the message of one of tyro's boxes as one line."""
+    lines = [line.strip("│╭╮╰╯─ ").strip() for line in box.splitlines()]
+    blocks: list[list[str]] = [[]]
+    for line, raw in zip(lines, box.splitlines(), strict=True):
+        if raw.startswith("╭") or not line:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    blocks = [block for block in blocks if block]
+    message = " ".join(blocks[0]) if blocks else "wrong arguments"
+    hint = next((b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None)
+    return f"{message.rstrip(':')}{f'; perhaps {hint}?' if hint else ''}; see `diffnca --help`"
+
+
+def run(command: Train | Sample | Convert | Info) -> int:
+    """Do what the command says."""
+    match command:
+        case Train():
+            from diffnca.training.run import train
+
+            return train(command)
+        case Sample():
+            return _sample(command)
+        case Convert():
+            return _convert(command)
+        case Info():
+            return _info(command)
+
+
+def _sample(command: Sample) -> int:
+    """Make images and write each to its file."""
+    from diffnca.pixels import to_uint8
+    from diffnca.tasks import generate
+    from diffnca.training.checkpoint import load
+    from diffnca.writers.png import check_target, write_png
+
+    check_target(command.out)
+    if command.count < 1 or command.batch < 1:
+        raise ValueError(f"--count {command.count} --batch {command.batch}: both must be >= 1")
+    denoiser = load(command.model, device_named(command.device))
+    config = denoiser.config
+    height = config.data.crop if command.height is None else command.height
+    width = config.data.crop if command.width is None else command.width
+    sampler = config.sampling.sampler if command.sampler is None else command.sampler
+    steps = config.sampling.steps if command.steps is None else command.steps
+    for first in range(0, command.count, command.batch):
+        seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
+        with progress_bar(f"image {first + 1} of {command.count}") as progress:
+            images = generate(
+                denoiser,
+                height=height,
+                width=width,
+                batch=len(seeds),
+                seed=seeds,
+                sampler=sampler,
+                steps=steps,
+                boundary=SEAMLESS[command.seamless],
+                progress=progress,
+            )
+        for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
+            path = numbered(command.out, index, command.count)
+            write_png(path, pixels, provenance(command.model, seed, sampler, steps))
+            print(path)
+    return 0
+
+
+def _convert(command: Convert) -> int:
+    """Read a published checkpoint and write a model file."""
+    from diffnca.interop import read_published_checkpoint
+    from diffnca.training.checkpoint import write_model
+
+    if command.out.suffix != ".safetensors":
+        raise ValueError(f"{command.out}: the name of the model file must end in .safetensors")
+    if not command.out.parent.is_dir():
+        raise ValueError(f"{command.out}: the folder {command.out.parent} does not exist; create it first")
+    network, config = read_published_checkpoint(command.source)
+    card = {"converted_from": command.source.name, "licence": "that of the converted checkpoint"}
+    write_model(command.out, network.state_dict(), config, card)
+    print(command.out)
+    return 0
+
+
+def _info(command: Info) -> int:
+    """Print what is known of a recipe, a model or the installation."""
+    import json
+
+    facts = _installation() if command.name is None else _facts(command.name)
+    if command.json:
+        print(json.dumps(facts, indent=1, sort_keys=True))
+    else:
+        for key, value in facts.items():
+            print(f"{key.replace('_', ' ')}: {_shown(value)}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    """Return a fact as text."""
+    match value:
+        case dict():
+            return "".join(f"\n  {key}: {item}" for key, item in value.items())
+        case list():
+            return ", ".join(map(str, value))
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _installation() -> dict[str, Any]:
+    """Return versions, recipes and bundled models."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from diffnca.training.checkpoint import bundled_models
+
+    versions = {"python": platform.python_version()}
+    for package in ("diffnca", "torch", "accelerate", "safetensors", "numpy", "pillow", "tiffslide"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {"versions": versions, "recipes": list(RECIPES), "models": list(bundled_models())}
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Return what is known of a recipe or a model; a recipe's name comes first."""
+    import dataclasses
+
+    from diffnca.models import build_network
+    from diffnca.training.checkpoint import find_model, read_card, read_config
+
+    if name in RECIPES:
+        config, card = recipe_named(name), {}
+    else:
+        path = find_model(name)
+        config, card = read_config(path), read_card(path)
+    network = build_network(config.model)
+    facts = {"name": name, "recipe": config.name, "parameters": sum(p.numel() for p in network.parameters())}
+    radius = network.radius if network.radius is not None else "the whole image"
+    return {**facts, "radius_px": radius, **card, "config": dataclasses.asdict(config)}
+
+
+def device_named(name: str) -> str:
+    """Return the device to compute on; `auto` takes a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {name}: not available here; use auto or cpu") from None
+    return name
+
+
+def numbered(path: Path, index: int, count: int) -> Path:
+    """Return the path of image `index` of `count`: `path` itself if it is the only one."""
+    digits = max(3, len(str(count - 1)))
+    return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
+
+
+def provenance(model: str, seed: int, sampler: str, steps: int) -> dict[str, str]:
+    """Return the metadata of a generated image."""
+    from diffnca import __version__
+
+    return {
+        "Software": f"diffnca {__version__}",
+        "diffnca:model": model,
+        "diffnca:seed": str(seed),
+        "diffnca:sampler": sampler,
+        "diffnca:steps": str(steps),
+    }
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Within the block, a function that shows steps done; `None` where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,212 @@
+"""One run as a user asks for it: images in, a folder out, progress on the way."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffnca.config import Config, TrainingConfig
+from diffnca.data.crops import crops
+from diffnca.data.images import ImageSet, open_images
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.pixels import to_uint8
+from diffnca.tasks import generate
+from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model
+from diffnca.training.loop import LOG_FILE, Progress, RunOptions, Trainer
+from diffnca.writers.png import contact_sheet, write_png
+
+if TYPE_CHECKING:
+    from diffnca.cli import Train
+
+INTERRUPTED = 130
+SHEET_IMAGES = 16
+
+
+def train(command: Train) -> int:
+    """Train as the command says; return the exit code."""
+    config = configured(command)
+    out = command.out or Path(f"{config.name}-{command.data[0].resolve().stem}")
+    check_folder(out)
+    start = find_model(command.start) if command.start is not None else None
+    images = opened(command, config)
+    for line in plan(config, images, out):
+        print(line)
+    if command.dry_run:
+        return 0
+    out.mkdir(exist_ok=True)
+    with reporting() as report:
+        options = RunOptions(
+            checkpoint_seconds=command.checkpoint_seconds,
+            sample_seconds=60.0 * command.sample_minutes,
+            report=report,
+            sample=sample_sheet,
+            trackers=command.trackers,
+            card=card_of(command, images),
+        )
+        trainer = Trainer(config, out, batches_of(images, config), options, start, images.fingerprint)
+        already = trainer.progress.share(config.training) >= 1.0
+        progress = trainer.progress if already else trainer.run()
+    return ended(out, config, progress, already)
+
+
+def configured(command: Train) -> Config:
+    """Return the configuration with the budget of the command line."""
+    training = command.config.training
+    for name in ("minutes", "images"):
+        value = getattr(command, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"--{name} {value}: must be above 0")
+    if command.minutes is not None and command.images is not None:
+        raise ValueError("--minutes and --images: give one of them")
+    if command.minutes is not None:
+        training = replace(training, minutes=command.minutes)
+    if command.images is not None:
+        training = replace(training, images=command.images, minutes=None)
+    return replace(command.config, training=training)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder in which no run can live.
+
+    Raises:
+        ValueError: its parent is missing, or it holds other files than those of a run.
+    """
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; give a folder")
+    if out.is_dir() and not (out / STATE_FILE).exists():
+        known = {MODEL_FILE, LOG_FILE, "samples"}
+        other = [path.name for path in out.iterdir() if path.name not in known and path.suffix != ".partial"]
+        if other:
+            raise ValueError(f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run")
+
+
+def opened(command: Train, config: Config) -> ImageSet:
+    """Open the images, and say which cannot be used."""
+    data = config.data
+    images = open_images(
+        command.data,
+        reduce=data.reduce,
+        cache_bytes=data.cache_bytes,
+        max_background=data.max_background,
+        strict=command.strict,
+        channels=config.model.image_channels,
+        microns_per_px=data.microns_per_px,
+        min_size=data.crop,
+    )
+    for name, reason in images.skipped:
+        print(f"diffnca: left out {name}: {reason}", file=sys.stderr)
+    return images
+
+
+def batches_of(images: ImageSet, config: Config) -> Any:
+    """Return the function that gives the clean images of each training step."""
+    data, training = config.data, config.training
+
+    def batch(step: int) -> Tensor:
+        return crops(
+            images,
+            size=data.crop,
+            batch=training.batch,
+            seed=training.seed,
+            step=step,
+            flips=data.flips,
+            quarter_turns=data.quarter_turns,
+        )
+
+    return batch
+
+
+def plan(config: Config, images: ImageSet, out: Path) -> list[str]:
+    """Return what will be done, for the user to read."""
+    training = config.training
+    parameters = sum(p.numel() for p in build_denoiser(config).parameters())
+    budget = f"{training.minutes:g} minutes" if training.minutes is not None else f"{training.images:,} images"
+    skipped = f", {len(images.skipped)} left out" if images.skipped else ""
+    return [
+        f"model    {config.name}, {parameters:,} parameters",
+        f"data     {len(images)} images{skipped}; crops of {config.data.crop} px, {training.batch} per step",
+        f"budget   {budget}",
+        f"folder   {out}",
+    ]
+
+
+def card_of(command: Train, images: ImageSet) -> dict[str, Any]:
+    """Return what a card can say before training."""
+    return {
+        "data": ", ".join(str(path) for path in command.data),
+        "images": len(images),
+        "licence": "not stated",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        **({"fine_tuned_from": command.start} if command.start else {}),
+    }
+
+
+def sample_sheet(denoiser: Denoiser, path: Path) -> None:
+    """Write a sheet of samples, always of the same seeds."""
+    side = denoiser.config.data.crop
+    images = generate(denoiser, height=side, width=side, batch=SHEET_IMAGES, seed=0)
+    write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
+
+
+@contextmanager
+def reporting() -> Iterator[Any]:
+    """Within the block, a function that shows progress: a bar for people, a line a minute for logs."""
+    if sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+        return
+    shown = [-math.inf]
+
+    def report_line(progress: Progress, training: TrainingConfig) -> None:
+        if progress.seconds - shown[0] >= 60.0 or progress.share(training) >= 1.0:
+            shown[0] = progress.seconds
+            print(f"diffnca: {_status(progress, training)}", file=sys.stderr)
+
+    yield report_line
+
+
+def _status(progress: Progress, training: TrainingConfig) -> str:
+    """Return loss, speed and time left as text."""
+    share = max(progress.share(training), 1e-9)
+    left = progress.seconds * (1.0 - share) / share
+    speed = progress.images / max(progress.seconds, 1e-9)
+    return f"{share:4.0%}, loss {progress.loss:.4f}, {speed:.1f} images/s, {left / 60.0:.1f} min left"
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """Within the block, a function that moves a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda progress, training: bar.update(
+            task, completed=progress.share(training), description=_status(progress, training)
+        )
+
+
+def ended(out: Path, config: Config, progress: Progress, already: bool) -> int:
+    """Say how the run stands; return the exit code."""
+    images = f"{progress.images:,} images in {progress.seconds / 60.0:.1f} minutes"
+    if already:
+        print(f"{out} is finished already ({images}); sample it: diffnca sample {out}")
+        return 0
+    if progress.share(config.training) < 1.0:
+        print(f"diffnca: stopped after {images}; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    print(f"finished: {images}; sample it: diffnca sample {out}")
+    return 0

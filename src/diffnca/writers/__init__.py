@@ -1,0 +1,1 @@
+"""Writers: finished regions become files."""

@@ -1,0 +1,79 @@
+"""The denoiser: conversions between noise, clean and velocity, weights, loss."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffnca.config import CellConfig, Config, LossConfig, ModelConfig
+from diffnca.diffusion.denoiser import clean_of, loss_weight, noise_of, stratified_steps, target_of
+from diffnca.training.checkpoint import build_denoiser
+
+PREDICTIONS = ("noise", "clean", "velocity")
+ALPHA, SIGMA = 0.6, 0.8
+
+
+def small_config(**changes: object) -> Config:
+    cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
+    return replace(Config(model=ModelConfig(channels=8, cell=cell)), **changes)
+
+
+def example() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x_0, noise = torch.randn(2, 2, 3, 5, 7, generator=generator, dtype=torch.float64)
+    return x_0, noise, ALPHA * x_0 + SIGMA * noise
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_target_gives_back_the_clean_image(prediction: str) -> None:
+    x_0, noise, x_t = example()
+    output = target_of(prediction, x_0, noise, ALPHA, SIGMA)
+    torch.testing.assert_close(clean_of(prediction, output, x_t, ALPHA, SIGMA), x_0, rtol=0, atol=1e-14)
+
+
+def test_the_clean_image_gives_back_the_noise() -> None:
+    x_0, noise, x_t = example()
+    torch.testing.assert_close(noise_of(x_0, x_t, ALPHA, SIGMA), noise, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_weighted_losses_mean_the_same_error_of_the_clean_image(prediction: str) -> None:
+    """Whatever is predicted, min-SNR is min(SNR, gamma) times the squared error of the clean image."""
+    x_0, noise, x_t = example()
+    output = target_of(prediction, x_0, noise, ALPHA, SIGMA) + 0.1
+    weight = loss_weight(prediction, LossConfig("l2", "min_snr", 5.0), torch.tensor(ALPHA), torch.tensor(SIGMA))
+    squared = float(weight) * 0.1**2
+    error = clean_of(prediction, output, x_t, ALPHA, SIGMA) - x_0
+    expected = min(5.0, (ALPHA / SIGMA) ** 2) * float(error.square().mean())
+    assert squared == pytest.approx(expected, rel=1e-6)
+
+
+def test_min_snr_clamps_above_gamma() -> None:
+    weight = loss_weight("clean", LossConfig("l2", "min_snr", 5.0), torch.tensor(0.99), torch.tensor(0.1))
+    assert float(weight) == 5.0
+
+
+def test_steps_are_spread_evenly_over_the_batch() -> None:
+    steps = stratified_steps(30, 300, torch.Generator().manual_seed(0))
+    assert steps.div(10, rounding_mode="floor").tolist() == list(range(30))
+
+
+def test_a_network_that_answers_zero_has_the_loss_of_its_target() -> None:
+    config = small_config(prediction="noise", loss=LossConfig("l1_l2", "uniform"))
+    denoiser = build_denoiser(config)
+    for parameter in denoiser.parameters():
+        parameter.data.zero_()
+    x_0 = torch.zeros(64, 3, 16, 16)
+    loss = denoiser.loss(x_0, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(1.0 + (2.0 / torch.pi) ** 0.5, rel=0.02)
+
+
+def test_the_estimate_depends_on_the_level() -> None:
+    torch.manual_seed(0)
+    denoiser = build_denoiser(small_config(prediction="clean"))
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x_t = torch.randn(1, 3, 8, 8)
+    one, other = (denoiser.x_0_estimate(x_t, denoiser.schedule.level(i)) for i in (10, 200))
+    assert not torch.allclose(one, other, atol=1e-3)

@@ -1,0 +1,170 @@
+"""The command line as a user meets it: work done, errors in one line, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffnca.cli import condensed, main, numbered
+
+SMALL = (
+    "--model.channels 8 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
+    "--model.cell.embedding-channels 8 --data.crop 16 --training.batch 4 --training.precision float32"
+).split()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture
+def run_folder(photos: Path, tmp_path: Path) -> Path:
+    assert main(["train", "--data", str(photos), "--images", "8", "--out", str(tmp_path / "run"), *SMALL]) == 0
+    return tmp_path / "run"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Run a command that must fail; return its one line."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_trained_model_makes_an_image_of_any_size(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "image.png"
+    command = ["sample", str(run_folder), "--height", "7", "--width", "23", "--steps", "2", "--out", str(out)]
+    assert main(command) == 0
+    assert Image.open(out).size == (23, 7)
+
+
+def test_the_same_seed_gives_the_same_image_whatever_the_batch(run_folder: Path, tmp_path: Path) -> None:
+    common = ["sample", str(run_folder), "--height", "9", "--width", "9", "--steps", "2", "--seed", "5"]
+    assert main([*common, "--count", "3", "--batch", "3", "--out", str(tmp_path / "a.png")]) == 0
+    assert main([*common, "--count", "3", "--batch", "1", "--out", str(tmp_path / "b.png")]) == 0
+    one, other = ((tmp_path / f"{name}-002.png").read_bytes() for name in "ab")
+    assert one == other
+
+
+def test_the_file_tells_how_it_was_made(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "image.png"
+    assert main(["sample", str(run_folder), "--seed", "9", "--sampler", "ddim", "--steps", "2", "--out", str(out)]) == 0
+    text = Image.open(out).text
+    assert (text["diffnca:seed"], text["diffnca:sampler"], text["diffnca:steps"]) == ("9", "ddim", "2")
+
+
+def test_a_finished_run_says_so(run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]) == 0
+    assert "is finished already (8 images" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(photos), "--minutes", "5", "--out", str(out), "--dry-run", *SMALL]) == 0
+    assert not out.exists() and "5 minutes" in capsys.readouterr().out
+
+
+def test_a_run_killed_at_any_moment_goes_on(photos: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(photos), "--images", "400", "--out", str(tmp_path / "run"), *SMALL]
+    command = [sys.executable, "-m", "diffnca", "train", *arguments, "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "run" / "model.safetensors").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(["train", *arguments]) == 0
+    assert main(["info", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT on Windows")
+def test_ctrl_c_saves_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(photos), "--images", "100000000", "--out", str(tmp_path / "run"), *SMALL]
+    command = [sys.executable, "-m", "diffnca", "train", *arguments, "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "model.safetensors").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in errors
+
+
+def test_info_of_a_recipe_counts_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "diff_nca_arxiv_v1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 208_792
+
+
+def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert "fourier_diff_nca" in facts["recipes"] and "torch" in facts["versions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "nothing"], "model 'nothing': no such file or folder"),
+        (["sample", "nothing", "--out", "missing/x.png"], "the folder missing does not exist"),
+        (["sample", "nothing", "--out", "x.gif"], "must end in .png"),
+        (["sample", "nothing", "--count", "0"], "both must be >= 1"),
+        (["sample", "nothing", "--device", "tpu9"], "nothing"),
+        (["sample", "nothing", "--heigth", "3"], "Unrecognized options: --heigth"),
+        (["sample"], "MODEL"),
+        (["paint"], "paint"),
+        (["train"], "--data"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--data", ".", "--recipe", "unet"], "recipe 'unet': must be one of"),
+        (["train", "--data", ".", "--minutes", "0"], "--minutes 0.0: must be above 0"),
+        (["train", "--data", ".", "--minutes", "nan"], "--minutes nan: must be above 0"),
+        (["train", "--data", ".", "--out", "a/b/c"], "does not exist"),
+        (["train", "--data", ".", "--model.chanels", "3"], "--model.chan"),
+        (["train", "--data", ".", "--model.channels", "2"], "channels=2: must be >= 2"),
+        (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
+        (["convert", "missing.pth", "out.safetensors"], "missing.pth"),
+        (["convert", "missing.pth", "out.bin"], "must end in .safetensors"),
+        (["info", "nothing"], "model 'nothing'"),
+    ],
+)
+def test_an_error_is_one_line_that_names_it(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, arguments)
+
+
+@pytest.mark.parametrize("size", ["0", "-3"])
+def test_an_impossible_size_is_one_line(run_folder: Path, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert size in error_of(capsys, ["sample", str(run_folder), "--height", size])
+
+
+def test_a_folder_with_other_files_is_no_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(photos)]
+    assert "holds other files" in error_of(capsys, arguments)
+
+
+def test_numbers_are_added_to_the_name_only_where_there_are_several() -> None:
+    assert (numbered(Path("a.png"), 0, 1), numbered(Path("a.png"), 7, 9)) == (Path("a.png"), Path("a-007.png"))
+
+
+def test_a_usage_box_becomes_one_line() -> None:
+    box = "╭─ Unrecognized options ─╮\n│ Unrecognized options: --a │\n│ ───── │\n│ For full helptext │\n╰──╯"
+    assert condensed(box) == "Unrecognized options: --a; see `diffnca --help`"
