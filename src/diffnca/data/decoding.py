@@ -1,8 +1,8 @@
 """The bytes of one image file to its pixels, uint8 `h w c`.
 
 What is kept of a file: its first frame, turned as its EXIF orientation says. 16-bit gray is scaled by 65535,
-also where the camera used fewer bits; of 16-bit colour Pillow keeps the upper 8 bits. Transparent pixels are laid
-over white, the background of slides and drawings. Colour profiles are not applied, not even to CMYK.
+also where the camera used fewer bits; of 16-bit colour Pillow keeps the upper 8 bits. Transparent pixels are
+laid over white, the background of slides and drawings. Colour profiles are not applied, not even to CMYK.
 """
 
 import io
@@ -41,8 +41,8 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Pixels:
             is_large = image.width * image.height > _LARGE_PX
             with _one_large_image if is_large else nullcontext():
                 image.load()
-                plain = _to_plain(image, channels)
-                return _to_array(_reduced(plain, reduce))
+                plain = to_plain(image, channels)
+                return to_array(_reduced(plain, reduce))
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:
@@ -50,7 +50,7 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Pixels:
     except MemoryError:
         raise UnusableImageError("unreadable: there is not enough memory to decode it") from None
     except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
-        raise UnusableImageError(f"unreadable: {_first_line(error)}") from None
+        raise UnusableImageError(f"unreadable: {first_line(error)}") from None
 
 
 def lanczos(
@@ -72,11 +72,13 @@ def _too_large(size: str) -> str:
     )
 
 
-def _to_plain(image: Image.Image, channels: int) -> Image.Image:
-    """Return `image` upright, as `L` or `RGB`."""
+def to_plain(image: Image.Image, channels: int) -> Image.Image:
+    """Return `image` upright and opaque, as `L` (1 channel) or `RGB` (3)."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        image = _from_16_bit(image)
+        gray = Image.fromarray(from_16_bit(np.asarray(image)))
+        gray.getexif().update(image.getexif())
+        image = gray
     if image.mode in ("I", "F"):
         raise UnusableImageError("32-bit samples, whose range is unknown; save it with 8 or 16 bits")
     image = ImageOps.exif_transpose(image)
@@ -86,12 +88,9 @@ def _to_plain(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(mode)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale gray of 16 bits to 8, rounding half up, and keep the orientation tag."""
-    samples = np.asarray(image).astype(np.uint32)
-    gray = Image.fromarray(((samples * 255 + 32_767) // 65_535).astype(np.uint8))
-    gray.getexif().update(image.getexif())
-    return gray
+def from_16_bit(samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    """Scale samples of 0 to 65535 to 0 to 255, rounding to the nearest."""
+    return ((samples.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
 def _reduced(image: Image.Image, reduce: int) -> Image.Image:
@@ -103,12 +102,14 @@ def _reduced(image: Image.Image, reduce: int) -> Image.Image:
     return lanczos(image, width, height, (0, 0, width * reduce, height * reduce))
 
 
-def _to_array(image: Image.Image) -> Pixels:
+def to_array(image: Image.Image) -> Pixels:
+    """Return the pixels of a plain image."""
     pixels = np.array(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what a decoder complains of, in one line."""
     text = str(error).strip().splitlines()
     line = text[0] if text else type(error).__name__
     return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", line).replace("image file image", "image")

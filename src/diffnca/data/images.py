@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from diffnca.data.cache import ImageCache
 from diffnca.data.decoding import Pixels, UnusableImageError
+from diffnca.data.slides import tiles_of
 from diffnca.data.sources import Source, files_of, is_slide
 
 MAX_DECODING_THREADS = 8
@@ -232,8 +233,6 @@ def _find(
         if not is_slide(file, microns_per_px):
             sources.append(file)
             continue
-        from diffnca.data.slides import tiles_of  # needs the extra `slides`
-
         try:
             sources += tiles_of(file, microns_per_px, wanted.background_level, wanted.min_size)
         except UnusableImageError as error:

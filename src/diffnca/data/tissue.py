@@ -1,0 +1,37 @@
+"""Where a slide holds tissue.
+
+[1] Otsu (1979), A threshold selection method from gray-level histograms.
+"""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+_DARK, _BLACK = 150, 10
+_COLOURED = (10, 30)
+"""Bounds of the saturation (largest minus smallest channel) from which on a pixel is coloured."""
+
+
+def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[np.ndarray, "h w"]:
+    """Tell which pixels of an RGB overview are tissue.
+
+    Coloured pixels are, from a saturation that Otsu's method [1] finds within narrow bounds (a slide may be all
+    tissue), and so are dark ones. Black pixels and those whose channels all reach `background_level` are not.
+    """
+    brightest, darkest = overview.max(axis=2), overview.min(axis=2)
+    saturation = brightest - darkest
+    coloured = saturation >= np.clip(_otsu(saturation), *_COLOURED)
+    dark = overview.mean(axis=2) < _DARK
+    result: Bool[np.ndarray, "h w"] = (coloured | dark) & (brightest > _BLACK) & (darkest < background_level)
+    return result
+
+
+def _otsu(values: UInt8[np.ndarray, "h w"]) -> int:
+    """Return the value from which on the upper class begins that separates `values` best."""
+    histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    below = np.cumsum(histogram)
+    total_below = np.cumsum(histogram * np.arange(256))
+    above, total_above = below[-1] - below, total_below[-1] - total_below
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # [1] Eq. 18, times a constant
+        separation = below * above * (total_below / below - total_above / above) ** 2
+    return int(np.nanargmax(np.where(below * above > 0, separation, 0.0))) + 1
