@@ -20,8 +20,8 @@ class DiffNCA(nn.Module):
 
     Attributes:
         config: the choices it was built from.
-        image_channels: channels n of the images; the state holds the noisy image in its first n channels and the
-            prediction in the next n.
+        image_channels: channels n of the images; the state holds the noisy image in its first n channels
+            and the prediction in the next n.
         radius: pixels that one output pixel can see in each direction, `None` for the whole image.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
     """

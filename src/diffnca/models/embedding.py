@@ -1,7 +1,7 @@
 """What time, cell step and position tell a cell.
 
-Both embeddings give a tensor `b e h w`; without positions `h = w = 1`, so all that follows from it (gates, shifts) is
-computed once for the whole image.
+Both embeddings give a tensor `b e h w`; without positions `h = w = 1`, so all that follows from it (gates,
+shifts) is computed once for the whole image.
 
 References:
     [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.
@@ -23,20 +23,28 @@ PIXELS_PER_UNIT = 32.0
 """Position unit of `positions="pixels"`."""
 
 
-def positions(kind: str, region: Region, device: torch.device) -> Float[Tensor, "2 h w"] | None:
+def positions(
+    kind: str, region: Region, device: torch.device, origin: tuple[int, int] | None = None
+) -> Float[Tensor, "2 h w"] | None:
     """Return row and column coordinates of the cells of `region`, or `None` for `kind` "none".
 
-    `relative` runs from 1 to 0 over the canvas as published; `pixels` counts from the centre of the canvas.
+    Args:
+        kind: `relative` runs from 1 to 0 over the canvas as published; `pixels` counts from `origin`.
+        region: where the cells lie.
+        device: of the result.
+        origin: row and column from which `pixels` counts; `None` is the centre of the canvas.
     """
     if kind == "none":
         return None
+    sides = (region.canvas.height, region.canvas.width)
+    centre = ((sides[0] - 1) / 2.0, (sides[1] - 1) / 2.0)
     axes = []
-    for index, size in ((region.rows(), region.canvas.height), (region.columns(), region.canvas.width)):
+    for index, size, zero in zip((region.rows(), region.columns()), sides, origin or centre, strict=True):
         index = index.to(device, torch.float32)
         if kind == "relative":
             axes.append(1.0 - index / max(size - 1, 1))
         else:
-            axes.append((index - (size - 1) / 2.0) / PIXELS_PER_UNIT)
+            axes.append((index - zero) / PIXELS_PER_UNIT)
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
@@ -102,7 +110,11 @@ class Embedding(nn.Module):
                 self.features = FourierEmbedding(2 if config.positions == "none" else 4, width, channels)
 
     def forward(
-        self, t: Float[Tensor, " b"], cell_step: Float[Tensor, ""], region: Region
+        self,
+        t: Float[Tensor, " b"],
+        cell_step: Float[Tensor, ""],
+        region: Region,
+        origin: tuple[int, int] | None = None,
     ) -> Float[Tensor, "b e h w"]:
         """Return the embedding of each cell of `region`, or of all at once (`h = w = 1`) without positions.
 
@@ -110,9 +122,10 @@ class Embedding(nn.Module):
             t: diffusion time in [0, 1).
             cell_step: number of the cell step, from 0.
             region: where the cells lie.
+            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
         """
         clocks = torch.stack([t, (cell_step / self.period).expand_as(t)], dim=1)[:, :, None, None]
-        places = positions(self.config.positions, region, t.device)
+        places = positions(self.config.positions, region, t.device, origin)
         if places is not None:
             grid = places.shape[-2:]
             clocks = torch.cat(

@@ -1,7 +1,7 @@
 """The cell: what it perceives and how it updates.
 
-One rule is shared by all cells and applied again and again. In the notation of this file, a state has M channels, its
-perception 2M (+ those of the embedding), the hidden layer H.
+One rule is shared by all cells and applied again and again. In the notation of this file, a state has M
+channels, its perception 2M (+ those of the embedding), the hidden layer H.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -107,9 +107,15 @@ class CellRule(nn.Module):
         elif config.modulation == "scale_shift":
             nn.init.zeros_(self.project.weight)
 
-    def condition(self, t: Float[Tensor, " b"], cell_step: Float[Tensor, ""], region: Region) -> Condition:
+    def condition(
+        self,
+        t: Float[Tensor, " b"],
+        cell_step: Float[Tensor, ""],
+        region: Region,
+        origin: tuple[int, int] | None = None,
+    ) -> Condition:
         """Return what the embedding says in this cell step to the cells of `region`."""
-        embedding = self.embedding(t, cell_step, region)
+        embedding = self.embedding(t, cell_step, region, origin)
         perceived = embedding if self.config.perceive_embedding else None
         return Condition(perceived, self.gate_perception(embedding), self.gate_hidden(embedding))
 
@@ -132,7 +138,9 @@ class CellRule(nn.Module):
         if self.norm is not None:
             grouped: Tensor = self.norm(hidden)
             return grouped
-        return F.layer_norm(hidden.movedim(1, -1), hidden.shape[1:2], eps=NORMALISATION_EPSILON).movedim(-1, 1)
+        return F.layer_norm(hidden.movedim(1, -1), hidden.shape[1:2], eps=NORMALISATION_EPSILON).movedim(
+            -1, 1
+        )
 
     def activate(self, hidden: Tensor, modulation: Modulation) -> Tensor:
         """Apply the activation and the modulation; a published gate comes after it, scale and shift before."""
@@ -153,8 +161,8 @@ def modulate(layer: Tensor, modulation: Modulation) -> Tensor:
 def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
     """Extend `state` (b, c, h, w) by `width` px per side, as its canvas goes on (or with zeros).
 
-    An axis that is whole and circular wraps. Else the edge is mirrored: right at an edge of the canvas; elsewhere
-    the caller crops what the mirror has touched (`radius` pixels).
+    An axis that is whole and circular wraps. Else the edge is mirrored: right at an edge of the canvas;
+    elsewhere the caller crops what the mirror has touched (`radius` pixels).
     """
     if padding == "zeros":
         return F.pad(state, [width] * 4)
@@ -176,6 +184,8 @@ def run_cells(
     region: Region,
     noise: CellNoise | None,
     checkpoint_cells: bool = False,
+    origin: tuple[int, int] | None = None,
+    first_mask: int = 0,
 ) -> Tensor:
     """Apply `rule` for all its cell steps to `state` (b, M, h, w), which lies on `region`.
 
@@ -186,14 +196,16 @@ def run_cells(
         region: where the cells lie.
         noise: which cells update; `None` updates each by the expectation of its mask.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
+        origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+        first_mask: number of the first mask, so that two stages of one call draw different ones.
     """
     probability = rule.config.update_probability
     for k in range(rule.config.num_cell_steps):
-        condition = rule.condition(t, torch.tensor(float(k), device=t.device), region)
+        condition = rule.condition(t, torch.tensor(float(k), device=t.device), region, origin)
         arguments = (state, condition, rule.config.dilation(k), region)
         change = checkpoint(rule, *arguments, use_reentrant=False) if checkpoint_cells else rule(*arguments)
         if probability < 1.0:
-            share = noise.mask(k, region, probability).to(change.dtype) if noise is not None else probability
-            change = change * share
+            drawn = noise.mask(first_mask + k, region, probability) if noise is not None else None
+            change = change * (probability if drawn is None else drawn.to(change.dtype))
         state = state + change
     return state
