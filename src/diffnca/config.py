@@ -80,7 +80,8 @@ class FourierConfig:
     Attributes:
         window: frequencies per axis.
         spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian-symmetric `half_plane`.
-        scaling: `forward` as published (1/(h*w)), or `ortho`, whose noise has unit variance at any size.
+        scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
+            noise are expected to have at this size and frequency.
         cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
     """
 
@@ -88,6 +89,11 @@ class FourierConfig:
     spectrum: Literal["quadrant", "half_plane"] = "half_plane"
     scaling: Literal["forward", "ortho"] = "ortho"
     cell: CellConfig = field(default_factory=CellConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a window without frequencies."""
+        if self.window < 1:
+            raise ValueError(f"window={self.window}: must be >= 1")
 
 
 @dataclass(frozen=True)

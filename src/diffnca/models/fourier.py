@@ -8,15 +8,15 @@ real parts and then imaginary parts along the channels.
 **Scaling.** Write h x w for the size of the canvas and k for a frequency in cycles per canvas. Of the
 orthonormal transform, white noise has unit variance at every size and frequency. Images do not: their
 spectrum follows a power law, 1/k^2 ([2]), and being scale-invariant it is the same law for a larger piece
-of the same texture and for the same object drawn larger. The expected power of a coefficient is `P =
-IMAGE_POWER * h * w / k^2`; it grows with the canvas, and falls over the window by three orders of
+of the same texture and for the same object drawn larger. The expected power of a coefficient is
+`P = IMAGE_POWER * h * w / k^2`; it grows with the canvas, and falls over the window by three orders of
 magnitude. No constant serves both: `forward` (1/(h*w)) keeps the image and lets the noise vanish on large
 canvases, plain `ortho` keeps the noise and lets the image explode. So `ortho` divides each coefficient by
-`sqrt(1 + P)`: of `x_t = alpha * x_0 + sigma * noise` the variance is then `(alpha^2 * P + sigma^2) / (1 +
-P)`, which lies between `alpha^2` and `sigma^2` at every size and frequency and is 1/2 where they meet. On
-the way back the same factor is multiplied, so what unit coefficients draw has the spectrum of an image, at
-every size. What no factor can change is the ratio of image to noise: larger canvases show more of their low
-frequencies at the same t.
+`sqrt(1 + P)`: the power in `x_t = alpha * x_0 + sigma * noise` is then
+`(alpha^2 * P + sigma^2) / (1 + P)`, which lies between `alpha^2` and `sigma^2` at every size and frequency
+and is 1/2 where they meet. On the way back the same factor is multiplied, so what unit coefficients draw has
+the spectrum of an image, at every size. What no factor can change is the ratio of image to noise: larger
+canvases show more of their low frequencies at the same t.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291, section 3.3.
@@ -42,10 +42,10 @@ BLOCK_PX = 64
 """Side of the canvas-aligned blocks in which pixels and frequencies are transformed into each other."""
 
 IMAGE_POWER = 0.005
-"""Power of images in [-1, 1] at k = 1, per pixel of the canvas: 0.004 in tissue and canopy, 0.005 to 0.02 in faces."""
+"""Power at k = 1 of images in [-1, 1], per pixel: 0.004 in tissue and canopy, 0.005 to 0.02 in faces."""
 
 MEAN_FREQUENCY_SQUARED = 0.05
-"""Stands for k^2 at frequency zero: means of images then have variance 0.1 (canopy 0.05, faces 0.1, tissue 0.25)."""
+"""Is added to k^2: the mean of an image then has power 0.1 (canopy 0.05, faces 0.1, tissue 0.25)."""
 
 HEADROOM_BITS = 6
 """Sums over the canvas are exact for pixel values within +-2**6."""
@@ -111,7 +111,7 @@ class Window:
         return scale
 
     def _expected_deviation(self) -> Float64[Tensor, "r c"]:
-        """Return the standard deviation that image plus unit noise are expected to have, orthonormal transform."""
+        """Return the deviation expected of image plus unit noise after the orthonormal transform."""
         height, width = self.canvas.height, self.canvas.width
         rows = torch.tensor(self.rows, dtype=torch.float64)[:, None]
         columns = torch.tensor(self.columns, dtype=torch.float64)[None, :]
@@ -121,8 +121,7 @@ class Window:
 
 
 def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Float64[Tensor, "b two_n r c"]:
-    """Return the sums of `x * exp(-2 pi i k . position)` over `region`: its share of the unscaled DFT of
-    the canvas.
+    """Return the share of `region` in the unscaled DFT of the canvas, `sum(x * exp(-2 pi i k . position))`.
 
     The shares of any partition of the canvas add up to the whole. They are taken over canvas-aligned
     blocks, each rounded to a multiple of a power of two so small that float64 adds all of them without
@@ -167,7 +166,7 @@ def synthesise(
     bands = []
     for top in _block_starts(region.top, region.height):
         rows = _waves(window.rows, top, window.canvas.height, spectrum.device).to(spectrum.dtype)
-        band = (rows.mT @ waves.flatten(2)).unflatten(2, waves.shape[2:])
+        band = (rows.mT @ waves.flatten(2)).reshape(len(waves), BLOCK_PX, *waves.shape[2:])
         blocks = []
         for left in _block_starts(region.left, region.width):
             columns = _waves(window.columns, left, window.canvas.width, spectrum.device).to(spectrum.dtype)
@@ -202,7 +201,7 @@ def _block_starts(start: int, length: int) -> Iterator[int]:
 
 
 def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
-    """Return the block of `x` that starts at (top, left), which may be negative, with zeros where `x` has nothing."""
+    """Return the block of `x` that starts at (top, left), with zeros where `x` has nothing."""
     part = x[..., max(top, 0) : top + BLOCK_PX, max(left, 0) : left + BLOCK_PX]
     before_y, before_x = max(-top, 0), max(-left, 0)
     after_y, after_x = BLOCK_PX - before_y - part.shape[-2], BLOCK_PX - before_x - part.shape[-1]
@@ -210,6 +209,6 @@ def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
 
 
 def _grid(canvas: Canvas) -> float:
-    """Return the power of two to whose multiples the shares are rounded: float64 holds any sum of them exactly."""
+    """Return the power of two to whose multiples shares are rounded; float64 holds their sums exactly."""
     bits = math.ceil(math.log2(canvas.height * canvas.width)) + HEADROOM_BITS
     return math.ldexp(1.0, bits - 52)

@@ -83,8 +83,9 @@ class FourierDiffNCA(nn.Module):
         if context is None:
             if not (region.is_whole_y and region.is_whole_x):
                 raise ValueError(
-                    f"context=None on a region of {region.height}x{region.width} px of a canvas of "
-                    f"{region.canvas.height}x{region.canvas.width} px: give the sum of network.context over the canvas"
+                    f"context=None on {region.height}x{region.width} px of a canvas of "
+                    f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
+                    "over the canvas; give it"
                 )
             context = self.context(x_t, t, region)
         hidden = self._draw(self._work(context, t.to(x_t.dtype), region.canvas, noise), region, x_t.dtype)

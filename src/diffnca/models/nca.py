@@ -44,7 +44,7 @@ class Modulation(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """All that a cell step needs besides the state; without positions the same for every cell (`h = w = 1`)."""
+    """All that a cell step needs besides the state; without positions one for all cells (`h = w = 1`)."""
 
     embedding: Float[Tensor, "b e h w"] | None
     perception: Modulation
@@ -138,12 +138,11 @@ class CellRule(nn.Module):
         if self.norm is not None:
             grouped: Tensor = self.norm(hidden)
             return grouped
-        return F.layer_norm(hidden.movedim(1, -1), hidden.shape[1:2], eps=NORMALISATION_EPSILON).movedim(
-            -1, 1
-        )
+        channels_last = hidden.movedim(1, -1)
+        return F.layer_norm(channels_last, channels_last.shape[-1:], eps=NORMALISATION_EPSILON).movedim(-1, 1)
 
     def activate(self, hidden: Tensor, modulation: Modulation) -> Tensor:
-        """Apply the activation and the modulation; a published gate comes after it, scale and shift before."""
+        """Apply the activation and the modulation: a published gate after it, scale and shift before."""
         if self.config.modulation == "scale_shift":
             return F.leaky_relu(modulate(hidden, modulation), LEAKY_SLOPE)
         return modulate(F.leaky_relu(hidden, LEAKY_SLOPE), modulation)
