@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ class Task:
     constrain: Constrain | None = None
 
 
+@runtime_checkable
 class ImageDenoiser(Protocol):
     """What sampling needs to know of a denoiser."""
 
@@ -79,8 +80,8 @@ def generate(
 ) -> Float[Tensor, "b c h w"]:
     """Make images out of noise.
 
-    The walk starts from noise of variance 1, also where the schedule does not reach pure noise, as the published
-    models with a linear schedule do. (What they were trained on has there a variance between `sigma**2` and 1.)
+    The walk starts from noise of variance 1, also where the schedule does not reach pure noise, as the
+    published models with a linear schedule do. (In training the variance there is between `sigma**2` and 1.)
 
     Args:
         denoiser: the model, as `diffnca.load` returns it.

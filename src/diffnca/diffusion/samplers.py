@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -55,6 +55,7 @@ class Memory(NamedTuple):
     level: Level
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A method to take one reverse step. It holds no state: the same arguments give the same result."""
 
@@ -95,7 +96,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class DDPM:
-    """Ancestral sampling with the posterior variance ([1] Algorithm 2, between any two levels [4] appendix A.2).
+    """Ancestral sampling with the posterior variance ([1] Algorithm 2; between any levels, [4] appendix A.2).
 
     Order: 1, in distribution. Calls of the denoiser per step: 1. Stochastic: yes.
     """
@@ -246,7 +247,7 @@ def sample(
 
 def _fresh_variance(level_t: Level, level_s: Level) -> float:
     """Return the variance of the noise that comes in between s and t ([4] appendix A.1)."""
-    return 1.0 - (level_t.alpha / level_s.alpha) ** 2
+    return level_t.sigma**2 - (level_t.alpha / level_s.alpha * level_s.sigma) ** 2
 
 
 def _add_noise(mean: Tensor, deviation: float, noise: Tensor | None) -> Tensor:

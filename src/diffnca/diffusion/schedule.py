@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.config import ScheduleConfig
@@ -137,10 +137,10 @@ class NoiseSchedule:
             raise ValueError(f"log_snr={log_snr}: must be a number")
         if log_snr == math.inf:
             return CLEAN.index
-        rising = [-self.level(index).log_snr for index in range(self.num_diffusion_steps)]
-        after = bisect.bisect_left(rising, -log_snr)
-        around = [index for index in (after - 1, after) if 0 <= index < len(rising)]
-        return min(around, key=lambda index: abs(rising[index] + log_snr))
+        steps = range(self.num_diffusion_steps)
+        after = bisect.bisect_left(steps, -log_snr, key=lambda index: -self.level(index).log_snr)
+        around = [index for index in (after - 1, after) if index in steps]
+        return min(around, key=lambda index: abs(self.level(index).log_snr - log_snr))
 
     def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
         """Return the steps that sampling visits: evenly spaced from the first one down to 0.
@@ -164,16 +164,13 @@ class NoiseSchedule:
         gaps = num_steps - 1
         return tuple((2 * k * first + gaps) // (2 * gaps) for k in range(gaps, -1, -1))  # rounded half up
 
-    def alphas(self, dtype: torch.dtype = torch.float64) -> Tensor:
+    def alphas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:
         """Return `alpha` of each step, to look up in training."""
-        return self._squared().sqrt().to(dtype)
+        return torch.tensor([math.sqrt(squared) for squared in self.alphas_cumprod], dtype=dtype)
 
-    def sigmas(self, dtype: torch.dtype = torch.float64) -> Tensor:
+    def sigmas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:
         """Return `sigma` of each step, to look up in training."""
-        return (1.0 - self._squared()).sqrt().to(dtype)
-
-    def _squared(self) -> Float64[Tensor, " t"]:
-        return torch.tensor(self.alphas_cumprod, dtype=torch.float64)
+        return torch.tensor([math.sqrt(1.0 - squared) for squared in self.alphas_cumprod], dtype=dtype)
 
     def _require_index(self, index: int) -> None:
         if not 0 <= index < self.num_diffusion_steps:
