@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -84,7 +83,7 @@ def network_from_arrays(
     return _filled(config.model, weights, "arrays")
 
 
-def read_authors_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNCA | FourierDiffNCA, Config]:
+def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNCA | FourierDiffNCA, Config]:
     """Read a `model0.pth` of the authors without executing anything in it.
 
     Which network it is follows from the names and shapes; what no weight tells (numbers of steps, schedule,
@@ -106,8 +105,7 @@ def read_authors_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNC
             continue
         match = _AUTHORS_NAME.fullmatch(name)
         if match is None or not isinstance(tensor, Tensor):
-            raise ValueError(f"{path}: unexpected entry {name!r}: must be a model0.pth of the published
-            networks")
+            raise ValueError(f"{path}: unexpected entry {name!r}: must be the weights of a published network")
         layer, stage, index, kind = match.groups()
         weights[_our_name(layer, stage, index, kind)] = _our_orientation(tensor)
     config = _config_of_weights(weights, image_channels, str(path))
@@ -136,9 +134,9 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}: must be a readable model0.pth") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
         raise ValueError(
-            f"{path}: must be a PyTorch file of tensors only; save it with torch.save(model.state_dict(), ...)"
+            f"{path}: must be a PyTorch file of tensors only; write it by torch.save(model.state_dict(), ...)"
         ) from error
     if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
         raise ValueError(f"{path}: holds a {type(loaded).__name__}: must hold named tensors (a state_dict)")
