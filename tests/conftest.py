@@ -1,11 +1,21 @@
 """Under pytest the shapes and types in the annotations are checked at every call."""
 
 import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+UNCHECKED = {
+    "__init__",
+    "__main__",
+    "cli",
+    "__pycache__",
+}  # tyro fills the commands of `cli` with placeholders
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do the commands that they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from jaxtyping import install_import_hook
-
-install_import_hook("diffnca", "beartype.beartype")
+source = Path(__file__).parent.parent / "src" / "diffnca"
+parts = sorted({path.stem for path in source.iterdir()} - UNCHECKED)
+install_import_hook([f"diffnca.{part}" for part in parts], "beartype.beartype")
