@@ -1,0 +1,54 @@
+"""What a pixel is: its range, its type and the order of its colours.
+
+Models see float32 numbers in [-1, 1], `c h w`; files hold unsigned integers from 0 (black) to the largest of
+their type, `h w c`. Colours are red, green, blue (and what a file has beyond them), gray images have one
+channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Shaped, UInt8
+from torch import Tensor
+
+
+def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
+    """Return the pixels of a file as a model sees them.
+
+    Args:
+        array: uint8 or uint16, `h w c`, or `h w` for gray.
+
+    Returns:
+        Numbers from -1 (black) to 1 (the largest of the type), each the float32 nearest to its pixel.
+    """
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise ValueError(f"pixels of type {array.dtype}: must be uint8 or uint16; convert them with astype")
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"pixels of shape {array.shape}: must be (h, w, c), or (h, w) for gray; choose one image"
+        )
+    largest = float(np.iinfo(array.dtype).max)
+    channels_last = array if array.ndim == 3 else array[..., None]
+    pixels = torch.from_numpy(np.moveaxis(channels_last, -1, 0).astype(np.float32, order="C"))
+    return pixels.mul_(2.0).sub_(largest).div_(torch.tensor(largest))  # exact but for the division
+
+
+def to_uint8(images: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
+    """Return the pixels of a model as an 8-bit file holds them.
+
+    -1 becomes 0 and 1 becomes 255. Numbers beyond are clamped, those between rounded to the nearest pixel,
+    halves up; without a rounding error for float32 and narrower types.
+
+    Raises:
+        ValueError: a number is NaN.
+    """
+    pixels = images.detach().cpu()
+    num_nan = int(pixels.isnan().sum())
+    if num_nan:
+        raise ValueError(
+            f"pixels hold {num_nan} NaN: must be numbers; the model has diverged, take an earlier one"
+        )
+    scaled = pixels.clamp(-1.0, 1.0).to(torch.float64) * 127.5  # exact: 24 + 8 bits
+    array: np.ndarray = (scaled.floor_() + 128.0).to(torch.uint8).movedim(1, -1).contiguous().numpy()
+    return array
