@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from diffnca.geometry import Boundary, Canvas, Region, fold
 
+examples = settings(max_examples=50, deadline=None)  # a busy machine is slow, not wrong
 boundaries = st.sampled_from(["reflect", "circular"])
 
 
@@ -39,6 +40,7 @@ def numbered(region: Region) -> torch.Tensor:
     return region.rows()[:, None] * region.canvas.width + region.columns()
 
 
+@examples
 @given(canvases())
 def test_the_whole_region_covers_every_pixel_of_the_canvas_in_order(canvas: Canvas) -> None:
     assert torch.equal(
@@ -46,6 +48,7 @@ def test_the_whole_region_covers_every_pixel_of_the_canvas_in_order(canvas: Canv
     )
 
 
+@examples
 @given(canvases())
 def test_the_whole_region_is_whole_on_both_axes(canvas: Canvas) -> None:
     assert (canvas.whole.is_whole_y, canvas.whole.is_whole_x) == (True, True)
@@ -56,12 +59,14 @@ def test_a_region_can_be_whole_on_one_axis_alone() -> None:
     assert (region.is_whole_y, region.is_whole_x) == (False, True)
 
 
+@examples
 @given(regions(), st.integers(1, 14), st.integers(1, 14))
 def test_tiles_cover_each_pixel_of_a_region_once(region: Region, height: int, width: int) -> None:
     covered = torch.cat([numbered(tile).flatten() for tile in region.tiles(height, width)])
     assert torch.equal(covered.sort().values, numbered(region).flatten().sort().values)
 
 
+@examples
 @given(regions(), st.integers(1, 14), st.integers(1, 14))
 def test_tiles_put_back_at_their_place_give_the_region(region: Region, height: int, width: int) -> None:
     put_back = torch.full((region.height, region.width), -1)
@@ -71,6 +76,7 @@ def test_tiles_put_back_at_their_place_give_the_region(region: Region, height: i
     assert torch.equal(put_back, numbered(region))
 
 
+@examples
 @given(regions(), st.integers(1, 14), st.integers(1, 14))
 def test_tiles_are_no_larger_than_asked_for(region: Region, height: int, width: int) -> None:
     assert all(tile.height <= height and tile.width <= width for tile in region.tiles(height, width))
@@ -91,18 +97,21 @@ def test_the_tiles_of_the_largest_canvas_are_not_all_made_at_once() -> None:
     assert (next(tiles).left, next(tiles).left) == (0, 1)
 
 
+@examples
 @given(regions(), st.integers(0, 14))
 def test_a_region_is_the_crop_of_its_grown_region(region: Region, n: int) -> None:
     grown = region.grow(n)
     assert torch.equal(region.crop(numbered(grown), of=grown), numbered(region))
 
 
+@examples
 @given(regions())
 def test_a_region_is_the_crop_of_the_whole_canvas(region: Region) -> None:
     whole = region.canvas.whole
     assert torch.equal(region.crop(numbered(whole), of=whole), numbered(region))
 
 
+@examples
 @given(regions(), st.integers(0, 14))
 def test_a_grown_region_holds_the_neighbours_within_n_and_no_others(region: Region, n: int) -> None:
     def near(pixels: torch.Tensor, size: int, boundary: Boundary) -> set[int]:
@@ -114,6 +123,7 @@ def test_a_grown_region_holds_the_neighbours_within_n_and_no_others(region: Regi
     assert set(grown.columns().tolist()) == near(region.columns(), canvas.width, canvas.boundary[1])
 
 
+@examples
 @given(regions(), st.integers(0, 6), st.integers(0, 6))
 def test_growing_twice_covers_the_same_pixels_as_growing_once(region: Region, n: int, m: int) -> None:
     twice, once = region.grow(n).grow(m), region.grow(n + m)
@@ -173,6 +183,7 @@ def test_crop_refuses_a_tensor_of_another_size() -> None:
         Canvas(4, 4).whole.crop(torch.zeros(5, 4), of=Canvas(4, 4).whole)
 
 
+@examples
 @given(st.integers(2, 12), st.data())
 def test_folding_by_reflection_is_the_reflection_padding_of_torch(size: int, data: st.DataObject) -> None:
     width = data.draw(st.integers(0, size - 1))
@@ -180,23 +191,27 @@ def test_folding_by_reflection_is_the_reflection_padding_of_torch(size: int, dat
     assert torch.equal(fold(torch.arange(-width, size + width), size, "reflect").float(), padded[0, 0])
 
 
+@examples
 @given(st.integers(1, 12), st.integers(-(2**40), 2**40))
 def test_folding_by_reflection_is_even_about_both_edges(size: int, index: int) -> None:
     images = torch.tensor([index, -index, 2 * (size - 1) - index])
     assert len(set(fold(images, size, "reflect").tolist())) == 1
 
 
+@examples
 @given(st.integers(1, 2**31), boundaries, st.integers(-(2**40), 2**40))
 def test_folding_stays_on_the_canvas(size: int, boundary: Boundary, index: int) -> None:
     assert 0 <= int(fold(torch.tensor([index]), size, boundary)) < size
 
 
+@examples
 @given(st.integers(1, 2**31), boundaries, st.data())
 def test_folding_leaves_the_pixels_of_the_canvas(size: int, boundary: Boundary, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
     assert int(fold(torch.tensor([index]), size, boundary)) == index
 
 
+@examples
 @given(st.integers(1, 12), st.integers(-100, 100), st.integers(-5, 5))
 def test_circular_folding_has_the_period_of_the_side(size: int, index: int, turns: int) -> None:
     both = fold(torch.tensor([index, index + turns * size]), size, "circular")

@@ -16,6 +16,7 @@ import diffnca.noise
 from diffnca.geometry import Canvas, Region
 from diffnca.noise import Noise, Stream, normal_of_word, philox, uniform_of_word
 
+examples = settings(max_examples=50, deadline=None)  # a busy machine is slow, not wrong
 DRAWN_STREAMS = [Stream.INITIAL, Stream.STEP, Stream.TASK]
 LARGE = Canvas(400, 400).whole
 words = st.integers(0, 2**32 - 1)
@@ -88,6 +89,7 @@ def test_philox_gives_the_known_answers(counter: list[int], key: list[int], expe
     assert philox_of_one(counter, key) == expected
 
 
+@examples
 @given(st.lists(words, min_size=4, max_size=4), st.lists(words, min_size=2, max_size=2))
 def test_philox_in_wrapping_int64_is_philox_in_unbounded_integers(counter: list[int], key: list[int]) -> None:
     assert philox_of_one(counter, key) == philox_of_integers(counter, key)
@@ -96,6 +98,7 @@ def test_philox_in_wrapping_int64_is_philox_in_unbounded_integers(counter: list[
 # Distribution
 
 
+@examples
 @given(words)
 def test_a_normal_number_is_the_quantile_of_its_word(word: int) -> None:
     expected = NormalDist().inv_cdf((word + 0.5) / 2**32)
@@ -110,6 +113,7 @@ def test_a_normal_number_is_right_at_the_ends_and_seams_of_the_approximation(wor
     assert float(normal_of_word(torch.tensor([word]))) == pytest.approx(expected, rel=1.2e-7, abs=1e-15)
 
 
+@examples
 @given(words)
 def test_the_normal_numbers_are_exactly_symmetric(word: int) -> None:
     low, high = normal_of_word(torch.tensor([word, 2**32 - 1 - word]))
@@ -145,6 +149,7 @@ def test_the_uniform_numbers_are_evenly_spread() -> None:
 # Place
 
 
+@examples
 @given(regions(), seeds, st.sampled_from(DRAWN_STREAMS), st.integers(0, 65535), st.integers(1, 9))
 def test_the_normal_numbers_of_a_region_are_a_crop_of_those_of_the_canvas(
     region: Region, seed: int, stream: Stream, step: int, channels: int
@@ -154,6 +159,7 @@ def test_the_normal_numbers_of_a_region_are_a_crop_of_those_of_the_canvas(
     assert torch.equal(noise.normal(stream, step, region, channels), region.crop(of_whole, of=whole))
 
 
+@examples
 @given(regions(), seeds, st.integers(0, 65535), st.integers(1, 9))
 def test_the_uniform_numbers_of_a_region_are_a_crop_of_those_of_the_canvas(
     region: Region, seed: int, step: int, channels: int
@@ -163,6 +169,7 @@ def test_the_uniform_numbers_of_a_region_are_a_crop_of_those_of_the_canvas(
     assert torch.equal(noise.uniform(Stream.TASK, step, region, channels), region.crop(of_whole, of=whole))
 
 
+@examples
 @given(regions(), seeds, st.integers(0, 65535), st.integers(0, 65535))
 def test_the_cell_mask_of_a_region_is_a_crop_of_that_of_the_canvas(
     region: Region, seed: int, step: int, cell_step: int
@@ -172,6 +179,7 @@ def test_the_cell_mask_of_a_region_is_a_crop_of_that_of_the_canvas(
     assert torch.equal(noise.mask(cell_step, region, 0.5), region.crop(of_whole, of=whole))
 
 
+@examples
 @given(regions(), st.integers(0, 8))
 def test_a_halo_over_an_edge_has_the_numbers_of_the_grown_region(region: Region, n: int) -> None:
     grown, noise = region.grow(n), Noise((3,))
@@ -179,7 +187,7 @@ def test_a_halo_over_an_edge_has_the_numbers_of_the_grown_region(region: Region,
     assert torch.equal(noise.normal(Stream.STEP, 1, region, 3), region.crop(of_grown, of=grown))
 
 
-@settings(max_examples=50)
+@examples
 @given(*[st.integers(0, 2**31 - 1)] * 2, seeds, st.sampled_from(DRAWN_STREAMS), *[st.integers(0, 65535)] * 2)
 def test_a_number_is_the_documented_word_of_the_documented_counter(
     row: int, column: int, seed: int, stream: Stream, step: int, channel: int
@@ -190,6 +198,7 @@ def test_a_number_is_the_documented_word_of_the_documented_counter(
     assert float(drawn[0, channel]) == (word >> 8) / 2**24
 
 
+@examples
 @given(*[st.integers(0, 2**31 - 1)] * 2, seeds, *[st.integers(0, 65535)] * 2, st.floats(0, 1))
 def test_a_cell_updates_if_the_documented_word_is_below_the_probability(
     row: int, column: int, seed: int, step: int, cell_step: int, probability: float
@@ -222,6 +231,7 @@ def test_the_canvas_does_not_change_the_numbers_of_a_place() -> None:
 # Batch
 
 
+@examples
 @given(st.lists(seeds, min_size=1, max_size=4), regions())
 def test_an_image_has_the_same_numbers_in_any_batch(batch: list[int], region: Region) -> None:
     drawn = Noise(tuple(batch)).normal(Stream.STEP, 2, region, 3)
@@ -229,6 +239,7 @@ def test_an_image_has_the_same_numbers_in_any_batch(batch: list[int], region: Re
     assert torch.equal(drawn, alone)
 
 
+@examples
 @given(st.lists(seeds, min_size=1, max_size=4), regions())
 def test_an_image_has_the_same_cell_masks_in_any_batch(batch: list[int], region: Region) -> None:
     mask = Noise(tuple(batch)).at(2).mask(3, region, 0.5)
