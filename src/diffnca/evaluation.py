@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffnca.metrics import FeatureExtractor, extract, fid, kid_error, kid_full
 
-Picture = UInt8[np.ndarray, "h w c"]
+Picture = UInt8[np.ndarray, "_h _w _c"]  # each of its own size
 
 
 @dataclass(frozen=True)
