@@ -120,9 +120,9 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["sample", "nothing", "--out", "missing/x.png"], "the folder missing does not exist"),
         (["sample", "nothing", "--out", "x.gif"], "must end in .png"),
         (["sample", "nothing", "--count", "0"], "both must be >= 1"),
-        (["sample", "nothing", "--device", "tpu9"], "nothing"),
+        (["sample", "nothing", "--device", "tpu9"], "--device tpu9: not available here"),
         (["sample", "nothing", "--heigth", "3"], "Unrecognized options: --heigth"),
-        (["sample"], "MODEL"),
+        (["sample"], "a bundled model, a model file"),
         (["paint"], "paint"),
         (["train"], "--data"),
         (["train", "--data", "nowhere"], "nowhere"),
@@ -167,4 +167,9 @@ def test_numbers_are_added_to_the_name_only_where_there_are_several() -> None:
 
 def test_a_usage_box_becomes_one_line() -> None:
     box = "╭─ Unrecognized options ─╮\n│ Unrecognized options: --a │\n│ ───── │\n│ For full helptext │\n╰──╯"
+    assert condensed(box) == "Unrecognized options: --a; see `diffnca --help`"
+
+
+def test_a_usage_box_in_ascii_becomes_one_line() -> None:
+    box = " Unrecognized options \n ------- \n  Unrecognized options: --a \n  ------- \n  For full helptext"
     assert condensed(box) == "Unrecognized options: --a; see `diffnca --help`"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Train:
         config: the recipe's fields.
     """
 
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
     recipe: str = "diff_nca"
     out: Path | None = None
     minutes: float | None = None
@@ -151,7 +152,7 @@ def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
         ValueError: they are wrong; one line says how.
     """
     recipe = _recipe_in(arguments)
-    train = Train(data=tyro.MISSING, recipe=recipe.name, config=recipe)
+    train = Train(recipe=recipe.name, config=recipe)
     verbs: Any = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
@@ -184,14 +185,16 @@ def _recipe_in(arguments: Sequence[str]) -> Config:
 
 def condensed(box: str) -> str:
     """Return the message of one of tyro's boxes as one line."""
-    lines = [line.strip("│╭╮╰╯─ ").strip() for line in box.splitlines()]
     blocks: list[list[str]] = [[]]
-    for line, raw in zip(lines, box.splitlines(), strict=True):
-        if raw.startswith("╭") or not line:
+    for raw in box.splitlines():
+        line = raw.strip("│| ")
+        if re.match(r"[╭╰+]|[─-]+( |$)", line) or not line:
             blocks.append([])
         else:
             blocks[-1].append(line)
     blocks = [block for block in blocks if block]
+    if "│" not in box:  # plain ASCII: the title is a block of its own
+        blocks = blocks[1:]
     message = " ".join(blocks[0]) if blocks else "wrong arguments"
     hint = next((b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None)
     return f"{message.rstrip(':')}{f'; perhaps {hint}?' if hint else ''}; see `diffnca --help`"
@@ -201,6 +204,8 @@ def run(command: Train | Sample | Convert | Info) -> int:
     """Do what the command says."""
     match command:
         case Train():
+            if not command.data:
+                raise ValueError("train needs --data: folders, zip files, images or slides; see `diffnca train --help`")
             from diffnca.training.run import train
 
             return train(command)

@@ -1,0 +1,47 @@
+"""Turn the model of a finished run into a bundled one: half-precision weights with a complete card.
+
+Example:
+
+    python benchmarks/release.py runs/aerial benchmarks/cards/aerial.json src/diffnca/weights/aerial.safetensors
+
+The card is the JSON file, over what the run knows itself (images seen, hours of training).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from diffnca.training.checkpoint import find_model, read_card, read_config, read_tensors, write_model
+
+REQUIRED = ("description", "data", "licence", "machine", "images_seen", "training_hours", "scores", "limits")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to release."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run, or its model file."""
+    card: tyro.conf.Positional[Path]
+    """JSON file with what is to be told of the model."""
+    out: tyro.conf.Positional[Path]
+    """File to write."""
+
+
+def main(options: Options) -> None:
+    """Write the file, if its card is complete."""
+    path = find_model(options.run)
+    card = {**read_card(path), **json.loads(options.card.read_text())}
+    missing = [key for key in REQUIRED if key not in card]
+    if missing:
+        raise SystemExit(f"{options.card}: the card lacks {', '.join(missing)}")
+    weights, _ = read_tensors(path)
+    write_model(options.out, weights, read_config(path), card, torch.float16)
+    print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
