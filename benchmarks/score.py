@@ -7,7 +7,7 @@ validation pictures. Example, with the fifth of the pictures that training held 
     python benchmarks/score.py pathology --data slides/ --holdout 0.2 --reduce 2 --max-background 0.2
 
 The row "real" scores the other pictures of the folder against the same validation pictures. Without
---holdout all pictures are for validation, and the row "real" scores one half of them against the other.
+--holdout a random half of the pictures is for validation.
 """
 
 import sys
@@ -21,9 +21,11 @@ import torch
 import tyro
 from PIL import Image
 
+from diffnca import generate, load
 from diffnca.data import open_images
 from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
-from diffnca.metrics import FeatureExtractor, efficientnet_lite0
+from diffnca.metrics import efficientnet_lite0
+from diffnca.pixels import to_uint8
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Options:
     background_level: int = 220
     """Brightness from which on, in all channels, a pixel is background."""
     n: int = 600
-    """Most crops on each side."""
+    """Crops on each side; fewer if the pictures do not hold as many."""
     crop: int = 64
     """Height and width of a crop in px."""
     num_samples: int = 8
@@ -70,16 +72,26 @@ class Options:
 
 def main(options: Options) -> None:
     """Generate, measure and print."""
+    require(options)
     torch.set_num_threads(options.threads)
     extractor = efficientnet_lite0()
     others, validation = real_pictures(options)
     started = time.perf_counter()
     samples = list(generate_pictures(options))
     print(f"{len(samples)} samples in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    report(options, "model", score_equal(samples, validation, options, extractor))
-    if not len(others):
-        others, validation = halves(validation)
-    report(options, "real", score_equal(others, validation, options, extractor))
+    # One n for both rows, because FID depends on it.
+    n = min(options.n, *(count_crops(pictures, options.crop) for pictures in (samples, others, validation)))
+    reference = crops(validation, n, options.crop)
+    report(options, "model", score(crops(samples, n, options.crop), reference, extractor))
+    report(options, "real", score(crops(others, n, options.crop), reference, extractor))
+
+
+def require(options: Options) -> None:
+    """Raise the errors that would else come after the generation."""
+    if options.num_samples < 2:
+        raise ValueError(f"--num-samples is {options.num_samples}: a standard error needs 2 or more pictures")
+    if options.save is not None and not options.save.is_dir():
+        raise ValueError(f"--save {options.save}: no such folder; create it first")
 
 
 def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture]]:
@@ -91,26 +103,14 @@ def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture
         background_level=options.background_level,
     )
     print(f"{len(images)} real pictures used, {len(images.skipped)} skipped", file=sys.stderr)
-    return images.split(options.holdout, options.split_seed) if options.holdout > 0 else ([], images)
-
-
-def score_equal(
-    pictures: Sequence[Picture], others: Sequence[Picture], options: Options, extractor: FeatureExtractor
-) -> Score:
-    """Score crops of some pictures against as many crops of others: n, or what both hold."""
-    n = min(options.n, count_crops(pictures, options.crop), count_crops(others, options.crop))
-    return score(crops(pictures, n, options.crop), crops(others, n, options.crop), extractor)
+    return images.split(options.holdout, options.split_seed) if options.holdout > 0 else halves(images)
 
 
 def generate_pictures(options: Options) -> Iterator[Picture]:
     """Generate one picture after another, so that only one is in memory as floats."""
-    from diffnca.pixels import to_uint8
-
-    import diffnca
-
-    model = diffnca.load(options.model)
+    model = load(options.model)
     for seed in range(options.seed, options.seed + options.num_samples):
-        generated = diffnca.generate(
+        generated = generate(
             model,
             height=options.height,
             width=options.width,

@@ -79,9 +79,9 @@ def kid_error(
 ) -> float:
     """Return the standard error of `kid_full`: a jackknife that leaves out one picture at a time.
 
-    Crops of one picture are alike, so they are no independent draws: say which pictures they come from. Where
-    the distributions are nearly equal, the jackknife is small whenever the distance is negative by chance; the
-    error is therefore never less than the deviation of the distance between equal distributions.
+    Crops of one picture are alike, so they are no independent draws: say which pictures they come from.
+    Where the distributions are nearly equal, the jackknife is small when the distance is negative by chance:
+    the error is never less than the deviation of the distance between equal distributions.
 
     Args:
         features_a: the first set.
