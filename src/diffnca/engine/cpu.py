@@ -1,0 +1,259 @@
+"""Cell steps on a CPU: fast, and to the bit the same wherever a cell lies in its image, tile or batch.
+
+Matrix products, sums and exponentials may round differently in the last rows of an array, and with another
+number of threads. So all is computed in blocks of a fixed number of cells, the last one padded, each block by
+a single thread.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnca.engine.layers import Layers, lay_out, replace_convolutions
+from diffnca.engine.workers import Workers
+from diffnca.geometry import Region, fold
+from diffnca.models.embedding import positions
+from diffnca.models.nca import NORMALISATION_EPSILON, CellNoise, CellRule, Modulation, modulate
+
+BLOCK_CELLS = 512
+"""Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""
+
+UNCHANGED = Modulation(None, None)
+
+
+class BlockedCells:
+    """A cell rule made ready: `run` does what `diffnca.models.nca.run_cells` does with it.
+
+    The weights are copied; a rule that has been trained on must be made ready again.
+    """
+
+    def __init__(self, rule: CellRule, dtype: torch.dtype, block_cells: int = BLOCK_CELLS) -> None:
+        """Lay out the weights of `rule` for matrix products in `dtype`."""
+        assert rule.config.normalisation == "cell", "statistics over space know no blocks"
+        self.config, self.channels = rule.config, rule.channels
+        self.dtype, self.block_cells = dtype, block_cells
+        self.rule = copy.deepcopy(rule).float().requires_grad_(False)
+        for part in (self.rule.embedding, self.rule.gate_perception, self.rule.gate_hidden):
+            replace_convolutions(part)
+        gates = (self.rule.gate_perception, self.rule.gate_hidden)
+        self.gates = [copy.deepcopy(gate).to(dtype) for gate in gates]
+        self.layers = lay_out(self.rule, rule.channels)
+
+    def run(
+        self,
+        state: Float[Tensor, "b a h w"],
+        t: Float[Tensor, " b"],
+        region: Region,
+        noise: CellNoise | None,
+        origin: tuple[int, int] | None = None,
+        first_mask: int = 0,
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the state after all cell steps.
+
+        Args:
+            state: the state before, or its first channels if all others are zero.
+            t: diffusion time of each image.
+            region: where the cells lie.
+            noise: which cells update; `None` updates each by the expectation of its mask.
+            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+            first_mask: number of the first mask.
+        """
+        with torch.inference_mode(False), torch.no_grad(), Workers() as workers:
+            cells = Cells(self, state, region, origin)
+            for k in range(self.config.num_cell_steps):
+                share = None
+                if noise is not None and self.config.update_probability < 1.0:
+                    drawn = noise.mask(first_mask + k, region, self.config.update_probability)
+                    share = cells.pad(drawn.flatten(2).movedim(1, -1).float())
+                cells.advance(t.float(), k, share, workers)
+            final = cells.state[:, : region.height * region.width]
+            return final.movedim(-1, 1).reshape(len(state), self.channels, region.height, region.width)
+
+    def embed(self, numbers: Float[Tensor, "r n"]) -> Float[Tensor, "r e"]:
+        """Return the embedding of a block of cells, each given by row, column, t and cell step."""
+        embedded: Tensor = self.rule.embedding.features(numbers[:, :, None, None])
+        return embedded.flatten(1)
+
+    def fold(self, layers: Layers, embedding: Float[Tensor, "1 e"]) -> Layers:
+        """Return `layers` with what an embedding that is the same for every cell does to them."""
+        perception = self.rule.gate_perception(embedding[:, :, None, None])
+        hidden = self.rule.gate_hidden(embedding[:, :, None, None])
+        return layers.modulate(perception, hidden, is_after_activation=self.config.modulation == "gate")
+
+    def modulations(self, embedding: Float[Tensor, "r e"], order: Tensor) -> tuple[Modulation, Modulation]:
+        """Return what the embedding does to the perceptions and to the hidden layers of a block of cells."""
+        perception, hidden = (gate(embedding.to(self.dtype)[:, :, None, None]) for gate in self.gates)
+        return _of_rows(perception, order), _of_rows(hidden, None)
+
+    def change(
+        self, near: Float[Tensor, "r 9 s"], layers: Layers, modulations: tuple[Modulation, Modulation]
+    ) -> Float[Tensor, "r c"]:
+        """Return the change of a block of cells, from what they and their neighbours are."""
+        perception = torch.cat([near[:, 4], layers.perceive(near.flatten(1))], dim=1)
+        hidden = layers.expand(modulate(perception, modulations[0]))[:, : self.config.hidden]
+        hidden = F.layer_norm(hidden, hidden.shape[1:], layers.scale, layers.shift, NORMALISATION_EPSILON)
+        hidden = self.rule.activate(hidden, modulations[1])
+        missing = layers.project.weight.shape[1] - hidden.shape[1]
+        return layers.project(F.pad(hidden, (0, missing)) if missing else hidden)[:, : self.channels]
+
+
+@dataclass(frozen=True)
+class CellStep:
+    """What a cell step needs besides the states, for images at the same diffusion time.
+
+    Attributes:
+        images: their numbers in the batch.
+        layers: the cell rule, with all that is the same for every cell folded in.
+        table: the neighbours of each cell.
+        embedding: of each cell, if it modulates each in its own way.
+        share: how much of its change each cell of each image takes; `None` is all.
+    """
+
+    images: list[int]
+    layers: Layers
+    table: Int[Tensor, "cells 9"]
+    embedding: Float[Tensor, "cells e"] | None
+    share: Float[Tensor, "b cells 1"] | None
+
+
+class Cells:
+    """The cells of a batch of images while they are updated: row after row, padded to whole blocks.
+
+    Attributes:
+        state: in float32.
+        seen: the state as it is perceived, then the embedding, in the type of the matrix products; a last
+            cell of zeros stands for what lies beyond an edge.
+        following: `seen` of the next cell step.
+    """
+
+    def __init__(
+        self, ready: BlockedCells, state: Tensor, region: Region, origin: tuple[int, int] | None = None
+    ) -> None:
+        """Take the first channels (b a h w) of the state; the others are zero."""
+        self.ready, self.config, self.region = ready, ready.config, region
+        self.count = region.height * region.width
+        self.padded = self.count + -self.count % ready.block_cells
+        self.state = torch.zeros(len(state), self.padded, ready.channels)
+        self.state[:, : self.count, : state.shape[1]] = state.flatten(2).movedim(1, -1)
+        is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
+        self.active = ready.channels if is_shifted else state.shape[1]  # a shift makes zeros count
+        self.layers = lay_out(ready.rule, self.active)
+        self.seen = self.following = self.unseen(self.layers)
+        self.seen[:, :-1, : self.active] = self.state[..., : self.active]
+        self.tables: dict[int, Tensor] = {}
+        places = positions(self.config.positions, region, torch.device("cpu"), origin)
+        self.places = None if places is None else self.pad(places.flatten(1).t())
+
+    def unseen(self, layers: Layers) -> Tensor:
+        """Return zeros, as many per cell as `layers` see."""
+        return torch.zeros(len(self.state), self.padded + 1, layers.kept, dtype=self.ready.dtype)
+
+    def pad(self, numbers: Tensor, value: int = 0) -> Tensor:
+        """Extend the `numbers` of each cell (... cells n) to whole blocks."""
+        return F.pad(numbers, (0, 0, 0, self.padded - self.count), value=value)
+
+    def advance(self, t: Float[Tensor, " b"], k: int, share: Tensor | None, workers: Workers) -> None:
+        """Do cell step `k` for all images, each cell taking its `share` (b cells 1) of the change."""
+        if k < 2:  # the first state may be seen narrower than the others
+            self.following = self.unseen(self.ready.layers)
+        is_damped = share is None and self.config.update_probability < 1.0
+        layers = self.layers.damp(self.config.update_probability) if is_damped else self.layers
+        clock = k / self.ready.rule.embedding.period
+        table = self._table(self.config.dilation(k))
+        for time in torch.unique(t):
+            images = (t == time).nonzero().flatten().tolist()
+            clocks = torch.stack([time, time.new_tensor(clock)])
+            modulated, embedding = self._embed(images, layers, clocks, workers)
+            step = CellStep(images, modulated.to(self.ready.dtype), table, embedding, share)
+            workers.each(partial(self._update, step), self.blocks)
+        self.seen, self.following = self.following, self.seen
+        self.layers, self.active = self.ready.layers, self.ready.channels
+
+    @property
+    def blocks(self) -> list[slice]:
+        """All cells, block by block."""
+        size = self.ready.block_cells
+        return [slice(start, start + size) for start in range(0, self.padded, size)]
+
+    def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
+        """Return the neighbours of each cell at this spacing."""
+        if dilation not in self.tables:
+            table = neighbours(self.region, dilation, self.config.padding, empty=self.padded)
+            self.tables[dilation] = self.pad(table, value=self.padded)
+        return self.tables[dilation]
+
+    def _embed(
+        self, images: list[int], layers: Layers, clocks: Float[Tensor, "2"], workers: Workers
+    ) -> tuple[Layers, Float[Tensor, "cells e"] | None]:
+        """Show some images their embedding; fold into `layers` what is the same for every cell.
+
+        Returns:
+            The layers, and the embedding if it is another for each cell.
+        """
+        ready = self.ready
+        if self.places is None:
+            embedding = workers.once(lambda: ready.embed(clocks[None]))
+        else:
+            numbers = torch.cat([self.places, clocks.expand(self.padded, 2)], dim=1)
+            embedding = torch.empty(self.padded, self.config.embedding_channels)
+
+            def embed(block: slice) -> None:
+                embedding[block] = ready.embed(numbers[block])
+
+            workers.each(embed, self.blocks)
+        if self.config.perceive_embedding:
+            self.seen[images, :-1, self.active : self.active + embedding.shape[1]] = embedding.to(ready.dtype)
+        if self.places is None:
+            return workers.once(lambda: ready.fold(layers, embedding)), None
+        return layers, embedding
+
+    def _update(self, step: CellStep, block: slice) -> None:
+        """Do a cell step for one block of each image."""
+        modulations = (UNCHANGED, UNCHANGED)
+        if step.embedding is not None:
+            modulations = self.ready.modulations(step.embedding[block], step.layers.order)
+        neighbour = step.table[block].flatten()
+        for image in step.images:
+            near = self.seen[image].index_select(0, neighbour).view(-1, 9, step.layers.kept)
+            change = self.ready.change(near, step.layers, modulations)
+            if step.share is not None:
+                change = change * step.share[image, block]
+            state = self.state[image, block]
+            state += change
+            self.following[image, block, : self.ready.channels] = state
+
+
+def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[Tensor, "cells 9"]:
+    """Return which cells each cell of `region` perceives, as `diffnca.models.nca.pad` has it.
+
+    Args:
+        region: where the cells lie; they are numbered row after row.
+        dilation: spacing of the perception in pixels.
+        padding: what lies beyond an edge: the mirrored `reflect` image, or `zeros`.
+        empty: number of the cell that holds zeros.
+    """
+    axes, outside = [], []
+    sides = ((region.height, region.is_whole_y), (region.width, region.is_whole_x))
+    for (size, is_whole), boundary in zip(sides, region.canvas.boundary, strict=True):
+        index = torch.arange(size)[:, None] + dilation * torch.arange(-1, 2)
+        outside.append((index < 0) | (index >= size))
+        axes.append(fold(index, size, boundary if is_whole else "reflect"))
+    table = axes[0][:, None, :, None] * region.width + axes[1][None, :, None, :]
+    if padding == "zeros":
+        table = table.masked_fill(outside[0][:, None, :, None] | outside[1][None, :, None, :], empty)
+    return table.reshape(-1, 9).int()
+
+
+def _of_rows(modulation: Modulation, order: Tensor | None) -> Modulation:
+    """Return a modulation of single cells (`r c 1 1`) as one of rows, its channels in this `order`."""
+    scale, shift = (None if part is None else part.flatten(1) for part in modulation)
+    if order is not None:
+        scale, shift = (None if part is None else part[:, order] for part in (scale, shift))
+    return Modulation(scale, shift)

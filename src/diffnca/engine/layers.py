@@ -1,0 +1,155 @@
+"""The layers of a cell rule as matrix products over the rows of a block, one row per cell.
+
+Widths are padded with zeros to multiples of 4, outputs to 16 at least: products of other widths round some
+rows differently. What the embedding says to all cells alike is folded into the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffnca.models.nca import CellRule, Modulation
+
+
+class Dense(NamedTuple):
+    """A matrix product with a summand: `rows @ weight.T + bias`."""
+
+    weight: Float[Tensor, "o i"]
+    bias: Float[Tensor, " o"]
+
+    def __call__(self, rows: Float[Tensor, "r i"]) -> Float[Tensor, "r o"]:
+        """Return what the layer makes of the rows."""
+        return F.linear(rows, self.weight, self.bias)
+
+    def to(self, dtype: torch.dtype) -> Dense:
+        """Return the layer in `dtype`."""
+        return Dense(self.weight.to(dtype), self.bias.to(dtype))
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution over single cells (`r i 1 1`)."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        """Take the weights of `convolution`."""
+        super().__init__()
+        weight, bias = _parameters(convolution)
+        self.outputs, self.extra = len(bias), -weight.shape[1] % 4
+        layer = _tall(F.pad(weight.flatten(1), (0, self.extra)), bias)
+        self.register_buffer("weight", layer.weight)
+        self.register_buffer("bias", layer.bias)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Return what the convolution makes of the cells."""
+        rows = F.pad(cells.flatten(1), (0, self.extra)) if self.extra else cells.flatten(1)
+        made = F.linear(rows, self.weight, self.bias)  # type: ignore[arg-type]
+        return made[:, : self.outputs, None, None]
+
+
+def replace_convolutions(module: nn.Module) -> None:
+    """Make all 1x1 convolutions within `module` work on single cells."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, Pointwise(child))
+        else:
+            replace_convolutions(child)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a cell rule, for states whose first channels alone are not zero.
+
+    Attributes:
+        perceive: from a cell and its neighbours, nine times `kept` numbers.
+        expand: from what is kept of the cell, and its perception, to the hidden layer.
+        scale: factors of the normalised hidden layer; `None` is 1.
+        shift: summands of it; `None` is 0.
+        project: from the hidden layer to the change of the state; 0 for protected channels.
+        kept: numbers of a cell that are seen.
+        order: where each input of `expand` stands in the perception of the rule; -1 is padding.
+        shifted: the weight of `expand` for the whole perception of the rule.
+    """
+
+    perceive: Dense
+    expand: Dense
+    project: Dense
+    kept: int
+    order: Int[Tensor, " i"]
+    shifted: Float[Tensor, "o p"]
+    scale: Float[Tensor, " h"] | None = None
+    shift: Float[Tensor, " h"] | None = None
+
+    def to(self, dtype: torch.dtype) -> Layers:
+        """Return layers that multiply in `dtype`."""
+        perceive, expand, project = (layer.to(dtype) for layer in (self.perceive, self.expand, self.project))
+        return replace(self, perceive=perceive, expand=expand, project=project)
+
+    def damp(self, probability: float) -> Layers:
+        """Return layers whose change is that of a cell that updates with this probability, on average."""
+        return replace(self, project=Dense(*(part * probability for part in self.project)))
+
+    def modulate(self, perception: Modulation, hidden: Modulation, is_after_activation: bool) -> Layers:
+        """Return layers with two modulations folded in that are the same for all cells (`1 c 1 1`)."""
+        weight, bias = self.expand
+        if perception.shift is not None:
+            bias = bias + self.shifted @ perception.shift.flatten()  # also of the channels that are zero
+        if perception.scale is not None:
+            weight = weight * perception.scale.flatten()[self.order]
+        scale, shift = (None if part is None else part.flatten() for part in hidden)
+        layers = replace(self, expand=Dense(weight, bias))
+        if not is_after_activation:
+            return replace(layers, scale=scale, shift=shift)
+        assert scale is not None
+        assert shift is None
+        factors = F.pad(scale, (0, self.project.weight.shape[1] - len(scale)))
+        return replace(layers, project=self.project._replace(weight=self.project.weight * factors))
+
+
+def lay_out(rule: CellRule, active: int) -> Layers:
+    """Return the layers of `rule` for states whose channels from `active` on are zero."""
+    perceive, perceive_bias = _parameters(rule.perceive)
+    expand, expand_bias = _parameters(rule.expand)
+    project, project_bias = _parameters(rule.project)
+    channels, seen = rule.channels, perceive.shape[1]
+    kept = [*range(active), *range(channels, seen)]
+    kept += [-1] * (-len(kept) % 4)
+    near = [*range(seen, seen + channels)] + [-1] * (_padded(channels) - channels)
+    order = torch.tensor(kept + near)
+    writable = rule.get_buffer("writable").flatten()
+    everything, hidden = _tall(expand.flatten(1), expand_bias), len(expand_bias)
+    project = F.pad(project.flatten(1), (0, _padded(hidden) - hidden))
+    return Layers(
+        perceive=_tall(_columns(perceive.permute(0, 2, 3, 1), order[: len(kept)]).flatten(1), perceive_bias),
+        expand=everything._replace(weight=_columns(everything.weight, order)),
+        project=_tall(project * writable[:, None], project_bias * writable),
+        kept=len(kept),
+        order=order,
+        shifted=everything.weight,
+    )
+
+
+def _parameters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution, with its weight norm."""
+    assert convolution.bias is not None
+    return convolution.weight.detach(), convolution.bias.detach()
+
+
+def _padded(outputs: int) -> int:
+    """Return the padded number of outputs."""
+    return max(16, outputs + -outputs % 4)
+
+
+def _columns(weight: Tensor, order: Tensor) -> Tensor:
+    """Return the last axis of `weight` in this `order`, with zeros where it is -1."""
+    return F.pad(weight, (0, 1))[..., order]
+
+
+def _tall(weight: Tensor, bias: Tensor) -> Dense:
+    """Return a layer with padded outputs."""
+    extra = _padded(len(bias)) - len(bias)
+    return Dense(F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra)))
