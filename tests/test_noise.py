@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import diffnca.noise
 from diffnca.geometry import Canvas, Region
-from diffnca.noise import Noise, Stream, normal_of_word, philox, uniform_of_word
+from diffnca.noise import Noise, Stream, normal_of_word, philox, quantile_of_word, uniform_of_word
 
 examples = settings(max_examples=50, deadline=None)  # a busy machine is slow, not wrong
 DRAWN_STREAMS = [Stream.INITIAL, Stream.STEP, Stream.TASK]
@@ -120,10 +120,18 @@ def test_the_normal_numbers_are_exactly_symmetric(word: int) -> None:
     assert low == -high
 
 
-def test_a_normal_number_does_not_depend_on_its_place_in_the_array() -> None:
-    many = torch.randint(0, 2**32, (1037,), generator=torch.Generator().manual_seed(0))
-    one_by_one = torch.cat([normal_of_word(word) for word in many.split(1)])
-    assert torch.equal(normal_of_word(many), one_by_one)
+@pytest.mark.parametrize("length", [1, 7, 8, 100, 1001])
+def test_the_bits_of_a_quantile_do_not_depend_on_its_place_in_the_array(length: int) -> None:
+    many = torch.randint(0, 2**32, (20_011,), generator=torch.Generator().manual_seed(0))
+    in_parts = torch.cat([quantile_of_word(part) for part in many[:5005].split(length)])
+    assert torch.equal(quantile_of_word(many)[:5005], in_parts)
+
+
+@examples
+@given(words)
+def test_a_quantile_is_right_to_the_last_bits_of_float64(word: int) -> None:
+    expected = NormalDist().inv_cdf((word + 0.5) / 2**32)
+    assert float(quantile_of_word(torch.tensor([word]))) == pytest.approx(expected, rel=1e-15, abs=1e-24)
 
 
 def test_the_largest_word_is_a_uniform_number_below_one() -> None:
@@ -274,19 +282,19 @@ def test_tiles_drawn_by_four_workers_make_up_the_canvas() -> None:
     )
 
 
-@pytest.mark.parametrize("counters", [1, 7, 100])
-def test_drawing_in_chunks_changes_no_number(monkeypatch: pytest.MonkeyPatch, counters: int) -> None:
+@pytest.mark.parametrize("numbers", [1, 70, 200])
+def test_drawing_in_chunks_changes_no_number(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     region, noise = Canvas(9, 11).whole, Noise((1, 2))
     at_once = noise.normal(Stream.STEP, 0, region, 5)
-    monkeypatch.setattr(diffnca.noise, "CHUNK_COUNTERS", counters)
+    monkeypatch.setattr(diffnca.noise, "CHUNK", numbers)
     assert torch.equal(noise.normal(Stream.STEP, 0, region, 5), at_once)
 
 
-@pytest.mark.parametrize("counters", [1, 7, 100])
-def test_masking_in_chunks_changes_no_cell(monkeypatch: pytest.MonkeyPatch, counters: int) -> None:
+@pytest.mark.parametrize("numbers", [1, 70, 200])
+def test_masking_in_chunks_changes_no_cell(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     region, noise = Canvas(9, 11).whole, Noise((1, 2)).at(0)
     at_once = noise.mask(0, region, 0.5)
-    monkeypatch.setattr(diffnca.noise, "CHUNK_COUNTERS", counters)
+    monkeypatch.setattr(diffnca.noise, "CHUNK", numbers)
     assert torch.equal(noise.mask(0, region, 0.5), at_once)
 
 
