@@ -225,7 +225,7 @@ def walk(num_steps: int, **options: object) -> tuple[Tensor, list[tuple[int, int
 
 
 def test_loop_calls_the_denoiser_once_per_level_with_the_noise_of_that_step() -> None:
-    assert walk(4)[1] == [(4, 0, 9), (4, 1, 6), (4, 2, 3), (4, 3, 0)]
+    assert walk(4)[1] == [(4, 0, 9), (4, 1, 4), (4, 2, 1), (4, 3, 0)]
 
 
 def test_loop_ends_at_the_last_estimate() -> None:
@@ -240,7 +240,7 @@ def test_loop_constrains_after_each_step_and_last_at_the_clean_level() -> None:
         return x_s + 1.0
 
     x, _ = walk(4, constrain=constrain)
-    assert seen == [6, 3, 0, -1]
+    assert seen == [4, 1, 0, -1]
     assert torch.equal(x, torch.ones(1, 2, 4, 3))
 
 

@@ -120,11 +120,11 @@ def test_visited_steps_fall_from_the_first_to_zero(first: int, data: st.DataObje
     assert list(visited) == sorted(set(visited), reverse=True)
 
 
-@pytest.mark.parametrize("num_steps", [2, 7, 20, 150, 299])
-def test_visited_steps_are_evenly_spaced(num_steps: int) -> None:
+@pytest.mark.parametrize("num_steps", [2, 7, 20])
+def test_visited_steps_fall_as_a_parabola(num_steps: int) -> None:
     visited = NoiseSchedule.cosine().visited(num_steps)
-    gaps = {before - after for before, after in pairwise(visited)}
-    assert max(gaps) - min(gaps) <= 1
+    parabola = [299 * (k / (num_steps - 1)) ** 2 for k in range(num_steps - 1, -1, -1)]
+    assert max(abs(step - exact) for step, exact in zip(visited, parabola, strict=True)) <= 1.0
 
 
 def test_as_many_steps_as_there_are_visit_all() -> None:
