@@ -12,12 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import diffnca.noise
+import diffnca.noise as constants
 from diffnca.geometry import Canvas, Region
 from diffnca.noise import Noise, Stream, normal_of_word, philox, quantile_of_word, uniform_of_word
 
 examples = settings(max_examples=50, deadline=None)  # a busy machine is slow, not wrong
 DRAWN_STREAMS = [Stream.INITIAL, Stream.STEP, Stream.TASK]
+CENTRAL_POLYNOMIALS = (constants.CENTRAL_NUMERATOR, constants.CENTRAL_DENOMINATOR)
+TAIL_POLYNOMIALS = (constants.TAIL_NUMERATOR, constants.TAIL_DENOMINATOR)
 LARGE = Canvas(400, 400).whole
 words = st.integers(0, 2**32 - 1)
 seeds = st.integers(0, 2**64 - 1)
@@ -125,6 +127,37 @@ def test_the_bits_of_a_quantile_do_not_depend_on_its_place_in_the_array(length: 
     many = torch.randint(0, 2**32, (20_011,), generator=torch.Generator().manual_seed(0))
     in_parts = torch.cat([quantile_of_word(part) for part in many[:5005].split(length)])
     assert torch.equal(quantile_of_word(many)[:5005], in_parts)
+
+
+def polynomial_in_floats(coefficients: tuple[float, ...], x: float) -> float:
+    total = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
+def quantile_in_floats(word: int) -> float:
+    """The documented arithmetic in Python's floats, which are IEEE float64 and never fused."""
+    offset = (word + 0.5 - 2**31) / 2**32
+    if abs(offset) <= constants.CENTRAL:
+        x, above, below = constants.CENTRAL_SQUARE - offset * offset, *CENTRAL_POLYNOMIALS
+        return offset * (polynomial_in_floats(above, x) / polynomial_in_floats(below, x))
+    mantissa, exponent = math.frexp(0.5 - abs(offset))
+    if mantissa < constants.SQRT_HALF:
+        mantissa, exponent = 2 * mantissa, exponent - 1
+    ratio = (mantissa - 1) / (mantissa + 1)
+    log = exponent * constants.LOG_2 + ratio * polynomial_in_floats(constants.ATANH_SERIES, ratio * ratio)
+    root = polynomial_in_floats(constants.SQRT_START, -log)
+    for _ in range(constants.SQRT_ITERATIONS):
+        root = (root + -log / root) * 0.5
+    x, above, below = root - constants.TAIL_START, *TAIL_POLYNOMIALS
+    return math.copysign(polynomial_in_floats(above, x) / polynomial_in_floats(below, x), offset)
+
+
+def test_the_bits_of_a_quantile_are_those_of_python_floats() -> None:
+    many = torch.randint(0, 2**32, (20_011,), generator=torch.Generator().manual_seed(1))
+    expected = torch.tensor([quantile_in_floats(word) for word in many.tolist()], dtype=torch.float64)
+    assert torch.equal(quantile_of_word(many), expected)
 
 
 @examples
@@ -286,7 +319,7 @@ def test_tiles_drawn_by_four_workers_make_up_the_canvas() -> None:
 def test_drawing_in_chunks_changes_no_number(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     region, noise = Canvas(9, 11).whole, Noise((1, 2))
     at_once = noise.normal(Stream.STEP, 0, region, 5)
-    monkeypatch.setattr(diffnca.noise, "CHUNK", numbers)
+    monkeypatch.setattr(constants, "CHUNK", numbers)
     assert torch.equal(noise.normal(Stream.STEP, 0, region, 5), at_once)
 
 
@@ -294,7 +327,7 @@ def test_drawing_in_chunks_changes_no_number(monkeypatch: pytest.MonkeyPatch, nu
 def test_masking_in_chunks_changes_no_cell(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     region, noise = Canvas(9, 11).whole, Noise((1, 2)).at(0)
     at_once = noise.mask(0, region, 0.5)
-    monkeypatch.setattr(diffnca.noise, "CHUNK", numbers)
+    monkeypatch.setattr(constants, "CHUNK", numbers)
     assert torch.equal(noise.mask(0, region, 0.5), at_once)
 
 

@@ -14,9 +14,9 @@ and channel % 4 (of cell masks: column % 4) picks the word. There is no state: w
 depend on the region, the batch, the order of calls, the number of threads or the device.
 
 All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. `log`,
-`exp`, `sin` and `sqrt` of torch are not used: their vectorised forms round differently in the tail of an array
-(even `sqrt`: 1% of its results are 1 ulp off). For the same reason keep `Noise.normal` out of `torch.compile`,
-which may round a product and a sum but once.
+`exp`, `sin` and `sqrt` of torch are not used: they come from the vector library at hand, which need not round
+correctly (MKL's `sqrt` is 1 ulp off in 1% of its results), so another machine may give other bits. For the
+same reason keep `Noise.normal` out of `torch.compile`, which may round a product and a sum but once.
 
 References:
     [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -49,8 +49,8 @@ KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 NUM_ROUNDS = 10
 
 CHUNK = 2**15 - 1
-"""Numbers computed at once. So few fit in the cache, and torch leaves them to one thread, which is fast enough
-and never waits for a busy core. Changes no number."""
+"""Numbers computed at once: so few fit in the cache, and torch leaves them to one thread, which never waits
+for a busy core. Changes no number."""
 
 CENTRAL = 0.425  # [2] constants of PPND16; its far tail (p < 1.4e-11) is beyond 32 bits
 CENTRAL_SQUARE = 0.180625
@@ -267,7 +267,7 @@ def _tail_quantile(offset: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 
 def _log(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """Return the natural logarithm of positive numbers by operations that round alike everywhere."""
+    """Return the natural logarithm of positive numbers by exact operations alone."""
     mantissa, exponent = torch.frexp(x)
     is_small = mantissa < SQRT_HALF
     mantissa = torch.where(is_small, 2.0 * mantissa, mantissa)  # in [sqrt(1/2), sqrt(2))
@@ -277,7 +277,7 @@ def _log(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 
 def _sqrt(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """Return the square root of numbers from 2.5 to 23 by Heron's rule, which rounds alike everywhere."""
+    """Return the square root of numbers from 2.5 to 23 by Heron's rule."""
     root = _polynomial(SQRT_START, x)
     for _ in range(SQRT_ITERATIONS):
         root = (root + x / root) * 0.5
