@@ -22,7 +22,7 @@ import tyro
 from PIL import Image
 
 from diffnca import generate, load
-from diffnca.data import open_images
+from diffnca.data import ImageSet, open_images
 from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
 from diffnca.metrics import efficientnet_lite0
 from diffnca.pixels import to_uint8
@@ -36,6 +36,8 @@ class Options:
     """A model file, or the name of a bundled model."""
     data: Path
     """Real pictures: a folder or a zip file."""
+    train: Path | None = None
+    """Pictures of training, for the row "real", where --data holds those for validation alone."""
     holdout: float = 0.0
     """Share of the pictures that training held out; they are for validation."""
     split_seed: int = 0

@@ -79,6 +79,7 @@ class Sample:
         steps: diffusion steps; without it, the model's own choice.
         seamless: axes along which the image continues at the opposite edge.
         device: where to compute; auto takes a GPU where there is one.
+        engine: auto runs the network the way that is fast and exact on the device, eager as it was trained.
     """
 
     model: tyro.conf.Positional[str]
@@ -92,6 +93,7 @@ class Sample:
     steps: int | None = None
     seamless: Literal["none", "x", "y", "both"] = "none"
     device: str = "auto"
+    engine: Literal["auto", "eager"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def _sample(command: Sample) -> int:
                 steps=steps,
                 boundary=SEAMLESS[command.seamless],
                 progress=progress,
+                engine=command.engine,
             )
         for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
             path = numbered(command.out, index, command.count)

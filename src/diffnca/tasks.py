@@ -5,15 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffnca.config import Config
+from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import Constrain, Progress, Sampler, sample, sampler_named
 from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.engine import prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import CellNoise, Noise, Stream
 
@@ -77,6 +79,7 @@ def generate(
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     progress: Progress | None = None,
     device: str | torch.device | None = None,
+    engine: Literal["auto", "eager"] = "auto",
 ) -> Float[Tensor, "b c h w"]:
     """Make images out of noise.
 
@@ -95,6 +98,7 @@ def generate(
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         progress: called after each step with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
+        engine: `"auto"` runs the network the way that is fast and exact on the device, `"eager"` as it was trained.
 
     Returns:
         Images in [-1, 1].
@@ -104,7 +108,10 @@ def generate(
     """
     canvas = Canvas(_whole("height", height), _whole("width", width), boundary)
     method, levels = _walk(denoiser, sampler, steps)
-    noise = Noise(_seeds(seed, batch), _place(denoiser, device))
+    place = _place(denoiser, device)
+    noise = Noise(_seeds(seed, batch), place)
+    if isinstance(denoiser, Denoiser) and engine == "auto":
+        denoiser = Denoiser(prepare(denoiser.network, place), denoiser.schedule, denoiser.config)
     channels = denoiser.image_channels
 
     def initial(region: Region, noise: Noise) -> Tensor:
