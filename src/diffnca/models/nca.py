@@ -106,6 +106,7 @@ class CellRule(nn.Module):
                 parametrizations.weight_norm(layer)
         elif config.modulation == "scale_shift":
             nn.init.zeros_(self.project.weight)
+            nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def condition(
         self,
