@@ -1,8 +1,7 @@
 """Turn the model of a finished run into a bundled one: half-precision weights with a complete card.
 
 Example:
-
-    python benchmarks/release.py runs/aerial benchmarks/cards/aerial.json src/diffnca/weights/aerial.safetensors
+    python benchmarks/release.py aerial-run benchmarks/cards/aerial.json aerial.safetensors
 
 The card is the JSON file, over what the run knows itself (images seen, hours of training).
 """

@@ -22,7 +22,7 @@ import tyro
 from PIL import Image
 
 from diffnca import generate, load
-from diffnca.data import ImageSet, open_images
+from diffnca.data import open_images
 from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
 from diffnca.metrics import efficientnet_lite0
 from diffnca.pixels import to_uint8

@@ -32,7 +32,9 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_folder(photos: Path, tmp_path: Path) -> Path:
-    assert main(["train", "--data", str(photos), "--images", "8", "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert (
+        main(["train", "--data", str(photos), "--images", "8", "--out", str(tmp_path / "run"), *SMALL]) == 0
+    )
     return tmp_path / "run"
 
 
@@ -62,7 +64,12 @@ def test_the_same_seed_gives_the_same_image_whatever_the_batch(run_folder: Path,
 
 def test_the_file_tells_how_it_was_made(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "image.png"
-    assert main(["sample", str(run_folder), "--seed", "9", "--sampler", "ddim", "--steps", "2", "--out", str(out)]) == 0
+    assert (
+        main(
+            ["sample", str(run_folder), "--seed", "9", "--sampler", "ddim", "--steps", "2", "--out", str(out)]
+        )
+        == 0
+    )
     text = Image.open(out).text
     assert (text["diffnca:seed"], text["diffnca:sampler"], text["diffnca:steps"]) == ("9", "ddim", "2")
 
@@ -74,7 +81,9 @@ def test_a_finished_run_says_so(run_folder: Path, photos: Path, capsys: pytest.C
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    assert main(["train", "--data", str(photos), "--minutes", "5", "--out", str(out), "--dry-run", *SMALL]) == 0
+    assert (
+        main(["train", "--data", str(photos), "--minutes", "5", "--out", str(out), "--dry-run", *SMALL]) == 0
+    )
     assert not out.exists() and "5 minutes" in capsys.readouterr().out
 
 
@@ -150,7 +159,9 @@ def test_an_error_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize("size", ["0", "-3"])
-def test_an_impossible_size_is_one_line(run_folder: Path, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_size_is_one_line(
+    run_folder: Path, size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert size in error_of(capsys, ["sample", str(run_folder), "--height", size])
 
 
@@ -162,7 +173,10 @@ def test_a_folder_with_other_files_is_no_run(
 
 
 def test_numbers_are_added_to_the_name_only_where_there_are_several() -> None:
-    assert (numbered(Path("a.png"), 0, 1), numbered(Path("a.png"), 7, 9)) == (Path("a.png"), Path("a-007.png"))
+    assert (numbered(Path("a.png"), 0, 1), numbered(Path("a.png"), 7, 9)) == (
+        Path("a.png"),
+        Path("a-007.png"),
+    )
 
 
 def test_a_usage_box_becomes_one_line() -> None:

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from diffnca.config import Config
 from diffnca.recipes import RECIPES, recipe_named
 
+if TYPE_CHECKING:
+    from diffnca.geometry import Boundary
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-SEAMLESS = {
+SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "none": ("reflect", "reflect"),
     "x": ("reflect", "circular"),
     "y": ("circular", "reflect"),
@@ -179,8 +183,8 @@ def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
-    """Return the recipe named in the arguments of `train`: its fields are the defaults of the other arguments."""
-    names = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--recipe"]
+    """Return the recipe named in the arguments of `train`: the defaults of its other arguments."""
+    names = [b for a, b in itertools.pairwise(arguments) if a == "--recipe"]
     names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
     return recipe_named(names[-1] if names else "diff_nca")
 
@@ -198,7 +202,9 @@ def condensed(box: str) -> str:
     if "│" not in box:  # plain ASCII: the title is a block of its own
         blocks = blocks[1:]
     message = " ".join(blocks[0]) if blocks else "wrong arguments"
-    hint = next((b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None)
+    hint = next(
+        (b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None
+    )
     return f"{message.rstrip(':')}{f'; perhaps {hint}?' if hint else ''}; see `diffnca --help`"
 
 
@@ -207,7 +213,9 @@ def run(command: Train | Sample | Convert | Info) -> int:
     match command:
         case Train():
             if not command.data:
-                raise ValueError("train needs --data: folders, zip files, images or slides; see `diffnca train --help`")
+                raise ValueError(
+                    "train needs --data: folders, zip files, images or slides; see `diffnca train --help`"
+                )
             from diffnca.training.run import train
 
             return train(command)

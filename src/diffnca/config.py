@@ -1,6 +1,7 @@
-"""Every choice of a model, its diffusion and its training, as frozen dataclasses that round-trip through JSON.
+"""Every choice of a model, its diffusion and its training, as frozen dataclasses with a JSON form.
 
-A recipe (`diffnca.recipes`) is a function that returns a `Config`; an ablation is a `Config` with one field changed.
+A recipe (`diffnca.recipes`) is a function that returns a `Config`; an ablation is a `Config` with one field
+changed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class CellConfig:
         update_probability: probability that a cell *does* update in a cell step (no rescaling).
         dilations: spacing in pixels of the 3x3 perception, cell step after cell step, repeated cyclically.
         padding: what lies beyond the edge: the mirrored `reflect` image, or `zeros`.
-        embedding: how time and position enter: `linear` in its numbers as published, or real `fourier` features.
+        embedding: how time and position enter: `linear` in its numbers as published, or `fourier` features.
         embedding_width: hidden width of the embedding's network.
         embedding_channels: numbers that the embedding gives to each cell.
         positions: `none` (translation-invariant), `relative` to the canvas, or in `pixels` from its centre.
@@ -79,7 +80,7 @@ class FourierConfig:
 
     Attributes:
         window: frequencies per axis.
-        spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian-symmetric `half_plane`.
+        spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
         scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
             noise are expected to have at this size and frequency.
         cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
@@ -162,7 +163,7 @@ class TrainingConfig:
         learning_rate: peak learning rate of Adam.
         beta1: first Adam coefficient.
         beta2: second Adam coefficient.
-        decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` factor per batch.
+        decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` per batch.
         decay_per_batch: the factor of `exponential`.
         warmup_images: images over which the learning rate rises linearly (`cosine` only).
         max_gradient_norm: gradients are clipped to this norm; `None` leaves them.
@@ -260,7 +261,7 @@ def from_json(text: str) -> Config:
     version = values.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"configuration format {version}: this version of diffnca reads format {FORMAT_VERSION}; update diffnca"
+            f"configuration format {version}: this diffnca reads format {FORMAT_VERSION}; update diffnca"
         )
     config = _build(Config, values, "config")
     assert isinstance(config, Config)

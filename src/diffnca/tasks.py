@@ -98,7 +98,7 @@ def generate(
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         progress: called after each step with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
-        engine: `"auto"` runs the network the way that is fast and exact on the device, `"eager"` as it was trained.
+        engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained.
 
     Returns:
         Images in [-1, 1].

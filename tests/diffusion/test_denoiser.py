@@ -42,7 +42,9 @@ def test_weighted_losses_mean_the_same_error_of_the_clean_image(prediction: str)
     """Whatever is predicted, min-SNR is min(SNR, gamma) times the squared error of the clean image."""
     x_0, noise, x_t = example()
     output = target_of(prediction, x_0, noise, ALPHA, SIGMA) + 0.1
-    weight = loss_weight(prediction, LossConfig("l2", "min_snr", 5.0), torch.tensor(ALPHA), torch.tensor(SIGMA))
+    weight = loss_weight(
+        prediction, LossConfig("l2", "min_snr", 5.0), torch.tensor(ALPHA), torch.tensor(SIGMA)
+    )
     squared = float(weight) * 0.1**2
     error = clean_of(prediction, output, x_t, ALPHA, SIGMA) - x_0
     expected = min(5.0, (ALPHA / SIGMA) ** 2) * float(error.square().mean())

@@ -17,7 +17,9 @@ QUIET = RunOptions(checkpoint_seconds=1e9, sample_seconds=0.0)
 
 
 def small_config(images: int, **changes: object) -> Config:
-    cell = CellConfig(hidden=16, num_cell_steps=2, update_probability=0.9, embedding_width=8, embedding_channels=8)
+    cell = CellConfig(
+        hidden=16, num_cell_steps=2, update_probability=0.9, embedding_width=8, embedding_channels=8
+    )
     training = TrainingConfig(
         batch=BATCH, images=images, warmup_images=20, precision="float32", compile="off", **changes
     )

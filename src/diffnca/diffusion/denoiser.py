@@ -59,9 +59,7 @@ def noise_of(clean: Tensor, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
     return (x_t - alpha * clean) / sigma
 
 
-def loss_weight(
-    prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: Tensor
-) -> Tensor:
+def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Return the weight of the squared error of each step, in terms of the predicted quantity ([3] Eq. 8)."""
     if loss.weighting == "uniform":
         return torch.ones_like(alpha)
@@ -150,7 +148,8 @@ class Denoiser(nn.Module):
         distance = error.square()
         if self.config.loss.distance == "l1_l2":
             distance = distance + error.abs()
-        return (loss_weight(self.prediction, self.config.loss, alpha, sigma) * distance).mean()
+        weighted: Tensor = loss_weight(self.prediction, self.config.loss, alpha, sigma) * distance
+        return weighted.mean()
 
     def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
         """Return `loss`: the one call that training, also on several devices, goes through."""

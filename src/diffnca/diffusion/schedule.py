@@ -145,8 +145,9 @@ class NoiseSchedule:
     def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
         """Return the steps that sampling visits: from the first one down to 0, as a parabola falls.
 
-        The gaps shrink towards the clean end, where fine detail of small variance is decided; even gaps leave too
-        much of it (DPM-Solver++(2M), 20 steps, Gaussian data of deviation 0.2: 1.16 times as much, a parabola 1.02).
+        The gaps shrink towards the clean end, where detail of small variance is decided; even gaps leave
+        too much of it (DPM-Solver++(2M), 20 steps, Gaussian data of deviation 0.2: 1.16 times it, a
+        parabola 1.02 times).
 
         The first one is always visited, because the initial noise belongs to it; a single step visits it
         alone. Step 0 is visited because fine detail that the last estimate leaves out, no later step adds.

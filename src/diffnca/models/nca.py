@@ -206,6 +206,6 @@ def run_cells(
         change = checkpoint(rule, *arguments, use_reentrant=False) if checkpoint_cells else rule(*arguments)
         if probability < 1.0:
             drawn = noise.mask(first_mask + k, region, probability) if noise is not None else None
-            change = change * (probability if drawn is None else drawn.to(change.dtype))
+            change = change * (probability if drawn is None else drawn.to(change))
         state = state + change
     return state

@@ -1,7 +1,7 @@
 """Files of models and of training runs: safetensors with the configuration in the header, written atomically.
 
-A run's folder holds `model.safetensors` (the averaged weights: what `load` reads) and `state.safetensors` (all that
-training needs to go on).
+A run's folder holds `model.safetensors` (the averaged weights: what `load` reads) and `state.safetensors`
+(all that training needs to go on).
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def build_denoiser(config: Config) -> Denoiser:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header))
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header)
+    )
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -48,8 +50,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: the file is damaged or of another kind.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
@@ -57,14 +60,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_header(path: Path) -> dict[str, str]:
     """Return the header of a safetensors file, without its tensors."""
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def write_model(
-    path: Path, weights: Mapping[str, Tensor], config: Config, card: Mapping[str, Any], dtype: torch.dtype | None = None
+    path: Path,
+    weights: Mapping[str, Tensor],
+    config: Config,
+    card: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a model: the weights of its network, its configuration and its card.
 
@@ -99,10 +106,10 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the file of a model: the name of a bundled one, a file, a run's folder, or a hub id `owner/name`.
+    """Return the file of a model: a bundled one, a file, a run's folder, or a hub id `owner/name`.
 
-    A path that exists is taken first, then a bundled name; only what contains a `/` and is no path is looked up
-    online.
+    A path that exists is taken first, then a bundled name; only what contains a `/` and is no path is looked
+    up online.
 
     Raises:
         ValueError: there is no such model.
@@ -119,7 +126,9 @@ def find_model(name: str | Path) -> Path:
         return bundled[str(name)]
     if str(name).count("/") == 1 and not path.suffix and not str(name).startswith((".", "/")):
         return _download(str(name))
-    raise ValueError(f"model {str(name)!r}: no such file or folder; bundled models are {', '.join(bundled) or 'none'}")
+    raise ValueError(
+        f"model {str(name)!r}: no such file or folder; bundled models are {', '.join(bundled) or 'none'}"
+    )
 
 
 def _download(hub_id: str) -> Path:

@@ -1,7 +1,7 @@
 """The training loop.
 
-Every random choice of training step i is a function of (seed, i, process), and a checkpoint holds weights, average,
-optimiser and counters, so a run that was stopped goes on as if it had not been.
+Every random choice of training step i is a function of (seed, i, process), and a checkpoint holds weights,
+average, optimiser and counters, so a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ class Trainer:
         if progress.step >= 100:
             progress.best_loss = min(progress.best_loss, progress.loss)
             if progress.loss > DIVERGENCE_FACTOR * progress.best_loss:
-                raise DivergedError(self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}"))
+                raise DivergedError(
+                    self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}")
+                )
 
     def _diverged(self, what: str) -> str:
         """Return the message for a run that has diverged."""
@@ -305,7 +307,9 @@ class Trainer:
         """Compile the cell rules where that helps."""
         device = self.accelerator.device
         wanted = self.config.training.compile
-        if wanted == "on" or (wanted == "auto" and self._precision() == torch.bfloat16 and has_compiler(device)):
+        if wanted == "on" or (
+            wanted == "auto" and self._precision() == torch.bfloat16 and has_compiler(device)
+        ):
             for rule in denoiser.network.cell_rules():
                 rule.compile(dynamic=False)
 

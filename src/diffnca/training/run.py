@@ -37,7 +37,7 @@ def train(command: Train) -> int:
     out = command.out or Path(f"{config.name}-{command.data[0].resolve().stem}")
     check_folder(out)
     start = find_model(command.start) if command.start is not None else None
-    images = opened(command, config)
+    images, held_out = opened(command, config).split(config.data.validation, config.training.seed)
     for line in plan(config, images, out):
         print(line)
     if command.dry_run:
@@ -50,7 +50,7 @@ def train(command: Train) -> int:
             report=report,
             sample=sample_sheet,
             trackers=command.trackers,
-            card=card_of(command, images),
+            card=card_of(command, images, held_out),
         )
         trainer = Trainer(config, out, batches_of(images, config), options, start, images.fingerprint)
         already = trainer.progress.share(config.training) >= 1.0
@@ -88,7 +88,9 @@ def check_folder(out: Path) -> None:
         known = {MODEL_FILE, LOG_FILE, "samples"}
         other = [path.name for path in out.iterdir() if path.name not in known and path.suffix != ".partial"]
         if other:
-            raise ValueError(f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run")
+            raise ValueError(
+                f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
+            )
 
 
 def opened(command: Train, config: Config) -> ImageSet:
@@ -131,7 +133,9 @@ def plan(config: Config, images: ImageSet, out: Path) -> list[str]:
     """Return what will be done, for the user to read."""
     training = config.training
     parameters = sum(p.numel() for p in build_denoiser(config).parameters())
-    budget = f"{training.minutes:g} minutes" if training.minutes is not None else f"{training.images:,} images"
+    budget = (
+        f"{training.minutes:g} minutes" if training.minutes is not None else f"{training.images:,} images"
+    )
     skipped = f", {len(images.skipped)} left out" if images.skipped else ""
     return [
         f"model    {config.name}, {parameters:,} parameters",
@@ -141,11 +145,12 @@ def plan(config: Config, images: ImageSet, out: Path) -> list[str]:
     ]
 
 
-def card_of(command: Train, images: ImageSet) -> dict[str, Any]:
+def card_of(command: Train, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     """Return what a card can say before training."""
     return {
         "data": ", ".join(str(path) for path in command.data),
         "images": len(images),
+        "held_out": list(held_out.names),
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         **({"fine_tuned_from": command.start} if command.start else {}),
