@@ -178,16 +178,16 @@ class TrainingConfig:
         checkpoint_cells: recompute each cell step in the backward pass instead of storing it.
     """
 
-    batch: int = 32
+    batch: int = 8
     learning_rate: float = 2e-3
     beta1: float = 0.9
     beta2: float = 0.99
     decay: Literal["cosine", "exponential"] = "cosine"
     decay_per_batch: float = 0.9999
-    warmup_images: int = 5_000
+    warmup_images: int = 2_000
     max_gradient_norm: float | None = 1.0
     ema: Literal["none", "halflife"] = "halflife"
-    ema_halflife_images: int = 20_000
+    ema_halflife_images: int = 5_000
     ema_warmup: bool = True
     images: int = 500_000
     minutes: float | None = None

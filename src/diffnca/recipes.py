@@ -27,7 +27,7 @@ from diffnca.config import (
 
 
 def diff_nca() -> Config:
-    """Return our local denoiser: X."""
+    """Return our local denoiser: translation-invariant, its perception spaced 1, 2 and 4 pixels in turn."""
     cell = CellConfig(hidden=256, num_cell_steps=8, dilations=(1, 2, 4, 1))
     return Config(name="diff_nca", model=ModelConfig("diff_nca", channels=64, cell=cell))
 

@@ -156,7 +156,8 @@ def test_tiles_equal_the_whole_to_the_bit(
     ready, whole = prepare(network_of(name), "cpu", dtype), Canvas(41, 37, boundary).whole
     x_t, noise = noisy(whole), Noise((7,)).at(3)
     expected = predict(ready, x_t, whole, noise, context=ready.context(x_t, torch.tensor([0.3]), whole))
-    for tile in list(whole.tiles(*sides))[:: max(1, 60 // sum(sides))]:
+    tiles = list(whole.tiles(*sides))
+    for tile in {tiles[0], tiles[len(tiles) // 2], tiles[-1]}:
         found = predict_tile(ready, x_t, tile, ready.radius, noise)
         assert torch.equal(found, tile.crop(expected, whole))
 

@@ -55,8 +55,8 @@ class Slide:
         um_x, um_y = _resolution(self._slide)
         if microns_per_px < 0.99 * max(um_x, um_y):
             raise UnusableImageError(
-                f"its pixels are {max(um_x, um_y):.4g} um wide; microns_per_px={microns_per_px} would enlarge "
-                f"them, take {max(um_x, um_y):.4g} or more"
+                f"its pixels are {max(um_x, um_y):.4g} um wide; microns_per_px={microns_per_px} would "
+                f"enlarge them; take {max(um_x, um_y):.4g} or more"
             )
         base_width, base_height = self._slide.dimensions
         self.width = floor(base_width * um_x / microns_per_px)

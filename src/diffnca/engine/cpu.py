@@ -118,7 +118,7 @@ class CellStep:
 
     images: list[int]
     layers: Layers
-    table: Int[Tensor, "cells 9"]
+    table: Int[Tensor, "9 cells"]
     embedding: Float[Tensor, "cells e"] | None
     share: Float[Tensor, "b cells 1"] | None
 
@@ -155,9 +155,9 @@ class Cells:
         """Return zeros, as many per cell as `layers` see."""
         return torch.zeros(len(self.state), self.padded + 1, layers.kept, dtype=self.ready.dtype)
 
-    def pad(self, numbers: Tensor, value: int = 0) -> Tensor:
-        """Extend the `numbers` of each cell (... cells n) to whole blocks."""
-        return F.pad(numbers, (0, 0, 0, self.padded - self.count), value=value)
+    def pad(self, numbers: Float[Tensor, "*images cells n"]) -> Float[Tensor, "*images padded n"]:
+        """Extend the `numbers` of each cell to whole blocks."""
+        return F.pad(numbers, (0, 0, 0, self.padded - self.count))
 
     def advance(self, t: Float[Tensor, " b"], k: int, share: Tensor | None, workers: Workers) -> None:
         """Do cell step `k` for all images, each cell taking its `share` (b cells 1) of the change."""
@@ -182,11 +182,11 @@ class Cells:
         size = self.ready.block_cells
         return [slice(start, start + size) for start in range(0, self.padded, size)]
 
-    def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
+    def _table(self, dilation: int) -> Int[Tensor, "9 cells"]:
         """Return the neighbours of each cell at this spacing."""
         if dilation not in self.tables:
             table = neighbours(self.region, dilation, self.config.padding, empty=self.padded)
-            self.tables[dilation] = self.pad(table, value=self.padded)
+            self.tables[dilation] = F.pad(table, (0, self.padded - self.count), value=self.padded)
         return self.tables[dilation]
 
     def _embed(
@@ -219,7 +219,7 @@ class Cells:
         modulations = (UNCHANGED, UNCHANGED)
         if step.embedding is not None:
             modulations = self.ready.modulations(step.embedding[block], step.layers.order)
-        neighbour = step.table[block].flatten()
+        neighbour = step.table[:, block].t().flatten()
         for image in step.images:
             near = self.seen[image].index_select(0, neighbour).view(-1, 9, step.layers.kept)
             change = self.ready.change(near, step.layers, modulations)
@@ -230,7 +230,7 @@ class Cells:
             self.following[image, block, : self.ready.channels] = state
 
 
-def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[Tensor, "cells 9"]:
+def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[Tensor, "9 cells"]:
     """Return which cells each cell of `region` perceives, as `diffnca.models.nca.pad` has it.
 
     Args:
@@ -242,13 +242,14 @@ def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[T
     axes, outside = [], []
     sides = ((region.height, region.is_whole_y), (region.width, region.is_whole_x))
     for (size, is_whole), boundary in zip(sides, region.canvas.boundary, strict=True):
-        index = torch.arange(size)[:, None] + dilation * torch.arange(-1, 2)
+        index = dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None] + torch.arange(size, dtype=torch.int32)
         outside.append((index < 0) | (index >= size))
         axes.append(fold(index, size, boundary if is_whole else "reflect"))
-    table = axes[0][:, None, :, None] * region.width + axes[1][None, :, None, :]
+    rows, columns = axes
+    table = (rows * region.width)[:, None, :, None] + columns[None, :, None, :]
     if padding == "zeros":
         table = table.masked_fill(outside[0][:, None, :, None] | outside[1][None, :, None, :], empty)
-    return table.reshape(-1, 9).int()
+    return table.reshape(9, -1)
 
 
 def _of_rows(modulation: Modulation, order: Tensor | None) -> Modulation:
