@@ -22,7 +22,7 @@ from diffnca.geometry import Region, fold
 from diffnca.models.embedding import positions
 from diffnca.models.nca import NORMALISATION_EPSILON, CellNoise, CellRule, Modulation, modulate
 
-BLOCK_CELLS = 512
+BLOCK_CELLS = 1024
 """Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""
 
 UNCHANGED = Modulation(None, None)
@@ -242,7 +242,9 @@ def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[T
     axes, outside = [], []
     sides = ((region.height, region.is_whole_y), (region.width, region.is_whole_x))
     for (size, is_whole), boundary in zip(sides, region.canvas.boundary, strict=True):
-        index = dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None] + torch.arange(size, dtype=torch.int32)
+        index = dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None] + torch.arange(
+            size, dtype=torch.int32
+        )
         outside.append((index < 0) | (index >= size))
         axes.append(fold(index, size, boundary if is_whole else "reflect"))
     rows, columns = axes
