@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from PIL import Image
 
 from diffnca import generate, load
-from diffnca.data import open_images
+from diffnca.data import ImageSet, open_images
 from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
 from diffnca.metrics import efficientnet_lite0
 from diffnca.pixels import to_uint8
@@ -48,6 +49,10 @@ class Options:
     """Leave out real pictures with a larger share of background."""
     background_level: int = 220
     """Brightness from which on, in all channels, a pixel is background."""
+    made: Path | None = None
+    """Folder of pictures made before, to score instead of new ones."""
+    crop_seed: int | None = None
+    """Take crops at random places, where they can overlap, by this seed; without it, disjoint ones."""
     n: int = 600
     """Crops on each side; fewer if the pictures do not hold as many."""
     crop: int = 64
@@ -79,13 +84,14 @@ def main(options: Options) -> None:
     extractor = efficientnet_lite0()
     others, validation = real_pictures(options)
     started = time.perf_counter()
-    samples = list(generate_pictures(options))
+    samples = open_pictures(options.made) if options.made is not None else list(generate_pictures(options))
     print(f"{len(samples)} samples in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    # One n for both rows, because FID depends on it.
-    n = min(options.n, *(count_crops(pictures, options.crop) for pictures in (samples, others, validation)))
-    reference = crops(validation, n, options.crop)
-    report(options, "model", score(crops(samples, n, options.crop), reference, extractor))
-    report(options, "real", score(crops(others, n, options.crop), reference, extractor))
+    n, seed = options.n, options.crop_seed
+    if seed is None:  # one n for both rows, because FID depends on it
+        n = min(n, *(count_crops(pictures, options.crop) for pictures in (samples, others, validation)))
+    reference = crops(validation, n, options.crop, seed)
+    report(options, "model", score(crops(samples, n, options.crop, seed), reference, extractor))
+    report(options, "real", score(crops(others, n, options.crop, seed), reference, extractor))
 
 
 def require(options: Options) -> None:
@@ -98,14 +104,18 @@ def require(options: Options) -> None:
 
 def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture]]:
     """Return the real pictures that are not for validation, and those that are."""
-    images = open_images(
-        [options.data],
-        reduce=options.reduce,
-        max_background=options.max_background,
-        background_level=options.background_level,
-    )
-    print(f"{len(images)} real pictures used, {len(images.skipped)} skipped", file=sys.stderr)
+    choice = {"max_background": options.max_background, "background_level": options.background_level}
+    images = open_pictures(options.data, reduce=options.reduce, **choice)
+    if options.train is not None:
+        return open_pictures(options.train, reduce=options.reduce, **choice), images
     return images.split(options.holdout, options.split_seed) if options.holdout > 0 else halves(images)
+
+
+def open_pictures(path: Path, **options: Any) -> ImageSet:
+    """Return the pictures of a folder or zip file."""
+    images = open_images([path], **options)
+    print(f"{path}: {len(images)} pictures used, {len(images.skipped)} skipped", file=sys.stderr)
+    return images
 
 
 def generate_pictures(options: Options) -> Iterator[Picture]:
