@@ -99,7 +99,7 @@ def _reduced(image: Image.Image, reduce: int) -> Image.Image:
         raise UnusableImageError(f"too small: {image.width}x{image.height} px cannot be reduced by {reduce}")
     if reduce == 1:
         return image
-    return lanczos(image, width, height, (0, 0, width * reduce, height * reduce))
+    return lanczos(image, width, height, (0.0, 0.0, float(width * reduce), float(height * reduce)))
 
 
 def to_array(image: Image.Image) -> Pixels:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Filter:
                 )
 
 
-class ImageSet(Sequence[Pixels]):
+class ImageSet:
     """Images, uint8 `h w c`, read-only; decoded again where the cache does not hold them.
 
     Attributes:
@@ -92,7 +92,7 @@ class ImageSet(Sequence[Pixels]):
         """Return the number of images."""
         return len(self._sources)
 
-    def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]  # one image at a time, no slices
+    def __getitem__(self, index: int) -> Pixels:
         """Return image `index`.
 
         Raises:
@@ -101,9 +101,13 @@ class ImageSet(Sequence[Pixels]):
         key, source = self._keys[index], self._sources[index]
         image = self._cache.get(key)
         if image is None:
-            image = self._read_again(source, tuple(self.sizes[index]))
+            image = self._read_again(source, tuple(self.sizes[index].tolist()))
             self._cache.put(key, image)
         return image
+
+    def __iter__(self) -> Iterator[Pixels]:
+        """Yield the images one after the other."""
+        return (self[index] for index in range(len(self)))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ _COLOURED = (10, 30)
 def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[np.ndarray, "h w"]:
     """Tell which pixels of an RGB overview are tissue.
 
-    Coloured pixels are, from a saturation that Otsu's method [1] finds within narrow bounds (a slide may be all
-    tissue), and so are dark ones. Black pixels and those whose channels all reach `background_level` are not.
+    Coloured pixels are, from a saturation that Otsu's method [1] finds within narrow bounds (a slide may be
+    all tissue), and so are dark ones. Black pixels are not, nor those as bright as `background_level`.
     """
     brightest, darkest = overview.max(axis=2), overview.min(axis=2)
     saturation = brightest - darkest

@@ -1,0 +1,207 @@
+"""One image file: every kind of sample, and every kind of damage."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffnca.data.decoding import UnusableImageError, decode
+
+CANOPY = sorted((Path(__file__).parent / "canopy").glob("*.jpg"))
+GRAY = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)
+COLOUR = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
+def test_rgb_is_read_unchanged(kind: str) -> None:
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(COLOUR), kind), channels=3), COLOUR)
+
+
+def test_gray_becomes_three_equal_channels() -> None:
+    image = decode(encoded(Image.fromarray(GRAY)), channels=3)
+    np.testing.assert_array_equal(image, np.repeat(GRAY[..., None], 3, axis=2))
+
+
+def test_gray_stays_one_channel_if_one_is_wanted() -> None:
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(GRAY)), channels=1), GRAY[..., None])
+
+
+def test_colour_becomes_its_luma_if_one_channel_is_wanted() -> None:
+    image = decode(encoded(Image.fromarray(COLOUR)), channels=1)[..., 0]
+    assert np.abs(image - COLOUR @ [0.299, 0.587, 0.114]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_gray_of_16_bit_is_scaled_by_65535(kind: str) -> None:
+    deep = np.array([[0, 128, 129, 32896, 65535]], dtype=np.uint16)
+    assert decode(encoded(Image.fromarray(deep), kind), channels=1).ravel().tolist() == [0, 0, 1, 128, 255]
+
+
+def test_big_endian_16_bit_tiff_reads_like_little_endian() -> None:
+    deep = np.arange(0, 65536, 1024, dtype=">u2").reshape(8, 8)
+    samples = deep.tobytes()
+    tags = [
+        (256, 8),
+        (257, 8),
+        (258, 16),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 8),
+        (279, len(samples)),
+    ]
+    entries = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack(">H", len(tags)) + entries + struct.pack(">I", 0)
+    tiff = b"MM\x00*" + struct.pack(">I", 8 + len(samples)) + samples + directory
+    np.testing.assert_array_equal(
+        decode(tiff, channels=1)[..., 0], (deep.astype(float) / 257 + 0.5).astype(np.uint8)
+    )
+
+
+def test_rgb_of_16_bit_keeps_the_upper_8_bits() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, COLOUR.astype(np.uint16) * 256 + 77, photometric="rgb")
+    np.testing.assert_array_equal(decode(file.getvalue(), channels=3), COLOUR)
+
+
+def test_transparent_pixels_are_laid_over_white() -> None:
+    image = Image.fromarray(np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 128]]], dtype=np.uint8))
+    assert decode(encoded(image), channels=3).tolist() == [[[10, 20, 30], [255, 255, 255], [127, 127, 127]]]
+
+
+def test_gray_with_alpha_is_laid_over_white() -> None:
+    image = Image.fromarray(np.array([[[10, 255], [10, 0]]], dtype=np.uint8), "LA")
+    assert decode(encoded(image), channels=1).ravel().tolist() == [10, 255]
+
+
+def test_palette_is_looked_up() -> None:
+    image = Image.fromarray(GRAY % 2, "P")
+    image.putpalette([1, 2, 3, 200, 100, 50])
+    assert decode(encoded(image), channels=3)[0, :2].tolist() == [[1, 2, 3], [200, 100, 50]]
+
+
+def test_the_transparent_colour_of_a_palette_is_white() -> None:
+    image = Image.fromarray(GRAY % 2, "P")
+    image.putpalette([1, 2, 3, 200, 100, 50])
+    assert decode(encoded(image, transparency=0), channels=3)[0, :2].tolist() == [
+        [255, 255, 255],
+        [200, 100, 50],
+    ]
+
+
+def test_black_and_white_is_0_and_255() -> None:
+    image = Image.fromarray((GRAY % 2 * 255).astype(np.uint8)).convert("1")
+    assert decode(encoded(image), channels=1)[0, :2].ravel().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(kind: str) -> None:
+    ink = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    image = decode(encoded(ink, kind), channels=3)
+    assert np.abs(image.astype(int) - [0, 255, 255]).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_samples_of_32_bit_are_refused_with_the_reason(mode: str) -> None:
+    image = Image.fromarray(GRAY).convert(mode)
+    with pytest.raises(UnusableImageError, match="32-bit"):
+        decode(encoded(image, "TIFF"), channels=1)
+
+
+@pytest.mark.parametrize("samples", [COLOUR, GRAY.astype(np.uint16) * 257], ids=["8 bit", "16 bit"])
+@pytest.mark.parametrize(
+    ("orientation", "turns", "mirrored"), [(1, 0, 0), (2, 0, 1), (3, 2, 0), (6, 3, 0), (8, 1, 0)]
+)
+def test_exif_orientation_is_honoured(
+    samples: np.ndarray, orientation: int, turns: int, mirrored: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = COLOUR if samples.ndim == 3 else GRAY[..., None]
+    expected = expected[:, ::-1] if mirrored else np.rot90(expected, turns)
+    image = decode(encoded(Image.fromarray(samples), exif=exif), channels=expected.shape[2])
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_a_truncated_file_is_refused(kind: str) -> None:
+    whole = encoded(Image.fromarray(np.tile(COLOUR, (8, 8, 1))), kind)
+    with pytest.raises(UnusableImageError, match="unreadable"):
+        decode(whole[: len(whole) // 2], channels=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "signature"])
+def test_a_file_that_is_no_image_is_refused(content: bytes) -> None:
+    with pytest.raises(UnusableImageError, match="unreadable: cannot identify image file$"):
+        decode(content, channels=3)
+
+
+@pytest.mark.parametrize("side", [13_378, 100_000])
+def test_a_gigantic_image_is_refused_before_it_is_unpacked(side: int) -> None:
+    with pytest.raises(UnusableImageError, match="178,956,970 pixels"):
+        decode(png_that_claims(side, side), channels=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=8)
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_anywhere_is_refused_or_harmless(kind: str, place: int, damage: bytes) -> None:
+    content = bytearray(encoded(Image.fromarray(COLOUR), kind))
+    place %= len(content)
+    content[place : place + len(damage)] = damage
+    with contextlib.suppress(UnusableImageError):
+        assert decode(bytes(content), channels=3).shape[2] == 3
+
+
+def test_reduction_is_lanczos_over_whole_reduced_pixels() -> None:
+    odd = COLOUR[:23, :39]
+    whole = Image.fromarray(odd[:22, :38]).resize((19, 11), Image.Resampling.LANCZOS)
+    image = decode(encoded(Image.fromarray(odd)), channels=3, reduce=2)
+    assert image.shape == (11, 19, 3)
+    np.testing.assert_array_equal(image[:-3, :-3], np.asarray(whole)[:-3, :-3])
+
+
+def test_an_image_smaller_than_the_reduction_is_refused() -> None:
+    with pytest.raises(UnusableImageError, match="40x24 px cannot be reduced by 25"):
+        decode(encoded(Image.fromarray(COLOUR)), channels=3, reduce=25)
+
+
+@pytest.mark.parametrize("path", CANOPY, ids=lambda path: path.stem)
+def test_real_photos_are_read(path: Path) -> None:
+    image = decode(path.read_bytes(), channels=3)
+    assert image.shape == (128, 128, 3)
+    assert image.std() > 20
