@@ -6,6 +6,7 @@ resized with Lanczos. Where tissue is, a small overview tells.
 
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
@@ -52,6 +53,7 @@ class Slide:
             UnusableImageError: it cannot be read, or its resolution is unknown or coarser than the scale.
         """
         self._slide = _open(path)
+        weakref.finalize(self, self._slide.close)
         um_x, um_y = _resolution(self._slide)
         if microns_per_px < 0.99 * max(um_x, um_y):
             raise UnusableImageError(
@@ -89,7 +91,7 @@ class Slide:
         Raises:
             UnusableImageError: the slide has no level that is small enough to be read as a whole.
         """
-        level, _, _ = self._level(_OVERVIEW_FACTOR)
+        level, _, _ = self._level(float(_OVERVIEW_FACTOR))
         level_width, level_height = self._slide.level_dimensions[level]
         if level_width * level_height > LARGEST_IMAGE_PX:
             raise UnusableImageError("has no small levels for an overview; save it as a pyramid first")

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
-from PIL import Image
-from PIL.TiffImagePlugin import SUBIFD as SUB_IFDS
-from PIL.TiffImagePlugin import TILEWIDTH as TILE_WIDTH
+from PIL.TiffImagePlugin import SUBIFD, TILEWIDTH, ImageFileDirectory_v2
 
 from diffnca.data.decoding import LARGEST_FILE_BYTES, Pixels, UnusableImageError, decode
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
+BIG_TIFF = 43
+"""The version in the header of TIFF files that may exceed 4 GiB."""
 
 
 @runtime_checkable
@@ -130,12 +130,14 @@ def _require_reasonable_bytes(num_bytes: int) -> None:
 
 
 def _is_tiled_pyramid(path: Path) -> bool:
-    """Tell whether a TIFF file stores tiles at several resolutions, or is larger than an image may be."""
+    """Tell whether a TIFF file stores tiles and is large (BigTIFF) or has more than one resolution."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            tags = getattr(image, "tag_v2", {})
-            return TILE_WIDTH in tags and (SUB_IFDS in tags or getattr(image, "n_frames", 1) > 1)
-    except Image.DecompressionBombError:
-        return True
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            header = file.read(8)
+            is_big = header[2] == BIG_TIFF or header[3] == BIG_TIFF
+            tags = ImageFileDirectory_v2(header + file.read(8) if is_big else header)
+            file.seek(tags.next)
+            tags.load(file)
+            return TILEWIDTH in tags and (is_big or SUBIFD in tags or bool(tags.next))
     except Exception:  # a damaged file is no slide; decoding it will tell what is wrong
         return False
