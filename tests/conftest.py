@@ -12,8 +12,8 @@ UNCHECKED = {
     "__pycache__",
 }  # tyro fills the commands of `cli` with placeholders
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do the commands that they start
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the workers of a parallel run share the cores, and so do the commands that they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 source = Path(__file__).parent.parent / "src" / "diffnca"

@@ -79,12 +79,12 @@ class BlockedNetwork(nn.Module):
         def work(image: int) -> None:
             own = None if noise is None else ImageNoise(noise, image)
             one = slice(image, image + 1)
-            spectra[image] = network._work(context[one], t[one].float(), region.canvas, own)
+            spectra[image] = network.transform(context[one], t[one].float(), region.canvas, own)
 
         with Workers() as workers:
             workers.each(work, range(len(x_t)))
         with torch.no_grad():
-            return network._draw(torch.cat(spectra), region, x_t.dtype)
+            return network.draw(torch.cat(spectra), region, x_t.dtype)
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,12 @@ class FourierDiffNCA(nn.Module):
                     "over the canvas; give it"
                 )
             context = self.context(x_t, t, region)
-        hidden = self._draw(self._work(context, t.to(x_t.dtype), region.canvas, noise), region, x_t.dtype)
+        hidden = self.draw(self.transform(context, t.to(x_t.dtype), region.canvas, noise), region, x_t.dtype)
         state = torch.cat([x_t, hidden], dim=1).contiguous(memory_format=torch.channels_last)
         state = run_cells(self.image, state, t, region, noise, self.checkpoint_cells)
         return prediction(state, self.image_channels)
 
-    def _work(
+    def transform(
         self, context: Tensor, t: Tensor, canvas: Canvas, noise: CellNoise | None
     ) -> Float[Tensor, "b two_c r k"]:
         """Return the spectrum of the state after the cell steps on the window."""
@@ -115,7 +115,7 @@ class FourierDiffNCA(nn.Module):
             self.fourier, state, t, window.region, noise, self.checkpoint_cells, window.origin, first_mask
         )
 
-    def _draw(self, spectrum: Tensor, region: Region, dtype: torch.dtype) -> Float[Tensor, "b hidden h w"]:
+    def draw(self, spectrum: Tensor, region: Region, dtype: torch.dtype) -> Float[Tensor, "b hidden h w"]:
         """Return the channels of the state beside the image, on `region`, from their spectrum."""
         window = Window(self.fourier_config, region.canvas)
         with torch.autocast(spectrum.device.type, enabled=False):

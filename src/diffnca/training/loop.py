@@ -175,7 +175,7 @@ class Trainer:
         if options.trackers:
             self.accelerator.init_trackers("diffnca", config={"config": to_json(self.config)})
         saved = sampled = time.monotonic()
-        with stop_requests() as stopped, prefetched(self.batches, self.progress.step) as batches:
+        with stop_requests() as stopped, prefetched(self._own_batch, self.progress.step) as batches:
             while self.progress.share(training) < 1.0 and not stopped():
                 self._step(next(batches))
                 now = time.monotonic()
@@ -190,6 +190,10 @@ class Trainer:
         self.save()
         self.accelerator.end_training()
         return self.progress
+
+    def _own_batch(self, step: int) -> Tensor:
+        """Return the clean images of a step for this process: each of several has others."""
+        return self.batches(step * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _step(self, x_0: Tensor) -> None:
         """Take one optimiser step on the clean images `x_0`."""
