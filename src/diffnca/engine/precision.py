@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -25,6 +27,7 @@ def cpu_has(feature: str) -> bool:
 
 def has_compiler(device: torch.device) -> bool:
     """Return whether `torch.compile` can make code for `device` here."""
-    if device.type == "cpu":
-        return sys.platform != "win32" and shutil.which("g++") is not None
+    if device.type == "cpu":  # the code that torch generates includes Python's header
+        has_header = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+        return sys.platform != "win32" and shutil.which("g++") is not None and has_header
     return device.type == "cuda"
