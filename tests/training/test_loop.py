@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffnca.config import CellConfig, Config, ModelConfig, TrainingConfig
+from diffnca.engine.precision import has_compiler
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors
 from diffnca.training.loop import DivergedError, Progress, RunOptions, Trainer, learning_rate
 
@@ -125,3 +126,11 @@ def test_checkpointed_cells_train_to_the_same_loss(tmp_path: Path) -> None:
     plain = train(tmp_path / "plain", small_config(40))
     again = train(tmp_path / "again", small_config(40, checkpoint_cells=True))
     assert again.loss == pytest.approx(plain.loss, rel=1e-5)
+
+
+@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="no compiler")
+def test_compiled_bfloat16_cells_learn_as_plain_float32_ones(tmp_path: Path) -> None:
+    plain = small_config(40)
+    fast = replace(plain, training=replace(plain.training, precision="bfloat16", compile="on"))
+    losses = [train(tmp_path / name, config).loss for name, config in (("plain", plain), ("fast", fast))]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

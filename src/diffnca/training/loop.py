@@ -148,7 +148,7 @@ class Trainer:
         self.config, self.out, self.batches, self.options = config, out, batches, options
         training = config.training
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if self._precision() == torch.bfloat16 else "no",
+            mixed_precision="no",  # it holds for the process; ours, below, for the run
             log_with=list(options.trackers) or None,
             project_dir=out,
         )
@@ -204,7 +204,7 @@ class Trainer:
             group["lr"] = rate
         generator = step_generator(training.seed, progress.step, self.accelerator.process_index)
         x_0 = x_0.to(self.accelerator.device)
-        with self.accelerator.autocast():
+        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
             loss = self.model(x_0, generator, RandomMasks(generator, len(x_0)))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
