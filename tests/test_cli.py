@@ -16,7 +16,8 @@ from diffnca.cli import condensed, main, numbered
 
 SMALL = (
     "--model.channels 8 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
-    "--model.cell.embedding-channels 8 --data.crop 16 --training.batch 4 --training.precision float32"
+    "--model.cell.embedding-channels 8 --data.crop 16 --training.batch 4 --training.precision float32 "
+    "--sample-minutes 0"
 ).split()
 
 
@@ -77,6 +78,13 @@ def test_the_file_tells_how_it_was_made(run_folder: Path, tmp_path: Path) -> Non
 def test_a_finished_run_says_so(run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]) == 0
     assert "is finished already (8 images" in capsys.readouterr().out
+
+
+def test_a_finished_run_ends_with_a_sheet_of_samples(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(out), *SMALL]
+    assert main([*arguments, "--sample-minutes", "10"]) == 0
+    assert Image.open(out / "samples" / "000000008.png").size == (4 * 16 + 3 * 2, 4 * 16 + 3 * 2)
 
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ class Train:
         dry_run: say what would be done, write nothing.
         strict: stop at the first image that cannot be used, instead of leaving it out.
         checkpoint_seconds: time between checkpoints.
-        sample_minutes: time between sample grids in OUT/samples; 0 makes none.
+        sample_minutes: time between sample grids in OUT/samples, and one at the end; 0 makes none.
         trackers: log to these as well (tensorboard, wandb and others known to accelerate).
         config: the recipe's fields.
     """

@@ -74,7 +74,7 @@ class RunOptions:
 
     Attributes:
         checkpoint_seconds: time between checkpoints.
-        sample_seconds: time between sample grids; 0 makes none.
+        sample_seconds: time between sample grids, the last of which comes at the end; 0 makes none.
         report: called after each step.
         sample: makes a sample grid in a folder from a denoiser.
         trackers: names of accelerate's trackers, for example `tensorboard`.
@@ -188,6 +188,8 @@ class Trainer:
                     self._sample()
                     sampled = time.monotonic()
         self.save()
+        if options.sample_seconds > 0 and self.progress.share(training) >= 1.0:
+            self._sample()
         self.accelerator.end_training()
         return self.progress
 
