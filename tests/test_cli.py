@@ -84,7 +84,7 @@ def test_a_finished_run_ends_with_a_sheet_of_samples(photos: Path, tmp_path: Pat
     out = tmp_path / "run"
     arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(out), *SMALL]
     assert main([*arguments, "--sample-minutes", "10"]) == 0
-    assert Image.open(out / "samples" / "000000008.png").size == (4 * 16 + 3 * 2, 4 * 16 + 3 * 2)
+    assert Image.open(out / "samples" / "000000008.png").size == (3 * 16 + 2 * 2, 3 * 16 + 2 * 2)
 
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +150,10 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["train", "--data", ".", "--model.chanels", "3"], "--model.chan"),
         (["train", "--data", ".", "--model.channels", "2"], "channels=2: must be >= 2"),
         (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
+        (["train", "--data", ".", "--training.images", "0"], "training.images=0: must be above 0"),
+        (["train", "--data", ".", "--training.minutes", "-1"], "training.minutes=-1.0: must be above 0"),
+        (["train", "--data", ".", "--sampling.steps", "999"], "sampling.steps=999: must be 1 to 300"),
+        (["sample", "nothing", "--device", "meta"], "--device meta: not available here"),
         (["convert", "missing.pth", "out.safetensors"], "missing.pth"),
         (["convert", "missing.pth", "out.bin"], "must end in .safetensors"),
         (["info", "nothing"], "model 'nothing'"),
@@ -164,6 +168,22 @@ def test_an_error_is_one_line_that_names_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in error_of(capsys, arguments)
+
+
+def test_a_model_is_fine_tuned_as_what_it_is(
+    run_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["train", "--data", str(photos), "--from", str(run_folder), "--out", str(tmp_path / "tuned")]
+    assert "has another `prediction`" in error_of(capsys, [*common, "--images", "8", "--prediction", "noise"])
+    assert main([*common, "--images", "8", "--sample-minutes", "0"]) == 0
+
+
+def test_images_that_are_left_out_are_counted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.jpg").write_bytes(b"no image")
+    assert main(["train", "--data", str(photos), "--out", str(tmp_path / "run"), "--dry-run", *SMALL]) == 0
+    assert "3 images, 1 left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", ["0", "-3"])

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,7 +40,7 @@ class Train:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
-        recipe: the recipe to start from: one of those that `diffnca info` lists.
+        recipe: the recipe: one of those that `diffnca info` lists; with --from, by default the model's own.
         out: folder of the run; made if its parent exists. Without it: RECIPE-DATA in the current folder.
         minutes: budget of training time.
         images: budget of images seen.
@@ -107,10 +107,12 @@ class Convert:
     Attributes:
         source: the checkpoint.
         out: the file to write, ending in .safetensors.
+        image_channels: channels of the images it was trained on; the checkpoint does not tell.
     """
 
     source: tyro.conf.Positional[Path]
     out: tyro.conf.Positional[Path]
+    image_channels: Literal[1, 3] = 3
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,17 @@ def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
-    """Return the recipe named in the arguments of `train`: the defaults of its other arguments."""
+    """Return the defaults of `train`: those of its recipe, or of the model to start from."""
     names = [b for a, b in itertools.pairwise(arguments) if a == "--recipe"]
     names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
-    return recipe_named(names[-1] if names else "diff_nca")
+    starts = [b for a, b in itertools.pairwise(arguments) if a == "--from"]
+    starts += [a.removeprefix("--from=") for a in arguments if a.startswith("--from=")]
+    if names or not starts:
+        return recipe_named(names[-1] if names else "diff_nca")
+    from diffnca.training.checkpoint import find_model, read_config
+
+    config = read_config(find_model(starts[-1]))
+    return replace(config, training=replace(config.training, minutes=None))
 
 
 def condensed(box: str) -> str:
@@ -274,7 +283,7 @@ def _convert(command: Convert) -> int:
         raise ValueError(f"{command.out}: the name of the model file must end in .safetensors")
     if not command.out.parent.is_dir():
         raise ValueError(f"{command.out}: the folder {command.out.parent} does not exist; create it first")
-    network, config = read_published_checkpoint(command.source)
+    network, config = read_published_checkpoint(command.source, command.image_channels)
     card = {"converted_from": command.source.name, "licence": "that of the converted checkpoint"}
     write_model(command.out, network.state_dict(), config, card)
     print(command.out)
@@ -350,6 +359,8 @@ def device_named(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps", "xpu"):
+            raise NotImplementedError
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"--device {name}: not available here; use auto or cpu") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,6 +16,12 @@ from typing import Any, Literal
 
 FORMAT_VERSION = 1
 """Version of the JSON layout, stored beside each configuration."""
+
+
+def _require(is_allowed: bool, name: str, value: Any, allowed: str) -> None:
+    """Raise a `ValueError` of one line unless the value is allowed."""
+    if not is_allowed:
+        raise ValueError(f"{name}={value}: must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,11 @@ class CellConfig:
             raise ValueError(f"hidden={self.hidden}, num_cell_steps={self.num_cell_steps}: both must be >= 1")
         if not 0.0 < self.update_probability <= 1.0:
             raise ValueError(f"update_probability={self.update_probability}: must lie in (0, 1]")
+        if self.embedding_width < 1 or self.embedding_channels < 1:
+            raise ValueError(
+                f"embedding_width={self.embedding_width}, embedding_channels={self.embedding_channels}: "
+                "both must be >= 1"
+            )
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"dilations={self.dilations}: give at least one spacing, each >= 1")
 
@@ -196,6 +208,19 @@ class TrainingConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_cells: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers with which no training can be done."""
+        for name in ("batch", "images", "ema_halflife_images", "learning_rate"):
+            _require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
+        for name in ("minutes", "max_gradient_norm"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, f"training.{name}", value, "above 0, or none")
+        _require(0 <= self.seed < 2**63, "training.seed", self.seed, "from 0 to 2**63 - 1")
+        _require(self.warmup_images >= 0, "training.warmup_images", self.warmup_images, ">= 0")
+        _require(
+            0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
+        )
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -221,6 +246,12 @@ class DataConfig:
     cache_bytes: int = 2 << 30
     microns_per_px: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no crop can be taken with."""
+        _require(self.crop >= 1, "data.crop", self.crop, ">= 1")
+        _require(self.reduce >= 1, "data.reduce", self.reduce, ">= 1")
+        _require(0 <= self.validation < 1, "data.validation", self.validation, "in [0, 1)")
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -242,6 +273,11 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse more sampling steps than there are."""
+        last = self.schedule.num_diffusion_steps
+        _require(1 <= self.sampling.steps <= last, "sampling.steps", self.sampling.steps, f"1 to {last}")
 
 
 def to_json(config: Config) -> str:

@@ -62,3 +62,18 @@ def test_a_file_without_configuration_is_told_from_a_model(tmp_path: Path) -> No
     save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no diffnca configuration"):
         load(tmp_path / "other.safetensors")
+
+
+def test_a_hub_id_may_have_a_dot(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("diffnca.training.checkpoint._download", lambda name: asked.append(name) or model)
+    assert find_model("owner/model-1.5") == model
+    assert asked == ["owner/model-1.5"]
+
+
+def test_a_folder_of_other_things_does_not_hide_a_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pathology").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_model("pathology").name == "pathology.safetensors"

@@ -50,7 +50,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     train(tmp_path / "whole", config)
     (tmp_path / "killed").mkdir()
     trainer = Trainer(config, tmp_path / "killed", stripes, QUIET)
-    trainer.options = replace(QUIET, report=lambda progress, training: _save_then_die(trainer, progress))
+    trainer.options = replace(
+        QUIET, report=lambda progress, training: _save_at_7_die_at(10, trainer, progress)
+    )
     with pytest.raises(SystemExit):
         trainer.run()
     train(tmp_path / "killed", config)
@@ -59,10 +61,24 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert whole.keys() == killed.keys() and all(torch.equal(whole[k], killed[k]) for k in whole)
 
 
-def _save_then_die(trainer: Trainer, progress: Progress) -> None:
+def test_a_log_tells_each_step_once_after_a_kill(tmp_path: Path) -> None:
+    config = small_config(240)
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(config, tmp_path / "run", stripes, QUIET)
+    trainer.options = replace(
+        QUIET, report=lambda progress, training: _save_at_7_die_at(45, trainer, progress)
+    )
+    with pytest.raises(SystemExit):
+        trainer.run()
+    train(tmp_path / "run", config)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [20, 40, 60]
+
+
+def _save_at_7_die_at(last: int, trainer: Trainer, progress: Progress) -> None:
     if progress.step == 7:
         trainer.save()
-    if progress.step == 10:
+    if progress.step == last:
         raise SystemExit("killed")
 
 

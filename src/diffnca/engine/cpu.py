@@ -20,7 +20,8 @@ from diffnca.engine.layers import Layers, lay_out, replace_convolutions
 from diffnca.engine.workers import Workers
 from diffnca.geometry import Region, fold
 from diffnca.models.embedding import positions
-from diffnca.models.nca import NORMALISATION_EPSILON, CellNoise, CellRule, Modulation, modulate
+from diffnca.models.nca import NORMALISATION_EPSILON, CellRule, Modulation, modulate
+from diffnca.noise import CellNoise
 
 BLOCK_CELLS = 1024
 """Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""

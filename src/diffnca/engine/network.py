@@ -13,7 +13,7 @@ from diffnca.engine.workers import Workers
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import DiffNCA, prediction
 from diffnca.models.fourier_diff_nca import FourierDiffNCA
-from diffnca.models.nca import CellNoise
+from diffnca.noise import CellNoise
 
 
 class BlockedNetwork(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from diffnca.config import ModelConfig
 from diffnca.geometry import Canvas, Region
-from diffnca.models.nca import CellNoise, CellRule, run_cells
+from diffnca.models.nca import CellRule, run_cells
+from diffnca.noise import CellNoise
 
 
 class DiffNCA(nn.Module):

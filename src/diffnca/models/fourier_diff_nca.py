@@ -14,7 +14,8 @@ from diffnca.config import FourierConfig, ModelConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import prediction
 from diffnca.models.fourier import Window, analyse, synthesise
-from diffnca.models.nca import CellNoise, CellRule, run_cells
+from diffnca.models.nca import CellRule, run_cells
+from diffnca.noise import CellNoise
 
 
 class FourierDiffNCA(nn.Module):

@@ -10,10 +10,10 @@ References:
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -22,18 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from diffnca.config import CellConfig
 from diffnca.geometry import Region, fold
 from diffnca.models.embedding import Embedding
+from diffnca.noise import CellNoise
 
 NORMALISATION_EPSILON = 1e-5
 LEAKY_SLOPE = 0.01
-
-
-@runtime_checkable
-class CellNoise(Protocol):
-    """Says which cells update."""
-
-    def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
-        """Return true where a cell of `region` updates in this cell step."""
-        ...
 
 
 class Modulation(NamedTuple):

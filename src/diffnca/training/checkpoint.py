@@ -35,9 +35,14 @@ def build_denoiser(config: Config) -> Denoiser:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header)
-    )
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(stored, partial, dict(header))
+    except SafetensorError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"{path}: cannot be written ({error}); free some space and repeat the command"
+        ) from None
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -108,23 +113,25 @@ def bundled_models() -> dict[str, Path]:
 def find_model(name: str | Path) -> Path:
     """Return the file of a model: a bundled one, a file, a run's folder, or a hub id `owner/name`.
 
-    A path that exists is taken first, then a bundled name; only what contains a `/` and is no path is looked
+    A run's folder or a file that exists is taken first, then a bundled name; only what contains a `/` and is
+    no path is looked
     up online.
 
     Raises:
         ValueError: there is no such model.
     """
     path = Path(name)
-    if path.is_dir():
-        if (path / MODEL_FILE).is_file():
-            return path / MODEL_FILE
-        raise ValueError(f"{path}: no {MODEL_FILE} in this folder; give a run's folder or a model file")
+    bundled = bundled_models()
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
     if path.is_file():
         return path
-    bundled = bundled_models()
     if str(name) in bundled:
         return bundled[str(name)]
-    if str(name).count("/") == 1 and not path.suffix and not str(name).startswith((".", "/")):
+    if path.is_dir():
+        raise ValueError(f"{path}: no {MODEL_FILE} in this folder; give a run's folder or a model file")
+    is_file_name = path.suffix in (".safetensors", ".pth") or str(name).startswith((".", "/", "~"))
+    if str(name).count("/") == 1 and not is_file_name:
         return _download(str(name))
     raise ValueError(
         f"model {str(name)!r}: no such file or folder; bundled models are {', '.join(bundled) or 'none'}"

@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from diffnca.config import Config, TrainingConfig, from_json, to_json
@@ -34,12 +34,16 @@ from diffnca.training.checkpoint import (
     write_model,
     write_tensors,
 )
+from diffnca.training.compatibility import check_same_network, check_same_run
 from diffnca.training.ema import ema_decay, update_ema
+from diffnca.training.signals import stop_requests
 
 LOG_FILE = "log.jsonl"
+TRACKER_FOLDER = "diffnca"
 LOG_EVERY_STEPS = 20
 FINAL_LEARNING_RATE = 0.01
 DIVERGENCE_FACTOR = 10.0
+SUSPICIOUS_FACTOR = 2.0
 
 Batches = Callable[[int], Tensor]
 """Gives the clean images `b c h w` of a training step; a pure function of its number."""
@@ -76,7 +80,8 @@ class RunOptions:
         checkpoint_seconds: time between checkpoints.
         sample_seconds: time between sample grids, the last of which comes at the end; 0 makes none.
         report: called after each step.
-        sample: makes a sample grid in a folder from a denoiser.
+        sample: makes a sample grid from a denoiser in a file; ends with `StopIteration` once the function it
+            is given says that a stop was asked for.
         trackers: names of accelerate's trackers, for example `tensorboard`.
         card: what is known of the model, stored in its file.
     """
@@ -84,7 +89,7 @@ class RunOptions:
     checkpoint_seconds: float = 60.0
     sample_seconds: float = 600.0
     report: Callable[[Progress, TrainingConfig], None] | None = None
-    sample: Callable[[Denoiser, Path], None] | None = None
+    sample: Callable[[Denoiser, Path, Callable[[], bool]], None] | None = None
     trackers: tuple[str, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -154,7 +159,8 @@ class Trainer:
         )
         torch.manual_seed(training.seed)
         denoiser = build_denoiser(config)
-        if start is not None:
+        if start is not None and not (out / STATE_FILE).is_file():
+            check_same_network(start, config)
             load_weights(denoiser, start)
         denoiser.network.checkpoint_cells = training.checkpoint_cells
         denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -168,28 +174,30 @@ class Trainer:
         self.progress = Progress()
         if (out / STATE_FILE).is_file():
             self._restore()
+        self._trim_log()
 
     def run(self) -> Progress:
         """Train until the budget is spent; return how far the run has come."""
         training, options = self.config.training, self.options
         if options.trackers:
-            self.accelerator.init_trackers("diffnca", config={"config": to_json(self.config)})
+            self.accelerator.init_trackers(TRACKER_FOLDER, config={"config": to_json(self.config)})
         saved = sampled = time.monotonic()
         with stop_requests() as stopped, prefetched(self._own_batch, self.progress.step) as batches:
-            while self.progress.share(training) < 1.0 and not stopped():
-                self._step(next(batches))
+            while self.progress.share(training) < 1.0 and not self._shared(float(stopped())):
+                self._step(batches)
                 now = time.monotonic()
                 if options.report is not None:
                     options.report(self.progress, training)
-                if now - saved >= options.checkpoint_seconds:
+                if now - saved >= options.checkpoint_seconds and self._is_learning():
                     self.save()
                     saved = time.monotonic()
-                if options.sample is not None and now - sampled >= options.sample_seconds > 0:
-                    self._sample()
+                if now - sampled >= options.sample_seconds > 0:
+                    self.save()
+                    self._sample(stopped)
                     sampled = time.monotonic()
-        self.save()
-        if options.sample_seconds > 0 and self.progress.share(training) >= 1.0:
-            self._sample()
+            self.save()
+            if options.sample_seconds > 0 and self.progress.share(training) >= 1.0:
+                self._sample(stopped)
         self.accelerator.end_training()
         return self.progress
 
@@ -197,9 +205,21 @@ class Trainer:
         """Return the clean images of a step for this process: each of several has others."""
         return self.batches(step * self.accelerator.num_processes + self.accelerator.process_index)
 
-    def _step(self, x_0: Tensor) -> None:
-        """Take one optimiser step on the clean images `x_0`."""
+    def _shared(self, value: float) -> float:
+        """Return the value of the main process, so that several processes stop and slow down together."""
+        if self.accelerator.num_processes == 1:
+            return value
+        values = torch.tensor(value, dtype=torch.float32, device=self.accelerator.device)
+        return float(broadcast(values))
+
+    def _is_learning(self) -> bool:
+        """Return whether the loss is near its best: a checkpoint of a diverging run helps nobody."""
+        return not self.progress.loss > SUSPICIOUS_FACTOR * self.progress.best_loss
+
+    def _step(self, batches: Iterator[Tensor]) -> None:
+        """Take one optimiser step on the next clean images; waiting for them counts as training time."""
         started = time.monotonic()
+        x_0 = next(batches)
         training, progress = self.config.training, self.progress
         rate = learning_rate(training, progress)
         for group in self.optimizer.param_groups:
@@ -219,8 +239,8 @@ class Trainer:
         batch = len(x_0) * self.accelerator.num_processes
         decay = ema_decay(training, progress.images, batch)
         update_ema(self.average, self.denoiser.network.state_dict(), decay)
-        self._count(value, batch, time.monotonic() - started)
-        if progress.step % LOG_EVERY_STEPS == 0:
+        self._count(value, batch, self._shared(time.monotonic() - started))
+        if progress.step % LOG_EVERY_STEPS == 0 or progress.share(training) >= 1.0:
             self._log(rate)
 
     def _count(self, loss: float, batch: int, seconds: float) -> None:
@@ -241,9 +261,13 @@ class Trainer:
     def _diverged(self, what: str) -> str:
         """Return the message for a run that has diverged."""
         rate = self.config.training.learning_rate
+        is_kept = (self.out / STATE_FILE).exists()
+        kept = (
+            f"the last good checkpoint is kept in {self.out}" if is_kept else "no checkpoint was written yet"
+        )
         return (
-            f"training diverged at step {self.progress.step} ({what}); the last good checkpoint is kept in "
-            f"{self.out}; start again with a lower --training.learning-rate than {rate:g}"
+            f"training diverged at step {self.progress.step} ({what}); {kept}; "
+            f"start a new run with another --out and a lower --training.learning-rate than {rate:g}"
         )
 
     def _log(self, rate: float) -> None:
@@ -293,26 +317,45 @@ class Trainer:
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
-    def _sample(self) -> None:
-        """Make a grid of samples of the averaged weights."""
+    def _sample(self, stopped: Callable[[], bool]) -> None:
+        """Make a grid of samples of the averaged weights, unless a request to stop comes."""
         if not self.accelerator.is_main_process or self.options.sample is None:
             return
         shown = build_denoiser(self.config)
         shown.network.load_state_dict(self.average)
+        shown.to(self.accelerator.device)
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
-        self.options.sample(shown.eval().requires_grad_(False), folder / f"{self.progress.images:09d}.png")
+        path = folder / f"{self.progress.images:09d}.png"
+        with contextlib.suppress(StopIteration):
+            self.options.sample(shown.eval().requires_grad_(False), path, stopped)
+
+    def _trim_log(self) -> None:
+        """Drop the lines of steps that were logged after the last checkpoint, and will be taken again."""
+        path = self.out / LOG_FILE
+        if not path.is_file() or not self.accelerator.is_main_process:
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
 
     def _precision(self) -> torch.dtype:
         """Return the precision of the matrix products."""
         if self.config.training.precision == "auto":
-            return fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            return fast_dtype(self.accelerator.device)
         return torch.bfloat16 if self.config.training.precision == "bfloat16" else torch.float32
 
     def _compile(self, denoiser: Denoiser) -> None:
         """Compile the cell rules where that helps."""
         device = self.accelerator.device
         wanted = self.config.training.compile
+        if wanted == "on" and not has_compiler(device):
+            raise ValueError(
+                "training.compile=on: no C++ compiler or no Python headers here; choose auto or off"
+            )
         if wanted == "on" or (
             wanted == "auto" and self._precision() == torch.bfloat16 and has_compiler(device)
         ):
@@ -320,51 +363,9 @@ class Trainer:
                 rule.compile(dynamic=False)
 
 
-def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
-    """Refuse to go on with a run under another configuration; only its budget may change.
-
-    Raises:
-        ValueError: a field differs.
-    """
-    budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
-    stored = replace(stored, training=replace(stored.training, **budget))  # type: ignore[arg-type]
-    old, new = _fields(asdict(stored)), _fields(asdict(wanted))
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            raise ValueError(
-                f"{out}: began with {name}={old.get(name)}, not {new.get(name)}; "
-                "repeat the command it began with, or give another --out"
-            )
-
-
-def _fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested fields as one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix`, without it."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within the block, Ctrl-C and SIGTERM are remembered, so that the step at hand is finished and saved."""
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, lambda number, frame: received.append(number)) for number in signals]
-    except ValueError:  # not in the main thread: signals go their usual way
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

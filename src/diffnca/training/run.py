@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +21,14 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model
-from diffnca.training.loop import LOG_FILE, Progress, RunOptions, Trainer
+from diffnca.training.loop import LOG_FILE, TRACKER_FOLDER, Progress, RunOptions, Trainer
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
     from diffnca.cli import Train
 
-INTERRUPTED = 130
-SHEET_IMAGES = 16
+SHEET_IMAGES = 9
+SHEET_STEPS = 20
 
 
 def train(command: Train) -> int:
@@ -36,9 +36,11 @@ def train(command: Train) -> int:
     config = configured(command)
     out = command.out or Path(f"{config.name}-{command.data[0].resolve().stem}")
     check_folder(out)
-    start = find_model(command.start) if command.start is not None else None
-    images, held_out = opened(command, config).split(config.data.validation, config.training.seed)
-    for line in plan(config, images, out):
+    is_new = not (out / STATE_FILE).is_file()
+    start = find_model(command.start) if command.start is not None and is_new else None
+    everything = opened(command, config)
+    images, held_out = everything.split(config.data.validation, config.training.seed)
+    for line in plan(config, images, len(everything.skipped), out):
         print(line)
     if command.dry_run:
         return 0
@@ -85,7 +87,7 @@ def check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if out.is_dir() and not (out / STATE_FILE).exists():
-        known = {MODEL_FILE, LOG_FILE, "samples"}
+        known = {MODEL_FILE, LOG_FILE, "samples", TRACKER_FOLDER}
         other = [path.name for path in out.iterdir() if path.name not in known and path.suffix != ".partial"]
         if other:
             raise ValueError(
@@ -129,14 +131,14 @@ def batches_of(images: ImageSet, config: Config) -> Any:
     return batch
 
 
-def plan(config: Config, images: ImageSet, out: Path) -> list[str]:
+def plan(config: Config, images: ImageSet, num_skipped: int, out: Path) -> list[str]:
     """Return what will be done, for the user to read."""
     training = config.training
     parameters = sum(p.numel() for p in build_denoiser(config).parameters())
     budget = (
         f"{training.minutes:g} minutes" if training.minutes is not None else f"{training.images:,} images"
     )
-    skipped = f", {len(images.skipped)} left out" if images.skipped else ""
+    skipped = f", {num_skipped} left out" if num_skipped else ""
     return [
         f"model    {config.name}, {parameters:,} parameters",
         f"data     {len(images)} images{skipped}; crops of {config.data.crop} px, {training.batch} per step",
@@ -157,10 +159,28 @@ def card_of(command: Train, images: ImageSet, held_out: ImageSet) -> dict[str, A
     }
 
 
-def sample_sheet(denoiser: Denoiser, path: Path) -> None:
-    """Write a sheet of samples, always of the same seeds."""
-    side = denoiser.config.data.crop
-    images = generate(denoiser, height=side, width=side, batch=SHEET_IMAGES, seed=0)
+def sample_sheet(denoiser: Denoiser, path: Path, stopped: Callable[[], bool]) -> None:
+    """Write a sheet of samples, always of the same seeds, in a few steps.
+
+    Raises:
+        StopIteration: a stop was asked for.
+    """
+    side, steps = denoiser.config.data.crop, min(SHEET_STEPS, denoiser.schedule.num_diffusion_steps)
+
+    def watch(done: int, total: int) -> None:
+        if stopped():
+            raise StopIteration
+
+    images = generate(
+        denoiser,
+        height=side,
+        width=side,
+        batch=SHEET_IMAGES,
+        seed=0,
+        sampler="dpmpp2m",
+        steps=steps,
+        progress=watch,
+    )
     write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
 
 
@@ -211,6 +231,8 @@ def ended(out: Path, config: Config, progress: Progress, already: bool) -> int:
         print(f"{out} is finished already ({images}); sample it: diffnca sample {out}")
         return 0
     if progress.share(config.training) < 1.0:
+        from diffnca.cli import INTERRUPTED
+
         print(f"diffnca: stopped after {images}; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     print(f"finished: {images}; sample it: diffnca sample {out}")
