@@ -11,7 +11,7 @@ from torch import Tensor
 from diffnca.config import CellConfig, Config, ModelConfig, TrainingConfig
 from diffnca.engine.precision import has_compiler
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors
-from diffnca.training.loop import DivergedError, Progress, RunOptions, Trainer, learning_rate
+from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
 
 BATCH = 4
 QUIET = RunOptions(checkpoint_seconds=1e9, sample_seconds=0.0)
@@ -150,3 +150,15 @@ def test_compiled_bfloat16_cells_learn_as_plain_float32_ones(tmp_path: Path) -> 
     fast = replace(plain, training=replace(plain.training, precision="bfloat16", compile="on"))
     losses = [train(tmp_path / name, config).loss for name, config in (("plain", plain), ("fast", fast))]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tmp_path / "run", small_config(240), replace(QUIET, trackers=("tensorboard",)))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / TRACKER_FOLDER)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [20, 40, 60]
+
+
+def test_a_tracker_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trackers=abacus: not installed"):
+        train(tmp_path / "run", small_config(40), replace(QUIET, trackers=("abacus",)))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast
 from torch import Tensor
 
@@ -36,7 +37,7 @@ from diffnca.training.checkpoint import (
 )
 from diffnca.training.compatibility import check_same_network, check_same_run
 from diffnca.training.ema import ema_decay, update_ema
-from diffnca.training.signals import stop_requests
+from diffnca.training.signals import StopRequestedError, stop_requests
 
 LOG_FILE = "log.jsonl"
 TRACKER_FOLDER = "diffnca"
@@ -80,8 +81,8 @@ class RunOptions:
         checkpoint_seconds: time between checkpoints.
         sample_seconds: time between sample grids, the last of which comes at the end; 0 makes none.
         report: called after each step.
-        sample: makes a sample grid from a denoiser in a file; ends with `StopIteration` once the function it
-            is given says that a stop was asked for.
+        sample: makes a sample grid from a denoiser in a file; raises `StopRequestedError` once the
+            function it is given says that a stop was asked for.
         trackers: names of accelerate's trackers, for example `tensorboard`.
         card: what is known of the model, stored in its file.
     """
@@ -147,11 +148,12 @@ class Trainer:
             data_fingerprint: tells the data of this run from other data.
 
         Raises:
-            ValueError: the run in `out` is another one.
+            ValueError: the run in `out` is another one, or a tracker is not installed.
         """
         self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.options = config, out, batches, options
         training = config.training
+        check_trackers(options.trackers)
         self.accelerator = Accelerator(
             mixed_precision="no",  # it holds for the process; ours, below, for the run
             log_with=list(options.trackers) or None,
@@ -327,7 +329,7 @@ class Trainer:
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
         path = folder / f"{self.progress.images:09d}.png"
-        with contextlib.suppress(StopIteration):
+        with contextlib.suppress(StopRequestedError):
             self.options.sample(shown.eval().requires_grad_(False), path, stopped)
 
     def _trim_log(self) -> None:
@@ -361,6 +363,19 @@ class Trainer:
         ):
             for rule in denoiser.network.cell_rules():
                 rule.compile(dynamic=False)
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse trackers that would be left out without a word.
+
+    Raises:
+        ValueError: accelerate does not know one, or its package is not installed.
+    """
+    available = sorted(str(tracker) for tracker in get_available_trackers())
+    for name in names:
+        if name not in available:
+            here = ", ".join(available) or "none"
+            raise ValueError(f"trackers={name}: not installed, {here} is; pip install 'diffnca[trackers]'")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

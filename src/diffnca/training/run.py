@@ -22,6 +22,7 @@ from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model
 from diffnca.training.loop import LOG_FILE, TRACKER_FOLDER, Progress, RunOptions, Trainer
+from diffnca.training.signals import StopRequestedError
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
@@ -163,13 +164,13 @@ def sample_sheet(denoiser: Denoiser, path: Path, stopped: Callable[[], bool]) ->
     """Write a sheet of samples, always of the same seeds, in a few steps.
 
     Raises:
-        StopIteration: a stop was asked for.
+        StopRequestedError: a stop was asked for.
     """
     side, steps = denoiser.config.data.crop, min(SHEET_STEPS, denoiser.schedule.num_diffusion_steps)
 
     def watch(done: int, total: int) -> None:
         if stopped():
-            raise StopIteration
+            raise StopRequestedError
 
     images = generate(
         denoiser,

@@ -7,6 +7,10 @@ import signal
 from collections.abc import Callable, Iterator
 
 
+class StopRequestedError(Exception):
+    """Long work was left because a stop was asked for."""
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Within the block, Ctrl-C and SIGTERM are remembered, so that the step at hand is finished and saved."""
