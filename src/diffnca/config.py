@@ -32,7 +32,7 @@ class CellConfig:
         hidden: width of the cell's hidden layer.
         num_cell_steps: applications of the rule in one call of the network.
         update_probability: probability that a cell *does* update in a cell step (no rescaling).
-        dilations: spacing in pixels of the 3x3 perception, cell step after cell step, repeated cyclically.
+        dilations: spacing in cells of the 3x3 perception, cell step after cell step, repeated cyclically.
         padding: what lies beyond the edge: the mirrored `reflect` image, or `zeros`.
         embedding: how time and position enter: `linear` in its numbers as published, or `fourier` features.
         embedding_width: hidden width of the embedding's network.
@@ -75,12 +75,12 @@ class CellConfig:
             raise ValueError(f"dilations={self.dilations}: give at least one spacing, each >= 1")
 
     def dilation(self, cell_step: int) -> int:
-        """Return the spacing of the perception in this cell step, in pixels."""
+        """Return the spacing of the perception in this cell step, in cells."""
         return self.dilations[cell_step % len(self.dilations)]
 
     @property
     def radius(self) -> int | None:
-        """Pixels that one call can see in each direction; `None` where statistics are taken over space."""
+        """Cells that one call can see in each direction; `None` where statistics are taken over space."""
         if self.normalisation == "group":
             return None
         return sum(self.dilation(k) for k in range(self.num_cell_steps))
@@ -116,6 +116,7 @@ class ModelConfig:
     Attributes:
         family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
         image_channels: channels of the images, 1 for gray, 3 for colour.
+        patch: side of the square of pixels that one cell of the image stage holds; `diff_nca` only.
         channels: channels of the cell state; the first hold the noisy image, the next the prediction.
         cell: the rule of the image stage.
         fourier: the Fourier stage, for `fourier_diff_nca` only.
@@ -123,19 +124,36 @@ class ModelConfig:
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
     image_channels: int = 3
+    patch: int = 1
     channels: int = 64
     cell: CellConfig = field(default_factory=CellConfig)
     fourier: FourierConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse contradictions between the fields."""
-        if self.channels < 2 * self.image_channels:
+        if self.patch < 1 or (self.patch > 1 and self.family != "diff_nca"):
+            raise ValueError(f"patch={self.patch}: must be >= 1, and 1 for family={self.family}")
+        if self.channels < 2 * self.cell_image_channels:
             raise ValueError(
-                f"channels={self.channels}: must be >= 2 * image_channels = {2 * self.image_channels} "
-                "(the noisy image and the prediction)"
+                f"channels={self.channels}: must be >= {2 * self.cell_image_channels} "
+                "(the noisy image and the prediction, 2 * image_channels * patch**2)"
             )
         if (self.fourier is None) == (self.family == "fourier_diff_nca"):
             raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
+
+    @property
+    def cell_image_channels(self) -> int:
+        """Numbers of the image that one cell holds."""
+        return self.image_channels * self.patch**2
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one output pixel can see in each direction; `None` for the whole image.
+
+        A Fourier stage sees more, but what it sees comes in through the context.
+        """
+        cells = self.cell.radius
+        return None if cells is None else self.patch * (cells + 1) - 1
 
 
 @dataclass(frozen=True)
@@ -162,7 +180,7 @@ class LossConfig:
     """
 
     distance: Literal["l2", "l1_l2"] = "l2"
-    weighting: Literal["uniform", "min_snr"] = "min_snr"
+    weighting: Literal["uniform", "min_snr"] = "uniform"
     min_snr_gamma: float = 5.0
 
 
@@ -237,7 +255,7 @@ class DataConfig:
         microns_per_px: scale at which whole slides are read.
     """
 
-    crop: int = 48
+    crop: int = 64
     reduce: int = 1
     flips: bool = True
     quarter_turns: bool = True

@@ -27,16 +27,20 @@ from diffnca.config import (
 
 
 def diff_nca() -> Config:
-    """Return our local denoiser: translation-invariant, its perception spaced 1, 2 and 4 pixels in turn."""
-    cell = CellConfig(hidden=256, num_cell_steps=8, dilations=(1, 2, 4, 1))
-    return Config(name="diff_nca", model=ModelConfig("diff_nca", channels=64, cell=cell))
+    """Return our local denoiser: cells of 2x2 pixels whose perception is spaced 1, 2 and 4 cells in turn.
+
+    It knows no positions: a shift of the noisy image by whole cells shifts the prediction.
+    """
+    cell = CellConfig(hidden=320, num_cell_steps=8, dilations=(1, 2, 4, 1))
+    model = ModelConfig("diff_nca", patch=2, channels=80, cell=cell)
+    return Config(name="diff_nca", model=model)
 
 
 def fourier_diff_nca() -> Config:
     """Return our global denoiser, for 64x64 faces: cells on the low frequencies, then cells on the image.
 
     With 512 frequencies against 4,096 pixels, the Fourier stage can be wide and long (12 cell steps reach
-    across the half plane) and still costs less than the image stage, whose cells are those of `diff_nca`.
+    across the half plane) and still costs less than the image stage, whose cells hold one pixel each.
     """
     image = CellConfig(hidden=256, num_cell_steps=8, dilations=(1, 2, 4, 1))
     spectrum = CellConfig(

@@ -33,7 +33,7 @@ def network_of(name: str, image_channels: int = 3, num_cell_steps: int = 3, chan
     fourier = model.fourier and replace(model.fourier, window=4, cell=small(model.fourier.cell, 2))
     cell = small(model.cell, num_cell_steps)
     return with_random_weights(
-        replace(model, image_channels=image_channels, channels=channels, cell=cell, fourier=fourier)
+        replace(model, image_channels=image_channels, patch=1, channels=channels, cell=cell, fourier=fourier)
     )
 
 

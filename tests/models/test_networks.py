@@ -30,7 +30,7 @@ def small(cell: CellConfig) -> CellConfig:
 def small_config(name: str) -> ModelConfig:
     model = recipe_named(name).model
     fourier = model.fourier and replace(model.fourier, window=4, cell=small(model.fourier.cell))
-    return replace(model, channels=8, cell=small(model.cell), fourier=fourier)
+    return replace(model, patch=1, channels=8, cell=small(model.cell), fourier=fourier)
 
 
 def network_of(config: ModelConfig) -> Network:

@@ -13,6 +13,7 @@ from diffnca.engine.workers import Workers
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import DiffNCA, prediction
 from diffnca.models.fourier_diff_nca import FourierDiffNCA
+from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
 
@@ -52,10 +53,12 @@ class BlockedNetwork(nn.Module):
     ) -> Float[Tensor, "b n h w"]:
         """Return the prediction; the arguments are those of the network."""
         region = region or Canvas(*x_t.shape[-2:]).whole
-        state = x_t.float()
+        grid = PatchGrid(region, self.config.patch)
+        state = grid.gather(x_t.float())
         if isinstance(self.network, FourierDiffNCA):
             state = torch.cat([state, self._hidden(self.network, state, t, region, noise, context)], dim=1)
-        return prediction(self.image.run(state, t, region, noise), self.image_channels)
+        final = self.image.run(state, t, grid.cells, noise)
+        return grid.scatter(prediction(final, self.config.cell_image_channels))
 
     def _hidden(
         self,

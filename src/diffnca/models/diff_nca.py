@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffnca.config import ModelConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.nca import CellRule, run_cells
+from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
 
@@ -22,7 +23,7 @@ class DiffNCA(nn.Module):
     Attributes:
         config: the choices it was built from.
         image_channels: channels n of the images; the state holds the noisy image in its first n channels
-            and the prediction in the next n.
+            and the prediction in the next n (n * patch**2 where a cell holds a square of pixels).
         radius: pixels that one output pixel can see in each direction, `None` for the whole image.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
     """
@@ -32,9 +33,9 @@ class DiffNCA(nn.Module):
         super().__init__()
         self.config = config
         self.image_channels = config.image_channels
-        self.radius = config.cell.radius
+        self.radius = config.radius
         self.checkpoint_cells = False
-        self.image = CellRule(config.cell, config.channels, tuple(range(config.image_channels)))
+        self.image = CellRule(config.cell, config.channels, tuple(range(config.cell_image_channels)))
 
     def cell_rules(self) -> list[CellRule]:
         """Return the cell rules of all stages."""
@@ -62,9 +63,10 @@ class DiffNCA(nn.Module):
             context: not used; the network is local.
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
-        state = initial_state(x_t, self.config.channels)
-        state = run_cells(self.image, state, t, region, noise, self.checkpoint_cells)
-        return prediction(state, self.image_channels)
+        grid = PatchGrid(region, self.config.patch)
+        state = initial_state(grid.gather(x_t), self.config.channels)
+        state = run_cells(self.image, state, t, grid.cells, noise, self.checkpoint_cells)
+        return grid.scatter(prediction(state, self.config.cell_image_channels))
 
 
 def initial_state(x_t: Float[Tensor, "b n h w"], channels: int) -> Float[Tensor, "b c h w"]:

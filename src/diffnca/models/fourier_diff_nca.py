@@ -38,7 +38,7 @@ class FourierDiffNCA(nn.Module):
         self.config = config
         self.fourier_config: FourierConfig = config.fourier
         self.image_channels = config.image_channels
-        self.radius = config.cell.radius
+        self.radius = config.radius
         self.checkpoint_cells = False
         n, channels = config.image_channels, config.channels
         protected = (*range(n), *range(channels, channels + n))
