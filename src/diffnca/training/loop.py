@@ -188,7 +188,7 @@ class Trainer:
             while self.progress.share(training) < 1.0 and not self._shared(float(stopped())):
                 self._step(batches)
                 now = time.monotonic()
-                if options.report is not None:
+                if options.report is not None and self.accelerator.is_main_process:
                     options.report(self.progress, training)
                 if now - saved >= options.checkpoint_seconds and self._is_learning():
                     self.save()
