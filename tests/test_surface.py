@@ -18,6 +18,7 @@ FLAGS = {
     "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device",
     "convert": "PATH",
     "info": "--json",
+    "bench": "--height --width --batch --rounds --training --device --json",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: `diffnca train`, `sample`, `convert`, `info`.
+"""The command line: `diffnca train`, `sample`, `convert`, `info`, `bench`.
 
 Every error that a user can cause is one line on stderr and exit code 2.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from diffnca.config import Config
-from diffnca.recipes import RECIPES, recipe_named
+from diffnca.recipes import recipe_named
 
 if TYPE_CHECKING:
     from diffnca.geometry import Boundary
@@ -128,6 +128,34 @@ class Info:
     json: bool = False
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time a model here: a call and a training step, next to the matrix products they cannot do without.
+
+    Attributes:
+        name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
+        height: of the images in pixels.
+        width: of the images in pixels.
+        batch: images in a call of the denoiser.
+        rounds: how often each is timed; the medians are shown.
+        training: time a training step too, of the recipe's own crops and batch.
+        device: where to compute; auto takes a GPU where there is one.
+        json: print JSON, for machines.
+    """
+
+    name: tyro.conf.Positional[str] = "diff_nca"
+    height: int = 64
+    width: int = 64
+    batch: int = 8
+    rounds: int = 5
+    training: bool = False
+    device: str = "auto"
+    json: bool = False
+
+
+Command = Train | Sample | Convert | Info | Bench
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (0: done, 2: an error of the user's, 130: Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -153,7 +181,7 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
+def parse(arguments: Sequence[str]) -> Command:
     """Return the command that the arguments mean.
 
     Raises:
@@ -166,11 +194,12 @@ def parse(arguments: Sequence[str]) -> Train | Sample | Convert | Info:
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
     )
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            command: Train | Sample | Convert | Info = tyro.cli(
+            command: Command = tyro.cli(
                 verbs,
                 args=list(arguments) or ["--help"],
                 prog="diffnca",
@@ -217,7 +246,7 @@ def condensed(box: str) -> str:
     return f"{message.rstrip(':')}{f'; perhaps {hint}?' if hint else ''}; see `diffnca --help`"
 
 
-def run(command: Train | Sample | Convert | Info) -> int:
+def run(command: Command) -> int:
     """Do what the command says."""
     match command:
         case Train():
@@ -233,7 +262,13 @@ def run(command: Train | Sample | Convert | Info) -> int:
         case Convert():
             return _convert(command)
         case Info():
-            return _info(command)
+            from diffnca.about import info
+
+            return info(command)
+        case Bench():
+            from diffnca.benchmark import bench
+
+            return bench(command)
 
 
 def _sample(command: Sample) -> int:
@@ -288,64 +323,6 @@ def _convert(command: Convert) -> int:
     write_model(command.out, network.state_dict(), config, card)
     print(command.out)
     return 0
-
-
-def _info(command: Info) -> int:
-    """Print what is known of a recipe, a model or the installation."""
-    import json
-
-    facts = _installation() if command.name is None else _facts(command.name)
-    if command.json:
-        print(json.dumps(facts, indent=1, sort_keys=True))
-    else:
-        for key, value in facts.items():
-            print(f"{key.replace('_', ' ')}: {_shown(value)}")
-    return 0
-
-
-def _shown(value: Any) -> str:
-    """Return a fact as text."""
-    match value:
-        case dict():
-            return "".join(f"\n  {key}: {item}" for key, item in value.items())
-        case list():
-            return ", ".join(map(str, value))
-        case int():
-            return f"{value:,}"
-        case _:
-            return str(value)
-
-
-def _installation() -> dict[str, Any]:
-    """Return versions, recipes and bundled models."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    from diffnca.training.checkpoint import bundled_models
-
-    versions = {"python": platform.python_version()}
-    for package in ("diffnca", "torch", "accelerate", "safetensors", "numpy", "pillow", "tiffslide"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return {"versions": versions, "recipes": list(RECIPES), "models": list(bundled_models())}
-
-
-def _facts(name: str) -> dict[str, Any]:
-    """Return what is known of a recipe or a model; a recipe's name comes first."""
-    import dataclasses
-
-    from diffnca.models import build_network
-    from diffnca.training.checkpoint import find_model, read_card, read_config
-
-    if name in RECIPES:
-        config, card = recipe_named(name), {}
-    else:
-        path = find_model(name)
-        config, card = read_config(path), read_card(path)
-    network = build_network(config.model)
-    facts = {"name": name, "recipe": config.name, "parameters": sum(p.numel() for p in network.parameters())}
-    radius = network.radius if network.radius is not None else "the whole image"
-    return {**facts, "radius_px": radius, **card, "config": dataclasses.asdict(config)}
 
 
 def device_named(name: str) -> str:

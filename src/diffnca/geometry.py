@@ -84,6 +84,11 @@ class Region:
         _check_span("left", self.left, "width", self.width, self.canvas.width, boundary_x)
 
     @property
+    def area(self) -> int:
+        """Number of its pixels."""
+        return self.height * self.width
+
+    @property
     def is_whole_y(self) -> bool:
         """Whether it covers every row of the canvas."""
         return self.height == self.canvas.height

@@ -1,0 +1,91 @@
+"""The benchmark: it counts what a network computes, and times what it says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffnca.benchmark import Timing, bench_training, in_turns, peak_memory_bytes, products
+from diffnca.cli import main
+from diffnca.config import CellConfig, ModelConfig
+from diffnca.models import build_network
+from diffnca.recipes import recipe_named
+
+CPU = torch.device("cpu")
+
+
+def counted(config: ModelConfig, height: int, width: int) -> int:
+    """Return the operations that torch counts in one call of the network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        build_network(config)(torch.zeros(1, config.image_channels, height, width), torch.tensor([0.3]))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_the_operations_are_those_that_torch_counts(patch: int) -> None:
+    cell = CellConfig(hidden=64, num_cell_steps=3, modulation="none", embedding_width=1, embedding_channels=1)
+    config = ModelConfig(patch=patch, channels=32, cell=cell)
+    useful = sum(product.operations for product in products(config, 12, 20))
+    cells = 12 * 20 // patch**2
+    protected = 2 * cells * cell.hidden * config.cell_image_channels * cell.num_cell_steps
+    embedding = 3 * 2 * (2 * 6 * 2 + 1)
+    assert counted(config, 12, 20) == useful + protected + embedding
+
+
+def test_the_published_fourier_network_computes_this_for_a_face() -> None:
+    model = recipe_named("fourier_diff_nca_arxiv_v1").model
+    image = 64 * 64 * 20 * (9 * 100 * 96 + 196 * 512 + 512 * 93)
+    fourier = 16 * 16 * 32 * (9 * 196 * 192 + 388 * 512 + 512 * 186)
+    assert sum(product.operations for product in products(model, 64, 64)) == 2 * (image + fourier)
+
+
+def test_a_batch_is_so_many_times_the_work() -> None:
+    model = recipe_named("fourier_diff_nca").model
+    one, three = (sum(p.operations for p in products(model, 30, 34, batch)) for batch in (1, 3))
+    assert three == 3 * one
+
+
+def test_the_share_is_that_of_the_floor() -> None:
+    timing = Timing("call", seconds=2.0, operations=8_000_000_000, floor_seconds=0.5)
+    assert (timing.gflops_per_second, timing.share) == (4.0, 0.25)
+
+
+def test_works_are_timed_in_turns() -> None:
+    calls: list[str] = []
+    seconds = in_turns({name: lambda name=name: calls.append(name) for name in "ab"}, 2, CPU)
+    assert calls == ["a", "b"] * 3
+    assert all(value >= 0.0 for value in seconds.values())
+
+
+def test_a_training_step_has_three_times_the_operations_of_a_call() -> None:
+    config = recipe_named("diff_nca")
+    model = replace(config.model, channels=24, cell=replace(config.model.cell, hidden=16, num_cell_steps=2))
+    training = replace(config.training, batch=2, precision="float32", compile="off")
+    config = replace(config, model=model, training=training, data=replace(config.data, crop=16))
+    timing = bench_training(config, 2, CPU)
+    assert timing.operations == 3 * sum(product.operations for product in products(model, 16, 16, 2))
+    assert timing.seconds > 0.0
+
+
+def test_the_process_has_held_some_memory() -> None:
+    held = peak_memory_bytes(CPU)
+    assert held is None or held > 50_000_000
+
+
+def test_the_command_prints_a_line_for_each_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("bench pathology --height 16 --width 16 --batch 1 --rounds 1".split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[1].strip() for line in lines if line.startswith("call")] == ["engine", "eager"]
+
+
+def test_the_command_prints_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("bench diff_nca --height 16 --width 16 --batch 1 --rounds 1 --json".split()) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [set(row) >= {"name", "seconds", "share"} for row in facts["timings"]] == [True, True]
+
+
+def test_nothing_to_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "diff_nca", "--rounds", "0"]) == 2
+    assert capsys.readouterr().err == "diffnca: --rounds 0: must be >= 1\n"
