@@ -1,26 +1,27 @@
-"""A network whose image stage runs in blocks on the CPU."""
+"""A network whose cells are updated in blocks on the CPU."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffnca.engine.cpu import BlockedCells
-from diffnca.engine.workers import Workers
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import DiffNCA, prediction
+from diffnca.models.fourier import Window
 from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
+FOURIER_BLOCK_CELLS = 256
+"""Cells of a block of the Fourier stage, whose window is small: at least two, for two threads."""
+
 
 class BlockedNetwork(nn.Module):
-    """Does what its network does, with the image stage in blocks: to the bit alike on any tile, in any batch.
+    """Does what its network does, in blocks of cells: to the bit alike on any tile, in any batch.
 
-    The weights of the image stage are copied; a network that has been trained on must be made ready again.
+    The weights of the cell rules are copied; a network that has been trained on must be made ready again.
 
     Attributes:
         network: the network itself.
@@ -37,6 +38,9 @@ class BlockedNetwork(nn.Module):
         self.image_channels = network.image_channels
         self.radius = network.radius
         self.image = BlockedCells(network.image, dtype)
+        self.fourier = None
+        if isinstance(network, FourierDiffNCA):
+            self.fourier = BlockedCells(network.fourier, dtype, FOURIER_BLOCK_CELLS)
 
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> Tensor | None:
         """Return what must be known of the whole canvas; additive over the parts of it."""
@@ -69,34 +73,11 @@ class BlockedNetwork(nn.Module):
         noise: CellNoise | None,
         context: Tensor | None,
     ) -> Float[Tensor, "b hidden h w"]:
-        """Return what the Fourier stage draws on `region`, image by image, each by a single thread."""
-        if context is None:
-            if not (region.is_whole_y and region.is_whole_x):
-                raise ValueError(
-                    f"context=None on a region of {region.height}x{region.width} px: must be the sum of "
-                    "network.context over the canvas; give it"
-                )
-            context = network.context(x_t, t, region)
-        spectra: list[Tensor] = [torch.empty(0)] * len(x_t)
-
-        def work(image: int) -> None:
-            own = None if noise is None else ImageNoise(noise, image)
-            one = slice(image, image + 1)
-            spectra[image] = network.transform(context[one], t[one].float(), region.canvas, own)
-
-        with Workers() as workers:
-            workers.each(work, range(len(x_t)))
+        """Return what the Fourier stage draws on `region`."""
+        context = network.context_of_whole(x_t, t, region) if context is None else context
+        window = Window(network.fourier_config, region.canvas)
+        state = network.spectrum(context, t.float(), region.canvas)
+        assert self.fourier is not None
+        state = self.fourier.run(state, t, window.region, noise, window.origin, network.first_mask)
         with torch.no_grad():
-            return network.draw(torch.cat(spectra), region, x_t.dtype)
-
-
-@dataclass(frozen=True)
-class ImageNoise:
-    """The masks of one image of a batch."""
-
-    noise: CellNoise
-    image: int
-
-    def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "1 1 h w"]:
-        """Return true where a cell of `region` updates in this cell step."""
-        return self.noise.mask(cell_step, region, probability)[self.image : self.image + 1]
+            return network.draw(state, region, x_t.dtype)

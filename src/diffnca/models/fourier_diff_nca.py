@@ -81,23 +81,49 @@ class FourierDiffNCA(nn.Module):
                 another canvas.
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
-        if context is None:
-            if not (region.is_whole_y and region.is_whole_x):
-                raise ValueError(
-                    f"context=None on {region.height}x{region.width} px of a canvas of "
-                    f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
-                    "over the canvas; give it"
-                )
-            context = self.context(x_t, t, region)
+        context = self.context_of_whole(x_t, t, region) if context is None else context
         hidden = self.draw(self.transform(context, t.to(x_t.dtype), region.canvas, noise), region, x_t.dtype)
         state = torch.cat([x_t, hidden], dim=1).contiguous(memory_format=torch.channels_last)
         state = run_cells(self.image, state, t, region, noise, self.checkpoint_cells)
         return prediction(state, self.image_channels)
 
+    def context_of_whole(self, x_t: Tensor, t: Tensor, region: Region) -> Float64[Tensor, "b two_n r k"]:
+        """Return the context of `x_t` alone.
+
+        Raises:
+            ValueError: it is only a part of the canvas.
+        """
+        if not (region.is_whole_y and region.is_whole_x):
+            raise ValueError(
+                f"context=None on {region.height}x{region.width} px of a canvas of "
+                f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
+                "over the canvas; give it"
+            )
+        return self.context(x_t, t, region)
+
+    @property
+    def first_mask(self) -> int:
+        """Number of the first mask of the Fourier stage: those before are the image stage's."""
+        return self.config.cell.num_cell_steps
+
     def transform(
         self, context: Tensor, t: Tensor, canvas: Canvas, noise: CellNoise | None
     ) -> Float[Tensor, "b two_c r k"]:
         """Return the spectrum of the state after the cell steps on the window."""
+        window, state = Window(self.fourier_config, canvas), self.spectrum(context, t, canvas)
+        return run_cells(
+            self.fourier,
+            state,
+            t,
+            window.region,
+            noise,
+            self.checkpoint_cells,
+            window.origin,
+            self.first_mask,
+        )
+
+    def spectrum(self, context: Tensor, t: Tensor, canvas: Canvas) -> Float[Tensor, "b two_c r k"]:
+        """Return the spectrum of the state before the cell steps on the window."""
         window = Window(self.fourier_config, canvas)
         expected = (len(t), 2 * self.image_channels, len(window.rows), len(window.columns))
         if tuple(context.shape) != expected:
@@ -108,13 +134,7 @@ class FourierDiffNCA(nn.Module):
         seen = (context * window.analysis_scale().to(context.device)).to(t.dtype)
         empty = seen.new_zeros(len(t), self.config.channels - self.image_channels, *expected[2:])
         real, imaginary = seen.chunk(2, dim=1)
-        state = torch.cat([real, empty, imaginary, empty], dim=1).contiguous(
-            memory_format=torch.channels_last
-        )
-        first_mask = self.config.cell.num_cell_steps  # those before are the image stage's
-        return run_cells(
-            self.fourier, state, t, window.region, noise, self.checkpoint_cells, window.origin, first_mask
-        )
+        return torch.cat([real, empty, imaginary, empty], dim=1).contiguous(memory_format=torch.channels_last)
 
     def draw(self, spectrum: Tensor, region: Region, dtype: torch.dtype) -> Float[Tensor, "b hidden h w"]:
         """Return the channels of the state beside the image, on `region`, from their spectrum."""
