@@ -52,7 +52,8 @@ def test_a_trained_model_makes_an_image_of_any_size(run_folder: Path, tmp_path: 
     out = tmp_path / "image.png"
     command = ["sample", str(run_folder), "--height", "7", "--width", "23", "--steps", "2", "--out", str(out)]
     assert main(command) == 0
-    assert Image.open(out).size == (23, 7)
+    with Image.open(out) as image:
+        assert image.size == (23, 7)
 
 
 def test_the_same_seed_gives_the_same_image_whatever_the_batch(run_folder: Path, tmp_path: Path) -> None:
@@ -71,7 +72,8 @@ def test_the_file_tells_how_it_was_made(run_folder: Path, tmp_path: Path) -> Non
         )
         == 0
     )
-    text = Image.open(out).text
+    with Image.open(out) as image:
+        text = image.text
     assert (text["diffnca:seed"], text["diffnca:sampler"], text["diffnca:steps"]) == ("9", "ddim", "2")
 
 
@@ -84,7 +86,8 @@ def test_a_finished_run_ends_with_a_sheet_of_samples(photos: Path, tmp_path: Pat
     out = tmp_path / "run"
     arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(out), *SMALL]
     assert main([*arguments, "--sample-minutes", "10"]) == 0
-    assert Image.open(out / "samples" / "000000008.png").size == (3 * 16 + 2 * 2, 3 * 16 + 2 * 2)
+    with Image.open(out / "samples" / "000000008.png") as sheet:
+        assert sheet.size == (3 * 16 + 2 * 2, 3 * 16 + 2 * 2)
 
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +179,15 @@ def test_a_model_is_fine_tuned_as_what_it_is(
     common = ["train", "--data", str(photos), "--from", str(run_folder), "--out", str(tmp_path / "tuned")]
     assert "has another `prediction`" in error_of(capsys, [*common, "--images", "8", "--prediction", "noise"])
     assert main([*common, "--images", "8", "--sample-minutes", "0"]) == 0
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_written(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(photos), "--out", str(out), "--trackers", "abacus", *SMALL]) == 2
+    assert "trackers=abacus: not installed" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_images_that_are_left_out_are_counted(

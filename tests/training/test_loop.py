@@ -157,8 +157,3 @@ def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:
     train(tmp_path / "run", small_config(240), replace(QUIET, trackers=("tensorboard",)))
     events = accumulator.EventAccumulator(str(tmp_path / "run" / TRACKER_FOLDER)).Reload()
     assert [event.step for event in events.Scalars("loss")] == [20, 40, 60]
-
-
-def test_a_tracker_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"trackers=abacus: not installed"):
-        train(tmp_path / "run", small_config(40), replace(QUIET, trackers=("abacus",)))

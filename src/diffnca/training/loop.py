@@ -148,12 +148,11 @@ class Trainer:
             data_fingerprint: tells the data of this run from other data.
 
         Raises:
-            ValueError: the run in `out` is another one, or a tracker is not installed.
+            ValueError: the run in `out` is another one.
         """
         self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.options = config, out, batches, options
         training = config.training
-        check_trackers(options.trackers)
         self.accelerator = Accelerator(
             mixed_precision="no",  # it holds for the process; ours, below, for the run
             log_with=list(options.trackers) or None,

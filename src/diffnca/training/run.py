@@ -21,7 +21,7 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model
-from diffnca.training.loop import LOG_FILE, TRACKER_FOLDER, Progress, RunOptions, Trainer
+from diffnca.training.loop import LOG_FILE, TRACKER_FOLDER, Progress, RunOptions, Trainer, check_trackers
 from diffnca.training.signals import StopRequestedError
 from diffnca.writers.png import contact_sheet, write_png
 
@@ -43,6 +43,7 @@ def train(command: Train) -> int:
     images, held_out = everything.split(config.data.validation, config.training.seed)
     for line in plan(config, images, len(everything.skipped), out):
         print(line)
+    check_trackers(command.trackers)
     if command.dry_run:
         return 0
     out.mkdir(exist_ok=True)
