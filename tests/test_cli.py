@@ -153,6 +153,7 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["train", "--data", ".", "--model.chanels", "3"], "--model.chan"),
         (["train", "--data", ".", "--model.channels", "2"], "channels=2: must be >= 2"),
         (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
+        (["sample", "pathology", "--height", "7", "--seamless", "y"], "height=7 on a circular axis: must be"),
         (["train", "--data", ".", "--training.images", "0"], "training.images=0: must be above 0"),
         (["train", "--data", ".", "--training.minutes", "-1"], "training.minutes=-1.0: must be above 0"),
         (["train", "--data", ".", "--sampling.steps", "999"], "sampling.steps=999: must be 1 to 300"),
