@@ -28,10 +28,10 @@ def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
         raise ValueError(
             f"pixels of shape {array.shape}: must be (h, w, c), or (h, w) for gray; choose one image"
         )
-    largest = float(np.iinfo(array.dtype).max)
+    largest = np.float32(np.iinfo(array.dtype).max)
     channels_last = array if array.ndim == 3 else array[..., None]
-    pixels = torch.from_numpy(np.moveaxis(channels_last, -1, 0).astype(np.float32, order="C"))
-    return pixels.mul_(2.0).sub_(largest).div_(torch.tensor(largest))  # exact but for the division
+    pixels = np.moveaxis(channels_last, -1, 0).astype(np.float32, order="C")
+    return torch.from_numpy((2.0 * pixels - largest) / largest)  # exact but for the division
 
 
 def to_uint8(images: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:

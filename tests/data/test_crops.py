@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +120,20 @@ def test_crops_of_real_photos_look_like_the_photos() -> None:
     batch = crops(images, size=64, batch=64, seed=0, step=0)
     mean = np.mean([image.mean(axis=(0, 1)) for image in images], axis=0) / 127.5 - 1
     assert np.abs(batch.mean(dim=(0, 2, 3)).numpy() - mean).max() < 0.1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are not listed here")
+def test_no_threads_are_started_beside_those_of_training() -> None:
+    images, allowed = open_images([CANOPY]), torch.get_num_threads()
+
+    def started() -> int:
+        torch.set_num_threads(2)
+        before = len(os.listdir("/proc/self/task"))
+        crops(images, size=48, batch=64, seed=0, step=0)
+        return len(os.listdir("/proc/self/task")) - before
+
+    try:
+        with ThreadPoolExecutor(1) as prefetching:
+            assert prefetching.submit(started).result() == 0
+    finally:
+        torch.set_num_threads(allowed)
