@@ -64,7 +64,7 @@ def test_a_training_step_has_three_times_the_operations_of_a_call() -> None:
     model = replace(config.model, channels=24, cell=replace(config.model.cell, hidden=16, num_cell_steps=2))
     training = replace(config.training, batch=2, precision="float32", compile="off")
     config = replace(config, model=model, training=training, data=replace(config.data, crop=16))
-    timing = bench_training(config, 2, CPU)
+    timing = bench_training(config, 2)
     assert timing.operations == 3 * sum(product.operations for product in products(model, 16, 16, 2))
     assert timing.seconds > 0.0
 

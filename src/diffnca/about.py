@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 def info(command: Info) -> int:
     """Print what is known of a recipe, a model or the installation; return the exit code."""
-    facts = installation() if command.name is None else facts_of(command.name)
+    facts = _installation() if command.name is None else _facts_of(command.name)
     if command.json:
         print(json.dumps(facts, indent=1, sort_keys=True))
     else:
         for key, value in facts.items():
-            print(f"{key.replace('_', ' ')}: {shown(value)}")
+            print(f"{key.replace('_', ' ')}: {_shown(value)}")
     return 0
 
 
-def shown(value: Any) -> str:
+def _shown(value: Any) -> str:
     """Return a fact as text."""
     match value:
         case dict():
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
             return str(value)
 
 
-def installation() -> dict[str, Any]:
+def _installation() -> dict[str, Any]:
     """Return versions, recipes and bundled models."""
     versions = {"python": platform.python_version()}
     for package in ("diffnca", "torch", "accelerate", "safetensors", "numpy", "pillow", "tiffslide"):
@@ -50,7 +50,7 @@ def installation() -> dict[str, Any]:
     return {"versions": versions, "recipes": list(RECIPES), "models": list(bundled_models())}
 
 
-def facts_of(name: str) -> dict[str, Any]:
+def _facts_of(name: str) -> dict[str, Any]:
     """Return what is known of a recipe or a model; a recipe's name comes first."""
     if name in RECIPES:
         config, card = recipe_named(name), {}

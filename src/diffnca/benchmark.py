@@ -25,7 +25,7 @@ from torch import Tensor
 from diffnca.config import CellConfig, Config, ModelConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.precision import fast_dtype
+from diffnca.engine.precision import device_named, fast_dtype
 from diffnca.geometry import Canvas
 from diffnca.models.fourier import Window
 from diffnca.models.patches import PatchGrid
@@ -45,15 +45,13 @@ def bench(command: Bench) -> int:
     for name in ("height", "width", "batch", "rounds"):
         if getattr(command, name) < 1:
             raise ValueError(f"--{name} {getattr(command, name)}: must be >= 1")
-    from diffnca.cli import device_named
-
     device = torch.device(device_named(command.device))
     is_recipe = command.name in RECIPES
     denoiser = build_denoiser(recipe_named(command.name)) if is_recipe else load(command.name)
     sides = (command.height, command.width)
     timings = bench_denoiser(denoiser, *sides, command.batch, command.rounds, device)
     if command.training:
-        timings.append(bench_training(denoiser.config, command.rounds, device))
+        timings.append(bench_training(denoiser.config, command.rounds))
     facts: dict[str, Any] = {
         "machine": machine(device),
         "model": command.name,
@@ -192,13 +190,12 @@ def bench_denoiser(
     ]
 
 
-def bench_training(config: Config, rounds: int, device: torch.device) -> Timing:
-    """Time one training step, as `diffnca train` takes it, on crops of noise.
+def bench_training(config: Config, rounds: int) -> Timing:
+    """Time one training step, as and where `diffnca train` takes it, on crops of noise.
 
     Args:
         config: the recipe; its crop, batch, precision and compilation are used.
         rounds: steps that are timed, >= 1.
-        device: where; accelerate chooses it, so this only says what it has chosen.
     """
     training, side = config.training, config.data.crop
     x_0 = torch.rand(training.batch, config.model.image_channels, side, side) * 2.0 - 1.0
@@ -211,7 +208,9 @@ def bench_training(config: Config, rounds: int, device: torch.device) -> Timing:
     budget = replace(training, images=training.batch * (WARM_UP_STEPS + rounds), minutes=None)
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(checkpoint_seconds=3600.0, sample_seconds=0.0, report=note)
-        Trainer(replace(config, training=budget), Path(folder), lambda step: x_0, options).run()
+        trainer = Trainer(replace(config, training=budget), Path(folder), lambda step: x_0, options)
+        device = trainer.accelerator.device
+        trainer.run()
     dtype = fast_dtype(device) if training.precision == "auto" else getattr(torch, training.precision)
     needed = products(config.model, side, side, training.batch)
     steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]

@@ -273,6 +273,7 @@ def run(command: Command) -> int:
 
 def _sample(command: Sample) -> int:
     """Make images and write each to its file."""
+    from diffnca.engine.precision import device_named
     from diffnca.pixels import to_uint8
     from diffnca.tasks import generate
     from diffnca.training.checkpoint import load
@@ -323,25 +324,6 @@ def _convert(command: Convert) -> int:
     write_model(command.out, network.state_dict(), config, card)
     print(command.out)
     return 0
-
-
-def device_named(name: str) -> str:
-    """Return the device to compute on; `auto` takes a GPU where there is one.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if torch.device(name).type not in ("cpu", "cuda", "mps", "xpu"):
-            raise NotImplementedError
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"--device {name}: not available here; use auto or cpu") from None
-    return name
 
 
 def numbered(path: Path, index: int, count: int) -> Path:

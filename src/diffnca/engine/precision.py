@@ -10,6 +10,23 @@ from pathlib import Path
 import torch
 
 
+def device_named(name: str) -> str:
+    """Return the device to compute on; `auto` takes a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps", "xpu"):
+            raise NotImplementedError
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {name}: not available here; use auto or cpu") from None
+    return name
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 where `device` multiplies matrices faster in it, else float32."""
     if device.type == "cuda":

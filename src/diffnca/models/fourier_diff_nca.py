@@ -111,16 +111,8 @@ class FourierDiffNCA(nn.Module):
     ) -> Float[Tensor, "b two_c r k"]:
         """Return the spectrum of the state after the cell steps on the window."""
         window, state = Window(self.fourier_config, canvas), self.spectrum(context, t, canvas)
-        return run_cells(
-            self.fourier,
-            state,
-            t,
-            window.region,
-            noise,
-            self.checkpoint_cells,
-            window.origin,
-            self.first_mask,
-        )
+        cells = (window.region, noise, self.checkpoint_cells, window.origin, self.first_mask)
+        return run_cells(self.fourier, state, t, *cells)
 
     def spectrum(self, context: Tensor, t: Tensor, canvas: Canvas) -> Float[Tensor, "b two_c r k"]:
         """Return the spectrum of the state before the cell steps on the window."""
