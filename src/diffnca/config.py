@@ -190,7 +190,8 @@ class TrainingConfig:
 
     Attributes:
         batch: crops per optimiser step.
-        learning_rate: peak learning rate of Adam.
+        optimizer: `adam`, or `muon` for the weight matrices of the cell rules and Adam for all else.
+        learning_rate: peak learning rate.
         beta1: first Adam coefficient.
         beta2: second Adam coefficient.
         decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` per batch.
@@ -209,6 +210,7 @@ class TrainingConfig:
     """
 
     batch: int = 8
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = 2e-3
     beta1: float = 0.9
     beta2: float = 0.99
@@ -293,9 +295,11 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse more sampling steps than there are."""
+        """Refuse more sampling steps than there are, and Muon where no weight is a plain matrix."""
         last = self.schedule.num_diffusion_steps
         _require(1 <= self.sampling.steps <= last, "sampling.steps", self.sampling.steps, f"1 to {last}")
+        is_plain = self.training.optimizer == "adam" or not self.model.cell.weight_norm
+        _require(is_plain, "training.optimizer", "muon", "adam for cells with weight_norm")
 
 
 def to_json(config: Config) -> str:

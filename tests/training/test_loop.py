@@ -39,14 +39,16 @@ def train(out: Path, config: Config, options: RunOptions = QUIET, start: Path | 
     return Trainer(config, out, stripes, options, start).run()
 
 
-def test_the_loss_falls(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(1600))
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_loss_falls(tmp_path: Path, optimizer: str) -> None:
+    train(tmp_path / "run", small_config(1600, optimizer=optimizer))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    config = small_config(80)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
+    config = small_config(80, optimizer=optimizer)
     train(tmp_path / "whole", config)
     (tmp_path / "killed").mkdir()
     trainer = Trainer(config, tmp_path / "killed", stripes, QUIET)

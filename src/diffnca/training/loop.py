@@ -37,6 +37,7 @@ from diffnca.training.checkpoint import (
 )
 from diffnca.training.compatibility import check_same_network, check_same_run
 from diffnca.training.ema import ema_decay, update_ema
+from diffnca.training.optimizer import build_optimizer
 from diffnca.training.signals import StopRequestedError, stop_requests
 
 LOG_FILE = "log.jsonl"
@@ -165,9 +166,7 @@ class Trainer:
             load_weights(denoiser, start)
         denoiser.network.checkpoint_cells = training.checkpoint_cells
         denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(
-            denoiser.parameters(), lr=training.learning_rate, betas=(training.beta1, training.beta2)
-        )
+        optimizer = build_optimizer(training, denoiser.network)
         self._compile(denoiser)
         self.model, self.optimizer = self.accelerator.prepare(denoiser, optimizer)
         self.denoiser: Denoiser = self.accelerator.unwrap_model(self.model, keep_torch_compile=True)

@@ -1,0 +1,89 @@
+"""The optimisers: Adam alone, or Muon for the weight matrices of the cell rules and Adam for all else.
+
+References:
+    [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+    [2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.config import TrainingConfig
+from diffnca.models import DiffNCA, FourierDiffNCA
+
+MOMENTUM = 0.95
+RMS_OF_ADAM = 0.2
+"""Typical root mean square of an update by Adam, as a share of the learning rate [2]."""
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the iteration of [1]: singular values end near 1 (0.7 to 1.2), after few steps."""
+NUM_ITERATIONS = 5
+SMALLEST_NORM = 1e-7
+
+
+def build_optimizer(training: TrainingConfig, network: DiffNCA | FourierDiffNCA) -> torch.optim.Optimizer:
+    """Return the optimiser that `training` names, for the parameters of `network`."""
+    coefficients = (training.beta1, training.beta2)
+    if training.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=training.learning_rate, betas=coefficients)
+    layers = [layer for rule in network.cell_rules() for layer in (rule.perceive, rule.expand, rule.project)]
+    matrices = [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
+    return Muon(network.parameters(), matrices, lr=training.learning_rate, betas=coefficients)
+
+
+class Muon(torch.optim.Adam):
+    """Muon for some parameters: their momentum, made orthogonal, is the update; Adam for all others.
+
+    The updates of both have the same size, so that one learning rate serves both.
+    """
+
+    def __init__(self, parameters: Any, matrices: list[nn.Parameter], **options: Any) -> None:
+        """Optimise `parameters`, the `matrices` among them (`o i ...`, taken as `o` rows) by Muon.
+
+        Args:
+            parameters: all of them.
+            matrices: some of them, of at least two axes.
+            **options: those of Adam.
+        """
+        super().__init__(parameters, **options)
+        self.matrices = matrices
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step."""
+        rate = self.param_groups[0]["lr"]
+        for weight in self.matrices:
+            gradient, weight.grad = weight.grad, None  # Adam passes over what has no gradient
+            if gradient is not None:
+                weight.sub_(rate * self._update(weight, gradient))
+        return super().step(closure)
+
+    def _update(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
+        """Return the update of a matrix for the learning rate 1."""
+        state: dict[str, Tensor] = self.state[weight]
+        if not state:
+            state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(gradient)}
+        state["step"] += 1.0  # Adam wants every state to count
+        momentum = state["momentum"].lerp_(gradient, 1.0 - MOMENTUM)
+        ahead = gradient.lerp(momentum, MOMENTUM).flatten(1)
+        size = RMS_OF_ADAM * math.sqrt(max(ahead.shape))
+        return size * orthogonalised(ahead).reshape(gradient.shape)
+
+
+def orthogonalised(matrix: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
+    """Return about `U @ V.T` of the singular value decomposition `U @ S @ V.T` (Newton-Schulz iteration)."""
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x: Tensor = matrix.t() if is_tall else matrix
+    x = x / x.norm().clamp(min=SMALLEST_NORM)
+    a, b, c = QUINTIC
+    for _ in range(NUM_ITERATIONS):
+        gram = x @ x.t()
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.t() if is_tall else x
