@@ -154,7 +154,7 @@ def test_a_sampler_can_be_given_as_an_object() -> None:
 def test_as_many_levels_are_visited_as_steps_asked_for() -> None:
     denoiser = GaussianDenoiser()
     generate(denoiser, height=2, width=2, steps=4)
-    assert [level.index for level in denoiser.levels] == [299, 133, 33, 0]
+    assert [level.index for level in denoiser.levels] == [299, 278, 59, 0]
 
 
 def test_context_of_each_level_reaches_the_estimate() -> None:

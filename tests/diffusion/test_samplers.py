@@ -31,18 +31,18 @@ def visited(schedule: NoiseSchedule, num_steps: int) -> list[Level]:
     return [*(schedule.level(i) for i in schedule.visited(num_steps)), CLEAN]
 
 
-def deviation_at(level: Level) -> float:
+def deviation_at(level: Level, deviation: float = DEVIATION) -> float:
     """Return the standard deviation of the noisy Gaussian data."""
-    return math.hypot(level.alpha * DEVIATION, level.sigma)
+    return math.hypot(level.alpha * deviation, level.sigma)
 
 
-def gaussian_estimate(x_t: Tensor, level: Level) -> Tensor:
+def gaussian_estimate(x_t: Tensor, level: Level, deviation: float = DEVIATION) -> Tensor:
     """Return the mean of the clean image given the noisy one."""
-    slope = level.alpha * DEVIATION**2 / deviation_at(level) ** 2
+    slope = level.alpha * deviation**2 / deviation_at(level, deviation) ** 2
     return MEAN + slope * (x_t - level.alpha * MEAN)
 
 
-def moments(sampler: Sampler, levels: Sequence[Level]) -> tuple[float, float]:
+def moments(sampler: Sampler, levels: Sequence[Level], deviation: float = DEVIATION) -> tuple[float, float]:
     """Return mean and standard deviation of what a sampler makes of Gaussian data, without random numbers.
 
     Each step is affine in its image and its noise. So walk a batch: image 0 has no noise at all, image 1 only
@@ -50,12 +50,12 @@ def moments(sampler: Sampler, levels: Sequence[Level]) -> tuple[float, float]:
     """
     first, num_steps = levels[0], len(levels) - 1
     x = torch.full((num_steps + 2, 1, 1, 1), first.alpha * MEAN, dtype=torch.float64)
-    x[1] += deviation_at(first)
+    x[1] += deviation_at(first, deviation)
     memory = None
     for k in range(num_steps):
         noise = torch.zeros_like(x)
         noise[k + 2] = 1.0
-        estimate = gaussian_estimate(x, levels[k])
+        estimate = gaussian_estimate(x, levels[k], deviation)
         fresh = noise if sampler.is_stochastic else None
         x, memory = sampler.step(x, estimate, levels[k], levels[k + 1], fresh, memory)
     return x[0].item(), (x[1:] - x[0]).norm().item()
@@ -87,6 +87,12 @@ def test_all_steps_reach_the_mean_of_gaussian_data(sampler: Sampler) -> None:
 def test_all_steps_reach_the_deviation_of_gaussian_data(sampler: Sampler) -> None:
     _, deviation = moments(sampler, visited(NoiseSchedule.cosine(), 300))
     assert deviation == pytest.approx(DEVIATION, rel=0.02)
+
+
+@pytest.mark.parametrize("deviation", [0.05, 0.2, 0.5, 1.0, 3.0, 10.0, 30.0])
+def test_twenty_steps_keep_details_of_any_variance(deviation: float) -> None:
+    _, reached = moments(DPMSolverPP2M(), visited(NoiseSchedule.cosine(), 20), deviation)
+    assert reached == pytest.approx(deviation, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +231,7 @@ def walk(num_steps: int, **options: object) -> tuple[Tensor, list[tuple[int, int
 
 
 def test_loop_calls_the_denoiser_once_per_level_with_the_noise_of_that_step() -> None:
-    assert walk(4)[1] == [(4, 0, 9), (4, 1, 4), (4, 2, 1), (4, 3, 0)]
+    assert walk(4)[1] == [(4, 0, 9), (4, 1, 8), (4, 2, 6), (4, 3, 0)]
 
 
 def test_loop_ends_at_the_last_estimate() -> None:
@@ -240,7 +246,7 @@ def test_loop_constrains_after_each_step_and_last_at_the_clean_level() -> None:
         return x_s + 1.0
 
     x, _ = walk(4, constrain=constrain)
-    assert seen == [4, 1, 0, -1]
+    assert seen == [8, 6, 0, -1]
     assert torch.equal(x, torch.ones(1, 2, 4, 3))
 
 

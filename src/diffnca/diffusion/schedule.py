@@ -28,6 +28,9 @@ from torch import Tensor
 
 from diffnca.config import ScheduleConfig
 
+FAINTEST_LOG_SNR = -11.0
+"""Below it no structure of an image can be told from the noise, so few steps are worth a visit there."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -143,11 +146,12 @@ class NoiseSchedule:
         return min(around, key=lambda index: abs(self.level(index).log_snr - log_snr))
 
     def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
-        """Return the steps that sampling visits: from the first one down to 0, as a parabola falls.
+        """Return the steps that sampling visits: from the first one down to 0, evenly spaced in log-SNR.
 
-        The gaps shrink towards the clean end, where detail of small variance is decided; even gaps leave
-        too much of it (DPM-Solver++(2M), 20 steps, Gaussian data of deviation 0.2: 1.16 times it, a
-        parabola 1.02 times).
+        Details, small and large, of whatever variance are decided where their signal and the noise are alike,
+        so the steps must be as close at the noisy end, where large structures appear, as at the clean end:
+        an exact denoiser of Gaussian data of deviation 0.05 to 30 ends, in 20 steps of DPM-Solver++(2M), at
+        0.97 to 1.02 times the deviation, but with even gaps in time at 0.38 to 1.16 times.
 
         The first one is always visited, because the initial noise belongs to it; a single step visits it
         alone. Step 0 is visited because fine detail that the last estimate leaves out, no later step adds.
@@ -163,11 +167,12 @@ class NoiseSchedule:
         self._require_index(first)
         if not 1 <= num_steps <= first + 1:
             raise ValueError(f"steps={num_steps}: must be 1 to {first + 1}, the number of noise levels")
-        if num_steps == 1:
-            return (first,)
-        gaps = num_steps - 1
-        parabola = ((2 * k * k * first + gaps * gaps) // (2 * gaps * gaps) for k in range(gaps, -1, -1))
-        return tuple(max(k, step) for k, step in zip(range(gaps, -1, -1), parabola, strict=True))
+        start, end = max(self.level(first).log_snr, FAINTEST_LOG_SNR), self.level(0).log_snr
+        steps = [first]
+        for following in range(num_steps - 2, -1, -1):  # how many steps come after this one
+            log_snr = end + (start - end) * following / (num_steps - 1)
+            steps.append(max(min(self.index_of_log_snr(log_snr), steps[-1] - 1), following))
+        return tuple(steps)
 
     def alphas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:
         """Return `alpha` of each step, to look up in training."""
