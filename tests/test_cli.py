@@ -228,3 +228,31 @@ def test_a_usage_box_becomes_one_line() -> None:
 def test_a_usage_box_in_ascii_becomes_one_line() -> None:
     box = " Unrecognized options \n ------- \n  Unrecognized options: --a \n  ------- \n  For full helptext"
     assert condensed(box) == "Unrecognized options: --a; see `diffnca --help`"
+
+
+def test_a_student_samples_in_its_few_steps(run_folder: Path, photos: Path, tmp_path: Path) -> None:
+    out, image = tmp_path / "student", tmp_path / "image.png"
+    distill = ["distill", str(run_folder), "--steps", "3", "--data", str(photos), "--out", str(out)]
+    assert main([*distill, "--images", "8", "--sample-minutes", "0"]) == 0
+    assert main(["sample", str(out), "--height", "9", "--width", "9", "--out", str(image)]) == 0
+    with Image.open(image) as made:
+        assert (made.text["diffnca:sampler"], made.text["diffnca:steps"]) == ("ddim", "3")
+
+
+def test_a_student_of_another_teacher_is_another_run(
+    run_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [
+        "--data",
+        str(photos),
+        "--out",
+        str(tmp_path / "student"),
+        "--images",
+        "8",
+        "--sample-minutes",
+        "0",
+    ]
+    assert main(["distill", str(run_folder), "--steps", "3", *common]) == 0
+    assert main(["train", "--data", str(photos), "--images", "12", "--out", str(run_folder), *SMALL]) == 0
+    line = error_of(capsys, ["distill", str(run_folder), "--steps", "3", *common])
+    assert "began with other images or another teacher" in line

@@ -1,4 +1,4 @@
-"""The command line: `diffnca train`, `sample`, `convert`, `info`, `bench`.
+"""The command line: `diffnca train`, `distill`, `sample`, `convert`, `info`, `bench`.
 
 Every error that a user can cause is one line on stderr and exit code 2.
 """
@@ -34,37 +34,63 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
 }
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train a model on your images; the same command takes a stopped run up again.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all training has in common.
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
-        recipe: the recipe: one of those that `diffnca info` lists; with --from, by default the model's own.
-        out: folder of the run; made if its parent exists. Without it: RECIPE-DATA in the current folder.
+        out: folder of the run; made if its parent exists. Without it: MODEL-DATA in the current folder.
         minutes: budget of training time.
         images: budget of images seen.
-        start: fine-tune this model: a bundled one, a file, a run's folder or a hub id.
         dry_run: say what would be done, write nothing.
         strict: stop at the first image that cannot be used, instead of leaving it out.
         checkpoint_seconds: time between checkpoints.
         sample_minutes: time between sample grids in OUT/samples, and one at the end; 0 makes none.
         trackers: log to these as well (tensorboard, wandb and others known to accelerate).
-        config: the recipe's fields.
     """
 
     data: tuple[Path, ...] = ()
-    recipe: str = "diff_nca"
     out: Path | None = None
     minutes: float | None = None
     images: int | None = None
-    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
     dry_run: bool = False
     strict: bool = False
     checkpoint_seconds: float = 60.0
     sample_minutes: float = 10.0
     trackers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Run):
+    """Train a model on your images; the same command takes a stopped run up again.
+
+    Attributes:
+        recipe: the recipe: one of those that `diffnca info` lists; with --from, by default the model's own.
+        start: fine-tune this model: a bundled one, a file, a run's folder or a hub id.
+        config: the recipe's fields.
+    """
+
+    recipe: str = "diff_nca"
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Run):
+    """Make a student of a model that samples in a few steps; the same command takes a stopped run up again.
+
+    Attributes:
+        model: the teacher: a bundled model, a model file, a run's folder, or a hub id.
+        steps: diffusion steps of the student.
+        batch: crops per training step; without it, as the teacher was trained.
+        learning_rate: peak learning rate.
+    """
+
+    model: tyro.conf.Positional[str]
+    steps: int = 4
+    batch: int | None = None
+    learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -153,7 +179,7 @@ class Bench:
     json: bool = False
 
 
-Command = Train | Sample | Convert | Info | Bench
+Command = Train | Distill | Sample | Convert | Info | Bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,6 +217,7 @@ def parse(arguments: Sequence[str]) -> Command:
     train = Train(recipe=recipe.name, config=recipe)
     verbs: Any = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Info, tyro.conf.subcommand("info")]
@@ -249,14 +276,12 @@ def condensed(box: str) -> str:
 def run(command: Command) -> int:
     """Do what the command says."""
     match command:
-        case Train():
+        case Train() | Distill():
             if not command.data:
-                raise ValueError(
-                    "train needs --data: folders, zip files, images or slides; see `diffnca train --help`"
-                )
-            from diffnca.training.run import train
+                raise ValueError("--data is missing: give folders, zip files, images or slides")
+            from diffnca.training.run import distill, train
 
-            return train(command)
+            return train(command) if isinstance(command, Train) else distill(command)
         case Sample():
             return _sample(command)
         case Convert():

@@ -7,6 +7,7 @@ changed.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import types
@@ -275,10 +276,18 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What `generate` does unless told otherwise."""
+    """What `generate` does unless told otherwise.
+
+    Attributes:
+        sampler: the method.
+        steps: how many diffusion steps to take.
+        visited: the diffusion steps to visit, noisiest first, `steps` of them; `None` spaces them evenly in
+            log-SNR. A distilled model knows no others.
+    """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
     steps: int = 20
+    visited: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -295,9 +304,14 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse more sampling steps than there are, and Muon where no weight is a plain matrix."""
-        last = self.schedule.num_diffusion_steps
-        _require(1 <= self.sampling.steps <= last, "sampling.steps", self.sampling.steps, f"1 to {last}")
+        """Refuse sampling steps that the schedule has not, and Muon where no weight is a plain matrix."""
+        last, sampling = self.schedule.num_diffusion_steps, self.sampling
+        _require(1 <= sampling.steps <= last, "sampling.steps", sampling.steps, f"1 to {last}")
+        if sampling.visited is not None:
+            falls = all(a > b for a, b in itertools.pairwise((last, *sampling.visited, -1)))
+            is_told = falls and len(sampling.visited) == sampling.steps
+            allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
+            _require(is_told, "sampling.visited", sampling.visited, allowed)
         is_plain = self.training.optimizer == "adam" or not self.model.cell.weight_norm
         _require(is_plain, "training.optimizer", "muon", "adam for cells with weight_norm")
 

@@ -142,7 +142,9 @@ def _walk(
     default = denoiser.config.sampling
     sampler = default.sampler if sampler is None else sampler
     method = sampler_named(sampler) if isinstance(sampler, str) else sampler
-    visited = denoiser.schedule.visited(_whole("steps", default.steps if steps is None else steps))
+    steps = default.steps if steps is None else _whole("steps", steps)
+    own = default.visited if steps == default.steps else None
+    visited = denoiser.schedule.visited(steps) if own is None else own
     return method, tuple(denoiser.schedule.level(index) for index in visited)
 
 

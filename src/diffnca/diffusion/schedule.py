@@ -145,8 +145,8 @@ class NoiseSchedule:
         around = [index for index in (after - 1, after) if index in steps]
         return min(around, key=lambda index: abs(self.level(index).log_snr - log_snr))
 
-    def visited(self, num_steps: int, first: int | None = None) -> tuple[int, ...]:
-        """Return the steps that sampling visits: from the first one down to 0, evenly spaced in log-SNR.
+    def visited(self, num_steps: int, first: int | None = None, last: int = 0) -> tuple[int, ...]:
+        """Return the steps that sampling visits: from the first one to the last, evenly spaced in log-SNR.
 
         Details, small and large, of whatever variance are decided where their signal and the noise are alike,
         so the steps must be as close at the noisy end, where large structures appear, as at the clean end:
@@ -154,24 +154,27 @@ class NoiseSchedule:
         0.97 to 1.02 times the deviation, but with even gaps in time at 0.38 to 1.16 times.
 
         The first one is always visited, because the initial noise belongs to it; a single step visits it
-        alone. Step 0 is visited because fine detail that the last estimate leaves out, no later step adds.
+        alone. The last one is visited because fine detail that an estimate leaves out, no later step adds.
 
         Args:
             num_steps: how many steps to visit.
             first: the noisiest of them; `None` is the last of the schedule.
+            last: the cleanest of them.
 
         Raises:
             ValueError: there are fewer steps, or `num_steps` < 1.
         """
         first = self.num_diffusion_steps - 1 if first is None else first
         self._require_index(first)
-        if not 1 <= num_steps <= first + 1:
-            raise ValueError(f"steps={num_steps}: must be 1 to {first + 1}, the number of noise levels")
-        start, end = max(self.level(first).log_snr, FAINTEST_LOG_SNR), self.level(0).log_snr
+        self._require_index(last)
+        available = first - last + 1
+        if not 1 <= num_steps <= available:
+            raise ValueError(f"steps={num_steps}: must be 1 to {available}, the number of noise levels")
+        start, end = max(self.level(first).log_snr, FAINTEST_LOG_SNR), self.level(last).log_snr
         steps = [first]
         for following in range(num_steps - 2, -1, -1):  # how many steps come after this one
             log_snr = end + (start - end) * following / (num_steps - 1)
-            steps.append(max(min(self.index_of_log_snr(log_snr), steps[-1] - 1), following))
+            steps.append(max(min(self.index_of_log_snr(log_snr), steps[-1] - 1), last + following))
         return tuple(steps)
 
     def alphas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:

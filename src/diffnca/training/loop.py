@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffnca.config import Config, TrainingConfig, from_json, to_json
 from diffnca.diffusion.denoiser import Denoiser
@@ -49,6 +49,9 @@ SUSPICIOUS_FACTOR = 2.0
 
 Batches = Callable[[int], Tensor]
 """Gives the clean images `b c h w` of a training step; a pure function of its number."""
+
+Objective = Callable[[Denoiser, torch.device], nn.Module]
+"""Makes of a denoiser, trained on a device, a module whose `forward(x_0, generator, masks)` is the loss."""
 
 
 class DivergedError(ValueError):
@@ -137,6 +140,7 @@ class Trainer:
         options: RunOptions,
         start: Path | None = None,
         data_fingerprint: str = "",
+        objective: Objective | None = None,
     ) -> None:
         """Build the model, or take up the run that lies in `out`.
 
@@ -147,6 +151,7 @@ class Trainer:
             options: checkpoints, samples, reports.
             start: a model file whose weights are fine-tuned, for a new run.
             data_fingerprint: tells the data of this run from other data.
+            objective: the loss; `None` is that of the denoiser itself.
 
         Raises:
             ValueError: the run in `out` is another one.
@@ -168,8 +173,9 @@ class Trainer:
         denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(training, denoiser.network)
         self._compile(denoiser)
-        self.model, self.optimizer = self.accelerator.prepare(denoiser, optimizer)
-        self.denoiser: Denoiser = self.accelerator.unwrap_model(self.model, keep_torch_compile=True)
+        loss = denoiser if objective is None else objective(denoiser, self.accelerator.device)
+        self.denoiser = denoiser
+        self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
         self.average = {name: weight.clone() for name, weight in self.denoiser.network.state_dict().items()}
         self.progress = Progress()
         if (out / STATE_FILE).is_file():
@@ -306,7 +312,7 @@ class Trainer:
         tensors, header = read_tensors(self.out / STATE_FILE)
         check_same_run(self.out, from_json(header["config"]), self.config)
         if header["data"] != self.fingerprint:
-            raise ValueError(f"{self.out}: began with other images; start a new run with --from {self.out}")
+            raise ValueError(f"{self.out}: began with other images or another teacher; give a new --out")
         self.progress = Progress(**json.loads(header["progress"]))
         self.denoiser.network.load_state_dict(_under("network.", tensors))
         for name, value in _under("average.", tensors).items():

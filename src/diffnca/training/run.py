@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +22,83 @@ from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
-from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model
-from diffnca.training.loop import LOG_FILE, TRACKER_FOLDER, Progress, RunOptions, Trainer, check_trackers
+from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model, load
+from diffnca.training.distillation import Distillation, student_config
+from diffnca.training.loop import (
+    LOG_FILE,
+    TRACKER_FOLDER,
+    Objective,
+    Progress,
+    RunOptions,
+    Trainer,
+    check_trackers,
+)
 from diffnca.training.signals import StopRequestedError
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Train
+    from diffnca.cli import Distill, Run, Train
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
+STUDENT_IMAGES = 50_000
+"""Images that a student sees unless told otherwise."""
 
 
 def train(command: Train) -> int:
     """Train as the command says; return the exit code."""
-    config = configured(command)
+    config = replace(command.config, training=budgeted(command.config.training, command))
+    card = {"fine_tuned_from": command.start} if command.start else {}
+    return carry_out(command, config, start=command.start, card=card)
+
+
+def distill(command: Distill) -> int:
+    """Train a student as the command says; return the exit code."""
+    path = find_model(command.model)
+    teacher = load(path)
+    config = student_config(teacher.config, command.steps)
+    training = replace(
+        config.training,
+        images=STUDENT_IMAGES,
+        minutes=None,
+        batch=config.training.batch if command.batch is None else command.batch,
+        learning_rate=command.learning_rate,
+    )
+    config = replace(
+        config, name=f"{config.name}_{command.steps}_steps", training=budgeted(training, command)
+    )
+    return carry_out(
+        command,
+        config,
+        start=command.model,
+        card={"distilled_from": command.model},
+        objective=partial(Distillation, teacher),
+        teacher=f", jumps {config.sampling.visited}, teacher {sha256(path.read_bytes()).hexdigest()}",
+    )
+
+
+def carry_out(
+    command: Run,
+    config: Config,
+    start: str | None,
+    card: dict[str, Any],
+    objective: Objective | None = None,
+    teacher: str = "",
+) -> int:
+    """Train `config` in the folder of the run; return the exit code.
+
+    Args:
+        command: data, folder and care.
+        config: the model and its training.
+        start: the model whose weights a new run begins with.
+        card: what the card says besides.
+        objective: the loss, if it is not that of the denoiser.
+        teacher: tells runs of other teachers apart.
+    """
     out = command.out or Path(f"{config.name}-{command.data[0].resolve().stem}")
     check_folder(out)
     is_new = not (out / STATE_FILE).is_file()
-    start = find_model(command.start) if command.start is not None and is_new else None
+    first = find_model(start) if start is not None and is_new else None
     everything = opened(command, config)
     images, held_out = everything.split(config.data.validation, config.training.seed)
     for line in plan(config, images, len(everything.skipped), out):
@@ -54,17 +114,17 @@ def train(command: Train) -> int:
             report=report,
             sample=sample_sheet,
             trackers=command.trackers,
-            card=card_of(command, images, held_out),
+            card=card_of(command, images, held_out) | card,
         )
-        trainer = Trainer(config, out, batches_of(images, config), options, start, images.fingerprint)
+        batches, fingerprint = batches_of(images, config), images.fingerprint + teacher
+        trainer = Trainer(config, out, batches, options, first, fingerprint, objective)
         already = trainer.progress.share(config.training) >= 1.0
         progress = trainer.progress if already else trainer.run()
     return ended(out, config, progress, already)
 
 
-def configured(command: Train) -> Config:
-    """Return the configuration with the budget of the command line."""
-    training = command.config.training
+def budgeted(training: TrainingConfig, command: Run) -> TrainingConfig:
+    """Return `training` with the budget of the command line."""
     for name in ("minutes", "images"):
         value = getattr(command, name)
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -72,10 +132,10 @@ def configured(command: Train) -> Config:
     if command.minutes is not None and command.images is not None:
         raise ValueError("--minutes and --images: give one of them")
     if command.minutes is not None:
-        training = replace(training, minutes=command.minutes)
+        return replace(training, minutes=command.minutes)
     if command.images is not None:
-        training = replace(training, images=command.images, minutes=None)
-    return replace(command.config, training=training)
+        return replace(training, images=command.images, minutes=None)
+    return training
 
 
 def check_folder(out: Path) -> None:
@@ -97,7 +157,7 @@ def check_folder(out: Path) -> None:
             )
 
 
-def opened(command: Train, config: Config) -> ImageSet:
+def opened(command: Run, config: Config) -> ImageSet:
     """Open the images, and say which cannot be used."""
     data = config.data
     images = open_images(
@@ -149,7 +209,7 @@ def plan(config: Config, images: ImageSet, num_skipped: int, out: Path) -> list[
     ]
 
 
-def card_of(command: Train, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
+def card_of(command: Run, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     """Return what a card can say before training."""
     return {
         "data": ", ".join(str(path) for path in command.data),
@@ -157,17 +217,17 @@ def card_of(command: Train, images: ImageSet, held_out: ImageSet) -> dict[str, A
         "held_out": list(held_out.names),
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        **({"fine_tuned_from": command.start} if command.start else {}),
     }
 
 
 def sample_sheet(denoiser: Denoiser, path: Path, stopped: Callable[[], bool]) -> None:
-    """Write a sheet of samples, always of the same seeds, in a few steps.
+    """Write a sheet of samples, always of the same seeds; of a model of many steps, in fewer ones.
 
     Raises:
         StopRequestedError: a stop was asked for.
     """
-    side, steps = denoiser.config.data.crop, min(SHEET_STEPS, denoiser.schedule.num_diffusion_steps)
+    side, own = denoiser.config.data.crop, denoiser.config.sampling
+    is_quick = own.steps <= SHEET_STEPS
 
     def watch(done: int, total: int) -> None:
         if stopped():
@@ -179,8 +239,8 @@ def sample_sheet(denoiser: Denoiser, path: Path, stopped: Callable[[], bool]) ->
         width=side,
         batch=SHEET_IMAGES,
         seed=0,
-        sampler="dpmpp2m",
-        steps=steps,
+        sampler=own.sampler if is_quick else "dpmpp2m",
+        steps=min(own.steps, SHEET_STEPS),
         progress=watch,
     )
     write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})

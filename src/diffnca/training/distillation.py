@@ -1,0 +1,100 @@
+"""Distillation: a student learns to go in one call where its teacher goes in several.
+
+The walk from noise to image is cut into as many jumps as the student shall have steps, evenly in time. From a
+noised training image the teacher walks one jump in small steps; the student's only estimate must lead to the
+same place by one step of DDIM.
+
+References:
+    [1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target;
+        here the jump is learnt at once instead of by halving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.config import Config, SamplingConfig
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.samplers import DPMSolverPP2M, Memory
+from diffnca.diffusion.schedule import CLEAN, Level
+from diffnca.engine import prepare
+
+TEACHER_STEPS = 6
+"""Steps of the teacher in a jump, of second order but for the first."""
+
+
+def student_config(teacher: Config, steps: int) -> Config:
+    """Return the configuration of a student that samples in so many steps.
+
+    Raises:
+        ValueError: the teacher's walk cannot be cut into so many jumps.
+    """
+    available = teacher.schedule.num_diffusion_steps
+    if not 1 <= steps <= available // TEACHER_STEPS:
+        raise ValueError(
+            f"--steps {steps}: must be 1 to {available // TEACHER_STEPS}, the jumps it has room for"
+        )
+    visited = tuple(available * jump // steps - 1 for jump in range(steps, 0, -1))
+    return replace(teacher, sampling=SamplingConfig("ddim", steps, visited))
+
+
+class Distillation(nn.Module):
+    """The loss of a student: how far its jumps end from where its teacher walks.
+
+    Attributes:
+        student: learns; its configuration says which levels it visits.
+        substeps: the levels at which the teacher is called in each jump, the last one being its end.
+    """
+
+    def __init__(self, teacher: Denoiser, student: Denoiser, device: torch.device) -> None:
+        """Let `student` learn from `teacher`, which has the same schedule, on `device`."""
+        super().__init__()
+        self.student = student
+        ready = Denoiser(prepare(teacher.network, device), teacher.schedule, teacher.config)
+        self._teacher = (ready,)  # in a tuple, so that it is no part of what is trained
+        level, visited = teacher.schedule.level, student.config.sampling.visited
+        assert visited is not None
+        self.substeps = [
+            tuple(level(index) for index in teacher.schedule.visited(TEACHER_STEPS + 1, first, last))
+            for first, last in pairwise(visited)
+        ]
+        end = teacher.schedule.visited(TEACHER_STEPS, visited[-1])
+        self.substeps.append((*map(level, end), CLEAN))
+
+    def forward(
+        self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: object = None
+    ) -> Float[Tensor, ""]:
+        """Return the squared error of one jump, drawn for the whole batch, in units of the velocity.
+
+        Args:
+            x_0: clean images in [-1, 1].
+            generator: a CPU generator for the jump and the noise.
+            masks: which cells of the student update.
+        """
+        jump = int(torch.randint(len(self.substeps), (), generator=generator))
+        start, end = self.substeps[jump][0], self.substeps[jump][-1]
+        x_t = start.alpha * x_0 + start.sigma * torch.randn(x_0.shape, generator=generator).to(x_0)
+        target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
+        estimate = self.student.x_0_estimate(x_t, start, None, masks)
+        error: Tensor = (estimate.float() - target) / start.sigma
+        return error.square().mean()
+
+    @torch.no_grad()
+    def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
+        """Return where the teacher comes to from `x`."""
+        memory: Memory | None = None
+        for level_t, level_s in pairwise(levels):
+            estimate = self._teacher[0].x_0_estimate(x, level_t)
+            x, memory = DPMSolverPP2M().step(x, estimate, level_t, level_s, None, memory)
+        return x
+
+
+def estimate_of_jump(x_t: Tensor, x_s: Tensor, level_t: Level, level_s: Level) -> Tensor:
+    """Return the estimate with which one step of DDIM goes from `x_t` to `x_s` ([1] appendix G)."""
+    kept = level_s.sigma / level_t.sigma
+    return (x_s - kept * x_t) / (level_s.alpha - kept * level_t.alpha)

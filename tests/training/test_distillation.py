@@ -1,0 +1,109 @@
+"""Distillation: a student is right when its jumps end where its teacher walks."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffnca.config import CellConfig, Config, ModelConfig, TrainingConfig
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.samplers import DDIM
+from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
+from diffnca.training.checkpoint import build_denoiser
+from diffnca.training.distillation import Distillation, estimate_of_jump, student_config
+
+CPU = torch.device("cpu")
+SCHEDULE = NoiseSchedule.cosine()
+
+
+def small() -> Config:
+    cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
+    training = TrainingConfig(precision="float32", compile="off")
+    return Config(model=ModelConfig(channels=8, cell=cell), training=training)
+
+
+class Linear(nn.Module):
+    """The exact denoiser of white Gaussian data of this deviation, as a network that predicts velocity."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.variance = nn.Parameter(torch.tensor(deviation**2, dtype=torch.float64))
+
+    def forward(self, x_t: Tensor, t: Tensor, *_: object) -> Tensor:
+        level = SCHEDULE.level(round(float(t[0]) * SCHEDULE.num_diffusion_steps))
+        slope = level.alpha * self.variance / (level.alpha**2 * self.variance + level.sigma**2)
+        return (level.alpha - slope) / level.sigma * x_t
+
+
+def linear(deviation: float, config: Config) -> Denoiser:
+    return Denoiser(Linear(deviation), SCHEDULE, config)
+
+
+def loss(distillation: Distillation, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    x_0 = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+    return distillation(x_0, generator).item()
+
+
+@pytest.mark.parametrize(("first", "last"), [(299, 224), (224, 0), (74, -1)])
+def test_one_step_with_the_estimate_of_a_jump_ends_where_the_jump_ends(first: int, last: int) -> None:
+    x_t, x_s = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    level_t, level_s = SCHEDULE.level(first), SCHEDULE.level(last)
+    estimate = estimate_of_jump(x_t, x_s, level_t, level_s)
+    torch.testing.assert_close(DDIM().step(x_t, estimate, level_t, level_s, None)[0], x_s)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+def test_the_jumps_of_a_walk_join(steps: int) -> None:
+    config = student_config(small(), steps)
+    jumps = Distillation(build_denoiser(small()), build_denoiser(config), CPU).substeps
+    assert [jump[0].index for jump in jumps] == list(config.sampling.visited)
+    assert [jump[-1] for jump in jumps] == [*(jump[0] for jump in jumps[1:]), CLEAN]
+
+
+def test_a_student_of_constant_data_has_nothing_to_learn() -> None:
+    config = student_config(small(), 4)
+    distillation = Distillation(linear(1e-9, small()), linear(1e-9, config), CPU)
+    assert max(loss(distillation, seed) for seed in range(8)) < 1e-24
+
+
+def test_the_loss_is_the_distance_of_the_ends_in_units_of_the_velocity() -> None:
+    config, deviation = student_config(small(), 1), 0.5
+    distillation = Distillation(linear(deviation, small()), linear(deviation, config), CPU)
+    (levels,) = distillation.substeps
+    x_t = torch.randn(1, 3, 4, 4, generator=skipped_once()).double() * levels[0].sigma
+    distance = distillation._walked(x_t, levels) - distillation.student.x_0_estimate(x_t, levels[0])
+    assert loss(distillation, 0) == pytest.approx(
+        float((distance / levels[0].sigma).square().mean().detach())
+    )
+
+
+def skipped_once() -> torch.Generator:
+    """Return a generator from which the jump has been drawn."""
+    generator = torch.Generator().manual_seed(0)
+    torch.randint(1, (), generator=generator)
+    return generator
+
+
+def test_the_teacher_walks_as_the_exact_flow_does() -> None:
+    deviation = 0.5
+    distillation = Distillation(
+        linear(deviation, small()), linear(deviation, student_config(small(), 4)), CPU
+    )
+    start, end = distillation.substeps[1][0], distillation.substeps[1][-1]
+    spread = [math.hypot(level.alpha * deviation, level.sigma) for level in (start, end)]
+    walked = distillation._walked(torch.ones(1, 3, 2, 2, dtype=torch.float64), distillation.substeps[1])
+    assert float(walked.mean()) == pytest.approx(spread[1] / spread[0], rel=0.01)
+
+
+def test_only_the_student_is_trained() -> None:
+    student = build_denoiser(student_config(small(), 4))
+    distillation = Distillation(build_denoiser(small()), student, CPU)
+    assert {id(p) for p in distillation.parameters()} == {id(p) for p in student.parameters()}
+
+
+@pytest.mark.parametrize("steps", [0, 51])
+def test_a_walk_without_room_for_the_jumps_is_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match=f"--steps {steps}: must be 1 to 50"):
+        student_config(small(), steps)
