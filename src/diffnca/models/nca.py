@@ -192,10 +192,16 @@ def run_cells(
         first_mask: number of the first mask, so that two stages of one call draw different ones.
     """
     probability = rule.config.update_probability
-    for k in range(rule.config.num_cell_steps):
+
+    def change_of(state: Tensor, k: int) -> Tensor:
         condition = rule.condition(t, torch.tensor(float(k), device=t.device), region, origin)
-        arguments = (state, condition, rule.config.dilation(k), region)
-        change = checkpoint(rule, *arguments, use_reentrant=False) if checkpoint_cells else rule(*arguments)
+        change: Tensor = rule(state, condition, rule.config.dilation(k), region)
+        return change
+
+    for k in range(rule.config.num_cell_steps):
+        change = (
+            checkpoint(change_of, state, k, use_reentrant=False) if checkpoint_cells else change_of(state, k)
+        )
         if probability < 1.0:
             drawn = noise.mask(first_mask + k, region, probability) if noise is not None else None
             change = change * (probability if drawn is None else drawn.to(change))
