@@ -51,7 +51,9 @@ def bench(command: Bench) -> int:
     sides = (command.height, command.width)
     timings = bench_denoiser(denoiser, *sides, command.batch, command.rounds, device)
     if command.training:
+        plain = replace(denoiser.config.training, precision="float32", compile="off")
         timings.append(bench_training(denoiser.config, command.rounds))
+        timings.append(bench_training(replace(denoiser.config, training=plain), command.rounds))
     facts: dict[str, Any] = {
         "machine": machine(device),
         "model": command.name,
@@ -216,8 +218,9 @@ def bench_training(config: Config, rounds: int) -> Timing:
     steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]
     floor = in_turns({"floor": _floor(needed, dtype, device)}, rounds, device)["floor"]
     operations = sum(product.operations for product in needed)
+    kind = ", eager" if training.compile == "off" else ""
     return Timing(  # a backward pass has two products for each of the forward pass
-        f"training step, {_short(dtype)}", statistics.median(steps), 3 * operations, 3.0 * floor
+        f"training step{kind}, {_short(dtype)}", statistics.median(steps), 3 * operations, 3.0 * floor
     )
 
 
