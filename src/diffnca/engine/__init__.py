@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import nn
 
+from diffnca.engine.cpu import FOURIER_BLOCK_CELLS, BlockedCells
 from diffnca.engine.network import BlockedNetwork
 from diffnca.engine.precision import fast_dtype
 from diffnca.models import DiffNCA, FourierDiffNCA
@@ -16,7 +19,8 @@ def prepare(network: nn.Module, device: torch.device | str, dtype: torch.dtype |
     """Return a network that computes what `network` does, made for inference on `device`.
 
     On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
-    a finite radius (group normalisation), and any on another device, is returned as it is, moved there.
+    a finite radius (group normalisation), any on a GPU without the package triton, and any on another device,
+    is returned as it is, moved there.
 
     Args:
         network: a network as `diffnca.models.build_network` makes it.
@@ -28,6 +32,26 @@ def prepare(network: nn.Module, device: torch.device | str, dtype: torch.dtype |
     dtype = fast_dtype(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.bfloat16; choose one of these")
-    if device.type == "cpu" and isinstance(network, (DiffNCA, FourierDiffNCA)) and network.radius is not None:
-        return BlockedNetwork(network.to(device), dtype)
-    return network.to(device)
+    network = network.to(device)
+    if isinstance(network, (DiffNCA, FourierDiffNCA)) and network.radius is not None:
+        if device.type == "cpu":
+            return blocked(network, dtype)
+        if device.type == "cuda" and find_spec("triton") is not None:
+            return fused(network, device, dtype)
+    return network
+
+
+def blocked(network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> BlockedNetwork:
+    """Return `network` with cells for a CPU."""
+    fourier = None
+    if isinstance(network, FourierDiffNCA):
+        fourier = BlockedCells(network.fourier, dtype, FOURIER_BLOCK_CELLS)
+    return BlockedNetwork(network, BlockedCells(network.image, dtype), fourier)
+
+
+def fused(network: DiffNCA | FourierDiffNCA, device: torch.device, dtype: torch.dtype) -> BlockedNetwork:
+    """Return `network` with cells for a GPU (or for Triton's interpreter)."""
+    from diffnca.engine.gpu import FusedCells
+
+    fourier = FusedCells(network.fourier, device, dtype) if isinstance(network, FourierDiffNCA) else None
+    return BlockedNetwork(network, FusedCells(network.image, device, dtype), fourier)

@@ -17,14 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca.engine.layers import Layers, lay_out, replace_convolutions
+from diffnca.engine.neighbours import perceived
 from diffnca.engine.workers import Workers
-from diffnca.geometry import Region, fold
+from diffnca.geometry import Region
 from diffnca.models.embedding import positions
 from diffnca.models.nca import NORMALISATION_EPSILON, CellRule, Modulation, modulate
 from diffnca.noise import CellNoise
 
 BLOCK_CELLS = 1024
 """Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""
+
+FOURIER_BLOCK_CELLS = 256
+"""Cells of a block of a Fourier stage, whose window is small: at least two, for two threads."""
 
 UNCHANGED = Modulation(None, None)
 
@@ -232,26 +236,10 @@ class Cells:
 
 
 def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[Tensor, "9 cells"]:
-    """Return which cells each cell of `region` perceives, as `diffnca.models.nca.pad` has it.
-
-    Args:
-        region: where the cells lie; they are numbered row after row.
-        dilation: spacing of the perception in pixels.
-        padding: what lies beyond an edge: the mirrored `reflect` image, or `zeros`.
-        empty: number of the cell that holds zeros.
-    """
-    axes, outside = [], []
-    sides = ((region.height, region.is_whole_y), (region.width, region.is_whole_x))
-    for (size, is_whole), boundary in zip(sides, region.canvas.boundary, strict=True):
-        index = dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None] + torch.arange(
-            size, dtype=torch.int32
-        )
-        outside.append((index < 0) | (index >= size))
-        axes.append(fold(index, size, boundary if is_whole else "reflect"))
-    rows, columns = axes
-    table = (rows * region.width)[:, None, :, None] + columns[None, :, None, :]
-    if padding == "zeros":
-        table = table.masked_fill(outside[0][:, None, :, None] | outside[1][None, :, None, :], empty)
+    """Return which cells each cell of `region` perceives, row after row; `empty` is the cell of zeros."""
+    rows, columns = perceived(region, dilation, padding)
+    rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+    table = (rows * region.width + columns).masked_fill((rows < 0) | (columns < 0), empty)
     return table.reshape(9, -1)
 
 

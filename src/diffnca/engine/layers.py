@@ -6,6 +6,7 @@ rows differently. What the embedding says to all cells alike is folded into the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Pointwise(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         """Take the weights of `convolution`."""
         super().__init__()
-        weight, bias = _parameters(convolution)
+        weight, bias = parameters_of(convolution)
         self.outputs, self.extra = len(bias), -weight.shape[1] % 4
         layer = _tall(F.pad(weight.flatten(1), (0, self.extra)), bias)
         self.register_buffer("weight", layer.weight)
@@ -51,13 +52,15 @@ class Pointwise(nn.Module):
         return made[:, : self.outputs, None, None]
 
 
-def replace_convolutions(module: nn.Module) -> None:
+def replace_convolutions(
+    module: nn.Module, replacement: Callable[[nn.Conv2d], nn.Module] = Pointwise
+) -> None:
     """Make all 1x1 convolutions within `module` work on single cells."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            setattr(module, name, Pointwise(child))
+            setattr(module, name, replacement(child))
         else:
-            replace_convolutions(child)
+            replace_convolutions(child, replacement)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,9 @@ class Layers:
 
 def lay_out(rule: CellRule, active: int) -> Layers:
     """Return the layers of `rule` for states whose channels from `active` on are zero."""
-    perceive, perceive_bias = _parameters(rule.perceive)
-    expand, expand_bias = _parameters(rule.expand)
-    project, project_bias = _parameters(rule.project)
+    perceive, perceive_bias = parameters_of(rule.perceive)
+    expand, expand_bias = parameters_of(rule.expand)
+    project, project_bias = parameters_of(rule.project)
     channels, seen = rule.channels, perceive.shape[1]
     kept = [*range(active), *range(channels, seen)]
     kept += [-1] * (-len(kept) % 4)
@@ -133,7 +136,7 @@ def lay_out(rule: CellRule, active: int) -> Layers:
     )
 
 
-def _parameters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a convolution, with its weight norm."""
     assert convolution.bias is not None
     return convolution.weight.detach(), convolution.bias.detach()

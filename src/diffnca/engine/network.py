@@ -1,12 +1,13 @@
-"""A network whose cells are updated in blocks on the CPU."""
+"""A network whose cells are updated in blocks."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.engine.cpu import BlockedCells
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import DiffNCA, prediction
 from diffnca.models.fourier import Window
@@ -14,8 +15,21 @@ from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
-FOURIER_BLOCK_CELLS = 256
-"""Cells of a block of the Fourier stage, whose window is small: at least two, for two threads."""
+
+class ReadyCells(Protocol):
+    """A cell rule made ready for one kind of processor."""
+
+    def run(
+        self,
+        state: Tensor,
+        t: Tensor,
+        region: Region,
+        noise: CellNoise | None,
+        origin: tuple[int, int] | None = None,
+        first_mask: int = 0,
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the state after all cell steps, as `diffnca.models.nca.run_cells` does."""
+        ...
 
 
 class BlockedNetwork(nn.Module):
@@ -30,17 +44,17 @@ class BlockedNetwork(nn.Module):
         radius: pixels that one output pixel can see in each direction, the context being given.
     """
 
-    def __init__(self, network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> None:
-        """Make `network` ready for matrix products in `dtype`."""
+    def __init__(
+        self, network: DiffNCA | FourierDiffNCA, image: ReadyCells, fourier: ReadyCells | None
+    ) -> None:
+        """Take the `network`, and the rules of its stages made ready."""
         super().__init__()
         self.network = network
         self.config = network.config
         self.image_channels = network.image_channels
         self.radius = network.radius
-        self.image = BlockedCells(network.image, dtype)
-        self.fourier = None
-        if isinstance(network, FourierDiffNCA):
-            self.fourier = BlockedCells(network.fourier, dtype, FOURIER_BLOCK_CELLS)
+        self.image = image
+        self.fourier = fourier
 
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> Tensor | None:
         """Return what must be known of the whole canvas; additive over the parts of it."""
