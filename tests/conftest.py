@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from jaxtyping import install_import_hook
 
 UNCHECKED = {
@@ -15,6 +16,8 @@ UNCHECKED = {
 # the workers of a parallel run share the cores, and so do the commands that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# the GPU engine without a GPU; Triton asks for this when it is imported
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 source = Path(__file__).parent.parent / "src" / "diffnca"
 parts = sorted({path.stem for path in source.iterdir()} - UNCHECKED)

@@ -209,8 +209,8 @@ class CellMasks:
         A cell updates if its word is below `probability * 2**32`, rounded: always at 1, never at 0.
         """
         device, key = self.noise.computed_on, self.noise.key()
-        *words, threshold = self.draw(cell_step, probability)
-        place, clock = torch.tensor(words, device=device)
+        *last_words, threshold = self.draw(cell_step, probability)
+        place, clock = torch.tensor(last_words, device=device)
         columns = region.columns().to(device)
         blocks, block_of_column = torch.unique(columns // 4, return_inverse=True)
         word_of_column = 4 * block_of_column + columns % 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
 
+@runtime_checkable
 class ReadyCells(Protocol):
     """A cell rule made ready for one kind of processor."""
 
