@@ -97,7 +97,7 @@ def tile_and_whole(network: nn.Module, canvas: Canvas, halo: int) -> tuple[Tenso
     return tile.crop(found, grown), tile.crop(expected, whole)
 
 
-@local_networks
+@pytest.mark.parametrize("name", ["diff_nca", "fourier_diff_nca", "fourier_diff_nca_npj"])
 @every_type
 def test_it_computes_what_the_network_computes(name: str, dtype: torch.dtype) -> None:
     assert error_of(network_of(name), WHOLE, images=2, dtype=dtype) < ALLOWED[dtype]
@@ -110,7 +110,7 @@ def test_it_computes_what_the_network_computes_on_few_cells(name: str, sides: tu
 
 
 def test_it_computes_what_the_network_computes_on_many_blocks() -> None:
-    assert error_of(network_of("diff_nca_npj"), Canvas(23, 31).whole) < ALLOWED[torch.float32]
+    assert error_of(network_of("diff_nca_npj"), Canvas(15, 17).whole) < ALLOWED[torch.float32]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import nn
 
 from diffnca.engine.cpu import FOURIER_BLOCK_CELLS, BlockedCells
 from diffnca.engine.network import BlockedNetwork
-from diffnca.engine.precision import fast_dtype
+from diffnca.engine.precision import fast_dtype, has_triton
 from diffnca.models import DiffNCA, FourierDiffNCA
 
 __all__ = ["prepare"]
@@ -19,8 +17,8 @@ def prepare(network: nn.Module, device: torch.device | str, dtype: torch.dtype |
     """Return a network that computes what `network` does, made for inference on `device`.
 
     On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
-    a finite radius (group normalisation), any on a GPU without the package triton, and any on another device,
-    is returned as it is, moved there.
+    a finite radius (group normalisation), any on a GPU without triton (3.7 or newer), and any on another
+    device, is returned as it is, moved there.
 
     Args:
         network: a network as `diffnca.models.build_network` makes it.
@@ -36,7 +34,7 @@ def prepare(network: nn.Module, device: torch.device | str, dtype: torch.dtype |
     if isinstance(network, (DiffNCA, FourierDiffNCA)) and network.radius is not None:
         if device.type == "cpu":
             return blocked(network, dtype)
-        if device.type == "cuda" and find_spec("triton") is not None:
+        if device.type == "cuda" and has_triton():
             return fused(network, device, dtype)
     return network
 

@@ -68,8 +68,10 @@ class FusedCells:
         """Return the state after all cell steps; the arguments are those of `engine.cpu.BlockedCells.run`."""
         times, time_of_image = torch.unique(t.float(), return_inverse=True)
         cells = Cells(self, state, region, time_of_image)
-        for k, (embedding, modulations) in enumerate(self.conditions(times, region, origin)):
-            cells.advance(k, embedding, modulations, self.share(noise, first_mask + k, region, len(state)))
+        with torch.cuda.device_of(state):  # Triton starts kernels on the current GPU
+            for k, (embedding, modulations) in enumerate(self.conditions(times, region, origin)):
+                share = self.share(noise, first_mask + k, region, len(state))
+                cells.advance(k, embedding, modulations, share)
         final = cells.state[..., : self.channels].movedim(-1, 1)
         return final.reshape(len(state), self.channels, region.height, region.width)
 
