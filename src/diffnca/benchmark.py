@@ -25,7 +25,7 @@ from torch import Tensor
 from diffnca.config import CellConfig, Config, ModelConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.precision import device_named, fast_dtype
+from diffnca.engine.precision import device_named, fast_dtype, has_triton
 from diffnca.geometry import Canvas
 from diffnca.models.fourier import Window
 from diffnca.models.patches import PatchGrid
@@ -175,6 +175,9 @@ def bench_denoiser(
         "engine": (call_of(engine), fast_dtype(device)),
         "eager": (call_of(denoiser.network), float32),
     }
+    if device.type == "cuda" and has_triton() and denoiser.network.radius is not None:
+        fused = prepare(denoiser.network, device, engine="fused")
+        works["fused"] = (call_of(fused), fast_dtype(device))
     seconds = in_turns(
         {name: work for name, (work, _) in works.items()}
         | {f"floor of {name}": _floor(needed, dtype, device) for name, (_, dtype) in works.items()},

@@ -238,7 +238,7 @@ def test_it_runs_in_inference_mode() -> None:
 
 @pytest.mark.skipif(not HAS_GPU, reason="needs a GPU")
 def test_a_gpu_takes_it() -> None:
-    assert hasattr(prepare(network_of("diff_nca"), "cuda").image, "share")
+    assert hasattr(prepare(network_of("diff_nca"), "cuda", engine="fused").image, "share")
 
 
 COMPILE = """
@@ -267,3 +267,9 @@ def test_the_cell_step_compiles_for_a_gpu() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert run.stdout == "True\n", run.stderr
+
+
+@pytest.mark.parametrize(("name", "device"), [("diff_nca", "cpu"), ("diff_nca_arxiv_v1", DEVICE)], ids=str)
+def test_what_cannot_be_fused_is_refused(name: str, device: str) -> None:
+    with pytest.raises(ValueError, match="engine=fused: must run on an NVIDIA GPU"):
+        prepare(build_network(recipe_named(name).model), device, engine="fused")

@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import nn
 
 from diffnca.engine.cpu import FOURIER_BLOCK_CELLS, BlockedCells
 from diffnca.engine.network import BlockedNetwork
-from diffnca.engine.precision import fast_dtype, has_triton
+from diffnca.engine.precision import OLDEST_TRITON, fast_dtype, has_triton
 from diffnca.models import DiffNCA, FourierDiffNCA
 
-__all__ = ["prepare"]
+__all__ = ["Engine", "prepare"]
+
+Engine = Literal["auto", "eager", "fused"]
+"""How a network runs: as is fast and exact on the device, as it was trained, or by the kernels for a GPU."""
 
 
-def prepare(network: nn.Module, device: torch.device | str, dtype: torch.dtype | None = None) -> nn.Module:
+def prepare(
+    network: nn.Module,
+    device: torch.device | str,
+    dtype: torch.dtype | None = None,
+    engine: Engine = "auto",
+) -> nn.Module:
     """Return a network that computes what `network` does, made for inference on `device`.
 
     On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
-    a finite radius (group normalisation), any on a GPU without triton (3.7 or newer), and any on another
-    device, is returned as it is, moved there.
+    a finite radius (group normalisation), and any on another device, is returned as it is, moved there.
 
     Args:
         network: a network as `diffnca.models.build_network` makes it.
         device: where it will run.
         dtype: of the matrix products, float32 or bfloat16; `None` is what the device is fast at. States stay
             float32.
+        engine: `"fused"` takes the kernels of `engine.gpu`, which have not been run on a GPU yet and so are
+            nobody's default; `"eager"` returns the network itself.
+
+    Raises:
+        ValueError: the type is another, or the fused kernels cannot run this network here.
     """
     device = torch.device(device)
     dtype = fast_dtype(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.bfloat16; choose one of these")
-    network = network.to(device)
-    if isinstance(network, (DiffNCA, FourierDiffNCA)) and network.radius is not None:
-        if device.type == "cpu":
-            return blocked(network, dtype)
-        if device.type == "cuda" and has_triton():
-            return fused(network, device, dtype)
-    return network
+    made: Any = network.to(device)
+    is_local = isinstance(made, (DiffNCA, FourierDiffNCA)) and made.radius is not None
+    if engine == "fused":
+        if not (is_local and device.type == "cuda" and has_triton()):
+            raise ValueError(
+                f"engine=fused: must run on an NVIDIA GPU, here {device}, with triton {OLDEST_TRITON[0]}."
+                f"{OLDEST_TRITON[1]} or newer, and cells without group normalisation; take auto"
+            )
+        return fused(made, device, dtype)
+    if engine == "auto" and is_local and device.type == "cpu":
+        return blocked(made, dtype)
+    ready: nn.Module = made
+    return ready
 
 
 def blocked(network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> BlockedNetwork:
