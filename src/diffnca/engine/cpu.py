@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.engine.layers import Layers, lay_out, replace_convolutions
+from diffnca.engine.layers import Layers, lay_out, on_single_cells
 from diffnca.engine.neighbours import perceived
 from diffnca.engine.workers import Workers
 from diffnca.geometry import Region
@@ -41,12 +41,9 @@ class BlockedCells:
 
     def __init__(self, rule: CellRule, dtype: torch.dtype, block_cells: int = BLOCK_CELLS) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype`."""
-        assert rule.config.normalisation == "cell", "statistics over space know no blocks"
         self.config, self.channels = rule.config, rule.channels
         self.dtype, self.block_cells = dtype, block_cells
-        self.rule = copy.deepcopy(rule).float().requires_grad_(False)
-        for part in (self.rule.embedding, self.rule.gate_perception, self.rule.gate_hidden):
-            replace_convolutions(part)
+        self.rule = on_single_cells(rule)
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
         self.gates = [copy.deepcopy(gate).to(dtype) for gate in gates]
         self.layers = lay_out(self.rule, rule.channels)

@@ -5,7 +5,6 @@ Not yet run on a GPU: so far Triton's interpreter has run the kernels, and its c
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from math import gcd
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffnca.engine import kernels
-from diffnca.engine.layers import lay_out, parameters_of, replace_convolutions
+from diffnca.engine.layers import lay_out, on_single_cells, parameters_of
 from diffnca.engine.neighbours import perceived
 from diffnca.geometry import Region
 from diffnca.models.embedding import positions
@@ -44,11 +43,8 @@ class FusedCells:
 
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype` on `device`."""
-        assert rule.config.normalisation == "cell", "statistics over space know no blocks"
         self.config, self.channels, self.device = rule.config, rule.channels, device
-        rule = copy.deepcopy(rule).cpu().float().requires_grad_(False)
-        for part in (rule.embedding, rule.gate_perception, rule.gate_hidden):
-            replace_convolutions(part, lambda convolution: Tiled(*parameters_of(convolution)))
+        rule = on_single_cells(rule, lambda convolution: Tiled(*parameters_of(convolution)))
         self.period, self.embedding = rule.embedding.period, rule.embedding.features.to(device)
         self.layers = FusedLayers(rule, device, dtype)
         # read once per image where each cell has its own

@@ -2,7 +2,35 @@
 
 Each program computes a block of a fixed number of cells (or rows), so that a cell's numbers do not depend on
 where it lies in its image, tile or batch. Whatever can be known when a kernel is compiled is a `constexpr`; a
-layer that is wider than its block is a tuple of blocks.
+layer that is wider than its block is a tuple of blocks. The arguments of a cell step, and shapes:
+
+| argument | what it is |
+|---|---|
+| `state` | (images, cells, channels_width) in float32, changed in place |
+| `seen` | (images, cells, seen_width), the state and the embedding as they are perceived |
+| `following` | `seen` of the next cell step, to be filled |
+| `rows` | (3, height), the rows that each row perceives; -1 is one of zeros |
+| `columns` | (3, width), likewise |
+| `share` | (images, cells), how much of its change a cell takes |
+| `times` | (images), which time each image is at |
+| `modulations` | (times, modulated_cells, ...), see `diffnca.engine.gpu.Modulators` |
+| `perceive` | (9, seen_width, channels_width) |
+| `perceive_bias` | (channels_width) |
+| `expand` | (seen_width + channels_width, hidden_width) |
+| `expand_bias` | (hidden_width) |
+| `project` | (hidden_width, channels_width) |
+| `project_bias` | (channels_width) |
+| `height` | rows of cells |
+| `width` | columns of cells |
+| `share_of_image` | stride of `share` |
+| `share_of_cell` | stride of `share` |
+| `modulated_cells` | 1 if one modulation holds for all cells |
+| `hidden_channels` | those of the hidden layer that are not padding |
+| `kind` | of the modulation |
+| `block` | cells of a block |
+| `modulated_block` | 1 if one modulation holds for all cells, else `block` |
+| `seen_width`, `channels_width`, `hidden_width` | numbers seen of a cell, channels of its state and of its hidden layer, padded |
+| `seen_block`, `channels_block`, `hidden_block` | of them, how many at once |
 """
 
 from __future__ import annotations
@@ -21,69 +49,14 @@ LEAKY_SLOPE = tl.constexpr(nca.LEAKY_SLOPE)
 @triton.jit
 @no_type_check
 def cell_step(
-    state,
-    seen,
-    following,
-    rows,
-    columns,
-    share,
-    times,
-    modulations,
-    perceive,
-    perceive_bias,
-    expand,
-    expand_bias,
-    project,
-    project_bias,
-    height,
-    width,
-    share_of_image,
-    share_of_cell,
-    modulated_cells,
-    hidden_channels,
-    kind: tl.constexpr,
-    block: tl.constexpr,
-    modulated_block: tl.constexpr,
-    seen_width: tl.constexpr,
-    seen_block: tl.constexpr,
-    channels_width: tl.constexpr,
-    channels_block: tl.constexpr,
-    hidden_width: tl.constexpr,
-    hidden_block: tl.constexpr,
-):
-    """Do a cell step for a block of cells of one image.
-
-    Args:
-        state: (images, cells, channels_width) in float32, changed in place.
-        seen: (images, cells, seen_width), the state and the embedding as they are perceived.
-        following: `seen` of the next cell step, to be filled.
-        rows: (3, height), the rows that each row perceives; -1 is one of zeros.
-        columns: (3, width), likewise.
-        share: (images, cells), how much of its change a cell takes.
-        times: (images), which time each image is at.
-        modulations: (times, modulated_cells, ...), see `diffnca.engine.gpu.Modulators`.
-        perceive: (9, seen_width, channels_width).
-        perceive_bias: (channels_width).
-        expand: (seen_width + channels_width, hidden_width).
-        expand_bias: (hidden_width).
-        project: (hidden_width, channels_width).
-        project_bias: (channels_width).
-        height: rows of cells.
-        width: columns of cells.
-        share_of_image: stride of `share`.
-        share_of_cell: stride of `share`.
-        modulated_cells: 1 if one modulation holds for all cells.
-        hidden_channels: those of the hidden layer that are not padding.
-        kind: of the modulation.
-        block: cells of a block.
-        modulated_block: 1 if one modulation holds for all cells, else `block`.
-        seen_width: numbers seen of a cell, padded.
-        seen_block: of them, how many at once.
-        channels_width: channels of the state, padded.
-        channels_block: of them, how many at once.
-        hidden_width: channels of the hidden layer, padded.
-        hidden_block: of them, how many at once.
-    """
+    state, seen, following, rows, columns, share, times, modulations,
+    perceive, perceive_bias, expand, expand_bias, project, project_bias,
+    height, width, share_of_image, share_of_cell, modulated_cells, hidden_channels,
+    kind: tl.constexpr, block: tl.constexpr, modulated_block: tl.constexpr,
+    seen_width: tl.constexpr, seen_block: tl.constexpr, channels_width: tl.constexpr,
+    channels_block: tl.constexpr, hidden_width: tl.constexpr, hidden_block: tl.constexpr,
+):  # fmt: skip
+    """Do a cell step for a block of cells of one image; the arguments are in the table above."""
     image = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * block
     cell = first + tl.arange(0, block)
@@ -100,17 +73,10 @@ def cell_step(
         seen + cells * seen_width, rows, columns, perceive, perceive_bias, cell, is_cell, height, width,
         block, seen_width, seen_block, channels_width, channels_block,
     )  # fmt: skip
-    perception = ()
-    for start in tl.static_range(0, seen_width, seen_block):
-        number = start + tl.arange(0, seen_block)
-        own = tl.load(
-            seen + (cells + cell[:, None]) * seen_width + number[None, :], mask=is_cell[:, None], other=0.0
-        )
-        perception += (scaled(own.to(tl.float32), modulation, number, kind).to(seen.dtype.element_ty),)
-    for i in tl.static_range(channels_width // channels_block):
-        number = seen_width + i * channels_block + tl.arange(0, channels_block)
-        perception += (scaled(near[i], modulation, number, kind).to(seen.dtype.element_ty),)
-
+    perception = modulate_perception(
+        near, seen + cells * seen_width, modulation, cell, is_cell, kind,
+        seen_width, seen_block, channels_width, channels_block,
+    )  # fmt: skip
     hidden = expand_perception(
         perception, expand, expand_bias, modulation + perceived_width, kind,
         block, seen_width, seen_block, channels_width, channels_block, hidden_width, hidden_block,
@@ -120,18 +86,10 @@ def cell_step(
     )
 
     taken = tl.load(share + image * share_of_image + cell * share_of_cell, mask=is_cell, other=0.0)
-    for start in tl.static_range(0, channels_width, channels_block):
-        channel = start + tl.arange(0, channels_block)
-        change = tl.zeros([block, channels_block], tl.float32) + tl.load(project_bias + channel)[None, :]
-        for i in tl.static_range(hidden_width // hidden_block):
-            number = i * hidden_block + tl.arange(0, hidden_block)
-            weight = tl.load(project + number[:, None] * channels_width + channel[None, :])
-            change = tl.dot(hidden[i], weight, change, input_precision="ieee")
-        at = (cells + cell[:, None]) * channels_width + channel[None, :]
-        updated = tl.load(state + at, mask=is_cell[:, None], other=0.0) + change * taken[:, None]
-        tl.store(state + at, updated, mask=is_cell[:, None])
-        at = (cells + cell[:, None]) * seen_width + channel[None, :]
-        tl.store(following + at, updated.to(following.dtype.element_ty), mask=is_cell[:, None])
+    update_state(
+        hidden, taken, state + cells * channels_width, following + cells * seen_width, project, project_bias,
+        cell, is_cell, block, seen_width, channels_width, channels_block, hidden_width, hidden_block,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -163,6 +121,26 @@ def perceive_near(
                 summed += (tl.dot(part, weight, near[i], input_precision="ieee"),)
             near = summed
     return near
+
+
+@triton.jit
+@no_type_check
+def modulate_perception(
+    near, seen, modulation, cell, is_cell, kind: tl.constexpr,
+    seen_width: tl.constexpr, seen_block: tl.constexpr,
+    channels_width: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
+    """Return what the cells see of themselves and `near` them, modulated, in the type of the products."""
+    perception = ()
+    for start in tl.static_range(0, seen_width, seen_block):
+        number = start + tl.arange(0, seen_block)
+        at = cell.to(tl.int64)[:, None] * seen_width + number[None, :]
+        own = tl.load(seen + at, mask=is_cell[:, None], other=0.0)
+        perception += (scaled(own.to(tl.float32), modulation, number, kind).to(seen.dtype.element_ty),)
+    for i in tl.static_range(channels_width // channels_block):
+        number = seen_width + i * channels_block + tl.arange(0, channels_block)
+        perception += (scaled(near[i], modulation, number, kind).to(seen.dtype.element_ty),)
+    return perception
 
 
 @triton.jit
@@ -233,6 +211,28 @@ def activate_hidden(
             part = part * tl.load(modulation + channel).to(tl.float32)
         active += (part.to(hidden[i].dtype),)
     return active
+
+
+@triton.jit
+@no_type_check
+def update_state(
+    hidden, taken, state, following, project, project_bias, cell, is_cell,
+    block: tl.constexpr, seen_width: tl.constexpr, channels_width: tl.constexpr,
+    channels_block: tl.constexpr, hidden_width: tl.constexpr, hidden_block: tl.constexpr,
+):  # fmt: skip
+    """Add to the state of the cells what is `taken` of their change, and show it to the next cell step."""
+    for start in tl.static_range(0, channels_width, channels_block):
+        channel = start + tl.arange(0, channels_block)
+        change = tl.zeros([block, channels_block], tl.float32) + tl.load(project_bias + channel)[None, :]
+        for i in tl.static_range(hidden_width // hidden_block):
+            number = i * hidden_block + tl.arange(0, hidden_block)
+            weight = tl.load(project + number[:, None] * channels_width + channel[None, :])
+            change = tl.dot(hidden[i], weight, change, input_precision="ieee")
+        at = cell.to(tl.int64)[:, None] * channels_width + channel[None, :]
+        updated = tl.load(state + at, mask=is_cell[:, None], other=0.0) + change * taken[:, None]
+        tl.store(state + at, updated, mask=is_cell[:, None])
+        at = cell.to(tl.int64)[:, None] * seen_width + channel[None, :]
+        tl.store(following + at, updated.to(following.dtype.element_ty), mask=is_cell[:, None])
 
 
 @triton.jit

@@ -6,6 +6,7 @@ rows differently. What the embedding says to all cells alike is folded into the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -52,15 +53,22 @@ class Pointwise(nn.Module):
         return made[:, : self.outputs, None, None]
 
 
-def replace_convolutions(
-    module: nn.Module, replacement: Callable[[nn.Conv2d], nn.Module] = Pointwise
-) -> None:
+def replace_convolutions(module: nn.Module, replacement: Callable[[nn.Conv2d], nn.Module]) -> None:
     """Make all 1x1 convolutions within `module` work on single cells."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, replacement(child))
         else:
             replace_convolutions(child, replacement)
+
+
+def on_single_cells(rule: CellRule, replacement: Callable[[nn.Conv2d], nn.Module] = Pointwise) -> CellRule:
+    """Return a copy of `rule` on the CPU, in float32, whose embedding and gates work on single cells."""
+    assert rule.config.normalisation == "cell", "statistics over space know no blocks"
+    copied = copy.deepcopy(rule).cpu().float().requires_grad_(False)
+    for part in (copied.embedding, copied.gate_perception, copied.gate_hidden):
+        replace_convolutions(part, replacement)
+    return copied
 
 
 @dataclass(frozen=True)

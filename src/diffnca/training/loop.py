@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
@@ -367,19 +366,6 @@ class Trainer:
         ):
             for rule in denoiser.network.cell_rules():
                 rule.compile(dynamic=False)
-
-
-def check_trackers(names: tuple[str, ...]) -> None:
-    """Refuse trackers that would be left out without a word.
-
-    Raises:
-        ValueError: accelerate does not know one, or its package is not installed.
-    """
-    available = sorted(str(tracker) for tracker in get_available_trackers())
-    for name in names:
-        if name not in available:
-            here = ", ".join(available) or "none"
-            raise ValueError(f"trackers={name}: not installed, {here} is; pip install 'diffnca[trackers]'")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

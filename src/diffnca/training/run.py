@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
 from diffnca.config import Config, TrainingConfig
@@ -31,7 +32,6 @@ from diffnca.training.loop import (
     Progress,
     RunOptions,
     Trainer,
-    check_trackers,
 )
 from diffnca.training.signals import StopRequestedError
 from diffnca.writers.png import contact_sheet, write_png
@@ -155,6 +155,19 @@ def check_folder(out: Path) -> None:
             raise ValueError(
                 f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
             )
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse trackers that would be left out without a word.
+
+    Raises:
+        ValueError: accelerate does not know one, or its package is not installed.
+    """
+    available = sorted(str(tracker) for tracker in get_available_trackers())
+    for name in names:
+        if name not in available:
+            here = ", ".join(available) or "none"
+            raise ValueError(f"trackers={name}: not installed, {here} is; pip install 'diffnca[trackers]'")
 
 
 def opened(command: Run, config: Config) -> ImageSet:
