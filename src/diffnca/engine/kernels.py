@@ -29,7 +29,8 @@ layer that is wider than its block is a tuple of blocks. The arguments of a cell
 | `kind` | of the modulation |
 | `block` | cells of a block |
 | `modulated_block` | 1 if one modulation holds for all cells, else `block` |
-| `seen_width`, `channels_width`, `hidden_width` | numbers seen of a cell, channels of its state and of its hidden layer, padded |
+| `seen_width` | numbers seen of a cell, padded |
+| `channels_width`, `hidden_width` | channels of the state and of the hidden layer, padded |
 | `seen_block`, `channels_block`, `hidden_block` | of them, how many at once |
 """
 
