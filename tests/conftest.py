@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import torch
 from jaxtyping import install_import_hook
 
 UNCHECKED = {
@@ -16,6 +15,9 @@ UNCHECKED = {
 # the workers of a parallel run share the cores, and so do the commands that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402  it reads the number of threads when it is imported
+
 # the GPU engine without a GPU; Triton asks for this when it is imported
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
