@@ -111,14 +111,12 @@ class CellStep:
     """What a cell step needs besides the states, for images at the same diffusion time.
 
     Attributes:
-        images: their numbers in the batch.
         layers: the cell rule, with all that is the same for every cell folded in.
         table: the neighbours of each cell.
         embedding: of each cell, if it modulates each in its own way.
         share: how much of its change each cell of each image takes; `None` is all.
     """
 
-    images: list[int]
     layers: Layers
     table: Int[Tensor, "9 cells"]
     embedding: Float[Tensor, "cells e"] | None
@@ -173,8 +171,8 @@ class Cells:
             images = (t == time).nonzero().flatten().tolist()
             clocks = torch.stack([time, time.new_tensor(clock)])
             modulated, embedding = self._embed(images, layers, clocks, workers)
-            step = CellStep(images, modulated.to(self.ready.dtype), table, embedding, share)
-            workers.each(partial(self._update, step), self.blocks)
+            step = CellStep(modulated, table, embedding, share)
+            workers.each(partial(self._update, step), self._parts(images, workers.count))
         self.seen, self.following = self.following, self.seen
         self.layers, self.active = self.ready.layers, self.ready.channels
 
@@ -183,6 +181,12 @@ class Cells:
         """All cells, block by block."""
         size = self.ready.block_cells
         return [slice(start, start + size) for start in range(0, self.padded, size)]
+
+    def _parts(self, images: list[int], count: int) -> list[tuple[slice, list[int]]]:
+        """Return each block with some of the images, so that at least `count` threads have work."""
+        blocks = self.blocks
+        shares = min(-(-count // len(blocks)), len(images))
+        return [(block, images[first::shares]) for block in blocks for first in range(shares)]
 
     def _table(self, dilation: int) -> Int[Tensor, "9 cells"]:
         """Return the neighbours of each cell at this spacing."""
@@ -197,7 +201,7 @@ class Cells:
         """Show some images their embedding; fold into `layers` what is the same for every cell.
 
         Returns:
-            The layers, and the embedding if it is another for each cell.
+            The layers in the type of the products, and the embedding if it is another for each cell.
         """
         ready = self.ready
         if self.places is None:
@@ -213,16 +217,17 @@ class Cells:
         if self.config.perceive_embedding:
             self.seen[images, :-1, self.active : self.active + embedding.shape[1]] = embedding.to(ready.dtype)
         if self.places is None:
-            return workers.once(lambda: ready.fold(layers, embedding)), None
-        return layers, embedding
+            return workers.once(lambda: ready.fold(layers, embedding).to(ready.dtype)), None
+        return workers.once(lambda: layers.to(ready.dtype)), embedding
 
-    def _update(self, step: CellStep, block: slice) -> None:
-        """Do a cell step for one block of each image."""
+    def _update(self, step: CellStep, part: tuple[slice, list[int]]) -> None:
+        """Do a cell step for one block of some images."""
+        block, images = part
         modulations = (UNCHANGED, UNCHANGED)
         if step.embedding is not None:
             modulations = self.ready.modulations(step.embedding[block], step.layers.order)
         neighbour = step.table[:, block].t().flatten()
-        for image in step.images:
+        for image in images:
             near = self.seen[image].index_select(0, neighbour).view(-1, 9, step.layers.kept)
             change = self.ready.change(near, step.layers, modulations)
             if step.share is not None:
