@@ -25,6 +25,8 @@ class GaussianDenoiser:
     """The exact denoiser of images whose pixels are independent and Gaussian; remembers what it is given."""
 
     image_channels: int = 3
+    radius: int | None = 0
+    has_context: bool = True
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule.cosine)
     config: Config = field(default_factory=lambda: Config(sampling=SamplingConfig("dpmpp2m", 8)))
     images: list[Tensor] = field(default_factory=list)
@@ -50,6 +52,8 @@ class OneWeight(nn.Module):
     """A denoiser with a weight, which wants a gradient, and whose cells update at random."""
 
     image_channels = 2
+    radius = 0
+    has_context = False
     schedule = NoiseSchedule.cosine(10)
     config = Config(sampling=SamplingConfig("ddim", 3))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffnca.config import Config
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.samplers import Constrain, Progress, Sampler, sample, sampler_named
+from diffnca.diffusion.samplers import Constrain, Progress, Sampler, Walk, sampler_named
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.engine import Engine, prepare
 from diffnca.geometry import Boundary, Canvas, Region
@@ -56,6 +56,16 @@ class ImageDenoiser(Protocol):
         """Its configuration, for the default sampler and number of steps."""
         ...
 
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        ...
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an estimate needs to know something of the whole canvas."""
+        ...
+
     def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
         """Return what must be known of the whole canvas."""
         ...
@@ -67,11 +77,27 @@ class ImageDenoiser(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PureNoise:
+    """The start of an image that is made out of nothing.
+
+    Attributes:
+        channels: of the image.
+    """
+
+    channels: int
+
+    def __call__(self, region: Region, noise: Noise) -> Tensor:
+        """Return noise of variance 1 on `region`."""
+        return noise.normal(Stream.INITIAL, 0, region, self.channels)
+
+
 def generate(
     denoiser: ImageDenoiser,
     *,
     height: int,
     width: int,
+    region: Region | None = None,
     batch: int | None = None,
     seed: int | Sequence[int] = 0,
     sampler: str | Sampler | None = None,
@@ -90,6 +116,8 @@ def generate(
         denoiser: the model, as `diffnca.load` returns it.
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
+        region: the part of the image to make, equal to the crop of the whole. What it takes is computed on a
+            region that reaches `radius` px farther for each step; `None` is the whole.
         batch: number of images; `None` is one per seed.
         seed: of the first image, where image i has seed + i; or a list of one seed per image. The same seed
             gives the same image in any batch.
@@ -105,39 +133,74 @@ def generate(
         Images in [-1, 1].
 
     Raises:
-        ValueError: a size, seed, sampler, boundary or number of steps is not allowed.
+        ValueError: a size, seed, sampler, boundary or number of steps is not allowed, or the model needs to
+            see the whole image to make the region.
     """
     canvas = Canvas(_whole("height", height), _whole("width", width), boundary)
-    method, levels = _walk(denoiser, sampler, steps)
+    region = canvas.whole if region is None else region
+    if region.canvas != canvas:
+        raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
+    method, levels = walk_of(denoiser, sampler, steps)
     place = _place(denoiser, device)
     noise = Noise(_seeds(seed, batch), place)
-    if isinstance(denoiser, Denoiser):
-        network = prepare(denoiser.network, place, engine=engine)
-        denoiser = Denoiser(network, denoiser.schedule, denoiser.config)
-    channels = denoiser.image_channels
+    denoiser = ready(denoiser, place, engine)
+    return _run(generation(denoiser, canvas, levels), denoiser, method, noise, region, progress)
 
-    def initial(region: Region, noise: Noise) -> Tensor:
-        return noise.normal(Stream.INITIAL, 0, region, channels)
 
-    return _run(Task(canvas, levels, initial), denoiser, method, noise, progress)
+def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...]) -> Task:
+    """Return the task to make an image out of noise."""
+    return Task(canvas, levels, PureNoise(denoiser.image_channels))
+
+
+def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
+    """Return `denoiser` with its network made ready for `device`."""
+    if not isinstance(denoiser, Denoiser):
+        return denoiser
+    network = prepare(denoiser.network, device, engine=engine)
+    return Denoiser(network, denoiser.schedule, denoiser.config)
+
+
+def check_parts(denoiser: ImageDenoiser) -> int:
+    """Return the radius of a denoiser that can make a part of an image by itself.
+
+    Raises:
+        ValueError: it sees the whole image at once.
+    """
+    if denoiser.radius is None:
+        raise ValueError(
+            f"model {denoiser.config.name}: must see a finite radius, but takes statistics over the whole image; "
+            "make it in one piece, or take blended windows"
+        )
+    return denoiser.radius
 
 
 @torch.no_grad()
 def _run(
-    task: Task, denoiser: ImageDenoiser, sampler: Sampler, noise: Noise, progress: Progress | None
+    task: Task,
+    denoiser: ImageDenoiser,
+    sampler: Sampler,
+    noise: Noise,
+    region: Region,
+    progress: Progress | None,
 ) -> Float[Tensor, "b c h w"]:
-    """Sample a task in memory, on its whole canvas."""
+    """Sample a region of a task in memory."""
+    radius = 0 if region == task.canvas.whole else check_parts(denoiser)
+    if radius and denoiser.has_context:
+        raise ValueError(
+            f"region of {region.height}x{region.width} px: must be the whole canvas for {denoiser.config.name}, "
+            "which looks at the whole image in each step; make the whole and crop it"
+        )
 
     def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
         context = denoiser.context(x_t, level, region)
         return denoiser.x_0_estimate(x_t, level, region, cell_noise, context)
 
-    whole = task.canvas.whole
-    x = task.initial(whole, noise)
-    return sample(denoise, x, task.levels, whole, sampler, noise, task.constrain, progress).clamp(-1.0, 1.0)
+    walk = Walk(task.levels, sampler, noise, task.constrain)
+    x = task.initial(region.grow(radius * len(task.levels)), noise)
+    return walk.run(denoise, x, region, radius, progress=progress)[0].clamp(-1.0, 1.0)
 
 
-def _walk(
+def walk_of(
     denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
 ) -> tuple[Sampler, tuple[Level, ...]]:
     """Return the sampler and the levels it visits, by default those of the model."""

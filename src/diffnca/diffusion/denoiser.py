@@ -103,6 +103,17 @@ class Denoiser(nn.Module):
         """Channels of the images."""
         return self.config.model.image_channels
 
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        radius: int | None = self.network.radius
+        return radius
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an estimate needs to know something of the whole canvas."""
+        return bool(self.network.has_context)
+
     def context(self, x_t: Float[Tensor, "b n h w"], level: Level, region: Any = None) -> Tensor | None:
         """Return what the network must know of the whole canvas; additive over the parts of it."""
         context: Tensor | None = self.network.context(x_t, self._time(x_t, level), region)

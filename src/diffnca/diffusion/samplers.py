@@ -1,4 +1,4 @@
-"""One reverse step, by three methods, and the loop that walks from noise to image in memory.
+"""One reverse step, by three methods, and the loop that walks from noise to image.
 
 A step goes from the noise level t to a less noisy level s, which may be the clean image (`sigma_s = 0`); they
 may be any distance apart. With `log_snr` = 2 lambda:
@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -69,6 +68,11 @@ class Sampler(Protocol):
         """Whether `step` uses fresh noise."""
         ...
 
+    @property
+    def is_multistep(self) -> bool:
+        """Whether `step` keeps something for the next."""
+        ...
+
     def step(
         self,
         x_t: Float[Tensor, "b c h w"],
@@ -103,6 +107,7 @@ class DDPM:
 
     name = "ddpm"
     is_stochastic = True
+    is_multistep = False
 
     def step(
         self,
@@ -133,6 +138,7 @@ class DDIM:
 
     eta: float = 0.0
     name = "ddim"
+    is_multistep = False
 
     def __post_init__(self) -> None:
         """Refuse shares that leave no noise level."""
@@ -170,6 +176,7 @@ class DPMSolverPP2M:
 
     name = "dpmpp2m"
     is_stochastic = False
+    is_multistep = True
 
     def step(
         self,
@@ -232,17 +239,74 @@ def sample(
         constrain: imposes what is known after each step; `None` if nothing is.
         progress: told after each step how many are done.
     """
-    memory: Memory | None = None
-    for step, (level_t, level_s) in enumerate(pairwise((*levels, CLEAN))):
-        x_0_estimate = denoise(x, level_t, region, noise.at(step))
-        is_noisy = sampler.is_stochastic and level_s.sigma > 0.0
-        fresh = noise.normal(Stream.STEP, step, region, x.shape[1]).to(x) if is_noisy else None
-        x, memory = sampler.step(x, x_0_estimate, level_t, level_s, fresh, memory)
-        if constrain is not None:
-            x = constrain(x, level_s, region, noise)
-        if progress is not None:
-            progress(step + 1, len(levels))
-    return x
+    walk = Walk(tuple(levels), sampler, noise, constrain)
+    return walk.run(denoise, x, region, progress=progress)[0]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The way from noise to image, which may be gone in parts: some steps, on some region.
+
+    Attributes:
+        levels: the levels to visit, noisiest first; the clean end is implied.
+        sampler: how to take a step.
+        noise: the random numbers; the n-th step draws those of diffusion step n.
+        constrain: imposes what is known after each step; `None` if nothing is.
+    """
+
+    levels: tuple[Level, ...]
+    sampler: Sampler
+    noise: Noise
+    constrain: Constrain | None = None
+
+    def run(
+        self,
+        denoise: Denoise,
+        x: Float[Tensor, "b c y x"],
+        region: Region,
+        radius: int = 0,
+        steps: range | None = None,
+        remembered: Float[Tensor, "b c v u"] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
+        """Take some steps and return the image on `region`, and what the sampler keeps.
+
+        An estimate is good up to `radius` px from an edge that lies inside the canvas. So the steps are taken
+        on regions that shrink by as much: the first one on `region.grow(radius * (len(steps) - 1))`.
+
+        Args:
+            denoise: estimates the clean image.
+            x: the image before the first step, on `region.grow(radius * len(steps))`.
+            region: where the image is wanted.
+            radius: how far one estimate sees.
+            steps: which steps to take, consecutive; `None` is all.
+            remembered: the estimate of the step before, where the first step is taken; `None` if the sampler
+                keeps none or the walk begins.
+            progress: told after each step how many of these steps are done.
+        """
+        path, steps = (*self.levels, CLEAN), steps or range(len(self.levels))
+        memory = None if remembered is None else Memory(remembered, path[steps.start - 1])
+        known = region.grow(radius * len(steps))
+        for done, step in enumerate(steps, start=1):
+            here = region.grow(radius * (len(steps) - done))
+            estimate = denoise(x, path[step], known, self.noise.at(step))
+            if memory is not None and done > 1:
+                memory = memory._replace(x_0_estimate=here.crop(memory.x_0_estimate, of=known))
+            x, memory = self._step(here.crop(x, of=known), here.crop(estimate, of=known), step, here, memory)
+            known = here
+            if progress is not None:
+                progress(done, len(steps))
+        return x, memory
+
+    def _step(
+        self, x_t: Tensor, estimate: Tensor, step: int, region: Region, memory: Memory | None
+    ) -> tuple[Tensor, Memory | None]:
+        """Take one step on a region, and impose what is known."""
+        level_t, level_s = (*self.levels, CLEAN)[step : step + 2]
+        is_noisy = self.sampler.is_stochastic and level_s.sigma > 0.0
+        fresh = self.noise.normal(Stream.STEP, step, region, x_t.shape[1]).to(x_t) if is_noisy else None
+        x, memory = self.sampler.step(x_t, estimate, level_t, level_s, fresh, memory)
+        return x if self.constrain is None else self.constrain(x, level_s, region, self.noise), memory
 
 
 def _fresh_variance(level_t: Level, level_s: Level) -> float:

@@ -43,6 +43,7 @@ class BlockedNetwork(nn.Module):
         config: the choices it was built from.
         image_channels: channels of the images.
         radius: pixels that one output pixel can see in each direction, the context being given.
+        has_context: whether it must know something of the whole canvas, which `context` sums up.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class BlockedNetwork(nn.Module):
         self.config = network.config
         self.image_channels = network.image_channels
         self.radius = network.radius
+        self.has_context = network.has_context
         self.image = image
         self.fourier = fourier
 

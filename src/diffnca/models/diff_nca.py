@@ -25,8 +25,11 @@ class DiffNCA(nn.Module):
         image_channels: channels n of the images; the state holds the noisy image in its first n channels
             and the prediction in the next n (n * patch**2 where a cell holds a square of pixels).
         radius: pixels that one output pixel can see in each direction, `None` for the whole image.
+        has_context: whether it must know something of the whole canvas, which `context` sums up.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
     """
+
+    has_context = False
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the network of `config`."""

@@ -27,8 +27,11 @@ class FourierDiffNCA(nn.Module):
             and the prediction in the next n.
         radius: pixels that one output pixel can see in each direction, the context being given; `None` for
             the whole image.
+        has_context: whether it must know something of the whole canvas, which `context` sums up.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
     """
+
+    has_context = True
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the network of `config`."""
