@@ -168,8 +168,8 @@ def check_parts(denoiser: ImageDenoiser) -> int:
     """
     if denoiser.radius is None:
         raise ValueError(
-            f"model {denoiser.config.name}: must see a finite radius, but takes statistics over the whole image; "
-            "make it in one piece, or take blended windows"
+            f"model {denoiser.config.name}: must see a finite radius, but takes statistics over the whole "
+            "image; make it in one piece, or take blended windows"
         )
     return denoiser.radius
 
@@ -187,8 +187,8 @@ def _run(
     radius = 0 if region == task.canvas.whole else check_parts(denoiser)
     if radius and denoiser.has_context:
         raise ValueError(
-            f"region of {region.height}x{region.width} px: must be the whole canvas for {denoiser.config.name}, "
-            "which looks at the whole image in each step; make the whole and crop it"
+            f"region of {region.height}x{region.width} px: must be the whole canvas for "
+            f"{denoiser.config.name}, which looks at the whole image in each step; make the whole and crop it"
         )
 
     def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:

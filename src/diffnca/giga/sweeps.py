@@ -1,0 +1,93 @@
+"""The order of the work: sweep after sweep over all tiles, taken up again where it was left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from diffnca.giga.crews import Alone, Crew
+from diffnca.giga.plan import Plan, parts_of
+from diffnca.giga.tiles import Job, contexts_added
+from diffnca.models.fourier import BLOCK_PX
+
+Progress = Callable[[float, float], object]
+"""Is told how many pixels times steps are done, of how many."""
+
+
+def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progress | None = None) -> None:
+    """Make an image in tiles; the same pixels as in memory, whatever the tiles, their order and the crew.
+
+    It goes on from what is there of an earlier run, which may have had other tiles, another crew or another
+    device. The caller makes sure that it is the same image.
+
+    Args:
+        job: what is made, and where it is kept.
+        plan: in which tiles and sweeps.
+        crew: who computes; `None` is this process.
+        progress: told after each tile what is done.
+
+    Raises:
+        ValueError: a tile is no union of chunks, or the model must see the whole image.
+        OSError: the store cannot be read or written; what is finished is kept.
+        RuntimeError: a worker died; what is finished is kept.
+    """
+    states = job.states
+    if plan.tile_px % states.chunk_px:
+        raise ValueError(
+            f"tile={plan.tile_px} px: must be a multiple of {states.chunk_px} px, the chunks of the states"
+        )
+    tiles = plan.tiles
+    with (crew or Alone()).hired(job) as done:
+        for steps in _remaining(job, plan):
+            if job.denoiser.has_context and len(tiles) > 1:
+                _sum_context(job, plan, steps.start, done)
+            pending = missing(job, steps.stop, tiles)
+            if steps.stop < job.num_steps:
+                states.create(steps.stop)
+            _report(progress, job, plan, steps, len(pending))
+            for count, _ in enumerate(done(("advance", tile, steps) for tile in pending), start=1):
+                _report(progress, job, plan, steps, len(pending) - count)
+            for old in states.steps():
+                if old < steps.stop:
+                    states.delete(old)
+
+
+def missing(job: Job, step: int, tiles: list[Any]) -> list[Any]:
+    """Return the tiles that are not finished up to `step`."""
+    if step == job.num_steps:
+        return [tile for tile in tiles if not job.writer.is_written(tile)]
+    return job.states.missing(step, tiles)
+
+
+def _remaining(job: Job, plan: Plan) -> Iterable[range]:
+    """Yield the sweeps that are to do: the one that was begun, as it was begun, then those of the plan."""
+    if not missing(job, job.num_steps, plan.tiles):
+        return
+    there = job.states.steps()
+    start = there[-1] if there else 0
+    if there and job.states.missing(start, plan.tiles):
+        start = there[-2] if len(there) > 1 else 0
+        yield range(start, there[-1])
+        start = there[-1]
+    yield from parts_of(range(start, job.num_steps), plan.fused)
+
+
+def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
+    """Sum up what the network must know of the whole canvas before `step`, unless that is there.
+
+    The parts are unions of the blocks in which it is taken, so the sum is the same for any size of them.
+    """
+    if job.states.read_context(step) is None:
+        side = math.lcm(plan.tile_px, BLOCK_PX)
+        parts = plan.canvas.whole.tiles(side, side)
+        shares = [share for _, share in done(("context", part, range(step, step + 1)) for part in parts)]
+        job.states.write_context(step, contexts_added(shares))
+
+
+def _report(progress: Progress | None, job: Job, plan: Plan, steps: range, num_pending: int) -> None:
+    """Tell what is done."""
+    if progress is not None:
+        area, count = float(plan.canvas.whole.area), len(plan.tiles)
+        share = steps.start + len(steps) * (1.0 - num_pending / count)
+        progress(share * area, job.num_steps * area)

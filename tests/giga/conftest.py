@@ -1,0 +1,90 @@
+"""Jobs of small tiles that stand for big ones, on a network whose pixels stay away from black and white."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.geometry import Boundary, Canvas, Region
+from diffnca.giga import Job, Plan, Rates
+from diffnca.giga.states import States
+from diffnca.recipes import recipe_named
+from diffnca.tasks import generation, walk_of
+from diffnca.training.checkpoint import build_denoiser
+
+CHUNK = 8
+
+
+class ArrayWriter:
+    """Keeps pixels in memory."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self.pixels = np.zeros((canvas.height, canvas.width, 3), np.uint8)
+        self.there = np.zeros((canvas.height, canvas.width), bool)
+        self.calls: list[Region] = []
+
+    def write(self, region: Region, pixels: np.ndarray) -> None:
+        self.calls.append(region)
+        place = np.s_[region.top : region.top + region.height, region.left : region.left + region.width]
+        self.pixels[place], self.there[place] = pixels, True
+
+    def is_written(self, region: Region) -> bool:
+        return bool(
+            self.there[
+                region.top : region.top + region.height, region.left : region.left + region.width
+            ].all()
+        )
+
+
+def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: Any) -> Denoiser:
+    """Return a denoiser with fresh weights, disturbed so that it does something, of few cell steps."""
+    from dataclasses import replace
+
+    config = recipe_named(recipe)
+    model = replace(
+        config.model,
+        patch=config.model.patch if patch is None else patch,
+        channels=24,
+        cell=replace(config.model.cell, num_cell_steps=2, hidden=24, **cell),
+    )
+    if model.fourier is not None:
+        small = replace(model.fourier.cell, num_cell_steps=2, hidden=24)
+        model = replace(model, fourier=replace(model.fourier, cell=small, window=4))
+    torch.manual_seed(0)
+    denoiser = build_denoiser(replace(config, model=model)).eval().requires_grad_(False)
+    for parameter in denoiser.parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))
+    return denoiser
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., Job]:
+    """Return a function that makes a job, whose states lie in the test's folder."""
+
+    def make(
+        denoiser: Any,
+        height: int = 24,
+        width: int = 36,
+        boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+        sampler: Any = "dpmpp2m",
+        steps: int = 3,
+        seed: int = 5,
+        folder: str = "states",
+    ) -> Job:
+        canvas = Canvas(height, width, boundary)
+        method, levels = walk_of(denoiser, sampler, steps)
+        states = States(str(tmp_path / folder), canvas, 3, CHUNK, method.is_multistep)
+        return Job(
+            denoiser, generation(denoiser, canvas, levels), method, seed, states, ArrayWriter(canvas), "cpu"
+        )
+
+    return make
+
+
+def plan_of(job: Job, tile: int = 16, fused: int = 1) -> Plan:
+    """Return a plan of these tiles and sweeps."""
+    return Plan(job.task.canvas, tile, job.radius, job.num_steps, fused, 6, Rates())
