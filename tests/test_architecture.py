@@ -10,6 +10,7 @@ import diffnca
 SOURCE = Path(diffnca.__file__).parent
 FIRST = {"geometry", "noise", "pixels", "config"}
 LAST = {"recipes", "interop", "training", "evaluation", "reproduction", "about", "benchmark", "cli", "web"}
+LAST |= {"sampling", "gigapixel"}
 MAY_IMPORT = dict.fromkeys((*FIRST, "models", "diffusion", "writers", "data", "metrics"), FIRST)
 MAY_IMPORT["engine"] = FIRST | {"models", "diffusion"}
 MAY_IMPORT["tasks"] = MAY_IMPORT["engine"] | {"engine"}

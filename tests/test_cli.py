@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.cli import condensed, main, numbered
+from diffnca.cli import condensed, main
+from diffnca.sampling import numbered
 
 SMALL = (
     "--model.channels 24 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "

@@ -1,0 +1,92 @@
+"""The cost of an image in tiles: exact counts, and the cheapest number of steps in a sweep."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffnca.geometry import Canvas
+from diffnca.giga.plan import (
+    PATIENCE_SECONDS,
+    TILE_OVERHEAD,
+    Plan,
+    Rates,
+    default_tile,
+    make_plan,
+    parts_of,
+)
+
+CHEAP_TRANSFER, DEAR_TRANSFER = Rates(1e-6, 1e-9), Rates(1e-9, 1e-3)
+
+
+def plan(canvas: Canvas, tile: int = 16, radius: int = 3, steps: int = 6, fused: int = 1) -> Plan:
+    return Plan(canvas, tile, radius, steps, fused, 6, Rates())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from([("reflect", "reflect"), ("circular", "reflect"), ("circular", "circular")]),
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(1, 4),
+)
+def test_computed_pixels_are_those_of_the_regions_that_are_walked(
+    height: int, width: int, boundary: tuple, tile: int, radius: int, fused: int
+) -> None:
+    made = plan(Canvas(height, width, boundary), tile, radius, 7, fused)
+    regions = [
+        tile.grow(radius * (len(sweep) - step))
+        for sweep in made.sweeps
+        for tile in made.tiles
+        for step in range(len(sweep))
+    ]
+    assert made.pixels == sum(region.area for region in regions)
+
+
+@given(st.integers(0, 30), st.integers(0, 40), st.integers(1, 50))
+def test_sweeps_hold_each_step_once_and_are_even(start: int, length: int, fused: int) -> None:
+    parts = parts_of(range(start, start + length), fused)
+    assert [step for part in parts for step in part] == list(range(start, start + length))
+    assert not parts or max(map(len, parts)) <= fused
+    assert not parts or max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_canvas_of_one_tile_computes_nothing_twice() -> None:
+    assert plan(Canvas(16, 16), fused=6).overhead == 0.0
+
+
+def test_steps_are_fused_where_transfer_is_dear() -> None:
+    made = make_plan(Canvas(256, 256), 64, 1, 12, 6, has_context=False, rates=DEAR_TRANSFER)
+    assert made.fused == 12
+
+
+def test_steps_are_not_fused_where_computing_is_dear() -> None:
+    made = make_plan(Canvas(256, 256), 64, 16, 12, 6, has_context=False, rates=CHEAP_TRANSFER)
+    assert made.fused == 1
+
+
+def test_network_with_a_context_takes_one_step_a_sweep() -> None:
+    made = make_plan(Canvas(256, 256), 64, 1, 12, 6, has_context=True, rates=DEAR_TRANSFER)
+    assert made.fused == 1
+
+
+def test_small_canvas_of_one_tile_is_made_in_one_sweep() -> None:
+    made = make_plan(Canvas(64, 50), 64, 16, 12, 6, has_context=True, rates=CHEAP_TRANSFER)
+    assert (len(made.sweeps), made.disk_bytes) == (1, 0)
+
+
+def test_no_tile_works_longer_than_anyone_would_lose() -> None:
+    slow = Rates(compute=PATIENCE_SECONDS / (3 * 64 * 64), transfer=1.0)
+    assert make_plan(Canvas(64, 64), 64, 16, 12, 6, has_context=False, rates=slow).fused == 3
+
+
+@pytest.mark.parametrize("radius", [5, 16, 33, 65])
+def test_default_tile_is_the_smallest_with_little_overhead(radius: int) -> None:
+    side = default_tile(radius, 256)
+    assert ((side + 2 * radius) / side) ** 2 - 1.0 <= TILE_OVERHEAD
+    assert ((side - 256 + 2 * radius) / max(side - 256, 1)) ** 2 - 1.0 > TILE_OVERHEAD
+
+
+def test_states_take_room_for_two() -> None:
+    assert plan(Canvas(100, 100)).disk_bytes == 2 * 100 * 100 * 6 * 4
