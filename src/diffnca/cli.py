@@ -1,4 +1,4 @@
-"""The command line: `diffnca train`, `distill`, `sample`, `convert`, `info`, `bench`.
+"""The command line: `diffnca train`, `distill`, `sample`, `verify`, `view`, `convert`, `info`, `bench`.
 
 Every error that a user can cause is one line on stderr and exit code 2.
 """
@@ -10,7 +10,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,17 +21,10 @@ from diffnca.config import Config
 from diffnca.recipes import recipe_named
 
 if TYPE_CHECKING:
-    from diffnca.geometry import Boundary
+    pass
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
-
-SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
-    "none": ("reflect", "reflect"),
-    "x": ("reflect", "circular"),
-    "y": ("circular", "reflect"),
-    "both": ("circular", "circular"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +92,8 @@ class Sample:
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
-        out: the PNG file; with --count above 1, a number is added to its name.
+        out: the file: .png, or of any size .ome.zarr (also an address of fsspec) or .ome.tif. With --count
+            above 1, a number is added to its name. A stopped large image goes on with the same command.
         height: of the image in pixels; without it, the size of the training crops.
         width: of the image in pixels; without it, the size of the training crops.
         seed: of the first image; image i has seed + i.
@@ -111,10 +105,16 @@ class Sample:
         device: where to compute; auto takes a GPU where there is one.
         engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
             kernels for NVIDIA GPUs that have not been run on one yet.
+        region: make only this part, TOP LEFT HEIGHT WIDTH in pixels, equal to the crop of the whole.
+        tile: side of the tiles of a large image in pixels; changes speed and memory, not the image.
+        workers: processes that make the tiles of a large image, sharing the cores.
+        scheduler: address of a Dask cluster whose workers make the tiles instead (tcp://...).
+        windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
+        dry_run: say how a large image would be made and what it would take, write nothing.
     """
 
     model: tyro.conf.Positional[str]
-    out: Path = Path("sample.png")
+    out: str = "sample.png"
     height: int | None = None
     width: int | None = None
     seed: int = 0
@@ -125,6 +125,38 @@ class Sample:
     seamless: Literal["none", "x", "y", "both"] = "none"
     device: str = "auto"
     engine: Literal["auto", "eager", "fused"] = "auto"
+    region: tuple[int, int, int, int] | None = None
+    tile: int | None = None
+    workers: int = 1
+    scheduler: str | None = None
+    windows: int | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a finished OME-Zarr image: shapes, checksums, no file missing.
+
+    Attributes:
+        image: its folder, or an address of fsspec.
+    """
+
+    image: tyro.conf.Positional[str]
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at an image of any size in the browser.
+
+    Attributes:
+        image: an OME-Zarr image, an OME-TIFF or a PNG file.
+        port: of the local address; 0 takes a free one.
+        no_open: print the address, do not open the browser.
+    """
+
+    image: tyro.conf.Positional[str]
+    port: int = 0
+    no_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +212,7 @@ class Bench:
     json: bool = False
 
 
-Command = Train | Distill | Sample | Convert | Info | Bench
+Command = Train | Distill | Sample | Verify | View | Convert | Info | Bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,6 +252,8 @@ def parse(arguments: Sequence[str]) -> Command:
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
+        | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
@@ -284,7 +318,17 @@ def run(command: Command) -> int:
 
             return train(command) if isinstance(command, Train) else distill(command)
         case Sample():
-            return _sample(command)
+            from diffnca.sampling import sample
+
+            return sample(command)
+        case Verify():
+            from diffnca.gigapixel import verify
+
+            return verify(command)
+        case View():
+            from diffnca.web.view import serve
+
+            return serve(Path(command.image), command.port, not command.no_open)
         case Convert():
             return _convert(command)
         case Info():
@@ -295,45 +339,6 @@ def run(command: Command) -> int:
             from diffnca.benchmark import bench
 
             return bench(command)
-
-
-def _sample(command: Sample) -> int:
-    """Make images and write each to its file."""
-    from diffnca.engine.precision import device_named
-    from diffnca.pixels import to_uint8
-    from diffnca.tasks import generate
-    from diffnca.training.checkpoint import load
-    from diffnca.writers.png import check_target, write_png
-
-    check_target(command.out)
-    if command.count < 1 or command.batch < 1:
-        raise ValueError(f"--count {command.count} --batch {command.batch}: both must be >= 1")
-    denoiser = load(command.model, device_named(command.device))
-    config = denoiser.config
-    height = config.data.crop if command.height is None else command.height
-    width = config.data.crop if command.width is None else command.width
-    sampler = config.sampling.sampler if command.sampler is None else command.sampler
-    steps = config.sampling.steps if command.steps is None else command.steps
-    for first in range(0, command.count, command.batch):
-        seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
-        with progress_bar(f"image {first + 1} of {command.count}") as progress:
-            images = generate(
-                denoiser,
-                height=height,
-                width=width,
-                batch=len(seeds),
-                seed=seeds,
-                sampler=sampler,
-                steps=steps,
-                boundary=SEAMLESS[command.seamless],
-                progress=progress,
-                engine=command.engine,
-            )
-        for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
-            path = numbered(command.out, index, command.count)
-            write_png(path, pixels, provenance(command.model, seed, sampler, steps))
-            print(path)
-    return 0
 
 
 def _convert(command: Convert) -> int:
@@ -350,36 +355,3 @@ def _convert(command: Convert) -> int:
     write_model(command.out, network.state_dict(), config, card)
     print(command.out)
     return 0
-
-
-def numbered(path: Path, index: int, count: int) -> Path:
-    """Return the path of image `index` of `count`: `path` itself if it is the only one."""
-    digits = max(3, len(str(count - 1)))
-    return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
-
-
-def provenance(model: str, seed: int, sampler: str, steps: int) -> dict[str, str]:
-    """Return the metadata of a generated image."""
-    from diffnca import __version__
-
-    return {
-        "Software": f"diffnca {__version__}",
-        "diffnca:model": model,
-        "diffnca:seed": str(seed),
-        "diffnca:sampler": sampler,
-        "diffnca:steps": str(steps),
-    }
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Within the block, a function that shows steps done; `None` where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -68,11 +68,11 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(job, threads))
         try:
-            yield lambda pieces: _done(pool, pieces, lambda: self.count)
+            yield lambda pieces: given_out(pool, do, pieces, lambda: self.count)
         except BrokenProcessPool:
-            raise RuntimeError(
-                "a worker died, perhaps out of memory; what is finished is kept, the same command goes on: "
-                "with fewer --workers or a smaller --tile it needs less"
+            raise ChildProcessError(
+                "a worker died, perhaps for want of memory: it needs less with a smaller --tile or fewer "
+                "--workers"
             ) from None
         finally:
             for process in multiprocessing.active_children():
@@ -96,20 +96,27 @@ class DaskCluster:
         from diffnca.giga.dask_workers import connected
 
         with connected(self.address, job) as (executor, count):
-            yield lambda pieces: _done(executor, pieces, count)
+            yield lambda pieces: given_out(executor, do, pieces, count)
 
 
-def _done(
-    executor: Executor, pieces: Iterable[Piece], count: Callable[[], int]
+def given_out(
+    executor: Executor, function: Callable[..., Any], pieces: Iterable[Piece], count: Callable[[], int]
 ) -> Iterator[tuple[Piece, Any]]:
-    """Yield each piece with its result when it is done, with few of them given out at a time."""
+    """Yield each piece with the result of `function` when it is done, with few of them given out at a time.
+
+    Args:
+        executor: does them.
+        function: what is done with a piece.
+        pieces: those to do.
+        count: how many workers there are; asked again and again.
+    """
     waiting, running = iter(pieces), dict[Future[Any], Piece]()
     while True:
         while len(running) < PIECES_PER_WORKER * max(1, count()):
             piece = next(waiting, None)
             if piece is None:
                 break
-            running[executor.submit(do, *piece)] = piece
+            running[executor.submit(function, *piece)] = piece
         if not running:
             return
         finished, _ = wait(running, return_when=FIRST_COMPLETED)

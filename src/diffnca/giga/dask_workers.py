@@ -40,7 +40,7 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, Callable[[], i
 
     Raises:
         ValueError: there is no such scheduler, or it has no workers.
-        RuntimeError: a piece of work killed several workers, one after the other.
+        ChildProcessError: a piece of work killed several workers, one after the other.
     """
     try:
         client: Any = distributed.Client(address, timeout=PATIENCE_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, Callable[[], i
         try:
             yield client.get_executor(pure=False, retries=2), lambda: len(client.nthreads())
         except KilledWorker as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"a tile killed several workers, perhaps for want of memory ({error}); what is finished is "
                 "kept, the same command goes on: with a smaller --tile it needs less"
             ) from None

@@ -42,7 +42,7 @@ class Rates:
     """
 
     compute: float = 5e-6
-    transfer: float = 2e-8
+    transfer: float = 5e-8
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ first. Nothing else records what has been done.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,14 +55,12 @@ class States:
     @cached_property
     def store(self) -> Any:
         """What zarr reads from and writes to."""
-        return FsspecStore.from_url(self.url) if "://" in self.url else LocalStore(self.url)
+        return opened(self.url)
 
-    def begin(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Note what the image is, if nothing is noted yet; return what is noted."""
+    def begin(self, facts: dict[str, str]) -> None:
+        """Note what the image is, unless something is noted."""
         if not self._exists("zarr.json"):
             zarr.create_group(self.store, attributes={"diffnca": facts})
-        noted: Any = zarr.open_group(self.store, mode="r").attrs["diffnca"]
-        return dict(json.loads(json.dumps(noted)))
 
     def create(self, step: int) -> None:
         """Make room for the state before `step`, unless there is."""
@@ -147,6 +144,8 @@ class States:
         for into_y, rows in spans(region.top, region.height, self.canvas.height):
             for into_x, columns in spans(region.left, region.width, self.canvas.width):
                 values[:, into_y, into_x] = array[:, rows, columns]
+        if np.isnan(values).any():
+            raise OSError(f"{self.url}: {name}-{step:04d} has lost a part, or the model has diverged")
         return torch.from_numpy(values)[None]
 
     def _write(self, name: str, step: int, tile: Region, values: Float[Tensor, "1 c h w"]) -> None:
@@ -166,6 +165,20 @@ class States:
             return [name async for name in names]
 
         return sync(collect(self.store.list_dir(prefix)))
+
+
+def opened(url: str) -> Any:
+    """Return the store at a path or an address."""
+    return FsspecStore.from_url(url) if "://" in url else LocalStore(url)
+
+
+def noted(url: str) -> dict[str, Any] | None:
+    """Return what is noted of the image whose states are kept there; `None` if there are none."""
+    store = opened(url)
+    if not sync(store.exists("zarr.json")):
+        return None
+    facts: Any = zarr.open_group(store, mode="r").attrs["diffnca"]
+    return dict(facts)
 
 
 def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:

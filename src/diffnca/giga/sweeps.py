@@ -30,7 +30,7 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
     Raises:
         ValueError: a tile is no union of chunks, or the model must see the whole image.
         OSError: the store cannot be read or written; what is finished is kept.
-        RuntimeError: a worker died; what is finished is kept.
+        ChildProcessError: a worker died; what is finished is kept.
     """
     states = job.states
     if plan.tile_px % states.chunk_px:

@@ -1,0 +1,139 @@
+"""Who computes changes nothing: processes, a cluster of Dask, workers that die."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffnca.giga import Alone, DaskCluster, Job, Processes, sample_tiled
+from diffnca.giga.crews import PIECES_PER_WORKER, given_out
+from diffnca.pixels import to_uint8
+from diffnca.tasks import generate
+from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
+
+from .conftest import plan_of, small_denoiser
+
+MakeJob = Callable[..., Job]
+
+
+def on_disk(job: Job, path: Path) -> Job:
+    """Return the job with a writer that other processes can use."""
+    writer = OmeZarrWriter(f"{path}/image.ome.zarr", None, 8, 8)
+    writer.open(job.task.canvas, 3, {})
+    return replace(job, writer=writer)
+
+
+def pixels_of(job: Job, crew: Any, progress: Any = None) -> np.ndarray:
+    sample_tiled(job, plan_of(job, tile=8), crew, progress)
+    return read_pixels(job.writer.url)
+
+
+def in_memory(job: Job) -> np.ndarray:
+    canvas = job.task.canvas
+    images = generate(
+        job.denoiser, height=canvas.height, width=canvas.width, seed=5, steps=3, sampler="dpmpp2m"
+    )
+    return to_uint8(images)[0]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[[int], Any]]:
+    """Return a function that starts a Dask cluster of this machine; it ends with the test."""
+    distributed = pytest.importorskip("distributed")
+    started = []
+
+    def start(workers: int) -> Any:
+        made = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
+        )
+        started.append(made)
+        return made
+
+    yield start
+    for made in started:
+        made.close()
+
+
+@pytest.mark.parametrize("crew", [Alone(), Processes(2)], ids=str)
+def test_a_crew_gives_the_pixels_of_the_whole(make_job: MakeJob, tmp_path: Path, crew: Any) -> None:
+    job = on_disk(make_job(small_denoiser()), tmp_path)
+    assert np.array_equal(pixels_of(job, crew), in_memory(job))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_cluster_gives_the_pixels_of_the_whole(
+    make_job: MakeJob, tmp_path: Path, cluster: Any, workers: int
+) -> None:
+    job = on_disk(make_job(small_denoiser()), tmp_path)
+    assert np.array_equal(pixels_of(job, DaskCluster(cluster(workers).scheduler_address)), in_memory(job))
+
+
+def test_a_network_with_a_context_is_the_same_on_a_cluster(
+    make_job: MakeJob, tmp_path: Path, cluster: Any
+) -> None:
+    job = on_disk(make_job(small_denoiser("fourier_diff_nca")), tmp_path)
+    assert np.array_equal(pixels_of(job, DaskCluster(cluster(1).scheduler_address)), in_memory(job))
+
+
+def test_a_worker_of_a_cluster_that_is_killed_changes_nothing(
+    make_job: MakeJob, tmp_path: Path, cluster: Any
+) -> None:
+    job, there = on_disk(make_job(small_denoiser()), tmp_path), cluster(2)
+    killed: list[int] = []
+
+    def kill_one(done: float, total: float) -> None:
+        if done > 0.3 * total and not killed:
+            killed.append(next(iter(there.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    pixels = pixels_of(job, DaskCluster(there.scheduler_address), kill_one)
+    assert killed and np.array_equal(pixels, in_memory(job))
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_line(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("diffnca.giga.dask_workers.PATIENCE_SECONDS", 1)
+    job = on_disk(make_job(small_denoiser()), tmp_path)
+    with pytest.raises(ValueError, match="--scheduler tcp://127.0.0.1:9: no answer"):
+        pixels_of(job, DaskCluster("tcp://127.0.0.1:9"))
+
+
+def test_a_cluster_without_workers_is_one_clear_line(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any
+) -> None:
+    there = cluster(0)
+    monkeypatch.setattr("diffnca.giga.dask_workers.PATIENCE_SECONDS", 2)
+    job = on_disk(make_job(small_denoiser()), tmp_path)
+    with pytest.raises(ValueError, match="it has no workers; start some"):
+        pixels_of(job, DaskCluster(there.scheduler_address))
+
+
+def test_few_pieces_are_given_out_at_a_time() -> None:
+    taken: list[int] = []
+
+    def pieces() -> Iterator[Any]:
+        for index in range(50):
+            taken.append(index)
+            yield ("advance", None, range(0))
+
+    with ThreadPoolExecutor(3) as pool:
+        given = given_out(pool, lambda *piece: time.sleep(0.001), pieces(), lambda: 3)
+        waiting = [len(taken) - done for done, _ in enumerate(given)]
+    assert max(waiting) <= 3 * PIECES_PER_WORKER
+
+
+def test_every_piece_is_done_once() -> None:
+    seen: list[Any] = []
+    with ThreadPoolExecutor(3) as pool:
+        pieces = [("advance", index, range(0)) for index in range(40)]
+        results = list(given_out(pool, lambda *piece: seen.append(piece), iter(pieces), lambda: 3))
+    assert sorted(seen) == sorted(pieces) and len(results) == 40

@@ -1,0 +1,284 @@
+"""Large images as a user asks for them: the plan, restarts after any death, what is refused and left."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from diffnca.cli import main
+from diffnca.config import Config
+from diffnca.recipes import recipe_named
+from diffnca.training.checkpoint import build_denoiser, load, write_model
+from diffnca.writers.ome_zarr import read_pixels
+
+SIZE = ["--height", "90", "--width", "150", "--steps", "3", "--seed", "4"]
+
+
+def small(recipe: str = "diff_nca") -> Config:
+    config = recipe_named(recipe)
+    cell = replace(config.model.cell, num_cell_steps=2, hidden=24)
+    return replace(config, model=replace(config.model, channels=24, cell=cell))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "small.safetensors"
+    config = small()
+    write_model(path, build_denoiser(config).network.state_dict(), config, {"microns_per_px": 0.5})
+    return str(path)
+
+
+def command(model: str, out: Path, *more: str) -> list[str]:
+    return ["sample", model, *SIZE, "--out", str(out), "--tile", "32", *more]
+
+
+def started(arguments: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "diffnca", *arguments], stdout=subprocess.DEVNULL)
+
+
+def in_memory(model: str) -> np.ndarray:
+    from diffnca.pixels import to_uint8
+    from diffnca.tasks import generate
+
+    return to_uint8(generate(load(model), height=90, width=150, steps=3, seed=4))[0]
+
+
+def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_an_ome_zarr_image_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+
+
+def test_a_png_in_tiles_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.png")) == 0
+    with Image.open(tmp_path / "x.png") as image:
+        assert np.array_equal(np.asarray(image), in_memory(model))
+
+
+def test_an_ome_tiff_is_written(model: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif")) == 0
+    assert tifffile.imread(tmp_path / "x.ome.tif").shape[:2] == (90, 150)
+
+
+@pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif", "x.png"])
+def test_nothing_but_the_image_is_left(model: str, tmp_path: Path, name: str) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+
+
+def test_the_pixel_size_of_the_card_reaches_the_file(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    levels = zarr.open_group(tmp_path / "x.ome.zarr", mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+    assert levels[0]["coordinateTransformations"][0]["scale"] == [1.0, 0.5, 0.5]
+
+
+def test_processes_change_nothing(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--workers", "2")) == 0
+    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--dry-run")) == 0
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert words == ["image", "tiles", "memory", "disk", "time"]
+    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif"])
+def test_a_finished_image_is_not_made_again(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    assert main(command(model, tmp_path / name)) == 0
+    assert "is finished already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", "5"], "holds an image of seed 4, this command says 5"),
+        (["--steps", "2"], "holds an image of steps 3, this command says 2"),
+        (["--height", "91"], "holds an image of height 90, this command says 91"),
+        (["--sampler", "ddim"], "holds an image of sampler dpmpp2m, this command says ddim"),
+        (["--seamless", "x"], "holds an image of seamless none, this command says x"),
+    ],
+)
+def test_another_image_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], message: str
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *change))
+
+
+def test_another_model_of_the_same_name_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    config = small()
+    write_model(Path(model), build_denoiser(config).network.state_dict(), config, {"other": 1})
+    assert "holds an image of weights" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tile", "20"], "--tile 20: must be a multiple of 16 px"),
+        (["--workers", "0"], "--workers 0: must be >= 1"),
+        (["--count", "2"], "must end in .png with --count or --region"),
+        (["--region", "0", "0", "9", "9"], "must end in .png with --count or --region"),
+    ],
+)
+def test_what_is_not_allowed_is_one_clear_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *more))
+
+
+def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path) -> None:
+    arguments = ["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")]
+    assert main(arguments) == 0
+    with Image.open(tmp_path / "r.png") as image:
+        assert np.array_equal(np.asarray(image), in_memory(model)[20:31, 30:43])
+
+
+def test_a_region_tells_what_it_costs(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")])
+    assert "times the work of an image of its size" in capsys.readouterr().out
+
+
+def killed_after(arguments: list[str], out: Path, files: int) -> None:
+    """Start a command, and kill it as soon as it has written so many files."""
+    process = started(arguments)
+    while process.poll() is None:
+        if sum(len(names) for place in (out, Path(f"{out}.work")) for *_, names in os.walk(place)) >= files:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.002)
+    pytest.fail("the command ended before it was killed")
+
+
+@pytest.mark.parametrize("files", [2, 20, 60])
+def test_a_killed_command_goes_on_to_the_same_bytes(model: str, tmp_path: Path, files: int) -> None:
+    assert main(command(model, tmp_path / "whole.ome.zarr")) == 0
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, files)
+    assert main(command(model, out, "--tile", "64")) == 0
+    assert bytes_of(out) == bytes_of(tmp_path / "whole.ome.zarr")
+
+
+def test_an_unfinished_image_is_no_image(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    assert "ome" not in zarr.open_group(out, mode="r").attrs
+
+
+def test_workers_end_when_their_parent_is_killed(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    arguments = command(model, out, "--workers", "2", "--tile", "16")
+    process = started(arguments)
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20.0
+    pids = [int(pid) for pid in children.stdout.split()]
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    arguments = command(model, out, "--workers", "2", "--tile", "16")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffnca", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    subprocess.run(["pkill", "-KILL", "-P", str(process.pid), "-f", "spawn_main"], check=True)
+    errors = process.communicate()[1]
+    assert process.returncode == 2 and "a worker died" in errors and "goes on" in errors
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffnca", *command(model, out, "--tile", "16")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode == 130 and "the same command goes on" in errors
+
+
+def test_a_store_that_lost_a_part_is_noticed(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 45)
+    states = sorted((tmp_path / "x.ome.zarr.work" / "states").glob("image-*"))
+    shutil.rmtree(states[0] / "c" / "0" / "0")
+    assert main(command(model, out)) in (0, 2)
+
+
+def test_verify_says_that_a_finished_image_is_whole(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "x.ome.zarr")]) == 0
+    assert capsys.readouterr().out.strip().endswith("whole")
+
+
+def test_verify_names_what_is_missing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.ome.zarr"
+    assert main(command(model, out)) == 0
+    shards = [path for path in (out / "0" / "c").rglob("*") if path.is_file()]
+    shards[0].unlink()
+    assert str(shards[0].relative_to(out)) in error_of(capsys, ["verify", str(out)])
+
+
+def test_a_network_that_sees_everything_is_refused_until_windows_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small()
+    cell = replace(config.model.cell, normalisation="group")
+    config = replace(config, model=replace(config.model, cell=cell))
+    path = tmp_path / "group.safetensors"
+    write_model(path, build_denoiser(config).network.state_dict(), config, {})
+    out = tmp_path / "x.ome.zarr"
+    assert "takes statistics over the whole image" in error_of(capsys, command(str(path), out))
+    assert main(command(str(path), out, "--windows", "32")) == 0
