@@ -539,6 +539,17 @@ def test_buttons_zoom_out_again(browser: Browser, coloured: Running) -> None:
     assert np.abs(browser.screenshot()[300, 450] - COLOURS[1]).max() <= 2
 
 
+def test_the_navigator_shows_a_coarse_level(browser: Browser, coloured: Running) -> None:
+    browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
+    frame = browser.value("document.getElementById('navigator').getBoundingClientRect().toJSON()")
+    left, top, width, height = (frame[key] for key in ("left", "top", "width", "height"))
+    browser.wait_for("viewer.navigator.world.getItemAt(0)?.getFullyLoaded()")
+    browser.wait_until_drawn()
+    seen = browser.screenshot()[int(top + 0.8 * height), int(left + 0.8 * width)]
+    assert width / height == pytest.approx(WIDTH / HEIGHT, rel=0.02)
+    assert np.abs(seen - COLOURS[2:]).max(axis=1).min() <= 2
+
+
 def test_the_scale_bar_is_as_long_as_it_says(browser: Browser, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
     text, width_px = browser.value(
