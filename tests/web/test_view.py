@@ -314,6 +314,15 @@ def test_an_image_of_which_only_the_work_is_there_is_not_finished(tmp_path: Path
         open_image(tmp_path / "a.ome.tif")
 
 
+def test_an_address_of_fsspec_is_shown(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    image = picture(64, 64)
+    pyramid = open_image(write_zarr(tmp_path / "a.ome.zarr", [image]).as_uri() + "/")
+    assert pyramid.name == "a.ome.zarr" and np.array_equal(pyramid.tile(0, 0, 0), image)
+    with pytest.raises(ValueError, match="is no OME-Zarr image"):
+        open_image((tmp_path / "nothing.zarr").as_uri())
+
+
 def unusable(folder: Path) -> dict[str, tuple[Path, str]]:
     """Return paths that cannot be shown, and what is said of them."""
     names = ("text.md", "text.png", "text.tif", "text.zarr")

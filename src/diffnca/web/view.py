@@ -382,10 +382,10 @@ def serve(path: str | Path, port: int = 0, open_browser: bool = True) -> int:
         ValueError: there is no such image, it is not finished, or the port is taken.
     """
     with Server(open_image(path), port) as server:
-        print(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C", flush=True)
-        if open_browser:
-            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         try:
+            print(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C", flush=True)
+            if open_browser:
+                threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:
             print()
