@@ -8,7 +8,7 @@ import pytest
 import diffnca
 
 SOURCE = Path(diffnca.__file__).parent
-FIRST = {"geometry", "noise", "pixels", "config"}
+FIRST = {"geometry", "noise", "pixels", "config", "stores"}
 LAST = {"recipes", "interop", "training", "evaluation", "reproduction", "about", "benchmark", "cli", "web"}
 LAST |= {"sampling", "gigapixel"}
 MAY_IMPORT = dict.fromkeys((*FIRST, "models", "diffusion", "writers", "data", "metrics"), FIRST)

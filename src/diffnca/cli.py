@@ -328,7 +328,7 @@ def run(command: Command) -> int:
         case View():
             from diffnca.web.view import serve
 
-            return serve(Path(command.image), command.port, not command.no_open)
+            return serve(command.image, command.port, not command.no_open)
         case Convert():
             return _convert(command)
         case Info():

@@ -26,10 +26,10 @@ from diffnca.giga.states import States, noted
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
 from diffnca.sampling import provenance
+from diffnca.stores import is_remote, remove
 from diffnca.tasks import ImageDenoiser, check_parts, generation, walk_of
 from diffnca.training.checkpoint import find_model, read_card
-from diffnca.writers.ome_tiff import read_ome_tiff_text, write_ome_tiff
-from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels, remove
+from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
 from diffnca.writers.png import write_png
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class Target:
             from PIL import Image
 
             with Image.open(self.out) as image:
-                return {key: str(value) for key, value in image.info.items()}
+                return {str(key): str(value) for key, value in image.info.items()}
+        from diffnca.writers.ome_tiff import read_ome_tiff_text
+
         return read_ome_tiff_text(Path(self.out))
 
     def finish(self, writer: OmeZarrWriter, facts: Mapping[str, str], report: Callable[..., object]) -> None:
@@ -96,6 +98,8 @@ class Target:
         if self.out.endswith(".png"):
             write_png(Path(self.out), read_pixels(self.image), facts)
         elif not self.is_zarr:
+            from diffnca.writers.ome_tiff import write_ome_tiff
+
             write_ome_tiff(self.image, Path(self.out), progress=report)
         remove(self.work)
 
@@ -255,7 +259,7 @@ def check_room(target: Target, plan: Plan) -> None:
     Raises:
         ValueError: it is too small.
     """
-    if "://" in target.out:
+    if is_remote(target.out):
         return
     needed = plan.disk_bytes + 4 * plan.canvas.whole.area
     free = shutil.disk_usage(Path(target.out).resolve().parent).free

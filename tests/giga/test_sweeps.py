@@ -1,8 +1,10 @@
 """Tiles give the pixels of the whole, to the bit, and go on where they were left."""
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +163,15 @@ class TestRestart:
         rest = Mortal(6 - 2)
         in_tiles(job, crew=rest)
         assert rest.pieces_left == 0
+
+    def test_after_a_part_of_the_store_was_lost_is_refused(self, make_job: MakeJob) -> None:
+        job = make_job(small_denoiser())
+        with pytest.raises(KeyboardInterrupt):
+            in_tiles(job, crew=Mortal(6 + 2))
+        assert job.states.steps() == [1, 2]
+        shutil.rmtree(Path(job.states.url) / "image-0001" / "c")
+        with pytest.raises(OSError, match="image-0001 has lost a part, or the model has diverged"):
+            in_tiles(job)
 
     def test_of_a_finished_image_does_nothing(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser())

@@ -8,24 +8,19 @@ first. Nothing else records what has been done.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import zarr
 from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.geometry import Canvas, Region
-
-try:
-    import zarr
-    from zarr.core.sync import sync
-    from zarr.storage import FsspecStore, LocalStore
-except ImportError:
-    raise ImportError("images in tiles need zarr: pip install 'diffnca[giga]'") from None
+from diffnca.stores import delete_folder, exists, listed, opened
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 
@@ -59,12 +54,12 @@ class States:
 
     def begin(self, facts: dict[str, str]) -> None:
         """Note what the image is, unless something is noted."""
-        if not self._exists("zarr.json"):
+        if not exists(self.store, "zarr.json"):
             zarr.create_group(self.store, attributes={"diffnca": facts})
 
     def create(self, step: int) -> None:
         """Make room for the state before `step`, unless there is."""
-        if self._exists(f"{IMAGE}-{step:04d}/zarr.json"):
+        if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"):
             return
         for name in (ESTIMATE, IMAGE) if self.has_estimates else (IMAGE,):
             zarr.create_array(
@@ -81,23 +76,23 @@ class States:
 
     def steps(self) -> list[int]:
         """Return the steps whose states are there, whole or in part."""
-        names = [name.rstrip("/") for name in self._listed("")]
+        names = listed(self.store, "")
         found = [int(name.removeprefix(f"{IMAGE}-")) for name in names if name.startswith(f"{IMAGE}-")]
-        return sorted(step for step in found if self._exists(f"{IMAGE}-{step:04d}/zarr.json"))
+        return sorted(step for step in found if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
 
     def delete(self, step: int) -> None:
         """Remove the state before `step`."""
         for name in (IMAGE, ESTIMATE, CONTEXT):
-            sync(self.store.delete_dir(f"{name}-{step:04d}"))
+            delete_folder(self.store, f"{name}-{step:04d}")
 
     def missing(self, step: int, tiles: list[Region]) -> list[Region]:
         """Return those of the tiles that are not finished before `step`."""
         prefix = f"{IMAGE}-{step:04d}/c/0/"
         there = {
             (int(row), int(column))
-            for row in map(_stem, self._listed(prefix))
+            for row in listed(self.store, prefix)
             if row.isdigit()
-            for column in map(_stem, self._listed(f"{prefix}{row}/"))
+            for column in listed(self.store, f"{prefix}{row}/")
             if column.isdigit()
         }
         return [tile for tile in tiles if not there.issuperset(self._chunks(tile))]
@@ -126,7 +121,7 @@ class States:
     def read_context(self, step: int) -> Tensor | None:
         """Return what the network must know of the whole canvas; `None` if it is not summed up yet."""
         name = f"{CONTEXT}-{step:04d}"
-        if not self._exists(f"{name}/c/" + "/".join("0" * 4)):
+        if not exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
             return None
         return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
 
@@ -154,28 +149,11 @@ class States:
         rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
         array[:, rows, columns] = values[0].cpu().numpy()
 
-    def _exists(self, key: str) -> bool:
-        """Return whether the store has this key."""
-        return bool(sync(self.store.exists(key)))
-
-    def _listed(self, prefix: str) -> list[str]:
-        """Return the names right below a prefix."""
-
-        async def collect(names: AsyncIterator[str]) -> list[str]:
-            return [name async for name in names]
-
-        return sync(collect(self.store.list_dir(prefix)))
-
-
-def opened(url: str) -> Any:
-    """Return the store at a path or an address."""
-    return FsspecStore.from_url(url) if "://" in url else LocalStore(url)
-
 
 def noted(url: str) -> dict[str, Any] | None:
     """Return what is noted of the image whose states are kept there; `None` if there are none."""
     store = opened(url)
-    if not sync(store.exists("zarr.json")):
+    if not exists(store, "zarr.json"):
         return None
     facts: Any = zarr.open_group(store, mode="r").attrs["diffnca"]
     return dict(facts)
@@ -189,8 +167,3 @@ def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
         count = min(length - done, size - first)
         yield slice(done, done + count), slice(first, first + count)
         done += count
-
-
-def _stem(name: str) -> str:
-    """Return a listed name without a closing slash."""
-    return name.rstrip("/")
