@@ -23,7 +23,8 @@ import pytest
 from PIL import Image
 
 from diffnca.web import view
-from diffnca.web.view import Server, level_scale, open_image, serve
+from diffnca.web.pyramids import level_scale, open_image, open_zarr
+from diffnca.web.view import Server, serve
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("tiffslide")
@@ -192,7 +193,7 @@ def test_a_tile_of_a_huge_image_is_read_without_the_rest(tmp_path: Path) -> None
     (path / "0" / "zarr.json").write_text(json.dumps(array))
     with pytest.raises(ValueError, match="smallest level has 200000x8000 px"):
         open_image(path)
-    tile = view.open_zarr(str(path)).tile(0, 31, 700)
+    tile = open_zarr(str(path)).tile(0, 31, 700)
     assert tile is not None and tile.shape == (256, 64, 3)
 
 
