@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from diffnca.config import Config, SamplingConfig
 from diffnca.diffusion.samplers import DDIM, DDPM, SAMPLERS
 from diffnca.diffusion.schedule import Level, NoiseSchedule
-from diffnca.geometry import Canvas, Region
+from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import CellNoise, Noise, Stream
 from diffnca.tasks import generate
+from diffnca.training.checkpoint import load
 
 MEAN, DEVIATION = 0.1, 0.2  # of the Gaussian pixels
 
@@ -230,3 +231,22 @@ def test_schedule_of_one_step_can_be_sampled() -> None:
     config = replace(GaussianDenoiser().config, sampling=SamplingConfig("ddpm", 1))
     x = generate(GaussianDenoiser(schedule=NoiseSchedule.cosine(1), config=config), height=2, width=2)
     assert x.isfinite().all()
+
+
+def strangeness_of_seam(boundary: tuple[Boundary, Boundary], axis: int) -> float:
+    """Return by how many deviations the step over the edges differs from steps between other neighbours."""
+    images = generate(load("aerial"), height=48, width=48, batch=2, seed=0, steps=4, boundary=boundary)
+    shifted = images.roll(24, axis).movedim(axis, -1)
+    steps = (shifted[..., 1:] - shifted[..., :-1]).abs().mean((0, 1, 2))
+    others = torch.cat([steps[:23], steps[24:]])
+    return ((steps[23] - others.mean()) / others.std()).item()
+
+
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_opposite_edges_of_a_seamless_image_meet(axis: int) -> None:
+    assert abs(strangeness_of_seam(("circular", "circular"), axis)) < 3.0
+
+
+@pytest.mark.parametrize(("boundary", "axis"), [(("circular", "reflect"), -1), (("reflect", "circular"), -2)])
+def test_edges_that_are_none_do_not_meet(boundary: tuple[Boundary, Boundary], axis: int) -> None:
+    assert strangeness_of_seam(boundary, axis) > 10.0
