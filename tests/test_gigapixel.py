@@ -1,6 +1,8 @@
 """Large images as a user asks for them: the plan, restarts after any death, what is refused and left."""
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +134,38 @@ def test_another_image_is_refused(
     assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *change))
 
 
+def test_another_image_is_refused_also_when_the_states_are_gone(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    shutil.rmtree(f"{out}.work")
+    assert "holds an image of seed 4" in error_of(capsys, command(model, out, "--seed", "5"))
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
+def test_an_address_of_fsspec_is_written(model: str) -> None:
+    url = "memory://made/x.ome.zarr"
+    assert main(["sample", model, *SIZE, "--out", url, "--tile", "64"]) == 0
+    assert np.array_equal(read_pixels(url), in_memory(model))
+
+
+def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
+    def limit() -> None:  # files end at 9 kB, as if the disk was full
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    out = tmp_path / "x.ome.zarr"
+    arguments = [sys.executable, "-m", "diffnca", *command(model, out)]
+    failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True, check=False)
+    errors = [line for line in failed.stderr.splitlines() if "megapixels/s" not in line]
+    assert failed.returncode == 2 and len(errors) == 1
+    assert "File too large" in errors[0] and "the same command goes on" in errors[0]
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
 def test_another_model_of_the_same_name_is_refused(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +180,8 @@ def test_another_model_of_the_same_name_is_refused(
     [
         (["--tile", "20"], "--tile 20: must be a multiple of 16 px"),
         (["--workers", "0"], "--workers 0: must be >= 1"),
+        (["--out", "missing/x.ome.zarr"], "the folder missing does not exist; create it first"),
+        (["--out", "x.ome.png", "--height", "65536", "--width", "65536"], "are too many for a PNG file"),
         (["--count", "2"], "must end in .png with --count or --region"),
         (["--region", "0", "0", "9", "9"], "must end in .png with --count or --region"),
     ],

@@ -25,12 +25,12 @@ from diffnca.giga.plan import Plan, Rates, default_tile, make_plan
 from diffnca.giga.states import States, noted
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
-from diffnca.sampling import provenance
+from diffnca.sampling import progress_bar, provenance
 from diffnca.stores import is_remote, remove
 from diffnca.tasks import ImageDenoiser, check_parts, generation, walk_of
 from diffnca.training.checkpoint import find_model, read_card
 from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
-from diffnca.writers.png import write_png
+from diffnca.writers.png import read_png_text, write_png
 
 if TYPE_CHECKING:
     from diffnca.cli import Sample, Verify
@@ -43,6 +43,9 @@ LARGEST_PNG_PX = 2**28
 
 MEASURED_PX = 512
 """Side of the piece that is computed to learn how fast the machine is."""
+
+MOST_PROBLEMS = 10
+"""So many problems of a damaged image are told one by one."""
 
 BASE_BYTES = 450e6
 """Memory of a worker before it computes: Python, torch, zarr."""
@@ -76,77 +79,106 @@ class Target:
         """Where the pixels are kept until it is finished."""
         return self.out if self.is_zarr else f"{self.work}/image.ome.zarr"
 
+    def check(self, canvas: Canvas) -> None:
+        """Refuse a file that cannot be written.
+
+        Raises:
+            ValueError: its folder does not exist, or it holds too many pixels.
+        """
+        if not is_remote(self.out) and not Path(self.out).resolve().parent.is_dir():
+            raise ValueError(
+                f"{self.out}: the folder {Path(self.out).parent} does not exist; create it first"
+            )
+        if self.out.endswith(".png") and canvas.whole.area > LARGEST_PNG_PX:
+            raise ValueError(
+                f"{self.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
+                "end its name in .ome.zarr or .ome.tif"
+            )
+
     def text(self) -> Mapping[str, str] | None:
         """Return what the finished file says of itself; `None` if there is none."""
         if self.is_zarr:
-            writer = OmeZarrWriter(self.out)
-            return writer.read_text() if writer.is_finished else None
+            return OmeZarrWriter(self.out).read_text() if OmeZarrWriter(self.out).is_finished else None
         if not Path(self.out).exists():
             return None
         if self.out.endswith(".png"):
-            from PIL import Image
-
-            with Image.open(self.out) as image:
-                return {str(key): str(value) for key, value in image.info.items()}
+            return read_png_text(Path(self.out))
         from diffnca.writers.ome_tiff import read_ome_tiff_text
 
         return read_ome_tiff_text(Path(self.out))
 
-    def finish(self, writer: OmeZarrWriter, facts: Mapping[str, str], report: Callable[..., object]) -> None:
+    def is_finished(self, facts: Mapping[str, str]) -> bool:
+        """Return whether the file is there.
+
+        Raises:
+            ValueError: it is there, or was begun, and is of another image.
+        """
+        finished = self.text()
+        for there in (finished, noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
+            if there is not None:
+                check_same(self.out, there, facts)
+        return finished is not None
+
+    def finish(self, writer: OmeZarrWriter, facts: Mapping[str, str]) -> None:
         """Make the file of the pixels, and remove what was needed for that."""
-        writer.close(report)
+        with progress_bar("levels") as progress:
+            writer.close(progress)
         if self.out.endswith(".png"):
             write_png(Path(self.out), read_pixels(self.image), facts)
         elif not self.is_zarr:
             from diffnca.writers.ome_tiff import write_ome_tiff
 
-            write_ome_tiff(self.image, Path(self.out), progress=report)
+            with progress_bar("file") as progress:
+                write_ome_tiff(self.image, Path(self.out), progress=progress)
         remove(self.work)
 
 
 def make(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
     """Make a large image; return the exit code."""
-    target = Target(command.out)
-    if command.out.endswith(".png") and canvas.whole.area > LARGEST_PNG_PX:
-        raise ValueError(
-            f"{command.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
-            "end its name in .ome.zarr or .ome.tif"
-        )
+    target, crew = Target(command.out), crew_of(command)
+    target.check(canvas)
     method, levels = walk_of(denoiser, command.sampler, command.steps)
     facts = provenance(command, command.seed, method, len(levels))
     facts |= {"diffnca:height": str(canvas.height), "diffnca:width": str(canvas.width)}
-    finished = target.text()
-    if finished is not None:
-        check_same(command.out, finished, facts)
+    if target.is_finished(facts):
         remove(target.work)
         print(f"{command.out} is finished already; look at it: diffnca view {command.out}")
         return 0
     begun = noted(f"{target.work}/states")
-    if begun is not None:
-        check_same(command.out, begun, facts)
-    radius = check_parts(denoiser)
-    tile, shard = tile_and_shard(command.tile, radius, begun)
+    tile, shard = tile_and_shard(command.tile, check_parts(denoiser), begun)
     chunk = math.gcd(shard, CHUNK_PX)
-    states = States(f"{target.work}/states", canvas, denoiser.image_channels, chunk, method.is_multistep)
     job = Job(
         denoiser,
         generation(denoiser, canvas, levels),
         method,
         command.seed,
-        states,
+        States(f"{target.work}/states", canvas, denoiser.image_channels, chunk, method.is_multistep),
         OmeZarrWriter(target.image, microns_of(command.model), shard, chunk),
         command.device,
         command.engine,
     )
-    numbers = denoiser.image_channels * (2 if method.is_multistep else 1)
-    plan = make_plan(canvas, tile, radius, len(levels), numbers, denoiser.has_context, measured(job))
+    plan = plan_of(job, tile)
     for line in described(plan, command, denoiser.config, begun is not None):
         print(line)
     if command.dry_run:
         return 0
     if begun is None:
         check_room(target, plan)
-    return carry_out(job, plan, target, facts | {"diffnca:shard": str(shard)}, crew_of(command))
+    return carry_out(job, plan, target, facts | {"diffnca:shard": str(shard)}, crew)
+
+
+def plan_of(job: Job, tile_px: int) -> Plan:
+    """Return the cheapest plan on this machine, after measuring a piece of the image."""
+    numbers = job.denoiser.image_channels * (2 if job.sampler.is_multistep else 1)
+    return make_plan(
+        job.task.canvas,
+        tile_px,
+        job.radius,
+        job.num_steps,
+        numbers,
+        job.denoiser.has_context,
+        measured(job),
+    )
 
 
 def carry_out(job: Job, plan: Plan, target: Target, facts: dict[str, str], crew: Crew) -> int:
@@ -163,7 +195,7 @@ def carry_out(job: Job, plan: Plan, target: Target, facts: dict[str, str], crew:
                 report(pixels, total)
 
             sample_tiled(job, plan, crew, told)
-        target.finish(job.writer, facts, lambda part, of: None)
+        target.finish(job.writer, facts)
     except KeyboardInterrupt:
         share = f"{done[0] / done[1]:.0%}"
         print(f"diffnca: stopped at {share}; the same command goes on from there", file=sys.stderr)
@@ -323,8 +355,10 @@ def verify(command: Verify) -> int:
     """Check a finished image and say what is wrong with it; return the exit code."""
     from diffnca.writers.ome_zarr import verify
 
-    problems = verify(command.image)
+    with progress_bar("verify") as progress:
+        problems = verify(command.image, progress)
     if problems:
-        raise ValueError(f"{command.image}: {'; '.join(problems)}")
+        more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+        raise ValueError(f"{command.image}: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
     print(f"{command.image}: whole")
     return 0

@@ -128,9 +128,12 @@ class OmeZarrWriter:
         store = self.store
         return exists(store, "zarr.json") and "ome" in zarr.open_group(store, mode="r").attrs
 
-    def read_text(self) -> dict[str, str]:
-        """Return the metadata that a finished image was opened with."""
-        text: Any = zarr.open_group(self.store, mode="r").attrs.get("diffnca", {})
+    def read_text(self) -> dict[str, str] | None:
+        """Return the metadata that an image was opened with, finished or not; `None` if there is none."""
+        store = self.store
+        if not exists(store, "0/zarr.json"):
+            return None
+        text: Any = _level(store, 0).attrs.get("diffnca", {})
         return dict(text)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:

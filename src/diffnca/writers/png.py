@@ -56,6 +56,12 @@ class PngWriter:
             partial.unlink(missing_ok=True)
 
 
+def read_png_text(path: Path) -> dict[str, str]:
+    """Return the metadata that an image was written with."""
+    with Image.open(path) as image:
+        return {str(key): str(value) for key, value in image.info.items()}
+
+
 def check_target(path: Path) -> None:
     """Refuse a path to which no PNG can be written.
 
