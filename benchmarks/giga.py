@@ -44,10 +44,8 @@ def main() -> None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    print(
-        "| megapixels | tiles | computed twice | s per megapixel and step | predicted | pyramid, s/Mpx | peak MB |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    columns = ("megapixels", "tiles", "computed twice", "s/Mpx/step", "predicted", "levels s/Mpx", "peak MB")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for megapixels in arguments.megapixels:
         command = [sys.executable, __file__, *sys.argv[1:], "--one", str(megapixels)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -63,9 +61,9 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from diffnca.geometry import Canvas
-    from diffnca.giga import Job, make_plan, sample_tiled
+    from diffnca.giga import Job, sample_tiled
     from diffnca.giga.states import States
-    from diffnca.gigapixel import measured
+    from diffnca.gigapixel import plan_of
     from diffnca.tasks import generation, walk_of
     from diffnca.training.checkpoint import load
     from diffnca.writers.ome_zarr import OmeZarrWriter
@@ -80,8 +78,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
         states = States(f"{folder}/states", canvas, 3, chunk, sampler.is_multistep)
         writer = OmeZarrWriter(f"{folder}/image.ome.zarr", 1.25, shard, chunk)
         job = Job(denoiser, generation(denoiser, canvas, levels), sampler, 0, states, writer, "cpu")
-        plan = make_plan(canvas, arguments.tile, job.radius, len(levels), 6, False, measured(job))
-        plan = replace(plan, fused=1)  # every size by the same way
+        plan = replace(plan_of(job, arguments.tile), fused=1)  # every size in the same way
         writer.open(canvas, 3, {})
         begun = time.perf_counter()
         sample_tiled(job, plan)

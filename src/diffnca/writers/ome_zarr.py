@@ -118,7 +118,7 @@ class OmeZarrWriter:
                 if progress is not None:
                     progress(done, sum(counts))
         remove_leftovers(self.url)
-        text = first.attrs["diffnca"]
+        text = first.attrs.get("diffnca", {})
         attributes = {"ome": self._ngff(len(shapes), first.shape[0]), "diffnca": text}
         zarr.open_group(store, mode="a").update_attributes(attributes)
 
