@@ -61,8 +61,9 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from diffnca.geometry import Canvas
-    from diffnca.giga import Job, sample_tiled
     from diffnca.giga.states import States
+    from diffnca.giga.sweeps import sample_tiled
+    from diffnca.giga.tiles import Job
     from diffnca.gigapixel import plan_of
     from diffnca.tasks import generation, walk_of
     from diffnca.training.checkpoint import load

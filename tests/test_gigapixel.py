@@ -309,3 +309,13 @@ def test_a_network_that_sees_everything_is_refused_until_windows_are_asked_for(
     out = tmp_path / "x.ome.zarr"
     assert "takes statistics over the whole image" in error_of(capsys, command(str(path), out))
     assert main(command(str(path), out, "--windows", "32")) == 0
+
+
+def test_without_zarr_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['zarr'] = None; from diffnca.cli import main; "
+        f"sys.exit(main(['sample', 'aerial', '--out', {str(tmp_path / 'x.ome.zarr')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "diffnca: large images need zarr: pip install 'diffnca[giga]'\n"

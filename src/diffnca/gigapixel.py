@@ -145,7 +145,7 @@ def make(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
         print(f"{command.out} is finished already; look at it: diffnca view {command.out}")
         return 0
     begun = noted(f"{target.work}/states")
-    tile, shard = tile_and_shard(command.tile, check_parts(denoiser), begun)
+    tile, shard = tile_and_shard(command.tile, canvas, check_parts(denoiser), begun)
     chunk = math.gcd(shard, CHUNK_PX)
     job = Job(
         denoiser,
@@ -223,7 +223,9 @@ def check_same(out: str, there: Mapping[str, Any], facts: Mapping[str, str]) -> 
             )
 
 
-def tile_and_shard(asked: int | None, radius: int, begun: Mapping[str, Any] | None) -> tuple[int, int]:
+def tile_and_shard(
+    asked: int | None, canvas: Canvas, radius: int, begun: Mapping[str, Any] | None
+) -> tuple[int, int]:
     """Return the sides of the tiles and of the files; those of an image that was begun stay.
 
     Raises:
@@ -233,7 +235,7 @@ def tile_and_shard(asked: int | None, radius: int, begun: Mapping[str, Any] | No
         shard = int(begun["diffnca:shard"])
     else:
         shard = SHARD_PX if asked is None else math.gcd(asked, SHARD_PX)
-    tile = default_tile(radius, shard) if asked is None else asked
+    tile = default_tile(canvas, radius, shard) if asked is None else asked
     unit = shard if begun is not None else SMALLEST_TILE_PX
     if tile < 1 or tile % unit:
         near = unit * max(1, tile // unit)

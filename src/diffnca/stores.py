@@ -11,7 +11,7 @@ from pathlib import Path
 
 try:
     import fsspec
-    import zarr  # noqa: F401
+    import zarr as zarr
     from zarr.abc.store import Store
     from zarr.core.sync import sync
     from zarr.storage import FsspecStore, LocalStore

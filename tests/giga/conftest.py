@@ -10,8 +10,9 @@ import torch
 
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.geometry import Boundary, Canvas, Region
-from diffnca.giga import Job, Plan, Rates
+from diffnca.giga.plan import Plan, Rates
 from diffnca.giga.states import States
+from diffnca.giga.tiles import Job
 from diffnca.recipes import recipe_named
 from diffnca.tasks import generation, walk_of
 from diffnca.training.checkpoint import build_denoiser

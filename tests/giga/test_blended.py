@@ -12,7 +12,9 @@ from torch import Tensor
 from diffnca.config import Config
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.geometry import Canvas, Region
-from diffnca.giga import Blended, Job, sample_tiled
+from diffnca.giga.blended import Blended
+from diffnca.giga.sweeps import sample_tiled
+from diffnca.giga.tiles import Job
 from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate

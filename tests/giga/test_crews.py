@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffnca.giga import Alone, DaskCluster, Job, Processes, sample_tiled
-from diffnca.giga.crews import PIECES_PER_WORKER, given_out
+from diffnca.giga.crews import PIECES_PER_WORKER, Alone, DaskCluster, Processes, given_out
+from diffnca.giga.sweeps import sample_tiled
+from diffnca.giga.tiles import Job
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels

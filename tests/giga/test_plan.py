@@ -83,9 +83,19 @@ def test_no_tile_works_longer_than_anyone_would_lose() -> None:
 
 @pytest.mark.parametrize("radius", [5, 16, 33, 65])
 def test_default_tile_is_the_smallest_with_little_overhead(radius: int) -> None:
-    side = default_tile(radius, 256)
+    side = default_tile(Canvas(2**20, 2**18), radius, 256)
     assert ((side + 2 * radius) / side) ** 2 - 1.0 <= TILE_OVERHEAD
     assert ((side - 256 + 2 * radius) / max(side - 256, 1)) ** 2 - 1.0 > TILE_OVERHEAD
+
+
+def test_default_tiles_cover_the_canvas_evenly() -> None:
+    assert default_tile(Canvas(4096, 3000), 65, 512) == 2048  # two instead of one of 3584 and a strip
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(1, 70))
+def test_default_tiles_are_whole_units(height: int, width: int, radius: int) -> None:
+    side = default_tile(Canvas(height, width), radius, 256)
+    assert side % 256 == 0 and side <= 4096
 
 
 def test_states_take_room_for_two() -> None:

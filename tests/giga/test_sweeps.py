@@ -13,8 +13,8 @@ import torch
 
 from diffnca.diffusion.samplers import DDIM
 from diffnca.geometry import Region
-from diffnca.giga import Job, sample_tiled
-from diffnca.giga.tiles import work
+from diffnca.giga.sweeps import sample_tiled
+from diffnca.giga.tiles import Job, work
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 

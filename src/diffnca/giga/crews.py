@@ -64,7 +64,7 @@ class Processes:
     @contextmanager
     def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
         """Start the processes; end them at once when the work is interrupted."""
-        threads = max(1, torch.get_num_threads() // self.count)
+        threads, others = max(1, torch.get_num_threads() // self.count), multiprocessing.active_children()
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(job, threads))
         try:
@@ -76,7 +76,8 @@ class Processes:
             ) from None
         finally:
             for process in multiprocessing.active_children():
-                process.terminate()
+                if process not in others:
+                    process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -145,10 +145,15 @@ def parts_of(steps: range, fused: int) -> list[range]:
     return [range(first, last) for first, last in pairwise(cuts)]
 
 
-def default_tile(radius: int, unit_px: int) -> int:
-    """Return the side of the smallest tile, in units of `unit_px`, whose neighbourhood costs few pixels."""
-    side = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
-    return unit_px * max(1, min(math.ceil(side / unit_px), LARGEST_TILE_PX // unit_px))
+def default_tile(canvas: Canvas, radius: int, unit_px: int) -> int:
+    """Return the side of tiles, in units of `unit_px`, whose neighbourhood costs few pixels.
+
+    It is the largest side of tiles that cover the longer axis evenly and are not larger than they need be.
+    """
+    enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
+    largest = unit_px * max(1, min(math.ceil(enough / unit_px), LARGEST_TILE_PX // unit_px))
+    longer = max(canvas.height, canvas.width)
+    return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
 
 
 def _of_first_column(canvas: Canvas, tile_px: int) -> Iterator[Region]:

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.geometry import Canvas, Region
-from diffnca.stores import delete_folder, exists, listed, opened
+from diffnca.stores import delete_folder, exists, listed, opened, zarr
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 
