@@ -1,5 +1,7 @@
 """OME-TIFF files: what others read of them, no half-written file, the same bytes each time."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ pytest.importorskip("imagecodecs")
 import tifffile
 
 from diffnca.geometry import Canvas
-from diffnca.writers.ome_tiff import read_ome_tiff_text, write_ome_tiff
+from diffnca.writers.ome_tiff import check_target, read_ome_tiff_text, write_ome_tiff
 from diffnca.writers.ome_zarr import OmeZarrWriter
 
 TEXT = {"diffnca:seed": "7", "Software": "diffnca 0.1", "diffnca:model": "a <b> & c"}
@@ -87,33 +89,52 @@ def test_what_was_said_of_the_image_comes_back(source: str, tmp_path: Path) -> N
 
 class TestTiffslide:
     def test_reads_the_pixel_size(self, tmp_path: Path) -> None:
-        slide = pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path))
-        assert float(slide.properties["tiffslide.mpp-x"]) == pytest.approx(0.5)
+        with pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path)) as slide:
+            assert float(slide.properties["tiffslide.mpp-x"]) == pytest.approx(0.5)
 
     def test_reads_the_levels(self, tmp_path: Path) -> None:
-        slide = pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path))
-        assert slide.level_dimensions == ((530, 700), (265, 350), (133, 175))
+        with pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path)) as slide:
+            assert slide.level_dimensions == ((530, 700), (265, 350), (133, 175))
 
     def test_reads_the_pixels(self, tmp_path: Path) -> None:
         url = make(tmp_path)
-        slide = pytest.importorskip("tiffslide").TiffSlide(written(url, tmp_path))
-        pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250)))
-        assert np.array_equal(pixels, levels_of(url)[0][200:450, 100:400])
+        with pytest.importorskip("tiffslide").TiffSlide(written(url, tmp_path)) as slide:
+            pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250)))
+            assert np.array_equal(pixels, levels_of(url)[0][200:450, 100:400])
+
+    def test_reads_the_factors_of_the_levels(self, tmp_path: Path) -> None:
+        with pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path)) as slide:
+            assert slide.level_downsamples == pytest.approx(
+                (1.0, 2.0, 4.0), abs=0.02
+            )  # odd sides are rounded up
+
+    def test_reads_jpeg(self, tmp_path: Path) -> None:
+        url = make(tmp_path)
+        with pytest.importorskip("tiffslide").TiffSlide(written(url, tmp_path, "jpeg")) as slide:
+            pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250))).astype(int)
+            assert np.abs(pixels - levels_of(url)[0][200:450, 100:400]).max() <= 6
 
 
 class TestOpenSlide:
+    def test_reads_jpeg(self, tmp_path: Path) -> None:
+        openslide = pytest.importorskip("openslide")
+        url = make(tmp_path)
+        with openslide.OpenSlide(written(url, tmp_path, "jpeg")) as slide:
+            pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250)).convert("RGB")).astype(int)
+            assert np.abs(pixels - levels_of(url)[0][200:450, 100:400]).max() <= 6
+
     def test_reads_the_pixels(self, tmp_path: Path) -> None:
         openslide = pytest.importorskip("openslide")
         url = make(tmp_path)
-        slide = openslide.OpenSlide(written(url, tmp_path))
-        assert slide.dimensions == (530, 700)  # it knows no SubIFDs, and so no other level
-        pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250)).convert("RGB"))
-        assert np.array_equal(pixels, levels_of(url)[0][200:450, 100:400])
+        with openslide.OpenSlide(written(url, tmp_path)) as slide:
+            assert slide.dimensions == (530, 700)  # it knows no SubIFDs, and so no other level
+            pixels = np.asarray(slide.read_region((100, 200), 0, (300, 250)).convert("RGB"))
+            assert np.array_equal(pixels, levels_of(url)[0][200:450, 100:400])
 
     def test_reads_the_pixel_size(self, tmp_path: Path) -> None:
         openslide = pytest.importorskip("openslide")
-        slide = openslide.OpenSlide(written(make(tmp_path), tmp_path))
-        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
+        with openslide.OpenSlide(written(make(tmp_path), tmp_path)) as slide:
+            assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
 
 
 def test_an_image_without_a_pixel_size_has_none(tmp_path: Path) -> None:
@@ -148,3 +169,45 @@ def test_a_source_that_is_not_finished_is_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; create it first"):
         write_ome_tiff(source, tmp_path / "missing" / "x.ome.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("x.png", r"must end in \.tif or \.tiff"), ("folder.tif", "is a folder")]
+)
+def test_a_file_that_cannot_be_written_is_refused(
+    source: str, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "folder.tif").mkdir()
+    with pytest.raises(ValueError, match=message):
+        write_ome_tiff(source, tmp_path / name)
+
+
+def test_another_compression_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="compression='lzw': must be 'jpeg' or 'deflate'"):
+        check_target(tmp_path / "x.tif", "lzw")
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none.ome.zarr: is not finished"):
+        write_ome_tiff(str(tmp_path / "none.ome.zarr"), tmp_path / "x.ome.tif")
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_source_that_lacks_a_shard_is_refused(tmp_path: Path, level: int) -> None:
+    url = make(tmp_path)
+    (Path(url) / f"{level}/c/0/0/0").unlink()
+    with pytest.raises(ValueError, match=f"{level}/c/0/0/0 is missing"):
+        write_ome_tiff(url, tmp_path / "x.ome.tif")
+
+
+def test_a_source_that_lacks_a_level_is_refused(tmp_path: Path) -> None:
+    url = make(tmp_path)
+    (Path(url) / "1/zarr.json").unlink()
+    with pytest.raises(ValueError, match="level 1 is missing"):
+        write_ome_tiff(url, tmp_path / "x.ome.tif")
+
+
+def test_without_zarr_the_install_command_is_told() -> None:
+    code = "import sys; sys.modules['zarr'] = None; import diffnca.writers.ome_tiff"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "pip install 'diffnca[giga]'" in told

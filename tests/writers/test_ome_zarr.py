@@ -1,6 +1,11 @@
 """OME-Zarr images: what was written is read by others, restarts change nothing, damage is named."""
 
+import functools
 import itertools
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +41,20 @@ def part(pixels: np.ndarray, tile: Region) -> np.ndarray:
     return pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
 
 
-def finished(folder: Path, height: int = 600, width: int = 41, channels: int = 3) -> OmeZarrWriter:
-    writer = writer_at(folder)
-    write_all(writer, random_pixels(height, width, channels))
-    writer.close()
-    return writer
+@functools.cache
+def finished_files(channels: int) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = writer_at(Path(folder), shard=128, chunk=32)
+        write_all(writer, random_pixels(600, 300, channels))
+        writer.close()
+        return bytes_of(Path(folder))
+
+
+def finished(folder: Path, channels: int = 3) -> OmeZarrWriter:
+    for name, content in finished_files(channels).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return writer_at(folder, shard=128, chunk=32)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -57,6 +71,16 @@ def test_pixels_come_back(tmp_path: Path, height: int, width: int, channels: int
     assert np.array_equal(read_pixels(writer.url), pixels)
 
 
+@settings(deadline=None, max_examples=12)
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_images_of_any_size_come_back_whole(height: int, width: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        writer, pixels = writer_at(Path(folder)), random_pixels(height, width)
+        write_all(writer, pixels)
+        writer.close()
+        assert np.array_equal(read_pixels(writer.url), pixels) and verify(writer.url) == []
+
+
 def test_the_order_of_the_tiles_changes_no_byte(tmp_path: Path) -> None:
     for name, backwards in (("a", False), ("b", True)):
         (tmp_path / name).mkdir()
@@ -66,24 +90,25 @@ def test_the_order_of_the_tiles_changes_no_byte(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
 
 
-def test_a_stop_at_any_time_changes_no_byte(tmp_path: Path) -> None:
-    pixels, whole = random_pixels(600, 41), tmp_path / "whole"
+@pytest.mark.parametrize("stop_at", [2, 7])
+def test_a_stop_at_any_time_changes_no_byte(tmp_path: Path, stop_at: int) -> None:
+    pixels, whole = random_pixels(600, 300), tmp_path / "whole"
     whole.mkdir()
     finished(whole)
-    writer = writer_at(tmp_path)
-    writer.open(Canvas(600, 41), 3, TEXT)
-    for tile in list(Canvas(600, 41).whole.tiles(16, 16))[:50]:
+    writer = writer_at(tmp_path, 128, 32)
+    writer.open(Canvas(600, 300), 3, TEXT)
+    for tile in list(Canvas(600, 300).whole.tiles(128, 128))[:7]:
         writer.write(tile, part(pixels, tile))
-    write_all(writer_at(tmp_path), pixels)
+    write_all(writer_at(tmp_path, 128, 32), pixels)
 
     def stop(done: int, total: int) -> None:
-        if done == 30:
+        if done == stop_at:  # the levels have 6 and 2 shards
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        writer_at(tmp_path).close(stop)
+        writer_at(tmp_path, 128, 32).close(stop)
     (tmp_path / "x.ome.zarr" / "1" / "zarr.123.partial").write_bytes(b"killed")
-    writer_at(tmp_path).close()
+    writer_at(tmp_path, 128, 32).close()
     assert bytes_of(tmp_path / "x.ome.zarr") == bytes_of(whole / "x.ome.zarr")
 
 
@@ -118,7 +143,7 @@ def test_what_was_said_of_the_image_comes_back(tmp_path: Path) -> None:
 
 def test_an_image_of_another_shape_is_refused(tmp_path: Path) -> None:
     writer_at(tmp_path).open(Canvas(20, 20), 3, TEXT)
-    with pytest.raises(ValueError, match="holds an image of shape and shards"):
+    with pytest.raises(ValueError, match="holds an image of shape"):
         writer_at(tmp_path).open(Canvas(20, 21), 3, TEXT)
 
 
@@ -127,11 +152,61 @@ def test_an_image_of_another_shape_is_refused(tmp_path: Path) -> None:
     [
         ("x.tif", (16, 8), r"must end in \.ome\.zarr"),
         ("x.ome.zarr", (16, 5), "shard=16 px: must be a multiple of the chunk, 5 px"),
+        ("x.ome.zarr", (0, 8), "shard=0 px: must be a multiple of the chunk, 8 px"),
+        ("file:///x.ome.zarr", (16, 8), "give the path without file://"),
     ],
 )
 def test_what_cannot_be_written_is_refused(url: str, sides: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OmeZarrWriter(url, None, *sides)
+
+
+@pytest.mark.parametrize("microns", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_pixel_size_that_is_no_size_is_refused(microns: float) -> None:
+    with pytest.raises(ValueError, match="must be a positive number of micrometres"):
+        OmeZarrWriter("x.ome.zarr", microns)
+
+
+def test_an_image_of_other_chunks_is_refused(tmp_path: Path) -> None:
+    writer_at(tmp_path).open(Canvas(20, 20), 3, TEXT)
+    with pytest.raises(ValueError, match="holds an image of shape"):
+        writer_at(tmp_path, chunk=4).open(Canvas(20, 20), 3, TEXT)
+
+
+def test_a_file_in_the_place_of_the_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.ome.zarr").write_text("a file")
+    with pytest.raises(ValueError, match="is a file"):
+        writer_at(tmp_path).open(Canvas(20, 20), 3, TEXT)
+
+
+@pytest.mark.parametrize("top", [-16, 48])
+def test_a_region_over_the_edge_of_a_circular_canvas_is_refused(tmp_path: Path, top: int) -> None:
+    canvas, writer = Canvas(64, 64, ("circular", "circular")), writer_at(tmp_path)
+    writer.open(canvas, 3, TEXT)
+    with pytest.raises(ValueError, match="must lie within the canvas"):
+        writer.write(Region(top, 0, 32, 16, canvas), np.zeros((32, 16, 3), np.uint8))
+
+
+def test_pixels_of_another_shape_than_their_region_are_refused(tmp_path: Path) -> None:
+    canvas, writer = Canvas(64, 64), writer_at(tmp_path)
+    writer.open(canvas, 3, TEXT)
+    with pytest.raises(ValueError, match=r"pixels of shape \(32, 32, 3\): must be \(16, 16, 3\)"):
+        writer.write(Region(0, 0, 16, 16, canvas), np.zeros((32, 32, 3), np.uint8))
+
+
+def test_an_image_that_lacks_a_shard_is_not_finished(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path)
+    write_all(writer, random_pixels(40, 40))
+    (Path(writer.url) / "0/c/0/1/2").unlink()
+    with pytest.raises(ValueError, match="1 of 9 shards are missing, the first is 0/c/0/1/2"):
+        writer.close()
+    assert not writer.is_finished
+
+
+def test_without_zarr_the_install_command_is_told() -> None:
+    code = "import sys; sys.modules['zarr'] = None; import diffnca.writers.ome_zarr"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "pip install 'diffnca[giga]'" in told
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -171,14 +246,23 @@ class TestPyramid:
 
 
 class TestOtherReaders:
+    def test_ome_zarr_py_finds_no_image_before_it_is_finished(self, tmp_path: Path) -> None:
+        pytest.importorskip("ome_zarr")
+        from ome_zarr.io import parse_url
+        from ome_zarr.reader import Reader
+
+        writer = writer_at(tmp_path)
+        write_all(writer, random_pixels(20, 20))
+        assert list(Reader(parse_url(writer.url))()) == []
+
     def test_ome_zarr_py_reads_all_levels(self, tmp_path: Path) -> None:
         pytest.importorskip("ome_zarr")
         from ome_zarr.io import parse_url
         from ome_zarr.reader import Reader
 
         levels = next(iter(Reader(parse_url(finished(tmp_path).url))())).data
-        assert [level.shape for level in levels] == [(3, 600, 41), (3, 300, 21), (3, 150, 11)]
-        assert np.array_equal(np.asarray(levels[0]), np.moveaxis(random_pixels(600, 41), -1, 0))
+        assert [level.shape for level in levels] == [(3, 600, 300), (3, 300, 150), (3, 150, 75)]
+        assert np.array_equal(np.asarray(levels[0]), np.moveaxis(random_pixels(600, 300), -1, 0))
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_the_metadata_are_valid_ngff(self, tmp_path: Path, channels: int) -> None:
@@ -212,17 +296,17 @@ class TestVerify:
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9, 0.999])
     def test_names_a_shard_with_a_flipped_bit(self, tmp_path: Path, share: float) -> None:
         writer = finished(tmp_path)
-        shard = Path(writer.url) / "0/c/0/3/0"
+        shard = Path(writer.url) / "0/c/0/3/1"
         content = bytearray(shard.read_bytes())
         content[int(share * len(content))] ^= 1
         shard.write_bytes(content)
-        assert [line.split(" (")[0] for line in verify(writer.url)] == ["0/c/0/3/0 is damaged"]
+        assert [line.split(" (")[0] for line in verify(writer.url)] == ["0/c/0/3/1 is damaged"]
 
     def test_names_a_shard_that_was_cut_off(self, tmp_path: Path) -> None:
         writer = finished(tmp_path)
-        shard = Path(writer.url) / "0/c/0/3/0"
+        shard = Path(writer.url) / "0/c/0/3/1"
         shard.write_bytes(shard.read_bytes()[:-20])
-        assert [line.split(" (")[0] for line in verify(writer.url)] == ["0/c/0/3/0 is damaged"]
+        assert [line.split(" (")[0] for line in verify(writer.url)] == ["0/c/0/3/1 is damaged"]
 
     def test_says_that_an_image_is_not_finished(self, tmp_path: Path) -> None:
         writer = writer_at(tmp_path)
@@ -233,3 +317,37 @@ class TestVerify:
         writer = finished(tmp_path)
         (Path(writer.url) / "1/zarr.json").unlink()
         assert verify(writer.url) == ["level 1 is missing"]
+
+    @pytest.mark.parametrize("content", ["{bad", '{"zarr_format": 3, "node_type": "group"}', "[]"])
+    def test_names_a_level_with_broken_metadata(self, tmp_path: Path, content: str) -> None:
+        writer = finished(tmp_path)
+        (Path(writer.url) / "1/zarr.json").write_text(content)
+        assert [line.split(" (")[0] for line in verify(writer.url)] == ["1/zarr.json is damaged"]
+
+    def test_names_broken_metadata_of_the_image(self, tmp_path: Path) -> None:
+        writer = finished(tmp_path)
+        (Path(writer.url) / "zarr.json").write_text("{bad")
+        assert [line.split(" (")[0] for line in verify(writer.url)] == ["zarr.json is damaged"]
+
+    @pytest.mark.parametrize("ome", [{}, {"multiscales": []}, {"multiscales": [{"datasets": [{}]}]}])
+    def test_says_that_the_levels_are_not_named(self, tmp_path: Path, ome: dict) -> None:
+        writer = finished(tmp_path)
+        zarr.open_group(writer.url, mode="a").attrs["ome"] = ome
+        assert verify(writer.url) == ["zarr.json names no levels of OME-NGFF"]
+
+    def test_says_that_a_level_has_another_layout(self, tmp_path: Path) -> None:
+        writer = finished(tmp_path)
+        zarr.create_array(writer.url, name="1", shape=(300, 150), dtype="uint8", overwrite=True)
+        assert verify(writer.url) == ["level 1 is not sharded c, y, x, as diffnca writes it"]
+
+    def test_says_that_a_level_has_another_size(self, tmp_path: Path) -> None:
+        writer = finished(tmp_path)
+        shutil.rmtree(Path(writer.url) / "2")
+        shutil.copytree(Path(writer.url) / "1", Path(writer.url) / "2")
+        sizes = "[(600, 300), (300, 150), (300, 150)] px, not [(600, 300), (300, 150), (150, 75)]"
+        assert verify(writer.url) == [f"its levels are of {sizes}"]
+
+    def test_tells_each_shard_that_it_has_read(self, tmp_path: Path) -> None:
+        told: list[tuple[int, int]] = []
+        verify(finished(tmp_path).url, lambda done, total: told.append((done, total)))
+        assert told == [(n + 1, len(told)) for n in range(len(told))] and told

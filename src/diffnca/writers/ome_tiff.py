@@ -14,10 +14,10 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
-import zarr
 from jaxtyping import UInt8
 
-from diffnca.stores import opened
+from diffnca.stores import exists, opened, zarr
+from diffnca.writers.ome_zarr import level_fault, shards_of
 
 try:
     import imagecodecs  # noqa: F401
@@ -48,16 +48,10 @@ def write_ome_tiff(
         progress: told after each tile.
 
     Raises:
-        ValueError: the source is not finished, or the folder of `path` does not exist.
+        ValueError: the source is not finished or lacks shards, or no such file can be written.
     """
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-    group = zarr.open_group(opened(source_url), mode="r")
-    attributes: Any = group.attrs.asdict()
-    if "ome" not in attributes:
-        raise ValueError(f"{source_url}: is not finished; the command that makes it goes on with it")
-    datasets = attributes["ome"]["multiscales"][0]["datasets"]
-    levels: list[Any] = [group[dataset["path"]] for dataset in datasets]
+    check_target(path, compression)
+    attributes, levels = _source(source_url)
     microns = _microns(attributes["ome"])
     told = _Told(sum(_count(level) for level in levels), progress)
     partial = path.with_name(path.name + ".partial")
@@ -83,6 +77,40 @@ def write_ome_tiff(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_target(path: Path, compression: str) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        ValueError: its name, its folder or its compression is not allowed.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"{path}: the name of the image must end in .tif or .tiff")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give a file name that ends in .tif")
+    if compression not in ("jpeg", "deflate"):
+        raise ValueError(f"compression={compression!r}: must be 'jpeg' or 'deflate'; choose one of them")
+
+
+def _source(url: str) -> tuple[Any, list[Any]]:
+    """Return the attributes and the levels of a finished image that lacks no shard."""
+    store = opened(url)
+    attributes: Any = zarr.open_group(store, mode="r").attrs.asdict() if exists(store, "zarr.json") else {}
+    if "ome" not in attributes:
+        raise ValueError(f"{url}: is not finished; the command that makes it goes on with it")
+    levels: list[Any] = []
+    for path in (dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]):
+        fault = level_fault(store, path)
+        if fault is None:
+            levels.append(zarr.open_array(store, path=path, mode="r"))
+            missing = (key for key, _ in shards_of(levels[-1], path) if not exists(store, key))
+            fault = next((f"{key} is missing" for key in missing), None)  # zarr would read it as black
+        if fault is not None:
+            raise ValueError(f"{url}: {fault}; make the image again (`diffnca verify` names all faults)")
+    return attributes, levels
 
 
 def read_ome_tiff_text(path: Path) -> dict[str, str]:

@@ -11,11 +11,15 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffnca.stores import exists, is_remote, listed, opened, remove_leftovers  # tells how to install zarr
+
+# isort: split
 import numpy as np
 import zarr
 from jaxtyping import UInt8
@@ -24,7 +28,6 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import StorePath
 
 from diffnca.geometry import Canvas, Region
-from diffnca.stores import exists, is_remote, opened, remove_leftovers
 from diffnca.writers.pyramid import halved, level_shapes
 
 NGFF_VERSION = "0.5"
@@ -57,11 +60,19 @@ class OmeZarrWriter:
         """Refuse what cannot be written.
 
         Raises:
-            ValueError: the name, the folder or the sides of shards and chunks are not allowed.
+            ValueError: the name, the pixel size or the sides of shards and chunks are not allowed.
         """
+        if self.url.startswith(("file://", "local://")):  # fsspec would not write these files as a whole
+            scheme = self.url.partition("://")[0]
+            raise ValueError(f"{self.url}: is a folder of this machine; give the path without {scheme}://")
         if not self.url.endswith(".zarr"):
             raise ValueError(f"{self.url}: the name of the image must end in .ome.zarr")
-        if self.chunk_px < 1 or self.shard_px % self.chunk_px:
+        if self.microns_per_px is not None and not 0.0 < self.microns_per_px < math.inf:
+            raise ValueError(
+                f"microns_per_px={self.microns_per_px}: must be a positive number of micrometres; "
+                "give None if it is not known"
+            )
+        if self.chunk_px < 1 or self.shard_px < 1 or self.shard_px % self.chunk_px:
             raise ValueError(f"shard={self.shard_px} px: must be a multiple of the chunk, {self.chunk_px} px")
 
     @property
@@ -73,12 +84,14 @@ class OmeZarrWriter:
         """Start an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or take it up again.
 
         Raises:
-            ValueError: the folder around it does not exist, or an image of another shape lies there.
+            ValueError: the folder around it does not exist, a file lies there, or an image of another shape.
         """
         if not is_remote(self.url) and not Path(self.url).resolve().parent.is_dir():
             raise ValueError(
                 f"{self.url}: the folder {Path(self.url).parent} does not exist; create it first"
             )
+        if not is_remote(self.url) and Path(self.url).is_file():
+            raise ValueError(f"{self.url}: is a file; give another name, or delete it")
         store = self.store
         if exists(store, "0/zarr.json"):
             self._check(_level(store, 0), (channels, canvas.height, canvas.width))
@@ -89,23 +102,39 @@ class OmeZarrWriter:
         """Put the pixels of `region`, a union of whole shards, in their place.
 
         Raises:
-            ValueError: it is no such union; two writers of one shard would lose pixels.
+            ValueError: it is no such union, and two writers of one shard would lose pixels; it hangs over an
+                edge; or the pixels are not as many.
         """
+        canvas = region.canvas
+        if not (0 <= region.top <= canvas.height - region.height) or not (
+            0 <= region.left <= canvas.width - region.width
+        ):
+            raise ValueError(f"{region}: must lie within the canvas; cut it at the edge")
         bottom, right = region.top + region.height, region.left + region.width
-        bottom, right = bottom % region.canvas.height, right % region.canvas.width  # 0 at the edges
+        bottom, right = bottom % canvas.height, right % canvas.width  # 0 at the edges
         if any(cut % self.shard_px for cut in (region.top, region.left, bottom, right)):
             raise ValueError(f"{region}: must be a union of shards of {self.shard_px} px; choose such tiles")
-        _level(self.store, 0, "r+")[_place(region)] = np.moveaxis(pixels, -1, 0)
+        array = _level(self.store, 0, "r+")
+        shape = (region.height, region.width, array.shape[0])
+        if pixels.shape != shape:
+            raise ValueError(f"pixels of shape {pixels.shape}: must be {shape}, as their region; crop them")
+        array[_place(region)] = np.moveaxis(pixels, -1, 0)
 
     def is_written(self, region: Region) -> bool:
         """Return whether all shards of `region` are there."""
         store = self.store
-        return all(exists(store, self._key(0, shard)) for shard in region.tiles(self.shard_px, self.shard_px))
+        shards = region.tiles(self.shard_px, self.shard_px)
+        return all(exists(store, _key(0, shard, self.shard_px)) for shard in shards)
 
     def close(self, progress: Progress | None = None) -> None:
-        """Make the pyramid, and then an image of it all."""
+        """Make the pyramid, and then an image of it all.
+
+        Raises:
+            ValueError: some of its shards are not written.
+        """
         store = self.store
         first = _level(store, 0)
+        self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
         counts = [sum(1 for _ in self._shards(shape)) for shape in shapes[1:]]
         done = 0
@@ -128,13 +157,19 @@ class OmeZarrWriter:
         store = self.store
         return exists(store, "zarr.json") and "ome" in zarr.open_group(store, mode="r").attrs
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether something lies there that this class has not made."""
+        names = listed(self.store, "")
+        return bool(names) and not ("0" in names and self.read_text() is not None)
+
     def read_text(self) -> dict[str, str] | None:
         """Return the metadata that an image was opened with, finished or not; `None` if there is none."""
         store = self.store
         if not exists(store, "0/zarr.json"):
             return None
-        text: Any = _level(store, 0).attrs.get("diffnca", {})
-        return dict(text)
+        text: Any = _level(store, 0).attrs.get("diffnca")
+        return None if text is None else dict(text)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
         """Make the array of a level."""
@@ -146,30 +181,37 @@ class OmeZarrWriter:
             shards=(shape[0], self.shard_px, self.shard_px),
             compressors=(ZstdCodec(level=3), Crc32cCodec()),
             dimension_names=("c", "y", "x"),
-            attributes={"diffnca": text} if text else {},
+            attributes={} if level else {"diffnca": text},
             config=WRITE_ALL,
         )
 
     def _check(self, array: Any, shape: tuple[int, int, int]) -> None:
         """Refuse to go on with another image."""
-        there, mine = (array.shape, array.shards), (shape, (shape[0], self.shard_px, self.shard_px))
+        there = array.shape, array.shards, array.chunks
+        mine = shape, (shape[0], self.shard_px, self.shard_px), (shape[0], self.chunk_px, self.chunk_px)
         if there != mine:
             raise ValueError(
-                f"{self.url}: holds an image of shape and shards {there}, not {mine}; give another name, "
-                "or delete it"
+                f"{self.url}: holds an image of shape, shards and chunks {there}, not {mine}; "
+                "give another name, or delete it"
+            )
+
+    def _check_whole(self, store: Store, shape: tuple[int, int]) -> None:
+        """Refuse to make an image with holes: zarr reads what is missing as black."""
+        keys = [_key(0, shard, self.shard_px) for shard in self._shards(shape)]
+        missing = [key for key in keys if not exists(store, key)]
+        if missing:
+            raise ValueError(
+                f"{self.url}: {len(missing)} of {len(keys)} shards are missing, the first is {missing[0]}; "
+                "write them before closing"
             )
 
     def _shards(self, shape: tuple[int, int]) -> Iterator[Region]:
         """Yield the shards of a level."""
         return Canvas(*shape).whole.tiles(self.shard_px, self.shard_px)
 
-    def _key(self, level: int, shard: Region) -> str:
-        """Return the name of a shard's file."""
-        return f"{level}/c/0/{shard.top // self.shard_px}/{shard.left // self.shard_px}"
-
     def _halve(self, store: Store, level: int, shard: Region) -> None:
         """Make a shard of a level from the level before, unless it is there."""
-        if not exists(store, self._key(level, shard)):
+        if not exists(store, _key(level, shard, self.shard_px)):
             rows = slice(2 * shard.top, 2 * (shard.top + shard.height))
             columns = slice(2 * shard.left, 2 * (shard.left + shard.width))
             pixels = np.asarray(_level(store, level - 1)[:, rows, columns])
@@ -225,20 +267,26 @@ def verify(url: str, progress: Progress | None = None) -> list[str]:
     Every shard is read, and so every checksum compared.
     """
     store = opened(url)
-    if not exists(store, "zarr.json") or "ome" not in zarr.open_group(store, mode="r").attrs:
+    try:
+        ngff: Any = zarr.open_group(store, mode="r").attrs.get("ome") if exists(store, "zarr.json") else None
+    except Exception as error:  # whatever readers say of damaged text
+        return [f"zarr.json is damaged ({_said(error)})"]
+    if ngff is None:
         return ["is not finished; the command that makes it goes on with it"]
-    ngff: Any = zarr.open_group(store, mode="r").attrs["ome"]
-    paths = [dataset["path"] for dataset in ngff["multiscales"][0]["datasets"]]
-    absent = [f"level {path} is missing" for path in paths if not exists(store, f"{path}/zarr.json")]
+    try:
+        paths = [str(dataset["path"]) for dataset in ngff["multiscales"][0]["datasets"]]
+    except (KeyError, IndexError, TypeError):
+        return ["zarr.json names no levels of OME-NGFF"]
+    absent = [fault for path in paths if (fault := level_fault(store, path)) is not None]
     if absent:
         return absent
     arrays: list[Any] = [zarr.open_array(store, path=path, mode="r") for path in paths]
     shapes, expected = [array.shape[1:] for array in arrays], level_shapes(*arrays[0].shape[1:])
     problems = [] if shapes == expected else [f"its levels are of {shapes} px, not {expected}"]
     shards = [
-        (array, f"{path}/{key}", place)
+        (array, key, place)
         for path, array in zip(paths, arrays, strict=True)
-        for key, place in _shards(array)
+        for key, place in shards_of(array, path)
     ]
     for done, (array, key, place) in enumerate(shards, start=1):
         fault = _fault(array, place) if exists(store, key) else "is missing"
@@ -248,11 +296,29 @@ def verify(url: str, progress: Progress | None = None) -> list[str]:
     return problems
 
 
-def _shards(array: Any) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
-    """Yield key and place of each shard of a level."""
+def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
+    """Yield key and place of each shard of the level at `path`."""
     side = array.shards[1]
     for shard in Canvas(*array.shape[1:]).whole.tiles(side, side):
-        yield f"c/0/{shard.top // side}/{shard.left // side}", _place(shard)
+        yield _key(path, shard, side), _place(shard)
+
+
+def _key(level: int | str, shard: Region, shard_px: int) -> str:
+    """Return the name of a shard's file."""
+    return f"{level}/c/0/{shard.top // shard_px}/{shard.left // shard_px}"
+
+
+def level_fault(store: Store, path: str) -> str | None:
+    """Return what is wrong with the metadata of a level."""
+    if not exists(store, f"{path}/zarr.json"):
+        return f"level {path} is missing"
+    try:
+        array: Any = zarr.open_array(store, path=path, mode="r")
+    except Exception as error:  # whatever readers say of damaged text
+        return f"{path}/zarr.json is damaged ({_said(error)})"
+    if array.ndim != 3 or array.shards is None or array.shards[1] != array.shards[2]:
+        return f"level {path} is not sharded c, y, x, as diffnca writes it"
+    return None
 
 
 def _fault(array: Any, place: tuple[slice, slice, slice]) -> str | None:
@@ -260,8 +326,13 @@ def _fault(array: Any, place: tuple[slice, slice, slice]) -> str | None:
     try:
         array[place]
     except Exception as error:  # whatever decoders say of damaged bytes
-        return f"is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"is damaged ({_said(error)})"
     return None
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _level(store: Store, level: int, mode: Any = "r") -> Any:
