@@ -153,7 +153,6 @@ def test_an_image_of_another_shape_is_refused(tmp_path: Path) -> None:
         ("x.tif", (16, 8), r"must end in \.ome\.zarr"),
         ("x.ome.zarr", (16, 5), "shard=16 px: must be a multiple of the chunk, 5 px"),
         ("x.ome.zarr", (0, 8), "shard=0 px: must be a multiple of the chunk, 8 px"),
-        ("file:///x.ome.zarr", (16, 8), "give the path without file://"),
     ],
 )
 def test_what_cannot_be_written_is_refused(url: str, sides: tuple[int, int], message: str) -> None:

@@ -62,9 +62,6 @@ class OmeZarrWriter:
         Raises:
             ValueError: the name, the pixel size or the sides of shards and chunks are not allowed.
         """
-        if self.url.startswith(("file://", "local://")):  # fsspec would not write these files as a whole
-            scheme = self.url.partition("://")[0]
-            raise ValueError(f"{self.url}: is a folder of this machine; give the path without {scheme}://")
         if not self.url.endswith(".zarr"):
             raise ValueError(f"{self.url}: the name of the image must end in .ome.zarr")
         if self.microns_per_px is not None and not 0.0 < self.microns_per_px < math.inf:
