@@ -319,3 +319,42 @@ def test_without_zarr_one_line_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "diffnca: large images need zarr: pip install 'diffnca[giga]'\n"
+
+
+def test_another_images_store_is_not_overwritten(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = zarr.open_group(tmp_path / "x.ome.zarr", mode="w")
+    group.create_array("s0", shape=(4, 4), dtype="uint8")
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [{"path": "s0"}]}]}
+    before = bytes_of(tmp_path / "x.ome.zarr")
+    assert "holds something else" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    assert bytes_of(tmp_path / "x.ome.zarr") == before
+
+
+@pytest.mark.parametrize("more", [["--count", "2"], ["--region", "0", "0", "9", "9"]])
+def test_what_is_made_in_memory_takes_no_tiles(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = command(model, tmp_path / "x.png", *more)
+    assert "must be without --count and --region" in error_of(capsys, arguments)
+
+
+def test_a_tiff_at_an_address_is_refused_before_the_work(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", "memory://made/x.ome.tif"]
+    assert "must end in .ome.zarr" in error_of(capsys, arguments)
+
+
+def test_a_slash_at_the_end_is_no_other_image(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert main(["sample", model, *SIZE, "--out", f"{tmp_path}/x.ome.zarr/", "--tile", "32"]) == 0
+
+
+def test_an_image_made_in_memory_is_known_again(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", model, *SIZE, "--out", str(tmp_path / "x.png")]) == 0
+    assert main(command(model, tmp_path / "x.png")) == 0
+    assert "is finished already" in capsys.readouterr().out

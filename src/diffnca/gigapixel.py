@@ -39,7 +39,9 @@ SHARD_PX, CHUNK_PX = 512, 256
 """Sides of the files of an image in the making, and of the parts that a reader takes from them."""
 
 SMALLEST_TILE_PX = 16
-LARGEST_PNG_PX = 2**28
+LARGE_PX = 4096
+"""A longer side asks for tiles of whole chunks; odd ones would make millions of tiny files."""
+LARGEST_PNG_PX = 178_956_970  # Pillow reads no larger one
 
 MEASURED_PX = 512
 """Side of the piece that is computed to learn how fast the machine is."""
@@ -89,6 +91,10 @@ class Target:
             raise ValueError(
                 f"{self.out}: the folder {Path(self.out).parent} does not exist; create it first"
             )
+        if is_remote(self.out) and not self.is_zarr:
+            raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
+        if self.out.endswith((".tif", ".tiff")):
+            import diffnca.writers.ome_tiff  # noqa: F401  what is missing is told before the work
         if self.out.endswith(".png") and canvas.whole.area > LARGEST_PNG_PX:
             raise ValueError(
                 f"{self.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
@@ -114,6 +120,8 @@ class Target:
             ValueError: it is there, or was begun, and is of another image.
         """
         finished = self.text()
+        if OmeZarrWriter(self.image).is_foreign:
+            raise ValueError(f"{self.image}: holds something else; give another --out")
         for there in (finished, noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
             if there is not None:
                 check_same(self.out, there, facts)
@@ -135,11 +143,12 @@ class Target:
 
 def make(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
     """Make a large image; return the exit code."""
-    target, crew = Target(command.out), crew_of(command)
+    is_local = command.scheduler is None or is_remote(command.out)
+    target = Target(command.out if is_local else str(Path(command.out).resolve()))
+    crew = crew_of(command)
     target.check(canvas)
     method, levels = walk_of(denoiser, command.sampler, command.steps)
-    facts = provenance(command, command.seed, method, len(levels))
-    facts |= {"diffnca:height": str(canvas.height), "diffnca:width": str(canvas.width)}
+    facts = provenance(command, canvas, command.seed, method, len(levels))
     if target.is_finished(facts):
         remove(target.work)
         print(f"{command.out} is finished already; look at it: diffnca view {command.out}")
@@ -215,7 +224,7 @@ def check_same(out: str, there: Mapping[str, Any], facts: Mapping[str, str]) -> 
         ValueError: what is there was made with another model, size, seed, sampler or number of steps.
     """
     for key, value in facts.items():
-        if key != "Software" and there.get(key) != value:
+        if key not in ("Software", "diffnca:model") and there.get(key) != value:
             name = key.removeprefix("diffnca:")
             raise ValueError(
                 f"{out}: holds an image of {name} {there.get(key, 'unknown')}, this command says {value}; "
@@ -236,7 +245,8 @@ def tile_and_shard(
     else:
         shard = SHARD_PX if asked is None else math.gcd(asked, SHARD_PX)
     tile = default_tile(canvas, radius, shard) if asked is None else asked
-    unit = shard if begun is not None else SMALLEST_TILE_PX
+    is_large = max(canvas.height, canvas.width) > LARGE_PX
+    unit = shard if begun is not None else CHUNK_PX if is_large else SMALLEST_TILE_PX
     if tile < 1 or tile % unit:
         near = unit * max(1, tile // unit)
         raise ValueError(f"--tile {tile}: must be a multiple of {unit} px, such as {near}")

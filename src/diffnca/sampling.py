@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +37,20 @@ IN_MEMORY_PX = 2048**2
 
 def sample(command: Sample) -> int:
     """Make images as the command says; return the exit code."""
+    command = replace(command, out=command.out.rstrip("/"))
     if command.out.endswith(LARGE_FORMATS):
         if command.count != 1 or command.region is not None:
             raise ValueError(f"--out {command.out}: must end in .png with --count or --region; rename it")
     else:
         check_target(Path(command.out))
+    if (command.count != 1 or command.region is not None) and (command.tile is not None or command.dry_run):
+        raise ValueError(
+            "--tile and --dry-run: must be without --count and --region, which are made in memory"
+        )
     if command.count < 1 or command.batch < 1:
         raise ValueError(f"--count {command.count} --batch {command.batch}: both must be >= 1")
-    denoiser: Any = load(command.model, device_named(command.device))
+    device = device_named(command.device)
+    denoiser: Any = load(command.model)  # on the CPU: workers may have other devices
     if command.windows is not None:
         denoiser = Blended(denoiser, command.windows)
     canvas = canvas_of(command, denoiser)
@@ -52,7 +59,7 @@ def sample(command: Sample) -> int:
         from diffnca.gigapixel import make
 
         return make(command, denoiser, canvas)
-    return _sample_in_memory(command, denoiser, canvas)
+    return _sample_in_memory(command, denoiser, canvas, device)
 
 
 def canvas_of(command: Sample, denoiser: ImageDenoiser) -> Canvas:
@@ -63,7 +70,7 @@ def canvas_of(command: Sample, denoiser: ImageDenoiser) -> Canvas:
     return Canvas(height, width, SEAMLESS[command.seamless])
 
 
-def _sample_in_memory(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
+def _sample_in_memory(command: Sample, denoiser: ImageDenoiser, canvas: Canvas, device: str) -> int:
     """Make images and write each to its file."""
     method, levels = walk_of(denoiser, command.sampler, command.steps)
     region = canvas.whole if command.region is None else Region(*command.region, canvas)
@@ -83,11 +90,12 @@ def _sample_in_memory(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) 
                 steps=command.steps,
                 boundary=canvas.boundary,
                 progress=progress,
+                device=device,
                 engine=command.engine,
             )
         for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
             path = numbered(Path(command.out), index, command.count)
-            write_png(path, pixels, provenance(command, seed, method, len(levels)))
+            write_png(path, pixels, provenance(command, canvas, seed, method, len(levels)))
             print(path)
     return 0
 
@@ -109,7 +117,7 @@ def numbered(path: Path, index: int, count: int) -> Path:
     return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
 
 
-def provenance(command: Sample, seed: int, sampler: Sampler, steps: int) -> dict[str, str]:
+def provenance(command: Sample, canvas: Canvas, seed: int, sampler: Sampler, steps: int) -> dict[str, str]:
     """Return the metadata of a generated image: what tells it from any other."""
     from hashlib import sha256
 
@@ -123,6 +131,8 @@ def provenance(command: Sample, seed: int, sampler: Sampler, steps: int) -> dict
         "diffnca:sampler": sampler.name,
         "diffnca:steps": str(steps),
         "diffnca:seamless": command.seamless,
+        "diffnca:height": str(canvas.height),
+        "diffnca:width": str(canvas.width),
     }
     return facts | ({} if command.windows is None else {"diffnca:windows": str(command.windows)})
 

@@ -13,6 +13,7 @@ try:
     import fsspec
     import zarr as zarr
     from zarr.abc.store import Store
+    from zarr.codecs import Crc32cCodec as Crc32cCodec
     from zarr.core.sync import sync
     from zarr.storage import FsspecStore, LocalStore
 except ImportError:
@@ -21,7 +22,8 @@ except ImportError:
 
 def opened(url: str) -> Store:
     """Return the store at a path or an address."""
-    return FsspecStore.from_url(url) if is_remote(url) else LocalStore(url)
+    path = url.removeprefix("file://")  # fsspec writes local files in place
+    return FsspecStore.from_url(url) if is_remote(path) else LocalStore(path)
 
 
 def is_remote(url: str) -> bool:

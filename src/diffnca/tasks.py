@@ -92,6 +92,15 @@ class PureNoise:
         return noise.normal(Stream.INITIAL, 0, region, self.channels)
 
 
+@runtime_checkable
+class HoldsDenoiser(Protocol):
+    """A denoiser that is made of another one."""
+
+    def made_ready(self, device: torch.device, engine: Engine) -> ImageDenoiser:
+        """Return the same of one that is ready for `device`."""
+        ...
+
+
 def generate(
     denoiser: ImageDenoiser,
     *,
@@ -154,6 +163,8 @@ def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...
 
 def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
     """Return `denoiser` with its network made ready for `device`."""
+    if isinstance(denoiser, HoldsDenoiser):
+        return denoiser.made_ready(device, engine)
     if not isinstance(denoiser, Denoiser):
         return denoiser
     network = prepare(denoiser.network, device, engine=engine)
@@ -169,7 +180,7 @@ def check_parts(denoiser: ImageDenoiser) -> int:
     if denoiser.radius is None:
         raise ValueError(
             f"model {denoiser.config.name}: must see a finite radius, but takes statistics over the whole "
-            "image; make it in one piece, or take blended windows"
+            "image; take blended windows (--windows), or make it in one piece in memory"
         )
     return denoiser.radius
 

@@ -60,6 +60,18 @@ def test_canvas_of_one_window_is_left_to_the_network() -> None:
     assert torch.allclose(x, torch.arange(16.0)[:, None].expand_as(x))
 
 
+def test_a_window_as_large_as_a_seamless_canvas_is_seamless() -> None:
+    seen = []
+
+    class Watching(ConstantDenoiser):
+        def x_0_estimate(self, x_t: Tensor, level: Level, region: Region, noise: Any, context: Any) -> Tensor:
+            seen.append(region.canvas.boundary)
+            return x_t
+
+    estimate(Watching(), Canvas(16, 40, ("circular", "circular")), 16)
+    assert set(seen) == {("circular", "reflect")}
+
+
 def test_where_two_windows_overlap_the_nearer_one_counts_more() -> None:
     x = estimate(PositionDenoiser(), Canvas(24, 16), 16)[0, 0, :, 0]
     row = 10  # third row of the window that begins at 8, 6 from the end of the other

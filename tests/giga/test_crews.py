@@ -138,3 +138,14 @@ def test_every_piece_is_done_once() -> None:
         pieces = [("advance", index, range(0)) for index in range(40)]
         results = list(given_out(pool, lambda *piece: seen.append(piece), iter(pieces), lambda: 3))
     assert sorted(seen) == sorted(pieces) and len(results) == 40
+
+
+def test_two_images_on_one_cluster_do_not_mix(make_job: MakeJob, tmp_path: Path, cluster: Any) -> None:
+    address = cluster(1).scheduler_address
+    (tmp_path / "other").mkdir()
+    first = on_disk(make_job(small_denoiser()), tmp_path)
+    second = replace(on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other"), seed=9)
+    with DaskCluster(address).hired(first) as one, DaskCluster(address).hired(second):
+        tiles = first.task.canvas.whole.tiles(8, 8)
+        list(one(("advance", tile, range(3)) for tile in tiles))
+    assert np.array_equal(read_pixels(first.writer.url), in_memory(first))

@@ -156,6 +156,12 @@ class TestRestart:
             in_tiles(job, tile=8, fused=1, crew=Mortal(22))
         assert np.array_equal(in_tiles(job, tile=32, fused=3), in_memory(job))
 
+    def test_of_what_was_begun_as_one_tile_gives_the_same_pixels(self, make_job: MakeJob) -> None:
+        job = make_job(small_denoiser("fourier_diff_nca"))
+        with pytest.raises(KeyboardInterrupt):
+            in_tiles(job, tile=64, fused=2, crew=Mortal(0))
+        assert np.array_equal(in_tiles(job), in_memory(job))
+
     def test_makes_no_finished_tile_again(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser())
         with pytest.raises(KeyboardInterrupt):

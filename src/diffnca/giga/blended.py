@@ -20,9 +20,10 @@ from torch import Tensor
 
 from diffnca.config import Config
 from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.engine import Engine
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import CellNoise
-from diffnca.tasks import ImageDenoiser
+from diffnca.tasks import ImageDenoiser, ready
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Blended:
                 _turned(left, window.width, region.width),
             )
             place = (..., rows[:, None].to(x_t.device), columns.to(x_t.device))
-            own = Canvas(window.height, window.width).whole
+            own = self._own(window).whole
             masks = None if noise is None else WindowNoise(noise, window, own.canvas)
             seen = x_t[place]
             known = self.denoiser.context(seen, level, own)
@@ -99,6 +100,16 @@ class Blended:
             total[place] += weight * self.denoiser.x_0_estimate(seen, level, own, masks, known)
             weights[place] += weight
         return total / weights.clamp(min=1.0)
+
+    def _own(self, window: Region) -> Canvas:
+        """Return a window as an image of its own, whose edges meet where it spans a circular axis."""
+        y, x = window.canvas.boundary
+        boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
+        return Canvas(window.height, window.width, boundary)
+
+    def made_ready(self, device: torch.device, engine: Engine) -> Blended:
+        """Return the same of a denoiser that is ready for `device`."""
+        return Blended(ready(self.denoiser, device, engine), self.window_px)
 
     def _windows(self, region: Region) -> Iterator[tuple[Region, int, int]]:
         """Yield the windows that lie in `region`, in the order of the canvas, and where they begin there."""

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,7 +29,7 @@ Piece = tuple[str, Region, range]
 PIECES_PER_WORKER = 2
 """Pieces that are given out at a time: one to do, one to do next. The others wait here, not in a graph."""
 
-_job: Job | None = None
+_jobs: dict[str, Job] = {}
 _one_at_a_time = threading.Lock()
 
 
@@ -68,7 +69,7 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(job, threads))
         try:
-            yield lambda pieces: given_out(pool, do, pieces, lambda: self.count)
+            yield lambda pieces: given_out(pool, partial(do, ""), pieces, lambda: self.count)
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a worker died, perhaps for want of memory: it needs less with a smaller --tile or fewer "
@@ -96,8 +97,8 @@ class DaskCluster:
         """Tell the job to each worker, also to those that come later."""
         from diffnca.giga.dask_workers import connected
 
-        with connected(self.address, job) as (executor, count):
-            yield lambda pieces: given_out(executor, do, pieces, count)
+        with connected(self.address, job) as (executor, key, count):
+            yield lambda pieces: given_out(executor, partial(do, key), pieces, count)
 
 
 def given_out(
@@ -125,17 +126,20 @@ def given_out(
             yield running.pop(future), future.result()
 
 
-def do(action: str, region: Region, steps: range) -> Any:
-    """Do a piece of the job that this process has learnt, when no other piece is being done."""
-    assert _job is not None, "a worker learns its job before its first piece"
+def do(key: str, action: str, region: Region, steps: range) -> Any:
+    """Do a piece of a job that this process has learnt, when no other piece is being done."""
     with _one_at_a_time:
-        return work(_job, action, region, steps)
+        return work(_jobs[key], action, region, steps)
 
 
-def learn(job: Job) -> None:
-    """Make `job` the one that this process works on."""
-    global _job
-    _job = job
+def learn(key: str, job: Job) -> None:
+    """Let this process know a job."""
+    _jobs[key] = job
+
+
+def forget(key: str) -> None:
+    """Let this process forget a job."""
+    _jobs.pop(key, None)
 
 
 def _begin(job: Job, threads: int) -> None:
@@ -143,7 +147,7 @@ def _begin(job: Job, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    learn(job)
+    learn("", job)
 
 
 def _end_with_parent() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
-from diffnca.giga.crews import learn
+from diffnca.giga.crews import forget, learn
 from diffnca.giga.tiles import Job
 
 try:
@@ -23,20 +24,22 @@ PATIENCE_SECONDS = 60
 class Learn(WorkerPlugin):
     """Tells each worker the job, also one that replaces another."""
 
-    name = "diffnca"
-
     def __init__(self, job: Job) -> None:
-        """Take the job."""
-        self.job = job
+        """Take the job, which gets a name of its own: a cluster may have several."""
+        self.job, self.name = job, f"diffnca-{uuid.uuid4().hex}"
 
     def setup(self, worker: Any) -> None:
         """Tell it."""
-        learn(self.job)
+        learn(self.name, self.job)
+
+    def teardown(self, worker: Any) -> None:
+        """Forget it."""
+        forget(self.name)
 
 
 @contextmanager
-def connected(address: str, job: Job) -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """Within the block, an executor whose workers know the job, and the number of these.
+def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[[], int]]]:
+    """Within the block, an executor whose workers know the job, the name they know it by, and their number.
 
     Raises:
         ValueError: there is no such scheduler, or it has no workers.
@@ -55,11 +58,15 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, Callable[[], i
             raise ValueError(
                 f"--scheduler {address}: it has no workers; start some with `dask worker`"
             ) from None
-        client.register_plugin(Learn(job))
+        learning = Learn(job)
+        client.register_plugin(learning)
         try:
-            yield client.get_executor(pure=False, retries=2), lambda: len(client.nthreads())
+            executor = client.get_executor(pure=False, retries=2)
+            yield executor, learning.name, lambda: len(client.nthreads())
         except KilledWorker as error:
             raise ChildProcessError(
-                f"a tile killed several workers, perhaps for want of memory ({error}); what is finished is "
-                "kept, the same command goes on: with a smaller --tile it needs less"
+                f"a tile killed several workers, perhaps for want of memory ({error}): it needs less with a "
+                "smaller --tile"
             ) from None
+        finally:
+            client.unregister_worker_plugin(learning.name)

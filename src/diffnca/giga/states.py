@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.geometry import Canvas, Region
-from diffnca.stores import delete_folder, exists, listed, opened, zarr
+from diffnca.stores import Crc32cCodec, delete_folder, exists, listed, opened, zarr
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 
@@ -67,7 +67,7 @@ class States:
                 shape=(self.channels, self.canvas.height, self.canvas.width),
                 chunks=(self.channels, self.chunk_px, self.chunk_px),
                 dtype="float32",
-                compressors=None,
+                compressors=(Crc32cCodec(),),
                 fill_value=float("nan"),
                 overwrite=True,
                 config={"write_empty_chunks": True},

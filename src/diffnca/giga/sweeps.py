@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from diffnca.giga.crews import Alone, Crew
 from diffnca.giga.plan import Plan, parts_of
-from diffnca.giga.tiles import Job, contexts_added
+from diffnca.giga.tiles import Job
 from diffnca.models.fourier import BLOCK_PX
 
 Progress = Callable[[float, float], object]
@@ -45,9 +44,11 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
             pending = missing(job, steps.stop, tiles)
             if steps.stop < job.num_steps:
                 states.create(steps.stop)
-            _report(progress, job, plan, steps, len(pending))
+            _report(progress, job, steps, len(pending) / len(tiles))
             for count, _ in enumerate(done(("advance", tile, steps) for tile in pending), start=1):
-                _report(progress, job, plan, steps, len(pending) - count)
+                _report(progress, job, steps, (len(pending) - count) / len(tiles))
+            if missing(job, steps.stop, tiles):
+                raise OSError("the store has lost tiles that were finished")
             for old in states.steps():
                 if old < steps.stop:
                     states.delete(old)
@@ -68,8 +69,11 @@ def _remaining(job: Job, plan: Plan) -> Iterable[range]:
     start = there[-1] if there else 0
     if there and job.states.missing(start, plan.tiles):
         start = there[-2] if len(there) > 1 else 0
-        yield range(start, there[-1])
-        start = there[-1]
+        if job.denoiser.has_context and there[-1] - start > 1:  # was begun as one tile, which knew the whole
+            job.states.delete(there[-1])
+        else:
+            yield range(start, there[-1])
+            start = there[-1]
     yield from parts_of(range(start, job.num_steps), plan.fused)
 
 
@@ -79,15 +83,14 @@ def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
     The parts are unions of the blocks in which it is taken, so the sum is the same for any size of them.
     """
     if job.states.read_context(step) is None:
-        side = math.lcm(plan.tile_px, BLOCK_PX)
+        side = BLOCK_PX * max(1, plan.tile_px // BLOCK_PX)
         parts = plan.canvas.whole.tiles(side, side)
-        shares = [share for _, share in done(("context", part, range(step, step + 1)) for part in parts)]
-        job.states.write_context(step, contexts_added(shares))
+        shares = done(("context", part, range(step, step + 1)) for part in parts)
+        job.states.write_context(step, sum(share for _, share in shares))
 
 
-def _report(progress: Progress | None, job: Job, plan: Plan, steps: range, num_pending: int) -> None:
-    """Tell what is done."""
+def _report(progress: Progress | None, job: Job, steps: range, pending: float) -> None:
+    """Tell what is done, this share of the tiles of a sweep being pending."""
     if progress is not None:
-        area, count = float(plan.canvas.whole.area), len(plan.tiles)
-        share = steps.start + len(steps) * (1.0 - num_pending / count)
-        progress(share * area, job.num_steps * area)
+        area = float(job.task.canvas.whole.area)
+        progress((steps.start + len(steps) * (1.0 - pending)) * area, job.num_steps * area)

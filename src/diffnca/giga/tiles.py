@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -141,8 +140,3 @@ def work(job: Job, action: str, region: Region, steps: range) -> Tensor | None:
         return job.context(region, steps.start)
     job.advance(region, steps)
     return None
-
-
-def contexts_added(shares: Sequence[Tensor]) -> Tensor:
-    """Return the sum of the shares; it is exact, so their order does not matter."""
-    return torch.stack(list(shares)).sum(0)

@@ -268,6 +268,8 @@ def verify(url: str, progress: Progress | None = None) -> list[str]:
         ngff: Any = zarr.open_group(store, mode="r").attrs.get("ome") if exists(store, "zarr.json") else None
     except Exception as error:  # whatever readers say of damaged text
         return [f"zarr.json is damaged ({_said(error)})"]
+    if not exists(store, "0/zarr.json"):
+        return ["is no OME-Zarr image that diffnca has made"]
     if ngff is None:
         return ["is not finished; the command that makes it goes on with it"]
     try:
