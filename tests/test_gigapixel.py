@@ -216,7 +216,7 @@ def killed_after(arguments: list[str], out: Path, files: int) -> None:
     pytest.fail("the command ended before it was killed")
 
 
-@pytest.mark.parametrize("files", [2, 20, 60])
+@pytest.mark.parametrize("files", [1, 2, 3, 20, 60])
 def test_a_killed_command_goes_on_to_the_same_bytes(model: str, tmp_path: Path, files: int) -> None:
     whole = tmp_path / "whole" / "x.ome.zarr"
     whole.parent.mkdir()

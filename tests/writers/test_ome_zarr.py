@@ -350,3 +350,10 @@ class TestVerify:
         told: list[tuple[int, int]] = []
         verify(finished(tmp_path).url, lambda done, total: told.append((done, total)))
         assert told == [(n + 1, len(told)) for n in range(len(told))] and told
+
+
+def test_a_stop_before_the_first_level_leaves_nothing_foreign(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "x.ome.zarr", mode="w")
+    (tmp_path / "x.ome.zarr" / "0").mkdir()
+    (tmp_path / "x.ome.zarr" / "0" / "zarr.123.partial").write_bytes(b"killed")
+    assert not writer_at(tmp_path).is_foreign

@@ -154,7 +154,7 @@ def noted(url: str) -> dict[str, Any] | None:
     store = opened(url)
     if not exists(store, "zarr.json"):
         return None
-    facts: Any = zarr.open_group(store, mode="r").attrs["diffnca"]
+    facts: Any = zarr.open_group(store, mode="r").attrs.get("diffnca", {})
     return dict(facts)
 
 

@@ -157,8 +157,13 @@ class OmeZarrWriter:
     @property
     def is_foreign(self) -> bool:
         """Whether something lies there that this class has not made."""
-        names = listed(self.store, "")
-        return bool(names) and not ("0" in names and self.read_text() is not None)
+        if self.read_text() is not None:
+            return False
+        store = self.store
+        begun = ("zarr.json", "0")  # what a process that was killed right at the start may have left
+        others = [name for name in listed(store, "") if name not in begun and not name.endswith(".partial")]
+        has_metadata = exists(store, "zarr.json") and bool(zarr.open_group(store, mode="r").attrs.asdict())
+        return bool(others) or has_metadata or exists(store, "0/zarr.json")
 
     def read_text(self) -> dict[str, str] | None:
         """Return the metadata that an image was opened with, finished or not; `None` if there is none."""
