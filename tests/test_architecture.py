@@ -11,9 +11,9 @@ SOURCE = Path(diffnca.__file__).parent
 FIRST = {"geometry", "noise", "pixels", "config", "stores"}
 LAST = {"recipes", "interop", "training", "evaluation", "reproduction", "about", "benchmark", "cli", "web"}
 LAST |= {"sampling", "gigapixel"}
-MAY_IMPORT = dict.fromkeys((*FIRST, "models", "diffusion", "writers", "data", "metrics"), FIRST)
+MAY_IMPORT = dict.fromkeys((*FIRST, "models", "diffusion", "variational", "writers", "data", "metrics"), FIRST)
 MAY_IMPORT["engine"] = FIRST | {"models", "diffusion"}
-MAY_IMPORT["tasks"] = MAY_IMPORT["engine"] | {"engine"}
+MAY_IMPORT["tasks"] = MAY_IMPORT["engine"] | {"engine", "variational"}
 MAY_IMPORT["giga"] = MAY_IMPORT["tasks"] | {"tasks"}
 MAY_IMPORT |= {name: set(MAY_IMPORT) | LAST for name in LAST}
 MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if path.parent != SOURCE or path.stem[:2] != "__"]

@@ -9,14 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.benchmark import Timing, bench_training, in_turns, peak_memory_bytes, products
 from diffnca.cli import main
-from diffnca.config import CellConfig, ModelConfig
+from diffnca.config import CellConfig, NCAConfig
 from diffnca.models import build_network
 from diffnca.recipes import recipe_named
 
 CPU = torch.device("cpu")
 
 
-def counted(config: ModelConfig, height: int, width: int) -> int:
+def counted(config: NCAConfig, height: int, width: int) -> int:
     """Return the operations that torch counts in one call of the network."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         build_network(config)(torch.zeros(1, config.image_channels, height, width), torch.tensor([0.3]))
@@ -26,7 +26,7 @@ def counted(config: ModelConfig, height: int, width: int) -> int:
 @pytest.mark.parametrize("patch", [1, 2])
 def test_the_operations_are_those_that_torch_counts(patch: int) -> None:
     cell = CellConfig(hidden=64, num_cell_steps=3, modulation="none", embedding_width=1, embedding_channels=1)
-    config = ModelConfig(patch=patch, channels=32, cell=cell)
+    config = NCAConfig(patch=patch, channels=32, cell=cell)
     useful = sum(product.operations for product in products(config, 12, 20))
     cells = 12 * 20 // patch**2
     protected = 2 * cells * cell.hidden * config.cell_image_channels * cell.num_cell_steps

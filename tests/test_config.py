@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffnca.config import CellConfig, Config, ModelConfig, from_json, to_json
+from diffnca.config import CellConfig, Config, NCAConfig, from_json, to_json
 from diffnca.recipes import RECIPES, recipe_named
 
 
@@ -57,12 +57,12 @@ def test_statistics_over_space_have_no_radius() -> None:
 
 def test_too_few_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"channels=5: must be >= 6"):
-        ModelConfig(channels=5)
+        NCAConfig(channels=5)
 
 
 def test_a_fourier_stage_needs_its_family() -> None:
     with pytest.raises(ValueError, match="exactly fourier_diff_nca"):
-        replace(ModelConfig(), family="fourier_diff_nca")
+        replace(NCAConfig(), family="fourier_diff_nca")
 
 
 def test_an_unknown_recipe_is_told_the_known_ones() -> None:

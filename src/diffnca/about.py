@@ -59,5 +59,5 @@ def _facts_of(name: str) -> dict[str, Any]:
         config, card = read_config(path), read_card(path)
     network = build_network(config.model)
     facts = {"name": name, "recipe": config.name, "parameters": sum(p.numel() for p in network.parameters())}
-    radius = network.radius if network.radius is not None else "the whole image"
+    radius = "the whole image" if network.radius is None else network.radius
     return {**facts, "radius_px": radius, **card, "config": dataclasses.asdict(config)}

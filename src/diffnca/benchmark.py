@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, ModelConfig
+from diffnca.config import CellConfig, Config, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
 from diffnca.engine.precision import device_named, fast_dtype, has_triton
@@ -30,7 +30,7 @@ from diffnca.geometry import Canvas
 from diffnca.models.fourier import Window
 from diffnca.models.patches import PatchGrid
 from diffnca.recipes import RECIPES, recipe_named
-from diffnca.training.checkpoint import build_denoiser, load
+from diffnca.training.checkpoint import build_denoiser, load_denoiser
 from diffnca.training.loop import Progress, RunOptions, Trainer
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def bench(command: Bench) -> int:
             raise ValueError(f"--{name} {getattr(command, name)}: must be >= 1")
     device = torch.device(device_named(command.device))
     is_recipe = command.name in RECIPES
-    denoiser = build_denoiser(recipe_named(command.name)) if is_recipe else load(command.name)
+    denoiser = build_denoiser(recipe_named(command.name)) if is_recipe else load_denoiser(command.name)
+    _cells_of(denoiser.config)
     sides = (command.height, command.width)
     timings = bench_denoiser(denoiser, *sides, command.batch, command.rounds, device)
     if command.training:
@@ -62,6 +63,17 @@ def bench(command: Bench) -> int:
     }
     print(_as_json(facts, timings) if command.json else _as_table(facts, timings))
     return 0
+
+
+def _cells_of(config: Config) -> NCAConfig:
+    """Return the network of a model of cells.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(config.model, NCAConfig):
+        raise ValueError(f"model {config.name}: must be one of cells; benchmarks/unets.py times UNets")
+    return config.model
 
 
 def _as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
@@ -125,7 +137,7 @@ class Timing:
         return self.floor_seconds / self.seconds
 
 
-def products(config: ModelConfig, height: int, width: int, batch: int = 1) -> list[Product]:
+def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list[Product]:
     """Return the matrix products of one call of the network on a canvas, without embeddings and gates."""
     canvas = Canvas(height, width)
     cells = PatchGrid(canvas.whole, config.patch).cells
@@ -164,7 +176,7 @@ def bench_denoiser(
     region = Canvas(height, width).whole
     x_t = torch.randn(batch, denoiser.image_channels, height, width).to(device)
     level = denoiser.schedule.level(denoiser.schedule.num_diffusion_steps // 2)
-    needed = products(denoiser.config.model, height, width, batch)
+    needed = products(_cells_of(denoiser.config), height, width, batch)
 
     def call_of(network: torch.nn.Module) -> Callable[[], object]:
         made = Denoiser(network, denoiser.schedule, denoiser.config)
@@ -217,7 +229,7 @@ def bench_training(config: Config, rounds: int) -> Timing:
         device = trainer.accelerator.device
         trainer.run()
     dtype = fast_dtype(device) if training.precision == "auto" else getattr(torch, training.precision)
-    needed = products(config.model, side, side, training.batch)
+    needed = products(_cells_of(config), side, side, training.batch)
     steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]
     floor = in_turns({"floor": _floor(needed, dtype, device)}, rounds, device)["floor"]
     operations = sum(product.operations for product in needed)

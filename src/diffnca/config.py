@@ -111,8 +111,8 @@ class FourierConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A network: its family, its state, its stages.
+class NCAConfig:
+    """A network of cells: its family, its state, its stages.
 
     Attributes:
         family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
@@ -148,6 +148,11 @@ class ModelConfig:
         return self.image_channels * self.patch**2
 
     @property
+    def channels_per_px(self) -> float:
+        """Numbers of the state for each pixel of the image."""
+        return self.channels / self.patch**2
+
+    @property
     def radius(self) -> int | None:
         """Pixels that one output pixel can see in each direction; `None` for the whole image.
 
@@ -155,6 +160,111 @@ class ModelConfig:
         """
         cells = self.cell.radius
         return None if cells is None else self.patch * (cells + 1) - 1
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A convolutional UNet, `UNet2DModel` of the library diffusers: the usual denoiser, to compare with.
+
+    Attributes:
+        family: `unet`.
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        channels: of each level, the finest first; each level halves the side of the one before.
+        layers: residual blocks of a level on the way down; one more on the way up.
+        attention: whether the coarsest level attends to all its places.
+        groups: of each group normalisation; divides all channels.
+    """
+
+    family: Literal["unet"] = "unet"
+    image_channels: int = 3
+    channels: tuple[int, ...] = (32, 64, 128)
+    layers: int = 2
+    attention: bool = True
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        for name in ("image_channels", "layers", "groups"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
+        is_told = bool(self.channels) and all(c > 0 and c % self.groups == 0 for c in self.channels)
+        _require(is_told, "model.channels", self.channels, f"one or more multiples of groups={self.groups}")
+
+    @property
+    def channels_per_px(self) -> float:
+        """Numbers of a layer of the finest level for each pixel of the image."""
+        return float(self.channels[0])
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of an image must be multiples of, in pixels."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class VNCAConfig:
+    """A variational autoencoder whose decoder is a cellular automaton (Palm et al. 2022), to compare with.
+
+    Attributes:
+        family: `vnca`.
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        size: height and width of the images in pixels, 16 or more; it makes no others.
+        latent: numbers that describe an image, and channels of a cell.
+        hidden: width of the cell's residual blocks.
+        num_residual_blocks: of the cell rule.
+        encoder_channels: of the encoder's first layer; each of the four next ones doubles them.
+        start: height and width of the first grid of cells, which divide in four until there is one for each
+            pixel: `size`, or `size` halved as often as you like.
+        num_cell_steps: updates of the cells on each grid.
+        extra_cell_steps: in training, up to so many more, drawn at random.
+        update_probability: probability that a cell *does* update in a cell step.
+        damage: side in pixels of the square that training wipes out of a quarter of the images, grown up, so
+            that the cells learn to grow it again; 0 wipes out nothing.
+    """
+
+    family: Literal["vnca"] = "vnca"
+    image_channels: int = 3
+    size: int = 64
+    latent: int = 256
+    hidden: int = 128
+    num_residual_blocks: int = 4
+    encoder_channels: int = 32
+    start: int = 2
+    num_cell_steps: int = 8
+    extra_cell_steps: int = 0
+    update_probability: float = 1.0
+    damage: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        _require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
+        for name in ("hidden", "num_residual_blocks", "encoder_channels", "num_cell_steps"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
+        _require(self.size >= 16 and self.size % 16 == 0, "model.size", self.size, "a multiple of 16")
+        _require(self.extra_cell_steps >= 0, "model.extra_cell_steps", self.extra_cell_steps, ">= 0")
+        _require(0 <= self.damage <= self.size, "model.damage", self.damage, f"from 0 to size={self.size}")
+        can_grow_again = self.damage == 0 or self.start == self.size
+        _require(can_grow_again, "model.damage", self.damage, f"0, or model.start=model.size={self.size}")
+        is_halved = self.start >= 1 and self.start << self.num_doublings == self.size
+        _require(is_halved, "model.start", self.start, f"size={self.size}, halved any number of times")
+        _require(
+            0 < self.update_probability <= 1, "model.update_probability", self.update_probability, "in (0, 1]"
+        )
+        least = 3 * self.image_channels if self.image_channels == 3 else 2
+        _require(self.latent >= least, "model.latent", self.latent, f">= {least}, what says a pixel's colour")
+
+    @property
+    def channels_per_px(self) -> float:
+        """Numbers of the state for each pixel of the image."""
+        return float(self.latent)
+
+    @property
+    def num_doublings(self) -> int:
+        """How often the cells divide."""
+        return max((self.size // max(self.start, 1)).bit_length() - 1, 0)
+
+
+Model = NCAConfig | UNetConfig | VNCAConfig
+"""A network of any kind; `family` tells which."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +405,7 @@ class Config:
     """Everything about one model; stored as JSON in the header of its weights file."""
 
     name: str = "diff_nca"
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Model = field(default_factory=NCAConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: Literal["noise", "clean", "velocity"] = "velocity"
     loss: LossConfig = field(default_factory=LossConfig)
@@ -304,7 +414,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse sampling steps that the schedule has not, and Muon where no weight is a plain matrix."""
+        """Refuse what does not go together."""
         last, sampling = self.schedule.num_diffusion_steps, self.sampling
         _require(1 <= sampling.steps <= last, "sampling.steps", sampling.steps, f"1 to {last}")
         if sampling.visited is not None:
@@ -312,8 +422,15 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             _require(is_told, "sampling.visited", sampling.visited, allowed)
-        is_plain = self.training.optimizer == "adam" or not self.model.cell.weight_norm
-        _require(is_plain, "training.optimizer", "muon", "adam for cells with weight_norm")
+        if self.training.optimizer == "muon":
+            is_plain = isinstance(self.model, NCAConfig) and not self.model.cell.weight_norm
+            _require(is_plain, "training.optimizer", "muon", "adam for UNet, VNCA and cells with weight_norm")
+        if isinstance(self.model, UNetConfig):
+            divisor = self.model.divisor
+            _require(self.data.crop % divisor == 0, "data.crop", self.data.crop, f"a multiple of {divisor}")
+        if isinstance(self.model, VNCAConfig):
+            size = self.model.size
+            _require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
 
 
 def to_json(config: Config) -> str:
@@ -346,9 +463,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     if origin is types.UnionType:
-        if value is None and type(None) in arguments:
-            return None
-        return _build(next(a for a in arguments if a is not type(None)), value, where)
+        return _build_union(arguments, value, where)
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"{where}={value!r}: must be one of {', '.join(map(str, arguments))}")
@@ -362,6 +477,22 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{where}={value!r}: must be of type {kind.__name__}")
     return value
+
+
+def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Build one of `kinds`: `None`, a plain type, or of several dataclasses the one with this `family`."""
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return _build(kinds[0], value, where)
+    families = {
+        name: kind for kind in kinds for name in typing.get_args(typing.get_type_hints(kind)["family"])
+    }
+    family = value.get("family") if isinstance(value, dict) else None
+    if family not in families:
+        raise ValueError(f"{where}.family={family!r}: must be one of {', '.join(families)}; update diffnca")
+    return _build(families[family], value, where)
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:

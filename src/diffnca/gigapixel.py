@@ -25,7 +25,7 @@ from diffnca.giga.plan import Plan, Rates, default_tile, make_plan
 from diffnca.giga.states import States, noted
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
-from diffnca.sampling import progress_bar, provenance
+from diffnca.sampling import of_walk, progress_bar, provenance
 from diffnca.stores import is_remote, remove
 from diffnca.tasks import ImageDenoiser, check_parts, generation, walk_of
 from diffnca.training.checkpoint import find_model, read_card
@@ -148,7 +148,7 @@ def make(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
     crew = crew_of(command)
     target.check(canvas)
     method, levels = walk_of(denoiser, command.sampler, command.steps)
-    facts = provenance(command, canvas, command.seed, method, len(levels))
+    facts = provenance(command, canvas, command.seed) | of_walk(method, len(levels))
     if target.is_finished(facts):
         remove(target.work)
         print(f"{command.out} is finished already; look at it: diffnca view {command.out}")
@@ -280,8 +280,7 @@ def measured(job: Job) -> Rates:
 def described(plan: Plan, command: Sample, config: Config, is_begun: bool) -> list[str]:
     """Return the plan, for the user to read."""
     canvas, largest = plan.canvas, plan.largest
-    model = config.model
-    memory = BASE_BYTES + largest.area * BYTES_PER_CHANNEL * model.channels / model.patch**2
+    memory = BASE_BYTES + largest.area * BYTES_PER_CHANNEL * config.model.channels_per_px
     per_step = plan.rates.compute * 1e6
     return [
         f"image    {canvas.height}x{canvas.width} px, {canvas.whole.area / 1e6:,.1f} megapixels; "

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, ModelConfig
-from diffnca.models import DiffNCA, FourierDiffNCA, build_network
+from diffnca.config import CellConfig, Config, NCAConfig
+from diffnca.models import DiffNCA, FourierDiffNCA, build_cells
 from diffnca.recipes import recipe_named
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
@@ -82,7 +82,7 @@ def network_from_arrays(
         place = "" if index is None else f".{2 * int(index)}"
         values = torch.from_numpy(np.array(arrays[name], dtype=np.float32))
         weights[f"{stage}.{_ARRAY_LAYERS.get(layer, layer)}{place}.{kind}"] = values
-    return _filled(config.model, weights, "arrays")
+    return _filled(_cells(config), weights, "arrays")
 
 
 def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNCA | FourierDiffNCA, Config]:
@@ -111,7 +111,7 @@ def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Diff
         layer, stage, index, kind = match.groups()
         weights[_our_name(layer, stage, index, kind)] = _our_orientation(tensor)
     config = _config_of_weights(weights, image_channels, str(path))
-    return _filled(config.model, weights, str(path)), config
+    return _filled(_cells(config), weights, str(path)), config
 
 
 def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
@@ -157,6 +157,12 @@ def _published(variant: str, family: str) -> Config:
     return recipe_named(f"{family}_{VARIANTS[variant]}")
 
 
+def _cells(config: Config) -> NCAConfig:
+    """Return the network of a published configuration."""
+    assert isinstance(config.model, NCAConfig)
+    return config.model
+
+
 def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
     """Return the published configuration with the sizes of `meta`."""
     needed = {"variant", "channels", "hidden", "image_channels", "image_steps", "fire_rate"}
@@ -165,7 +171,7 @@ def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
         raise ValueError(f"meta without {missing[0]!r}: must have {', '.join(sorted(needed))}")
     config = _published(meta["variant"], family)
     hidden, channels = int(meta["hidden"]), int(meta["channels"])
-    model = replace(config.model, channels=channels, image_channels=int(meta["image_channels"]))
+    model = replace(_cells(config), channels=channels, image_channels=int(meta["image_channels"]))
     model = _resized(model, hidden, hidden, weight_norm=False)
     steps, probability = int(meta["image_steps"]), float(meta["fire_rate"])
     model = replace(model, cell=replace(model.cell, num_cell_steps=steps, update_probability=probability))
@@ -185,12 +191,12 @@ def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, sourc
     config = _published(variant, family)
     channels = _length(weights, "image.project.bias", source)
     hidden = _length(weights, "image.expand.bias", source)
-    hidden_fourier = _length(weights, "fourier.expand.bias", source) if config.model.fourier else hidden
-    model = replace(config.model, channels=channels, image_channels=image_channels)
+    hidden_fourier = _length(weights, "fourier.expand.bias", source) if _cells(config).fourier else hidden
+    model = replace(_cells(config), channels=channels, image_channels=image_channels)
     return replace(config, model=_resized(model, hidden, hidden_fourier, weight_norm))
 
 
-def _resized(model: ModelConfig, hidden: int, hidden_fourier: int, weight_norm: bool) -> ModelConfig:
+def _resized(model: NCAConfig, hidden: int, hidden_fourier: int, weight_norm: bool) -> NCAConfig:
     """Return `model` with these hidden layers, weight norm kept or folded in."""
 
     def resized(cell: CellConfig, width: int) -> CellConfig:
@@ -209,9 +215,9 @@ def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
     return len(weights[name])
 
 
-def _filled(model: ModelConfig, weights: Mapping[str, Tensor], source: str) -> DiffNCA | FourierDiffNCA:
+def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> DiffNCA | FourierDiffNCA:
     """Return the network of `model` with these weights, which must be exactly those it has."""
-    network = build_network(model)
+    network = build_cells(model)
     expected = network.state_dict()
     for name in sorted(set(expected) | set(weights)):
         if name not in weights:

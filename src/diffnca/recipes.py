@@ -1,11 +1,13 @@
 """Recipes: plain functions, each of which returns the full `Config` of one model.
 
-`diff_nca` and `fourier_diff_nca` are ours; the four others are the published networks, to the last detail.
+`diff_nca` and `fourier_diff_nca` are ours; those that end in `_arxiv_v1` and `_npj` are the published
+networks, to the last detail. The UNets and VNCA are there to be compared with.
 
 References:
     [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291 (v1).
     [2] Kalkhof et al., "Parameter-efficient diffusion with neural cellular automata", npj Unconventional
         Computing, 2025.
+    [3] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from diffnca.config import (
     DataConfig,
     FourierConfig,
     LossConfig,
-    ModelConfig,
+    NCAConfig,
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
+    UNetConfig,
+    VNCAConfig,
 )
 
 
@@ -32,7 +36,7 @@ def diff_nca() -> Config:
     It knows no positions: a shift of the noisy image by whole cells shifts the prediction.
     """
     cell = CellConfig(hidden=320, num_cell_steps=8, dilations=(1, 2, 4, 1))
-    model = ModelConfig("diff_nca", patch=2, channels=80, cell=cell)
+    model = NCAConfig("diff_nca", patch=2, channels=80, cell=cell)
     return Config(name="diff_nca", model=model)
 
 
@@ -54,35 +58,77 @@ def fourier_diff_nca() -> Config:
     fourier = FourierConfig(window=16, cell=spectrum)
     return Config(
         name="fourier_diff_nca",
-        model=ModelConfig("fourier_diff_nca", channels=64, cell=image, fourier=fourier),
+        model=NCAConfig("fourier_diff_nca", channels=64, cell=image, fourier=fourier),
         data=DataConfig(crop=64, quarter_turns=False),
     )
 
 
 def diff_nca_arxiv_v1() -> Config:
     """Return Diff-NCA of [1]: 208,792 parameters."""
-    return _arxiv_v1(
-        "diff_nca_arxiv_v1", ModelConfig("diff_nca", channels=96, cell=_v1_cell(396, 48)), batch=4
-    )
+    return _arxiv_v1("diff_nca_arxiv_v1", NCAConfig("diff_nca", channels=96, cell=_v1_cell(396, 48)), batch=4)
 
 
 def fourier_diff_nca_arxiv_v1() -> Config:
     """Return FourierDiff-NCA of [1]: 885,960 parameters."""
     fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_v1_cell(512, 32)))
-    model = ModelConfig("fourier_diff_nca", channels=96, cell=_v1_cell(512, 20), fourier=fourier)
+    model = NCAConfig("fourier_diff_nca", channels=96, cell=_v1_cell(512, 20), fourier=fourier)
     return _arxiv_v1("fourier_diff_nca_arxiv_v1", model, batch=16)
 
 
 def diff_nca_npj() -> Config:
     """Return Diff-NCA of [2]: 336,528 parameters."""
-    return _npj("diff_nca_npj", ModelConfig("diff_nca", channels=96, cell=_npj_cell(512, 10)), batch=4)
+    return _npj("diff_nca_npj", NCAConfig("diff_nca", channels=96, cell=_npj_cell(512, 10)), batch=4)
 
 
 def fourier_diff_nca_npj() -> Config:
     """Return FourierDiff-NCA of [2]: 1,098,144 parameters."""
     fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_npj_cell(512, 32)))
-    model = ModelConfig("fourier_diff_nca", channels=96, cell=_npj_cell(512, 10), fourier=fourier)
+    model = NCAConfig("fourier_diff_nca", channels=96, cell=_npj_cell(512, 10), fourier=fourier)
     return _npj("fourier_diff_nca_npj", model, batch=16)
+
+
+def unet_1m() -> Config:
+    """Return a UNet of 873,867 parameters, about as many as `fourier_diff_nca_arxiv_v1` has."""
+    return _unet("unet_1m", UNetConfig(channels=(24, 48, 64), layers=1, groups=8))
+
+
+def unet_4m() -> Config:
+    """Return a UNet of 3,940,547 parameters, the smaller one that [1] compares with."""
+    return _unet("unet_4m", UNetConfig(channels=(32, 64, 128)))
+
+
+def unet_17m() -> Config:
+    """Return a UNet of 17,256,195 parameters, the larger one that [1] compares with."""
+    return _unet("unet_17m", UNetConfig(channels=(128, 128, 256), attention=False))
+
+
+def vnca() -> Config:
+    """Return the VNCA of [3] for 64x64 images: 9,010,368 parameters, of which the cells have 460,160."""
+    return _vnca("vnca", VNCAConfig())
+
+
+def vnca_damage() -> Config:
+    """Return the VNCA of [3] that learns to regrow: no divisions, random updates, squares wiped out."""
+    model = VNCAConfig(
+        start=64, num_cell_steps=32, extra_cell_steps=32, update_probability=0.5, damage=32, latent=128
+    )
+    return _vnca("vnca_damage", model)
+
+
+def _unet(name: str, model: UNetConfig) -> Config:
+    """Return our own training and diffusion around a UNet, with a learning rate that suits it."""
+    training = TrainingConfig(learning_rate=UNET_LEARNING_RATE)
+    return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
+
+
+def _vnca(name: str, model: VNCAConfig) -> Config:
+    """Return the training of [3] around `model`, with our average of the weights."""
+    training = TrainingConfig(
+        batch=32, learning_rate=1e-4, decay="exponential", decay_per_batch=1.0, max_gradient_norm=10.0
+    )
+    return Config(
+        name=name, model=model, training=training, data=DataConfig(crop=model.size, quarter_turns=False)
+    )
 
 
 def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
@@ -117,7 +163,7 @@ def _fourier_cell(cell: CellConfig) -> CellConfig:
     return replace(cell, update_probability=1.0, padding="zeros", cell_step_period=16)
 
 
-def _arxiv_v1(name: str, model: ModelConfig, batch: int) -> Config:
+def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
     """Return the training and diffusion of [1] around `model`."""
     return Config(
         name=name,
@@ -133,7 +179,7 @@ def _arxiv_v1(name: str, model: ModelConfig, batch: int) -> Config:
     )
 
 
-def _npj(name: str, model: ModelConfig, batch: int) -> Config:
+def _npj(name: str, model: NCAConfig, batch: int) -> Config:
     """Return the training and diffusion of [2] around `model`: cosine schedule, EMA of 0.99 per batch."""
     config = _arxiv_v1(name, model, batch)
     training = replace(
@@ -144,6 +190,9 @@ def _npj(name: str, model: ModelConfig, batch: int) -> Config:
     )
     return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
 
+
+UNET_LEARNING_RATE = 5e-4
+"""Peak learning rate of the UNets; ours of 2e-3 is for cells."""
 
 EMA_HALFLIFE_BATCHES = 68.97
 """log(1/2) / log(0.99): the decay of 0.99 per batch of [2], as a half-life."""
@@ -157,6 +206,11 @@ RECIPES: dict[str, Callable[[], Config]] = {
         fourier_diff_nca_arxiv_v1,
         diff_nca_npj,
         fourier_diff_nca_npj,
+        unet_1m,
+        unet_4m,
+        unet_17m,
+        vnca,
+        vnca_damage,
     )
 }
 """All recipes by name."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffnca.config import Config
 from diffnca.diffusion.samplers import Sampler
 from diffnca.engine.precision import device_named
 from diffnca.geometry import Boundary, Canvas, Region
@@ -16,6 +17,7 @@ from diffnca.giga.blended import Blended
 from diffnca.pixels import to_uint8
 from diffnca.tasks import ImageDenoiser, check_parts, generate, walk_of
 from diffnca.training.checkpoint import find_model, load
+from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import check_target, write_png
 
 if TYPE_CHECKING:
@@ -50,43 +52,55 @@ def sample(command: Sample) -> int:
     if command.count < 1 or command.batch < 1:
         raise ValueError(f"--count {command.count} --batch {command.batch}: both must be >= 1")
     device = device_named(command.device)
-    denoiser: Any = load(command.model)  # on the CPU: workers may have other devices
-    if command.windows is not None:
-        denoiser = Blended(denoiser, command.windows)
-    canvas = canvas_of(command, denoiser)
+    model: Any = load(command.model)  # on the CPU: workers may have other devices
+    canvas = canvas_of(command, model.config)
     is_small = canvas.whole.area <= IN_MEMORY_PX or command.count > 1 or command.region is not None
-    if command.out.endswith(LARGE_FORMATS) or not is_small or command.tile is not None or command.dry_run:
+    is_large = command.out.endswith(LARGE_FORMATS) or not is_small
+    wants_tiles = command.tile is not None or command.dry_run or command.windows is not None
+    if isinstance(model, Autoencoder) and (is_large or wants_tiles):
+        raise ValueError(
+            f"model {command.model}: must make a small .png, without --tile, --windows and --dry-run; "
+            "it is no denoiser"
+        )
+    if command.windows is not None:
+        model = Blended(model, command.windows)
+    if is_large or command.tile is not None or command.dry_run:
         from diffnca.gigapixel import make
 
-        return make(command, denoiser, canvas)
-    return _sample_in_memory(command, denoiser, canvas, device)
+        return make(command, model, canvas)
+    return _sample_in_memory(command, model, canvas, device)
 
 
-def canvas_of(command: Sample, denoiser: ImageDenoiser) -> Canvas:
+def canvas_of(command: Sample, config: Config) -> Canvas:
     """Return the canvas of the images, by default of the size of the training crops."""
-    crop = denoiser.config.data.crop
+    crop = config.data.crop
     height = crop if command.height is None else command.height
     width = crop if command.width is None else command.width
     return Canvas(height, width, SEAMLESS[command.seamless])
 
 
-def _sample_in_memory(command: Sample, denoiser: ImageDenoiser, canvas: Canvas, device: str) -> int:
+def _sample_in_memory(
+    command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canvas, device: str
+) -> int:
     """Make images and write each to its file."""
-    method, levels = walk_of(denoiser, command.sampler, command.steps)
     region = canvas.whole if command.region is None else Region(*command.region, canvas)
-    if region != canvas.whole:
-        print(cost_of_region(region, check_parts(denoiser), len(levels)))
+    facts: dict[str, str] = {}
+    if not isinstance(model, Autoencoder):
+        method, levels = walk_of(model, command.sampler, command.steps)
+        facts = of_walk(method, len(levels))
+        if region != canvas.whole:
+            print(cost_of_region(region, check_parts(model), len(levels)))
     for first in range(0, command.count, command.batch):
         seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
         with progress_bar(f"image {first + 1} of {command.count}") as progress:
             images = generate(
-                denoiser,
+                model,
                 height=canvas.height,
                 width=canvas.width,
                 region=region,
                 batch=len(seeds),
                 seed=seeds,
-                sampler=method,
+                sampler=command.sampler,
                 steps=command.steps,
                 boundary=canvas.boundary,
                 progress=progress,
@@ -95,7 +109,7 @@ def _sample_in_memory(command: Sample, denoiser: ImageDenoiser, canvas: Canvas, 
             )
         for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
             path = numbered(Path(command.out), index, command.count)
-            write_png(path, pixels, provenance(command, canvas, seed, method, len(levels)))
+            write_png(path, pixels, provenance(command, canvas, seed) | facts)
             print(path)
     return 0
 
@@ -117,8 +131,13 @@ def numbered(path: Path, index: int, count: int) -> Path:
     return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
 
 
-def provenance(command: Sample, canvas: Canvas, seed: int, sampler: Sampler, steps: int) -> dict[str, str]:
-    """Return the metadata of a generated image: what tells it from any other."""
+def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
+    """Return the metadata of the way from noise to image."""
+    return {"diffnca:sampler": sampler.name, "diffnca:steps": str(steps)}
+
+
+def provenance(command: Sample, canvas: Canvas, seed: int) -> dict[str, str]:
+    """Return the metadata of a generated image: what, with the way it was made, tells it from any other."""
     from hashlib import sha256
 
     from diffnca import __version__
@@ -128,8 +147,6 @@ def provenance(command: Sample, canvas: Canvas, seed: int, sampler: Sampler, ste
         "diffnca:model": command.model,
         "diffnca:weights": sha256(find_model(command.model).read_bytes()).hexdigest()[:16],
         "diffnca:seed": str(seed),
-        "diffnca:sampler": sampler.name,
-        "diffnca:steps": str(steps),
         "diffnca:seamless": command.seamless,
         "diffnca:height": str(canvas.height),
         "diffnca:width": str(canvas.width),

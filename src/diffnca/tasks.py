@@ -18,6 +18,7 @@ from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.engine import Engine, prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import CellNoise, Noise, Stream
+from diffnca.variational.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class HoldsDenoiser(Protocol):
 
 
 def generate(
-    denoiser: ImageDenoiser,
+    model: ImageDenoiser | Autoencoder,
     *,
     height: int,
     width: int,
@@ -122,7 +123,8 @@ def generate(
     published models with a linear schedule do. (In training the variance there is between `sigma**2` and 1.)
 
     Args:
-        denoiser: the model, as `diffnca.load` returns it.
+        model: as `diffnca.load` returns it. What is said of steps holds for denoisers; an `Autoencoder` takes
+            none, and makes whole images of its one size.
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
         region: the part of the image to make, equal to the crop of the whole. What it takes is computed on a
@@ -149,10 +151,14 @@ def generate(
     region = canvas.whole if region is None else region
     if region.canvas != canvas:
         raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
-    method, levels = walk_of(denoiser, sampler, steps)
-    place = _place(denoiser, device)
+    place = _place(model, device)
     noise = Noise(_seeds(seed, batch), place)
-    denoiser = ready(denoiser, place, engine)
+    if isinstance(model, Autoencoder):
+        if sampler is not None or steps is not None:
+            raise ValueError(f"model {model.config.name}: must be without sampler and steps; leave them out")
+        return _drawn(model, region, noise)
+    method, levels = walk_of(model, sampler, steps)
+    denoiser = ready(model, place, engine)
     return _run(generation(denoiser, canvas, levels), denoiser, method, noise, region, progress)
 
 
@@ -183,6 +189,21 @@ def check_parts(denoiser: ImageDenoiser) -> int:
             "image; take blended windows (--windows), or make it in one piece in memory"
         )
     return denoiser.radius
+
+
+@torch.no_grad()
+def _drawn(model: Autoencoder, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
+    """Let an autoencoder make images, of its one size.
+
+    Raises:
+        ValueError: another size, a part, or a seamless image is asked for.
+    """
+    size = model.choices.size
+    if region != Canvas(size, size).whole:
+        raise ValueError(
+            f"model {model.config.name}: must make whole images of {size}x{size} px with edges; ask for these"
+        )
+    return model.draw(noise).clamp(-1.0, 1.0)
 
 
 @torch.no_grad()
@@ -244,10 +265,10 @@ def _whole(name: str, value: int) -> int:
         raise ValueError(f"{name}={value!r}: must be a whole number, without a decimal point") from None
 
 
-def _place(denoiser: ImageDenoiser, device: str | torch.device | None) -> torch.device:
+def _place(model: ImageDenoiser | Autoencoder, device: str | torch.device | None) -> torch.device:
     """Return the device to compute on, and move the model there if one is asked for."""
-    if isinstance(denoiser, nn.Module):
+    if isinstance(model, nn.Module):
         if device is not None:
-            denoiser.to(device)
-        return next((weight.device for weight in denoiser.parameters()), torch.device(device or "cpu"))
+            model.to(device)
+        return next((weight.device for weight in model.parameters()), torch.device(device or "cpu"))
     return torch.device(device or "cpu")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, LossConfig, ModelConfig
+from diffnca.config import CellConfig, Config, LossConfig, NCAConfig
 from diffnca.diffusion.denoiser import clean_of, loss_weight, noise_of, stratified_steps, target_of
 from diffnca.training.checkpoint import build_denoiser
 
@@ -16,7 +16,7 @@ ALPHA, SIGMA = 0.6, 0.8
 
 def small_config(**changes: object) -> Config:
     cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
-    return replace(Config(model=ModelConfig(channels=8, cell=cell)), **changes)
+    return replace(Config(model=NCAConfig(channels=8, cell=cell)), **changes)
 
 
 def example() -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, ModelConfig
+from diffnca.config import CellConfig, NCAConfig
 from diffnca.engine import prepare
 from diffnca.engine.cpu import BlockedCells
 from diffnca.geometry import Boundary, Canvas, Region
@@ -37,7 +37,7 @@ def network_of(name: str, image_channels: int = 3, num_cell_steps: int = 3, chan
     )
 
 
-def with_random_weights(model: ModelConfig) -> nn.Module:
+def with_random_weights(model: NCAConfig) -> nn.Module:
     torch.manual_seed(0)
     network = build_network(model)
     for parameter in network.parameters():
@@ -117,7 +117,7 @@ def test_every_choice_of_a_cell_is_computed(
         perceive_embedding=perceive_embedding,
         padding=padding,
     )
-    network = with_random_weights(ModelConfig("diff_nca", image_channels=1, channels=7, cell=cell))
+    network = with_random_weights(NCAConfig("diff_nca", image_channels=1, channels=7, cell=cell))
     x_t = noisy(WHOLE, 1, 1)
     found = predict(prepare(network, "cpu", torch.float32), x_t, WHOLE)
     assert relative_error(found, predict(network, x_t, WHOLE)) < 2e-6

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, ModelConfig
+from diffnca.config import CellConfig, NCAConfig
 from diffnca.engine import fused, prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
@@ -51,7 +51,7 @@ def small(cell: CellConfig, **changes: object) -> CellConfig:
     return replace(cell, **(few | changes))
 
 
-def with_random_weights(model: ModelConfig) -> nn.Module:
+def with_random_weights(model: NCAConfig) -> nn.Module:
     torch.manual_seed(0)
     network = build_network(model)
     for parameter in network.parameters():
@@ -140,7 +140,7 @@ def test_every_choice_of_a_cell_is_computed(
         perceive_embedding=perceive_embedding,
         padding=padding,
     )
-    network = with_random_weights(ModelConfig("diff_nca", image_channels=1, channels=7, cell=cell))
+    network = with_random_weights(NCAConfig("diff_nca", image_channels=1, channels=7, cell=cell))
     assert error_of(network, Canvas(6, 7).whole) < ALLOWED[torch.float32]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, FourierConfig, ModelConfig
+from diffnca.config import CellConfig, FourierConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models import FourierDiffNCA
 from diffnca.models.fourier import Window, analyse, synthesise
@@ -267,7 +267,7 @@ def test_tiles_with_the_summed_context_give_the_whole() -> None:
 
 def test_a_fourier_network_without_a_fourier_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="must have a `fourier` stage"):
-        FourierDiffNCA(ModelConfig("diff_nca"))
+        FourierDiffNCA(NCAConfig("diff_nca"))
 
 
 def test_a_window_without_frequencies_is_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import ModelConfig
+from diffnca.config import NCAConfig
 from diffnca.engine import prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
@@ -131,4 +131,4 @@ def test_a_fourier_stage_has_cells_of_one_pixel() -> None:
 
 def test_the_state_must_hold_the_squares_twice() -> None:
     with pytest.raises(ValueError, match="channels=23: must be >= 24"):
-        ModelConfig(patch=2, channels=23)
+        NCAConfig(patch=2, channels=23)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.config import CellConfig, Config, ModelConfig
+from diffnca.config import CellConfig, Config, NCAConfig
 from diffnca.training.checkpoint import build_denoiser, find_model, load, read_card, read_config, write_model
 
-CONFIG = Config(model=ModelConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))
+CONFIG = Config(model=NCAConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, Config, ModelConfig, TrainingConfig
+from diffnca.config import CellConfig, Config, NCAConfig, TrainingConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DDIM
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
@@ -20,7 +20,7 @@ SCHEDULE = NoiseSchedule.cosine()
 def small() -> Config:
     cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
     training = TrainingConfig(precision="float32", compile="off")
-    return Config(model=ModelConfig(channels=8, cell=cell), training=training)
+    return Config(model=NCAConfig(channels=8, cell=cell), training=training)
 
 
 class Linear(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, ModelConfig, TrainingConfig
+from diffnca.config import CellConfig, Config, NCAConfig, TrainingConfig
 from diffnca.engine.precision import has_compiler
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors
 from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
@@ -24,7 +24,7 @@ def small_config(images: int, **changes: object) -> Config:
     training = TrainingConfig(
         batch=BATCH, images=images, warmup_images=20, precision="float32", compile="off", **changes
     )
-    return Config(model=ModelConfig(channels=8, cell=cell), training=training)
+    return Config(model=NCAConfig(channels=8, cell=cell), training=training)
 
 
 def stripes(step: int) -> Tensor:
@@ -121,7 +121,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_model(tmp_path: Path) -> Non
     (tmp_path / "second").mkdir()
     trainer = Trainer(small_config(40), tmp_path / "second", stripes, QUIET, start)
     weights = load(start).network.state_dict()
-    assert all(torch.equal(weights[k], v) for k, v in trainer.denoiser.network.state_dict().items())
+    assert all(torch.equal(weights[k], v) for k, v in trainer.trained.network.state_dict().items())
 
 
 def test_minutes_count_the_time_spent(tmp_path: Path) -> None:

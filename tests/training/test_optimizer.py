@@ -78,5 +78,7 @@ def test_the_matrices_of_the_cell_rules_are_updated_by_muon_and_all_else_by_adam
 
 def test_weight_norm_is_refused() -> None:
     config = recipe_named("diff_nca_npj")
-    with pytest.raises(ValueError, match="training.optimizer=muon: must be adam for cells with weight_norm"):
+    with pytest.raises(
+        ValueError, match="training.optimizer=muon: must be adam for UNet, VNCA and cells with weight_norm"
+    ):
         replace(config, training=replace(config.training, optimizer="muon"))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import ModelConfig
+from diffnca.config import NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.nca import CellRule, run_cells
 from diffnca.models.patches import PatchGrid
@@ -31,7 +31,7 @@ class DiffNCA(nn.Module):
 
     has_context = False
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NCAConfig) -> None:
         """Build the network of `config`."""
         super().__init__()
         self.config = config
@@ -40,8 +40,8 @@ class DiffNCA(nn.Module):
         self.checkpoint_cells = False
         self.image = CellRule(config.cell, config.channels, tuple(range(config.cell_image_channels)))
 
-    def cell_rules(self) -> list[CellRule]:
-        """Return the cell rules of all stages."""
+    def compiled_parts(self) -> list[CellRule]:
+        """Return the modules that training compiles: the cell rules of all stages."""
         return [self.image]
 
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:

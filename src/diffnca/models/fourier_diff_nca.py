@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from diffnca.config import FourierConfig, ModelConfig
+from diffnca.config import FourierConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import prediction
 from diffnca.models.fourier import Window, analyse, synthesise
@@ -33,7 +33,7 @@ class FourierDiffNCA(nn.Module):
 
     has_context = True
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NCAConfig) -> None:
         """Build the network of `config`."""
         super().__init__()
         if config.fourier is None:
@@ -48,8 +48,8 @@ class FourierDiffNCA(nn.Module):
         self.fourier = CellRule(config.fourier.cell, 2 * channels, protected)
         self.image = CellRule(config.cell, channels, tuple(range(n)))
 
-    def cell_rules(self) -> list[CellRule]:
-        """Return the cell rules of all stages."""
+    def compiled_parts(self) -> list[CellRule]:
+        """Return the modules that training compiles: the cell rules of all stages."""
         return [self.fourier, self.image]
 
     def context(

@@ -10,25 +10,45 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffnca.config import Config, from_json, to_json
+from diffnca.config import Config, VNCAConfig, from_json, to_json
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.models import build_network
+from diffnca.variational.autoencoder import Autoencoder
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
 
+Generator = Denoiser | Autoencoder
+"""What makes images: `diffnca.generate` takes either."""
+
+AnyModel = TypeVar("AnyModel", bound=Generator)
+
+
+def build_model(config: Config) -> Generator:
+    """Return the model of `config`, with fresh weights."""
+    if isinstance(config.model, VNCAConfig):
+        return Autoencoder(build_network(config.model), config)
+    return build_denoiser(config)
+
+
 def build_denoiser(config: Config) -> Denoiser:
-    """Return the denoiser of `config`, with fresh weights."""
+    """Return the denoiser of `config`, with fresh weights.
+
+    Raises:
+        ValueError: the model is no denoiser.
+    """
+    if isinstance(config.model, VNCAConfig):
+        raise ValueError(f"model {config.name}: must be a denoiser, not a variational autoencoder (vnca)")
     return Denoiser(build_network(config.model), NoiseSchedule.from_config(config.schedule), config)
 
 
@@ -149,8 +169,8 @@ def _download(hub_id: str) -> Path:
         raise ValueError(f"model {hub_id!r}: no such path, and the hub does not give it ({reason})") from None
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
-    """Return a trained model, ready for `diffnca.generate`.
+def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
+    """Return a trained model, ready for `diffnca.generate`: a `Denoiser`, or of VNCA an `Autoencoder`.
 
     Args:
         name: of a bundled model, a model file, a run's folder, or a hub id `owner/name`.
@@ -160,15 +180,30 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
         ValueError: there is no such model, or its file is damaged.
     """
     path = find_model(name)
-    denoiser = build_denoiser(read_config(path))
-    load_weights(denoiser, path)
-    return denoiser.to(device).eval().requires_grad_(False)
+    return _ready(build_model(read_config(path)), path, device)
 
 
-def load_weights(denoiser: Denoiser, path: Path) -> None:
-    """Copy the weights of a model file into `denoiser`."""
+def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
+    """Return a trained denoiser; the arguments are those of `load`.
+
+    Raises:
+        ValueError: there is no such model, its file is damaged, or it is no denoiser.
+    """
+    path = find_model(name)
+    return _ready(build_denoiser(read_config(path)), path, device)
+
+
+def _ready(model: AnyModel, path: Path, device: torch.device | str) -> AnyModel:
+    """Return `model` with the weights of its file, to be used, not trained."""
+    load_weights(model, path)
+    model.to(device).eval().requires_grad_(False)
+    return model
+
+
+def load_weights(model: Generator, path: Path) -> None:
+    """Copy the weights of a model file into `model`."""
     weights, _ = read_tensors(path)
     try:
-        denoiser.network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+        model.network.load_state_dict({name: weight.float() for name, weight in weights.items()})
     except RuntimeError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None

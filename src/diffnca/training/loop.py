@@ -23,12 +23,12 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from diffnca.config import Config, TrainingConfig, from_json, to_json
-from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine.precision import fast_dtype, has_compiler
 from diffnca.training.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
-    build_denoiser,
+    Generator,
+    build_model,
     load_weights,
     read_tensors,
     write_model,
@@ -49,8 +49,8 @@ SUSPICIOUS_FACTOR = 2.0
 Batches = Callable[[int], Tensor]
 """Gives the clean images `b c h w` of a training step; a pure function of its number."""
 
-Objective = Callable[[Denoiser, torch.device], nn.Module]
-"""Makes of a denoiser, trained on a device, a module whose `forward(x_0, generator, masks)` is the loss."""
+Objective = Callable[[Any, torch.device], nn.Module]
+"""Makes of a model, trained on a device, a module whose `forward(x_0, generator, masks)` is the loss."""
 
 
 class DivergedError(ValueError):
@@ -84,7 +84,7 @@ class RunOptions:
         checkpoint_seconds: time between checkpoints.
         sample_seconds: time between sample grids, the last of which comes at the end; 0 makes none.
         report: called after each step.
-        sample: makes a sample grid from a denoiser in a file; raises `StopRequestedError` once the
+        sample: makes a sample grid from a model in a file; raises `StopRequestedError` once the
             function it is given says that a stop was asked for.
         trackers: names of accelerate's trackers, for example `tensorboard`.
         card: what is known of the model, stored in its file.
@@ -93,7 +93,7 @@ class RunOptions:
     checkpoint_seconds: float = 60.0
     sample_seconds: float = 600.0
     report: Callable[[Progress, TrainingConfig], None] | None = None
-    sample: Callable[[Denoiser, Path, Callable[[], bool]], None] | None = None
+    sample: Callable[[Generator, Path, Callable[[], bool]], None] | None = None
     trackers: tuple[str, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -150,7 +150,7 @@ class Trainer:
             options: checkpoints, samples, reports.
             start: a model file whose weights are fine-tuned, for a new run.
             data_fingerprint: tells the data of this run from other data.
-            objective: the loss; `None` is that of the denoiser itself.
+            objective: the loss; `None` is that of the model itself.
 
         Raises:
             ValueError: the run in `out` is another one.
@@ -164,18 +164,18 @@ class Trainer:
             project_dir=out,
         )
         torch.manual_seed(training.seed)
-        denoiser = build_denoiser(config)
+        model = build_model(config)
         if start is not None and not (out / STATE_FILE).is_file():
             check_same_network(start, config)
-            load_weights(denoiser, start)
-        denoiser.network.checkpoint_cells = training.checkpoint_cells
-        denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = build_optimizer(training, denoiser.network)
-        self._compile(denoiser)
-        loss = denoiser if objective is None else objective(denoiser, self.accelerator.device)
-        self.denoiser = denoiser
+            load_weights(model, start)
+        model.network.checkpoint_cells = training.checkpoint_cells
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = build_optimizer(training, model.network)
+        self._compile(model)
+        loss = model if objective is None else objective(model, self.accelerator.device)
+        self.trained = model
         self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
-        self.average = {name: weight.clone() for name, weight in self.denoiser.network.state_dict().items()}
+        self.average = {name: weight.clone() for name, weight in self.trained.network.state_dict().items()}
         self.progress = Progress()
         if (out / STATE_FILE).is_file():
             self._restore()
@@ -236,14 +236,14 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         limit = training.max_gradient_norm if training.max_gradient_norm is not None else math.inf
-        norm = self.accelerator.clip_grad_norm_(self.denoiser.parameters(), limit)
+        norm = self.accelerator.clip_grad_norm_(self.trained.parameters(), limit)
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise DivergedError(self._diverged(f"loss {value}, gradient norm {float(norm)}"))
         self.optimizer.step()
         batch = len(x_0) * self.accelerator.num_processes
         decay = ema_decay(training, progress.images, batch)
-        update_ema(self.average, self.denoiser.network.state_dict(), decay)
+        update_ema(self.average, self.trained.network.state_dict(), decay)
         self._count(value, batch, self._shared(time.monotonic() - started))
         if progress.step % LOG_EVERY_STEPS == 0 or progress.share(training) >= 1.0:
             self._log(rate)
@@ -291,7 +291,7 @@ class Trainer:
         """Write the model and all that training needs to go on; each file is replaced atomically."""
         if not self.accelerator.is_main_process:
             return
-        network = self.denoiser.network.state_dict()
+        network = self.trained.network.state_dict()
         tensors = {f"network.{name}": weight for name, weight in network.items()}
         tensors |= {f"average.{name}": weight for name, weight in self.average.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
@@ -313,7 +313,7 @@ class Trainer:
         if header["data"] != self.fingerprint:
             raise ValueError(f"{self.out}: began with other images or another teacher; give a new --out")
         self.progress = Progress(**json.loads(header["progress"]))
-        self.denoiser.network.load_state_dict(_under("network.", tensors))
+        self.trained.network.load_state_dict(_under("network.", tensors))
         for name, value in _under("average.", tensors).items():
             self.average[name].copy_(value)
         state: dict[int, dict[str, Tensor]] = {}
@@ -326,7 +326,7 @@ class Trainer:
         """Make a grid of samples of the averaged weights, unless a request to stop comes."""
         if not self.accelerator.is_main_process or self.options.sample is None:
             return
-        shown = build_denoiser(self.config)
+        shown = build_model(self.config)
         shown.network.load_state_dict(self.average)
         shown.to(self.accelerator.device)
         folder = self.out / "samples"
@@ -353,8 +353,8 @@ class Trainer:
             return fast_dtype(self.accelerator.device)
         return torch.bfloat16 if self.config.training.precision == "bfloat16" else torch.float32
 
-    def _compile(self, denoiser: Denoiser) -> None:
-        """Compile the cell rules where that helps."""
+    def _compile(self, model: Generator) -> None:
+        """Compile what is worth it, where that helps."""
         device = self.accelerator.device
         wanted = self.config.training.compile
         if wanted == "on" and not has_compiler(device):
@@ -364,8 +364,8 @@ class Trainer:
         if wanted == "on" or (
             wanted == "auto" and self._precision() == torch.bfloat16 and has_compiler(device)
         ):
-            for rule in denoiser.network.cell_rules():
-                rule.compile(dynamic=False)
+            for part in model.network.compiled_parts():
+                part.compile(dynamic=False)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

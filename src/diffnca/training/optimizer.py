@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffnca.config import TrainingConfig
-from diffnca.models import DiffNCA, FourierDiffNCA
+from diffnca.models.nca import CellRule
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2
@@ -28,12 +28,13 @@ NUM_ITERATIONS = 5
 SMALLEST_NORM = 1e-7
 
 
-def build_optimizer(training: TrainingConfig, network: DiffNCA | FourierDiffNCA) -> torch.optim.Optimizer:
+def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that `training` names, for the parameters of `network`."""
     coefficients = (training.beta1, training.beta2)
     if training.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=training.learning_rate, betas=coefficients)
-    layers = [layer for rule in network.cell_rules() for layer in (rule.perceive, rule.expand, rule.project)]
+    rules = [module for module in network.modules() if isinstance(module, CellRule)]
+    layers = [layer for rule in rules for layer in (rule.perceive, rule.expand, rule.project)]
     matrices = [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
     return Muon(network.parameters(), matrices, lr=training.learning_rate, betas=coefficients)
 

@@ -23,7 +23,14 @@ from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
-from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, build_denoiser, find_model, load
+from diffnca.training.checkpoint import (
+    MODEL_FILE,
+    STATE_FILE,
+    Generator,
+    build_model,
+    find_model,
+    load_denoiser,
+)
 from diffnca.training.distillation import Distillation, student_config
 from diffnca.training.loop import (
     LOG_FILE,
@@ -55,7 +62,7 @@ def train(command: Train) -> int:
 def distill(command: Distill) -> int:
     """Train a student as the command says; return the exit code."""
     path = find_model(command.model)
-    teacher = load(path)
+    teacher = load_denoiser(path)
     config = student_config(teacher.config, command.steps)
     training = replace(
         config.training,
@@ -209,7 +216,7 @@ def batches_of(images: ImageSet, config: Config) -> Any:
 def plan(config: Config, images: ImageSet, num_skipped: int, out: Path) -> list[str]:
     """Return what will be done, for the user to read."""
     training = config.training
-    parameters = sum(p.numel() for p in build_denoiser(config).parameters())
+    parameters = sum(p.numel() for p in build_model(config).parameters())
     budget = (
         f"{training.minutes:g} minutes" if training.minutes is not None else f"{training.images:,} images"
     )
@@ -233,27 +240,28 @@ def card_of(command: Run, images: ImageSet, held_out: ImageSet) -> dict[str, Any
     }
 
 
-def sample_sheet(denoiser: Denoiser, path: Path, stopped: Callable[[], bool]) -> None:
+def sample_sheet(model: Generator, path: Path, stopped: Callable[[], bool]) -> None:
     """Write a sheet of samples, always of the same seeds; of a model of many steps, in fewer ones.
 
     Raises:
         StopRequestedError: a stop was asked for.
     """
-    side, own = denoiser.config.data.crop, denoiser.config.sampling
-    is_quick = own.steps <= SHEET_STEPS
+    side, own = model.config.data.crop, model.config.sampling
+    sampler, steps = (own.sampler, own.steps) if own.steps <= SHEET_STEPS else ("dpmpp2m", SHEET_STEPS)
+    has_steps = isinstance(model, Denoiser)
 
     def watch(done: int, total: int) -> None:
         if stopped():
             raise StopRequestedError
 
     images = generate(
-        denoiser,
+        model,
         height=side,
         width=side,
         batch=SHEET_IMAGES,
         seed=0,
-        sampler=own.sampler if is_quick else "dpmpp2m",
-        steps=min(own.steps, SHEET_STEPS),
+        sampler=sampler if has_steps else None,
+        steps=steps if has_steps else None,
         progress=watch,
     )
     write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
