@@ -2,5 +2,16 @@
 
 from diffnca.metrics.distances import fid, kid, kid_error, kid_full
 from diffnca.metrics.features import FeatureExtractor, efficientnet_lite0, extract
+from diffnca.metrics.inception import InceptionFid, inception
 
-__all__ = ["FeatureExtractor", "efficientnet_lite0", "extract", "fid", "kid", "kid_error", "kid_full"]
+__all__ = [
+    "FeatureExtractor",
+    "InceptionFid",
+    "efficientnet_lite0",
+    "extract",
+    "fid",
+    "inception",
+    "kid",
+    "kid_error",
+    "kid_full",
+]

@@ -54,12 +54,7 @@ class EfficientNetLite0:
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Return the features of `images` (1 or 3 channels), float32 on the CPU."""
-        if images.shape[1] not in (1, 3):
-            raise ValueError(
-                f"{self.name} reads images of 1 or 3 channels, not {images.shape[1]}: "
-                "choose the channels to compare"
-            )
-        x = images.to(self.device).expand(-1, 3, -1, -1).float() / 255
+        x = as_rgb(images, self.name).to(self.device).float() / 255
         side = (EFFICIENTNET_LITE0_SIDE_PX, EFFICIENTNET_LITE0_SIDE_PX)
         x = functional.interpolate(x, side, mode="bicubic", align_corners=False, antialias=True)
         pooled: Tensor = self.network.extract_features((x - 0.5) / 0.5).mean((2, 3))
@@ -89,6 +84,15 @@ def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
     network = architecture.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return EfficientNetLite0(network, checksum, device)
+
+
+def as_rgb(images: UInt8[Tensor, "b c h w"], name: str) -> UInt8[Tensor, "b 3 h w"]:
+    """Return `images` with gray ones repeated in three channels, for the extractor `name`."""
+    if images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} reads images of 1 or 3 channels, not {images.shape[1]}: choose the channels to compare"
+        )
+    return images.expand(-1, 3, -1, -1)
 
 
 def extract(
