@@ -1,8 +1,8 @@
 """KID and FID are the numbers that torchmetrics finds on the same features.
 
 Its metrics take any module for the features, and then need no download. All is in float64. Its estimate of
-KID is that of `kid_full`, for sets of equal size. Its FID takes the roots of the eigenvalues of the product of
-the covariances: those that should be 0 (fewer images than features) are about 1e-16, and their roots 1e-8.
+KID is that of `kid_full`, for sets of equal size. Its FID takes the roots of the eigenvalues of a product of
+covariances: those that should be 0 (fewer images than features) are about 1e-16, and their roots 1e-8.
 """
 
 import pytest
