@@ -1,4 +1,4 @@
-"""The command line: `diffnca train`, `distill`, `sample`, `verify`, `view`, `convert`, `info`, `bench`.
+"""The command line, `diffnca` and a verb: `train`, `sample`, `evaluate` and the others below.
 
 Every error that a user can cause is one line on stderr and exit code 2.
 """
@@ -13,15 +13,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from diffnca.config import Config
 from diffnca.recipes import recipe_named
-
-if TYPE_CHECKING:
-    pass
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -212,7 +209,103 @@ class Bench:
     json: bool = False
 
 
-Command = Train | Distill | Sample | Verify | View | Convert | Info | Bench
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model, or a folder of generated images, against real images.
+
+    Attributes:
+        model: a bundled model, a model file, a run's folder, a hub id, or a folder of images.
+        reference: real images: a folder or a zip file.
+        n: generated images (with --crop, crops) to compare.
+        held_out: compare with those images of --reference alone that the model's training held out, by its
+            card; the others are its training images.
+        train: the training images, for the report on memorisation.
+        protocol: clean compares with all of --reference, or as many crops; published compares images stored
+            as JPEG with the first --n images of --reference, which are to be those of training.
+        features: the network that looks at the images; inception is that of the published numbers.
+        weights: local file of the weights of inception; without it, they are downloaded once.
+        crop: compare square crops of this side instead of whole images.
+        reduce: make real images smaller by this whole factor; without it, as for the model's training.
+        max_background: leave out real images with a larger share of near-white pixels; likewise.
+        height: of the generated images in pixels; without it, the size of the training crops.
+        width: likewise.
+        seed: of the first image; image i has seed + i.
+        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
+        steps: diffusion steps; without it, the model's own choice.
+        device: where to compute; auto takes a GPU where there is one.
+        seam_px: measure the steps across lines so many pixels apart, where seams could be.
+        samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
+        pairs: write a picture of the generated images nearest to training images, next to them.
+        out: write all numbers to this file, as JSON.
+        cache: folder in which the features of images are kept.
+        json: print JSON, for machines.
+    """
+
+    model: tyro.conf.Positional[str]
+    reference: Path
+    n: int = 2048
+    held_out: bool = False
+    train: Path | None = None
+    protocol: Literal["clean", "published"] = "clean"
+    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
+    weights: Path | None = None
+    crop: int | None = None
+    reduce: int | None = None
+    max_background: float | None = None
+    height: int | None = None
+    width: int | None = None
+    seed: int = 0
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    steps: int | None = None
+    device: str = "auto"
+    seam_px: int | None = None
+    samples: Path | None = None
+    pairs: Path | None = None
+    out: Path | None = None
+    cache: Path | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train all models of a table on your images, on equal terms, and measure them; the same command goes on.
+
+    A larger budget later trains the same models on.
+
+    Attributes:
+        table: faces64 and pathology compare networks, ablation takes single choices back.
+        data: folders (searched recursively), zip files, images or whole slides.
+        out: folder of the table: results.json, table.md, a picture of each row.
+        minutes: training time of each row.
+        images: training images of each row, instead of --minutes.
+        rows: only these rows.
+        reduce: make images smaller by this whole factor; faces64 becomes 32x32 with 2.
+        n: generated images of each row to measure.
+        sampler: of all denoisers.
+        steps: diffusion steps of all denoisers.
+        seeds: trainings of each row, with different seeds.
+        features: the network that looks at the images.
+        weights: local file of the weights of inception.
+        device: where to sample; auto takes a GPU where there is one. Training takes all GPUs there are.
+    """
+
+    table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation"]]
+    out: Path
+    data: tuple[Path, ...] = ()
+    minutes: float | None = None
+    images: int | None = None
+    rows: tuple[str, ...] = ()
+    reduce: int = 1
+    n: int = 2048
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    steps: int = 20
+    seeds: int = 1
+    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
+    weights: Path | None = None
+    device: str = "auto"
+
+
+Command = Train | Distill | Sample | Evaluate | Reproduce | Verify | View | Convert | Info | Bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,6 +345,8 @@ def parse(arguments: Sequence[str]) -> Command:
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
         | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
@@ -321,6 +416,14 @@ def run(command: Command) -> int:
             from diffnca.sampling import sample
 
             return sample(command)
+        case Evaluate():
+            from diffnca.evaluation.run import run as run_evaluation
+
+            return run_evaluation(command)
+        case Reproduce():
+            from diffnca.reproduction.run import run as run_reproduction
+
+            return run_reproduction(command)
         case Verify():
             from diffnca.gigapixel import verify
 

@@ -364,6 +364,7 @@ class DataConfig:
         quarter_turns: turn crops by multiples of 90 degrees (and mirror up-down) at random.
         max_background: images with a larger share of near-white pixels are left out.
         validation: share of the images held out.
+        split_seed: chooses which ones.
         cache_bytes: memory for decoded images.
         microns_per_px: scale at which whole slides are read.
     """
@@ -374,6 +375,7 @@ class DataConfig:
     quarter_turns: bool = True
     max_background: float = 1.0
     validation: float = 0.0
+    split_seed: int = 0
     cache_bytes: int = 2 << 30
     microns_per_px: float | None = None
 

@@ -133,13 +133,14 @@ def _blocks(n: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS_AT_A_TIME) for start in range(0, n, _ROWS_AT_A_TIME))
 
 
-def _kernel(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
+def polynomial_kernel(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
+    """Return ((x . y) / d + 1)^3 of each pair, the kernel of KID."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def _row_sums(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Tensor, " n"]:
     """Sum the kernel of each vector of `x` with all of `y`."""
-    return torch.cat([_kernel(x[rows], y).sum(1) for rows in _blocks(len(x))])
+    return torch.cat([polynomial_kernel(x[rows], y).sum(1) for rows in _blocks(len(x))])
 
 
 def _self_kernel(x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
@@ -175,7 +176,7 @@ def _group_sums(
     sums = torch.zeros(int(index_x.max()) + 1, int(index_y.max()) + 1, dtype=torch.float64)
     for rows in _blocks(len(x)):
         by_group = torch.zeros(len(x[rows]), sums.shape[1], dtype=torch.float64)
-        by_group.index_add_(1, index_y, _kernel(x[rows], y))
+        by_group.index_add_(1, index_y, polynomial_kernel(x[rows], y))
         sums.index_add_(0, index_x[rows], by_group)
     return sums
 

@@ -107,7 +107,7 @@ def carry_out(
     is_new = not (out / STATE_FILE).is_file()
     first = find_model(start) if start is not None and is_new else None
     everything = opened(command, config)
-    images, held_out = everything.split(config.data.validation, config.training.seed)
+    images, held_out = everything.split(config.data.validation, config.data.split_seed)
     for line in plan(config, images, len(everything.skipped), out):
         print(line)
     check_trackers(command.trackers)

@@ -86,11 +86,11 @@ def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
 
 
 def contact_sheet(
-    images: UInt8[np.ndarray, "b h w c"], gap_px: int = 2
-) -> UInt8[np.ndarray, "rows columns c"]:
-    """Return the images side by side on a white sheet, as square as can be, row by row."""
+    images: UInt8[np.ndarray, "b h w c"], columns: int | None = None, gap_px: int = 2
+) -> UInt8[np.ndarray, "rows_px columns_px c"]:
+    """Return the images on a white sheet, row by row: so many in each, or as square as can be."""
     count, height, width, channels = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
+    columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
     rows = -(-count // columns)
     shape = (rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, channels)
     sheet = np.full(shape, 255, np.uint8)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from diffnca.evaluation import Picture, Score, Selection, count_crops, crops, halves, score, whole
 from diffnca.metrics import FeatureExtractor, efficientnet_lite0
 
-CANOPY = Path(__file__).parent / "data" / "canopy"
+CANOPY = Path(__file__).parent.parent / "data" / "canopy"
 
 
 class Pooled:

@@ -1,23 +1,35 @@
-"""Score generated images against real ones.
+"""Which images are scored: whole pictures of one size, or crops of larger ones.
 
-Two numbers compare only under the same protocol, so that a `Score` says what it was measured with. A texture
-is scored on crops of larger pictures: `crops` takes as many as are asked for, spread evenly, and remembers
-which picture each is of, because crops of one picture are alike and the standard error has to know. For the
-same reason real against real is above 0 on crops: two crops of one side are at times of one picture, two of
-different sides never.
+A texture is scored on crops of larger pictures: `crops` takes as many as are asked for, spread evenly, and
+remembers which picture each is of, because crops of one picture are alike and the standard error has to know.
+For the same reason real against real is above 0 on crops: two crops of one side are at times of one picture,
+two of different sides never.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from diffnca.metrics import FeatureExtractor, extract, fid, kid_error, kid_full
-
 Picture = UInt8[np.ndarray, "_h _w _c"]  # each of its own size
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A list of pictures, or a set of images that decodes them when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+
+    def __getitem__(self, index: int, /) -> Picture:
+        """Return one of them."""
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Yield them in order."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +44,7 @@ class Selection:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class Score:
-    """The distance of generated images from real ones, and what it was measured with.
-
-    Attributes:
-        kid_x1000: over all images.
-        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws.
-        fid: biased: it compares at equal `n` and `n_reference` only.
-        n: number of generated images or crops.
-        n_reference: number of real ones.
-        features: name of the feature network.
-        checksum: SHA-256 of its weights.
-    """
-
-    kid_x1000: float
-    error: float
-    fid: float
-    n: int
-    n_reference: int
-    features: str
-    checksum: str
-
-
-def whole(pictures: Sequence[Picture]) -> Selection:
+def whole(pictures: Pictures) -> Selection:
     """Select pictures of one size as they are.
 
     Raises:
@@ -70,7 +59,7 @@ def whole(pictures: Sequence[Picture]) -> Selection:
     return Selection(_stack(pictures), torch.arange(len(pictures)))
 
 
-def crops(pictures: Sequence[Picture], n: int, side_px: int = 64, seed: int | None = None) -> Selection:
+def crops(pictures: Pictures, n: int, side_px: int = 64, seed: int | None = None) -> Selection:
     """Select `n` different square crops of larger pictures of any sizes.
 
     Args:
@@ -100,56 +89,31 @@ def crops(pictures: Sequence[Picture], n: int, side_px: int = 64, seed: int | No
     return Selection(_stack(cut), torch.from_numpy(origin))
 
 
-def count_crops(pictures: Sequence[Picture], side_px: int = 64) -> int:
+def count_crops(pictures: Pictures, side_px: int = 64) -> int:
     """Return how many disjoint crops the regular grids of the pictures hold."""
     rows, columns = _grids(pictures, side_px, side_px)
     return int((rows * columns).sum())
 
 
-def halves(pictures: Sequence[Picture], seed: int = 0) -> tuple[list[Picture], list[Picture]]:
+def halves(pictures: Pictures, seed: int = 0) -> tuple[list[Picture], list[Picture]]:
     """Split pictures at random into two halves, to score real ones against real ones."""
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
     middle = len(order) // 2
     return [pictures[k] for k in order[:middle]], [pictures[k] for k in order[middle:]]
 
 
-def score(generated: Selection, reference: Selection, extractor: FeatureExtractor) -> Score:
-    """Measure the distance of `generated` from `reference` in the features of `extractor`.
-
-    Raises:
-        ValueError: if their sizes differ, or they are too few for a standard error.
-    """
-    size, size_reference = tuple(generated.images.shape[2:]), tuple(reference.images.shape[2:])
-    if size != size_reference:
-        raise ValueError(
-            f"the generated images are {size[0]}x{size[1]} px and the reference {size_reference[0]}x"
-            f"{size_reference[1]} px (height x width): bring them to one size, or take crops"
-        )
-    features = extract(extractor, generated.images)
-    features_reference = extract(extractor, reference.images)
-    return Score(
-        kid_x1000=1000 * kid_full(features, features_reference),
-        error=1000 * kid_error(features, features_reference, generated.pictures, reference.pictures),
-        fid=fid(features, features_reference),
-        n=len(generated),
-        n_reference=len(reference),
-        features=extractor.name,
-        checksum=extractor.checksum,
-    )
-
-
-def _shapes(pictures: Sequence[Picture]) -> Int64[np.ndarray, "n 3"]:
+def _shapes(pictures: Pictures) -> Int64[np.ndarray, "n 3"]:
     if not len(pictures):
         raise ValueError("there are no images to score: give at least 2")
     return np.array([picture.shape for picture in pictures])
 
 
-def _stack(pictures: Sequence[Picture]) -> UInt8[Tensor, "n c h w"]:
+def _stack(pictures: Pictures) -> UInt8[Tensor, "n c h w"]:
     return torch.from_numpy(np.stack(list(pictures))).movedim(3, 1)
 
 
 def _grids(
-    pictures: Sequence[Picture], side_px: int, step: int
+    pictures: Pictures, side_px: int, step: int
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Return how many rows and columns of crops, `step` px apart, fit into each picture."""
     if side_px < 1:

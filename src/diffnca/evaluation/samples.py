@@ -1,0 +1,143 @@
+"""Generated images to be scored: made by seed, one file each, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from diffnca.evaluation.selections import Picture
+from diffnca.pixels import to_uint8
+from diffnca.tasks import generate, walk_of
+from diffnca.training.checkpoint import Generator, find_model, load
+from diffnca.variational.autoencoder import Autoencoder
+from diffnca.writers.png import read_png_text, write_png
+
+BATCH_PX = 64 * 64 * 16
+"""Pixels made at a time where images are small; it changes speed and memory, not the images."""
+
+JPEG_QUALITY = 75
+"""As Pillow stores images unless told otherwise, and the published samples were."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images `seed`, `seed` + 1, ... of one model.
+
+    Attributes:
+        model: a bundled model, a model file, a run's folder, or a hub id.
+        height: of each image in pixels; `None` is that of the training crops.
+        width: likewise.
+        seed: of the first image.
+        sampler: `None` is the model's own choice.
+        steps: likewise.
+        device: where to compute.
+    """
+
+    model: str
+    height: int | None = None
+    width: int | None = None
+    seed: int = 0
+    sampler: str | None = None
+    steps: int | None = None
+    device: str = "cpu"
+
+    def facts(self, model: Generator | None = None) -> dict[str, str]:
+        """Return what tells these images from any others but for their seeds."""
+        model = load(self.model) if model is None else model
+        facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
+        crop = str(model.config.data.crop)
+        facts |= {"height": str(self.height or crop), "width": str(self.width or crop)}
+        if not isinstance(model, Autoencoder):
+            sampler, levels = walk_of(model, self.sampler, self.steps)
+            facts |= {"sampler": sampler.name, "steps": str(len(levels))}
+        return facts
+
+    def pictures(
+        self, n: int, folder: Path | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Picture]:
+        """Yield `n` images, in the order of their seeds.
+
+        Args:
+            n: how many.
+            folder: where they are kept as PNG files, and looked for first; `None` keeps none.
+            progress: called with the number of images done and `n`.
+
+        Raises:
+            ValueError: the folder holds images of another model or made in another way.
+        """
+        model = load(self.model, self.device)
+        facts = self.facts(model)
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        batch = max(1, BATCH_PX // (int(facts["height"]) * int(facts["width"])))
+        for first in range(0, n, batch):
+            seeds = range(self.seed + first, self.seed + min(first + batch, n))
+            yield from self._batch(model, facts, seeds, folder)
+            if progress is not None:
+                progress(min(first + batch, n), n)
+
+    def _batch(
+        self, model: Generator, facts: dict[str, str], seeds: Sequence[int], folder: Path | None
+    ) -> list[Picture]:
+        """Return the images of these seeds, from their files or made now."""
+        kept = {} if folder is None else _kept(folder, seeds, facts)
+        missing = [seed for seed in seeds if seed not in kept]
+        if missing:
+            images = generate(
+                model,
+                height=int(facts["height"]),
+                width=int(facts["width"]),
+                seed=missing,
+                sampler=self.sampler,
+                steps=self.steps,
+                device=torch.device(self.device),
+            )
+            kept |= dict(zip(missing, to_uint8(images), strict=True))
+        if folder is not None:
+            for seed in missing:
+                text = {f"diffnca:{name}": value for name, value in {**facts, "seed": str(seed)}.items()}
+                write_png(_file(folder, seed), kept[seed], text)
+        return [kept[seed] for seed in seeds]
+
+
+def as_jpeg(picture: Picture) -> Picture:
+    """Return an image as it comes back from a JPEG file."""
+    stored = io.BytesIO()
+    pixels = picture[..., 0] if picture.shape[2] == 1 else picture
+    Image.fromarray(pixels).save(stored, "JPEG", quality=JPEG_QUALITY)
+    back = np.asarray(Image.open(stored))
+    return back if back.ndim == 3 else back[..., None]
+
+
+def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
+    """Return the images that are there already.
+
+    Raises:
+        ValueError: one was made in another way.
+    """
+    found = {}
+    for seed in seeds:
+        path = _file(folder, seed)
+        if not path.is_file():
+            continue
+        text = read_png_text(path)
+        for name, value in facts.items():
+            if text.get(f"diffnca:{name}") != value:
+                raise ValueError(
+                    f"{path}: was made with {name} {text.get(f'diffnca:{name}', 'unknown')[:16]}, not "
+                    f"{value[:16]}; give an empty folder for --samples"
+                )
+        pixels = np.asarray(Image.open(path))
+        found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
+    return found
+
+
+def _file(folder: Path, seed: int) -> Path:
+    return folder / f"{seed:06d}.png"

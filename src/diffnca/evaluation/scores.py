@@ -1,0 +1,245 @@
+"""Score generated images against real ones.
+
+Two numbers compare only under the same protocol, so that each is stored with all that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.evaluation.selections import Selection
+from diffnca.metrics import (
+    FeatureExtractor,
+    Memorisation,
+    colour_error,
+    density_coverage,
+    extract_cached,
+    fid,
+    kid_error,
+    kid_full,
+    memorisation,
+    precision_recall,
+    seam_ratio,
+    spectrum_error_db,
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The distance of generated images from real ones, and what it was measured with.
+
+    Attributes:
+        kid_x1000: over all images.
+        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws.
+        fid: biased: it compares at equal `n` and `n_reference` only.
+        n: number of generated images or crops.
+        n_reference: number of real ones.
+        features: name of the feature network.
+        checksum: SHA-256 of its weights.
+    """
+
+    kid_x1000: float
+    error: float
+    fid: float
+    n: int
+    n_reference: int
+    features: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the images came about that were compared, beyond what a `Score` says itself.
+
+    Attributes:
+        name: `clean` or `published`.
+        split: which of the real images the reference is.
+        reference: SHA-256 of the pixels of the reference.
+        height: of the compared images or crops in pixels.
+        width: likewise.
+        stored: how the generated images were stored before they were compared: as they are, or as JPEG.
+    """
+
+    name: str
+    split: str
+    reference: str
+    height: int
+    width: int
+    stored: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured of one set of generated images.
+
+    Attributes:
+        protocol: what was compared with what.
+        score: KID and FID, with the numbers of images and the features.
+        precision: share of generated images within the manifold of the real ones.
+        recall: share of real images within the manifold of the generated ones.
+        density: like precision, by the number of real balls an image lies in; may exceed 1.
+        coverage: share of real images near which there is a generated one.
+        spectrum_error_db: RMS difference of the radial power spectra in decibels.
+        colour_error: distance of means and covariances of the colours, in levels of 8 bits.
+        seam_ratio: step across the seams over the step elsewhere; `None` where no seams were named.
+        memorisation: how near to the training images; `None` where they are not known.
+        made: how the generated images were made: model, weights, seed, sampler, steps.
+    """
+
+    protocol: Protocol
+    score: Score
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    spectrum_error_db: float
+    colour_error: float
+    seam_ratio: float | None
+    memorisation: Memorisation | None
+    made: dict[str, str]
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """All that two evaluations must have in common for their numbers to compare."""
+        score = self.score
+        return (self.protocol, score.n, score.n_reference, score.features, score.checksum)
+
+
+def score(
+    generated: Selection, reference: Selection, extractor: FeatureExtractor, cache: Path | None = None
+) -> Score:
+    """Measure the distance of `generated` from `reference` in the features of `extractor`.
+
+    Args:
+        generated: what is measured.
+        reference: real images.
+        extractor: the features.
+        cache: folder in which features are kept; `None` keeps none.
+
+    Raises:
+        ValueError: if their sizes differ, or they are too few for a standard error.
+    """
+    require_one_size(generated, reference)
+    features, features_reference = (
+        extract_cached(extractor, each.images, cache) for each in (generated, reference)
+    )
+    return _score(generated, reference, features, features_reference, extractor)
+
+
+def evaluate(
+    generated: Selection,
+    reference: Selection,
+    extractor: FeatureExtractor,
+    *,
+    training: Selection | None = None,
+    cache: Path | None = None,
+    seam_px: int | None = None,
+    protocol: str = "clean",
+    split: str = "all",
+    stored: str = "as they are",
+    made: dict[str, str] | None = None,
+) -> Evaluation:
+    """Measure all there is to measure of `generated`.
+
+    Args:
+        generated: what is measured.
+        reference: real images, which the model has not seen unless the protocol is another one.
+        extractor: the features.
+        training: the images that the model has seen, for the report on memorisation, which takes the
+            reference for unseen ones.
+        cache: folder in which features are kept; `None` keeps none.
+        seam_px: distance of possible seams in the generated images.
+        protocol: name of the protocol.
+        split: which of the real images the reference is.
+        stored: how the generated images were stored.
+        made: how they were made.
+
+    Raises:
+        ValueError: if sizes differ, or there are too few images.
+    """
+    require_one_size(generated, reference)
+    features, features_reference = (
+        extract_cached(extractor, each.images, cache) for each in (generated, reference)
+    )
+    precision, recall = precision_recall(features, features_reference)
+    density, coverage = density_coverage(features, features_reference)
+    height, width = generated.images.shape[2:]
+    return Evaluation(
+        protocol=Protocol(protocol, split, content_hash(reference), height, width, stored),
+        score=_score(generated, reference, features, features_reference, extractor),
+        precision=precision,
+        recall=recall,
+        density=density,
+        coverage=coverage,
+        spectrum_error_db=spectrum_error_db(generated.images, reference.images),
+        colour_error=colour_error(generated.images, reference.images),
+        seam_ratio=None if seam_px is None else seam_ratio(generated.images, seam_px),
+        memorisation=None
+        if training is None
+        else memorisation(features, extract_cached(extractor, training.images, cache), features_reference),
+        made=made or {},
+    )
+
+
+def require_one_protocol(evaluations: Iterable[Evaluation]) -> None:
+    """Refuse to put numbers into one column that were measured in different ways.
+
+    Raises:
+        ValueError: they were; the first difference is named.
+    """
+    first: Evaluation | None = None
+    for each in evaluations:
+        first = first or each
+        for one, other in zip(first.terms, each.terms, strict=True):
+            if one != other:
+                raise ValueError(
+                    f"{one} and {other} are of different protocols: their numbers do not compare; "
+                    "measure both in the same way"
+                )
+
+
+def require_one_size(generated: Selection, reference: Selection) -> None:
+    """Refuse images of different sizes.
+
+    Raises:
+        ValueError: they differ.
+    """
+    size, size_reference = tuple(generated.images.shape[2:]), tuple(reference.images.shape[2:])
+    if size != size_reference:
+        raise ValueError(
+            f"the generated images are {size[0]}x{size[1]} px and the reference {size_reference[0]}x"
+            f"{size_reference[1]} px (height x width): bring them to one size, or take crops"
+        )
+
+
+def content_hash(selection: Selection) -> str:
+    """Return the SHA-256 of the pixels, which tells images apart wherever they lie."""
+    digest = hashlib.sha256(repr(tuple(selection.images.shape)).encode())
+    digest.update(selection.images.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _score(
+    generated: Selection,
+    reference: Selection,
+    features: Float[Tensor, "n d"],
+    features_reference: Float[Tensor, "m d"],
+    extractor: FeatureExtractor,
+) -> Score:
+    """Return the distance of two selections of which the features are known."""
+    return Score(
+        kid_x1000=1000 * kid_full(features, features_reference),
+        error=1000 * kid_error(features, features_reference, generated.pictures, reference.pictures),
+        fid=fid(features, features_reference),
+        n=len(generated),
+        n_reference=len(reference),
+        features=extractor.name,
+        checksum=extractor.checksum,
+    )

@@ -1,0 +1,95 @@
+"""Fidelity and variety: how the manifolds of two sets of feature vectors cover each other, in float64.
+
+The manifold of a set is the union of balls around its vectors, each as wide as the distance to the k-th
+nearest other vector of the set.
+
+[1] Kynkäänniemi et al. (2019), Improved precision and recall metric for assessing generative models,
+    arXiv:1904.06991.
+[2] Naeem et al. (2020), Reliable fidelity and diversity metrics for generative models, arXiv:2002.09797.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+_ROWS_AT_A_TIME = 256
+
+
+def precision_recall(
+    generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 3
+) -> tuple[float, float]:
+    """Return the share of generated vectors in the manifold of the reference, and the reverse ([1] Eq. 2).
+
+    Args:
+        generated: features of generated images.
+        reference: features of real ones.
+        neighbours: k of the balls.
+
+    Raises:
+        ValueError: a set has `neighbours` images or fewer.
+    """
+    a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
+    return float(_times_inside(a, b, neighbours).gt(0).double().mean()), float(
+        _times_inside(b, a, neighbours).gt(0).double().mean()
+    )
+
+
+def density_coverage(
+    generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 5
+) -> tuple[float, float]:
+    """Return how many balls of the reference a generated vector is in, and how many are entered at all.
+
+    Density ([2] Eq. 5) is in units of `neighbours`, 1 for equal distributions, and may exceed it. Coverage
+    ([2] Eq. 6) is the share of balls of the reference in which there is a generated vector.
+
+    Args:
+        generated: features of generated images.
+        reference: features of real ones.
+        neighbours: k of the balls.
+
+    Raises:
+        ValueError: a set has `neighbours` images or fewer.
+    """
+    a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
+    density = float(_times_inside(a, b, neighbours).double().mean()) / neighbours
+    radii = _radii(b, neighbours)
+    nearest = torch.cat([distances.amin(1) for _, distances in distance_blocks(b, a)])
+    return density, float((nearest <= radii).double().mean())
+
+
+def distance_blocks(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
+) -> Iterator[tuple[slice, Float64[Tensor, "_k m"]]]:
+    """Yield rows of `x` and their Euclidean distances to all of `y`; exactly 0 between equal vectors."""
+    x, y = x.double(), y.double()
+    for start in range(0, len(x), _ROWS_AT_A_TIME):
+        rows = slice(start, min(start + _ROWS_AT_A_TIME, len(x)))
+        yield rows, torch.cdist(x[rows], y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _times_inside(
+    x: Float64[Tensor, "n d"], centres: Float64[Tensor, "m d"], neighbours: int
+) -> Float64[Tensor, " n"]:
+    """Count the balls around `centres` that each vector of `x` lies in."""
+    radii = _radii(centres, neighbours)
+    return torch.cat([(distances <= radii).double().sum(1) for _, distances in distance_blocks(x, centres)])
+
+
+def _radii(x: Float64[Tensor, "n d"], neighbours: int) -> Float64[Tensor, " n"]:
+    """Return the distance of each vector to its k-th nearest other vector."""
+    radii = []
+    for rows, distances in distance_blocks(x, x):
+        distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf
+        radii.append(distances.kthvalue(neighbours, dim=1).values)
+    return torch.cat(radii)
+
+
+def _checked(features: Float[Tensor, "n d"], which: str, neighbours: int) -> Float64[Tensor, "n d"]:
+    """Return the features in float64, after the error a user can cause."""
+    if len(features) <= neighbours:
+        raise ValueError(
+            f"{len(features)} {which} images: their manifold needs more than {neighbours}; give more images"
+        )
+    return features.double()

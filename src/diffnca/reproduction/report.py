@@ -1,0 +1,157 @@
+"""The table of a reproduction: `results.json` for machines, `table.md` for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffnca.evaluation.scores import Evaluation, require_one_protocol
+from diffnca.metrics import Difference
+from diffnca.reproduction.rows import Result
+
+HEAD = ("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied")
+HEAD_COST = ("parameters", "multiply-adds per image", "images seen", "minutes", "peak memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that is known of a table.
+
+    Attributes:
+        table: its name.
+        facts: what all rows have in common: data, budget, sampler, machine.
+        real: training images measured like generated ones: what the best model could reach.
+        results: of the rows that are trained.
+        failed: rows that could not be trained, and why.
+        differences: of each row and the row named `subject`, (row, difference); negative where the subject
+            is better.
+        subject: the row with which all others are compared.
+    """
+
+    table: str
+    facts: dict[str, str]
+    real: Evaluation
+    results: tuple[Result, ...]
+    failed: dict[str, str]
+    differences: dict[str, Difference]
+    subject: str
+
+
+def write(report: Report, out: Path) -> None:
+    """Write `results.json` and `table.md`, each replaced atomically.
+
+    Raises:
+        ValueError: the rows were measured in different ways.
+    """
+    require_one_protocol([report.real, *(result.evaluation for result in report.results)])
+    _replace(out / "results.json", json.dumps(dataclasses.asdict(report), indent=1) + "\n")
+    _replace(out / "table.md", as_markdown(report))
+
+
+def as_markdown(report: Report) -> str:
+    """Return the table as Markdown, the best row first, with all that its numbers depend on."""
+    by_name: dict[str, list[Result]] = {}
+    for result in report.results:
+        by_name.setdefault(result.name, []).append(result)
+    rows = sorted(by_name.values(), key=_mean_kid)
+    lines = [_line(HEAD + HEAD_COST), "|---" * len(HEAD + HEAD_COST) + "|"]
+    lines += [
+        _line((*_numbers(_name(same[0].name), [r.evaluation for r in same]), *_costs(same))) for same in rows
+    ]
+    lines.append(_line((*_numbers("real", [report.real]), *[""] * len(HEAD_COST))))
+    lines += ["", *_terms(report), ""]
+    if report.differences:
+        lines += [
+            f"KID x 1000 of `{report.subject}` minus that of another row, both against the same real images:"
+        ]
+        lines += ["", *_compared(report), ""]
+    lines += [f"`{name}` was not trained: {why}" for name, why in report.failed.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _mean_kid(results: Sequence[Result]) -> float:
+    return statistics.mean(result.evaluation.score.kid_x1000 for result in results)
+
+
+def _name(row: str) -> str:
+    return f"`{row}`"
+
+
+def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return the cells of what was measured, the means over all trainings of a row."""
+    scores = [each.score for each in evaluations]
+    kids = [score.kid_x1000 for score in scores]
+    error = (
+        statistics.stdev(kids) / math.sqrt(len(kids)) if len(kids) > 1 else scores[0].error
+    )  # trainings differ by more than images do
+    copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
+
+    def mean(numbers: Sequence[float], digits: int) -> str:
+        return f"{statistics.mean(numbers):.{digits}f}"
+
+    return (
+        name,
+        f"{statistics.mean(kids):.1f} ± {error:.1f}",
+        mean([score.fid for score in scores], 1),
+        *(mean([getattr(each, key) for each in evaluations], 2) for key in HEAD[3:7]),
+        mean([each.spectrum_error_db for each in evaluations], 1),
+        f"{statistics.mean(copied):.1%}" if copied else "",
+    )
+
+
+def _costs(results: Sequence[Result]) -> tuple[str, ...]:
+    """Return the cells of what a row takes, the means over all its trainings."""
+    cost = results[0].cost
+    few = cost.parameters_to_generate
+    peaks = [each.cost.peak_memory_bytes for each in results]
+    return (
+        f"{cost.parameters:,}" + (f" ({few:,} to generate)" if few != cost.parameters else ""),
+        f"{cost.multiply_adds / 1e9:.2f} G",
+        f"{statistics.mean(each.cost.training_images for each in results):,.0f}",
+        f"{statistics.mean(each.cost.training_seconds for each in results) / 60:.1f}",
+        "" if None in peaks else f"{max(peak or 0 for peak in peaks) / 2**30:.2f} GiB",
+    )
+
+
+def _terms(report: Report) -> list[str]:
+    """Return the lines that say what the numbers depend on."""
+    score, protocol = report.real.score, report.real.protocol
+    seeds = max((result.seed for result in report.results), default=0) + 1
+    error = "standard error over trainings" if seeds > 1 else "standard error over images, one training"
+    return [
+        f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
+        f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "
+        f"{score.checksum[:8]}; ± is the {error}; FID compares within this table only. *real*: as many "
+        "training images measured in the same way. *copied*: share nearer to a training image than 99% of "
+        "unseen images are (1% is expected).",
+        "",
+        *(f"- {name}: {value}" for name, value in report.facts.items()),
+    ]
+
+
+def _compared(report: Report) -> list[str]:
+    """Return a small table of the differences."""
+    lines = [_line(("than", "difference", "subject better in")), "|---|---|---|"]
+    lines += [
+        _line(
+            (_name(name), f"{1000 * each.mean:+.1f} ± {1000 * each.error:.1f}", f"{each.share_a_better:.1%}")
+        )
+        for name, each in report.differences.items()
+    ]
+    return [*lines, "", "(a paired bootstrap over seeds and real images; *better in* so many of its draws)"]
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,154 @@
+"""The tables: which models are trained, and on what.
+
+All rows of a table see the same images, cut and mirrored in the same way; network, loss, optimiser and
+learning rate are each row's own, as its recipe says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from diffnca.config import Config, DataConfig, FourierConfig, NCAConfig, VNCAConfig
+from diffnca.recipes import RECIPES, fourier_diff_nca
+
+HELD_OUT = 0.1
+"""Share of the images that no row is trained on: what generated images are compared with."""
+
+FACE_PX = 64
+"""Side of the faces, unless they are reduced."""
+
+TEXTURE_PX = 64
+"""Side of the crops of textures, which is also that of the images compared."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Models to compare.
+
+    Attributes:
+        name: of the table.
+        subject: the row with which all others are compared.
+        rows: one configuration for each row; its name is that of the row.
+    """
+
+    name: str
+    subject: str
+    rows: tuple[Config, ...]
+
+
+def table_named(name: str, reduce: int) -> Table:
+    """Return a table.
+
+    Args:
+        name: `faces64`, `pathology` or `ablation`.
+        reduce: whole factor by which the images are made smaller.
+
+    Raises:
+        ValueError: there is no such table, or nothing is left of the images.
+    """
+    if name == "pathology":
+        tissue = DataConfig(crop=TEXTURE_PX, reduce=reduce, validation=HELD_OUT, max_background=0.2)
+        return Table(name, "diff_nca", _recipes_on(tissue))
+    if reduce not in (1, 2, 4):
+        raise ValueError(f"--reduce {reduce}: must be 1, 2 or 4, for faces of 64, 32 or 16 px")
+    faces = DataConfig(crop=FACE_PX // reduce, reduce=reduce, quarter_turns=False, validation=HELD_OUT)
+    match name:
+        case "faces64":
+            return Table(name, "fourier_diff_nca", _recipes_on(faces))
+        case "ablation":
+            rows = [replace(make(), name=row) for row, make in ABLATIONS.items()]
+            return Table(name, "default", tuple(_on(row, faces) for row in rows))
+    raise ValueError(f"table {name!r}: must be faces64, pathology or ablation")
+
+
+def _recipes_on(data: DataConfig) -> tuple[Config, ...]:
+    """Return all recipes, on the same images."""
+    return tuple(_on(recipe(), data) for recipe in RECIPES.values())
+
+
+def _on(config: Config, data: DataConfig) -> Config:
+    """Return a configuration on these images; VNCA makes images of one size alone."""
+    model = config.model
+    if isinstance(model, VNCAConfig):
+        start = data.crop if model.start == model.size else model.start
+        model = replace(model, size=data.crop, start=start, damage=model.damage * data.crop // model.size)
+    return replace(config, model=model, data=data)
+
+
+def _with_cells(**changes: object) -> Config:
+    """Return our model with the cells of both stages changed."""
+    config = fourier_diff_nca()
+    model, fourier = _stages(config)
+    return replace(
+        config,
+        model=replace(
+            model,
+            cell=replace(model.cell, **changes),  # type: ignore[arg-type]
+            fourier=replace(fourier, cell=replace(fourier.cell, **changes)),  # type: ignore[arg-type]
+        ),
+    )
+
+
+def _with_fourier(**changes: object) -> Config:
+    """Return our model with its Fourier stage changed."""
+    config = fourier_diff_nca()
+    model, fourier = _stages(config)
+    return replace(config, model=replace(model, fourier=replace(fourier, **changes)))  # type: ignore[arg-type]
+
+
+def _stages(config: Config) -> tuple[NCAConfig, FourierConfig]:
+    """Return the network and its Fourier stage."""
+    assert isinstance(config.model, NCAConfig)
+    assert config.model.fourier is not None
+    return config.model, config.model.fourier
+
+
+def _relative_positions() -> Config:
+    """Positions of both stages stretch with the image."""
+    return _with_cells(positions="relative")
+
+
+def _linear_embedding() -> Config:
+    """Time and positions enter as they are; as published, positions then stretch with the image."""
+    return _with_cells(embedding="linear", embedding_channels=4, embedding_width=256, positions="relative")
+
+
+def _published_training() -> Config:
+    """The learning rate decays with each batch, the average is short."""
+    config = fourier_diff_nca()
+    training = replace(
+        config.training,
+        learning_rate=1.6e-3,
+        decay="exponential",
+        max_gradient_norm=None,
+        ema_halflife_images=69 * config.training.batch,
+        ema_warmup=False,
+    )
+    return replace(config, training=training)
+
+
+def _no_low_frequencies() -> Config:
+    """The image stage alone."""
+    config = fourier_diff_nca()
+    model, _ = _stages(config)
+    return replace(config, model=replace(model, family="diff_nca", fourier=None))
+
+
+ABLATIONS: dict[str, Callable[[], Config]] = {
+    "default": fourier_diff_nca,
+    "quadrant": lambda: _with_fourier(spectrum="quadrant"),
+    "forward_scaling": lambda: _with_fourier(scaling="forward"),
+    "linear_embedding": _linear_embedding,
+    "relative_positions": _relative_positions,
+    "published_training": _published_training,
+    "noise_prediction": lambda: replace(fourier_diff_nca(), prediction="noise"),
+    "gates": lambda: _with_cells(modulation="gate"),
+    "random_updates": lambda: _with_cells(update_probability=0.9),
+    "neighbours_only": lambda: _with_cells(dilations=(1,)),
+    "no_fourier_stage": _no_low_frequencies,
+}
+"""Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
+
+One more difference, gates computed once for all images instead of for each, changes no number but the time.
+"""

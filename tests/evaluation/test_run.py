@@ -1,0 +1,208 @@
+"""`diffnca evaluate` as a user meets it: a model or a folder, two protocols, one line for each error."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffnca.cli import main
+from diffnca.config import CellConfig, Config, DataConfig, NCAConfig, SamplingConfig, TrainingConfig
+from diffnca.training.checkpoint import build_model, write_model
+from diffnca.writers.png import read_png_text
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra eval")
+
+SIDE = 16
+
+
+def config() -> Config:
+    cell = CellConfig(hidden=8, num_cell_steps=2, embedding_width=8, embedding_channels=8)
+    model = NCAConfig(channels=8, cell=cell)
+    training = TrainingConfig(precision="float32")
+    sampling = SamplingConfig("ddim", 2)
+    return replace(Config(model=model, training=training, data=DataConfig(crop=SIDE)), sampling=sampling)
+
+
+def write_images(folder: Path, n: int, seed: int, side: int = SIDE) -> Path:
+    """Write smooth random pictures of one size."""
+    folder.mkdir()
+    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+    for index, pixels in enumerate(coarse):
+        enlarged = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+        enlarged.save(folder / f"{seed}-{index:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("real") / "images", 130, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, real: Path) -> Path:
+    """A model that has learnt nothing, whose card tells what its training held out."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    torch.manual_seed(0)
+    held_out = sorted(file.name for file in real.iterdir())[:105]
+    write_model(path, build_model(config()).network.state_dict(), config(), {"held_out": held_out})
+    return path
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], cache: Path, *arguments: object) -> dict[str, Any]:
+    """Return the numbers of an evaluation."""
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, arguments), "--json", "--cache", str(cache)]) == 0
+    numbers: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return numbers
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run an evaluation that must fail; return its one line."""
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, arguments)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_folder_of_other_real_images_is_near_and_one_of_noise_is_far(
+    real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    near = evaluated(
+        capsys, cache, write_images(tmp_path / "near", 40, seed=1), "--reference", real, "--n", 40
+    )
+    (tmp_path / "noise").mkdir()
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{index:02d}.png")
+    far = evaluated(capsys, cache, tmp_path / "noise", "--reference", real, "--n", 40)
+    assert abs(near["score"]["kid_x1000"]) < 3 * near["score"]["error"]
+    assert far["score"]["kid_x1000"] > 10 * far["score"]["error"]
+    assert far["precision"] < near["precision"] and far["spectrum_error_db"] > near["spectrum_error_db"]
+
+
+def test_a_model_is_compared_with_what_its_training_held_out(
+    model: Path, real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.png"
+    arguments = (model, "--reference", real, "--n", 12, "--held-out", "--pairs", pairs)
+    numbers = evaluated(capsys, cache, *arguments)
+    assert (numbers["score"]["n"], numbers["score"]["n_reference"]) == (12, 105)
+    assert numbers["protocol"]["split"] == "held out"
+    assert numbers["memorisation"]["num_held_out"] == 105
+    with Image.open(pairs) as picture:
+        assert min(picture.size) >= 2 * SIDE
+
+
+def test_all_that_a_number_depends_on_is_stored_with_it(
+    model: Path, real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "numbers.json"
+    arguments = (model, "--reference", real, "--n", 10, "--seed", 7, "--out", out)
+    numbers = evaluated(capsys, cache, *arguments)
+    assert json.loads(out.read_text()) == numbers
+    assert {key: numbers["made"][key] for key in ("seed", "sampler", "steps")} == {
+        "seed": "7",
+        "sampler": "ddim",
+        "steps": "2",
+    }
+    assert len(numbers["made"]["weights"]) == len(numbers["protocol"]["reference"]) == 64
+    assert numbers["score"]["features"] == "efficientnet_lite0"
+
+
+def test_the_published_protocol_stores_as_jpeg_and_takes_the_first_images_of_training(
+    model: Path, real: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = evaluated(capsys, cache, model, "--reference", real, "--n", 10, "--protocol", "published")
+    assert numbers["protocol"]["name"] == "published"
+    assert numbers["protocol"]["stored"] == "JPEG of quality 75"
+    assert numbers["score"]["n_reference"] == 10
+
+
+def test_crops_of_larger_images_are_as_many_as_asked_for(
+    model: Path, real: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--crop", 8, "--n", 21, "--height", 16, "--width", 24)
+    numbers = evaluated(capsys, cache, model, "--reference", real, *arguments)
+    assert (numbers["score"]["n"], numbers["score"]["n_reference"]) == (21, 21)
+    assert (numbers["protocol"]["height"], numbers["protocol"]["width"]) == (8, 8)
+
+
+def test_a_stopped_evaluation_goes_on_with_the_images_that_are_there(
+    model: Path, real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, arguments = tmp_path / "samples", (model, "--reference", real, "--n", 10)
+    whole = evaluated(capsys, cache, *arguments, "--samples", folder)
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "000004.png").unlink()
+    assert evaluated(capsys, cache, *arguments, "--samples", folder) == whole
+    again = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [name for name in times if again[name] != times[name]] == ["000004.png"]
+    assert read_png_text(folder / "000004.png")["diffnca:seed"] == "4"
+
+
+def test_samples_of_other_settings_are_not_taken_for_these(
+    model: Path, real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, arguments = tmp_path / "samples", (model, "--reference", real, "--n", 6)
+    evaluated(capsys, cache, *arguments, "--samples", folder)
+    error = error_of(capsys, *arguments, "--samples", folder, "--steps", 3)
+    assert "was made with steps 2, not 3" in error
+
+
+def test_a_table_for_people_names_the_protocol(
+    model: Path, real: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(model), "--reference", str(real), "--n", "10", "--cache", str(cache)]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "KID x 1000" in text and "clean, features efficientnet_lite0" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("FOLDER --reference REAL --n 9", "--n 9: must be at most 8, as many as there are images"),
+        ("MODEL --reference REAL --n 131 --protocol published", "--n 131: must be at most 130"),
+        ("MODEL --reference REAL --n 999 --crop 8", "999 crops of 8x8 px are asked for"),
+        ("MODEL --reference EMPTY --n 10", "no images found"),
+        ("MODEL --reference MIXED --n 10", "the images have 2 shapes"),
+        ("MODEL --reference LARGER --n 10", "bring them to one size, or take crops"),
+        ("FOLDER --reference REAL --n 8 --held-out", "names 0 images, 0 of the 130 in --reference"),
+        ("FOLDER --reference REAL --n 8 --steps 3", "--steps: must be left out for a folder of images"),
+        ("MODEL --reference REAL --n 10 --pairs p.png", "--pairs: needs the training images"),
+        ("MODEL --reference REAL --n 10 --weights w.pth", "goes with --features inception"),
+        ("MODEL --reference REAL --n 1", "--n 1: must be 2 or more images"),
+        ("MODEL --reference REAL --n 10 --crop 12 --height 8", "--crop 12: must be at most 8"),
+        ("MODEL --reference REAL --n 10 --features inception --weights OTHER", "checksum"),
+        ("MODEL --reference REAL --n 10 --out no/where.json", "the folder no does not exist"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_is_allowed(
+    arguments: str, message: str, model: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    mixed = write_images(tmp_path / "mixed", 6, seed=2)
+    Image.new("RGB", (SIDE, SIDE + 1)).save(mixed / "last.png")
+    places = {
+        "MODEL": model,
+        "REAL": real,
+        "FOLDER": write_images(tmp_path / "folder", 8, seed=1),
+        "LARGER": write_images(tmp_path / "larger", 8, seed=3, side=20),
+        "MIXED": mixed,
+        "EMPTY": tmp_path / "empty",
+        "OTHER": tmp_path / "other.pth",
+    }
+    words = [str(places.get(word, word)) for word in arguments.split()]
+    assert message in error_of(capsys, *words)

@@ -1,0 +1,111 @@
+"""The rows of a table differ in the network and its training, in nothing else."""
+
+from dataclasses import asdict
+
+import pytest
+
+from diffnca.config import Config, NCAConfig, VNCAConfig
+from diffnca.models import build_network
+from diffnca.recipes import RECIPES, fourier_diff_nca
+from diffnca.reproduction.rows import multiply_adds, parameters
+from diffnca.reproduction.tables import ABLATIONS, table_named
+
+CHANGED = {
+    "quadrant": {"model.fourier.spectrum"},
+    "forward_scaling": {"model.fourier.scaling"},
+    "noise_prediction": {"prediction"},
+    "random_updates": {"model.cell.update_probability", "model.fourier.cell.update_probability"},
+    "gates": {"model.cell.modulation", "model.fourier.cell.modulation"},
+    "neighbours_only": {"model.cell.dilations", "model.fourier.cell.dilations"},
+}
+
+
+def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested values under dotted names."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def row(table: str, name: str, reduce: int = 1) -> Config:
+    return next(config for config in table_named(table, reduce).rows if config.name == name)
+
+
+@pytest.mark.parametrize("name", ["faces64", "pathology"])
+def test_every_recipe_has_its_row(name: str) -> None:
+    assert [config.name for config in table_named(name, 1).rows] == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation"])
+@pytest.mark.parametrize("reduce", [1, 2])
+def test_all_rows_see_the_same_images(name: str, reduce: int) -> None:
+    assert len({config.data for config in table_named(name, reduce).rows}) == 1
+
+
+@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation"])
+def test_the_subject_is_a_row(name: str) -> None:
+    table = table_named(name, 1)
+    assert table.subject in [config.name for config in table.rows]
+
+
+def test_faces_are_not_turned_and_tissue_is() -> None:
+    assert not row("faces64", "diff_nca").data.quarter_turns
+    assert row("pathology", "diff_nca").data.quarter_turns
+
+
+def test_reduced_faces_have_smaller_crops_and_a_smaller_vnca() -> None:
+    config = row("faces64", "vnca_damage", reduce=2)
+    assert config.data.crop == 32
+    assert isinstance(config.model, VNCAConfig)
+    assert (config.model.size, config.model.start, config.model.damage) == (32, 32, 16)
+
+
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name != "default"])
+def test_an_ablation_is_a_network_that_can_be_built(name: str) -> None:
+    assert parameters(row("ablation", name))[0] > 100_000
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_an_ablation_changes_one_choice(name: str) -> None:
+    default, changed = flat(asdict(row("ablation", "default"))), flat(asdict(row("ablation", name)))
+    assert {key for key in default if default[key] != changed[key]} == CHANGED[name] | {"name"}
+
+
+def test_the_default_of_the_ablation_is_our_recipe() -> None:
+    assert row("ablation", "default").model == fourier_diff_nca().model
+
+
+def test_a_table_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(ValueError, match="must be faces64, pathology or ablation"):
+        table_named("cats", 1)
+
+
+def test_faces_are_halved_or_quartered() -> None:
+    with pytest.raises(ValueError, match="--reduce 3: must be 1, 2 or 4"):
+        table_named("faces64", 3)
+
+
+def test_multiply_adds_of_cells_are_those_of_their_matrix_products() -> None:
+    config = row("pathology", "diff_nca")
+    model = config.model
+    assert isinstance(model, NCAConfig)
+    cells, seen = (64 // model.patch) ** 2, model.channels
+    protected = model.cell_image_channels
+    of_cell = 9 * seen * seen + 2 * seen * model.cell.hidden + model.cell.hidden * (seen - protected)
+    expected = 20 * model.cell.num_cell_steps * cells * of_cell
+    assert multiply_adds(config, "dpmpp2m", 20) == pytest.approx(expected, rel=0.03)  # and the embeddings
+
+
+def test_multiply_adds_grow_with_the_steps() -> None:
+    config = row("faces64", "unet_1m", reduce=4)
+    assert multiply_adds(config, "ddim", 10) == 10 * multiply_adds(config, "ddim", 1)
+
+
+def test_parameters_to_generate_are_those_of_vncas_cells() -> None:
+    assert parameters(RECIPES["vnca"]()) == (9_010_368, 460_160)
+
+
+def test_parameters_to_generate_are_all_those_of_a_denoiser() -> None:
+    learnt, to_generate = parameters(build := RECIPES["diff_nca"]())
+    assert learnt == to_generate == sum(p.numel() for p in build_network(build.model).parameters())
