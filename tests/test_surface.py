@@ -16,7 +16,7 @@ NAMES = {"Canvas", "Config", "Denoiser", "Noise", "Region", "generate", "interop
 FLAGS = {
     "train": "--recipe --data --out --minutes --images --from --dry-run --strict --model.channels",
     "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device",
-    "evaluate": "--reference --n --held-out --train --protocol --features --weights --crop --seed --samples --out",
+    "evaluate": "--reference --n --held-out --train --protocol --features --weights --crop --samples --out",
     "reproduce": "--data --out --minutes --images --rows --reduce --n --sampler --steps --seeds --features",
     "convert": "PATH",
     "info": "--json",
