@@ -20,6 +20,7 @@ class Pooled:
     """Colours on a coarse grid and their spread: enough to tell textures apart, and fast."""
 
     name = "pooled"
+    preprocessing = "[0, 1]"
     checksum = "0"
 
     def __call__(self, images: Tensor) -> Tensor:

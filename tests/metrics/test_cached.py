@@ -13,6 +13,8 @@ from diffnca.metrics import extract_cached
 class Counting:
     """The mean and the deviation of each channel; counts the images it looks at."""
 
+    preprocessing = "none"
+
     def __init__(self, name: str = "counting", checksum: str = "0" * 64) -> None:
         self.name, self.checksum, self.seen = name, checksum, 0
 

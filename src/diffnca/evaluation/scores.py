@@ -43,6 +43,7 @@ class Score:
         n_reference: number of real ones.
         features: name of the feature network.
         checksum: SHA-256 of its weights.
+        preprocessing: what was done to the pixels before the network saw them.
     """
 
     kid_x1000: float
@@ -52,6 +53,7 @@ class Score:
     n_reference: int
     features: str
     checksum: str
+    preprocessing: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,14 @@ class Evaluation:
     def terms(self) -> tuple[Any, ...]:
         """All that two evaluations must have in common for their numbers to compare."""
         score = self.score
-        return (self.protocol, score.n, score.n_reference, score.features, score.checksum)
+        return (
+            self.protocol,
+            score.n,
+            score.n_reference,
+            score.features,
+            score.checksum,
+            score.preprocessing,
+        )
 
 
 def score(
@@ -242,4 +251,5 @@ def _score(
         n_reference=len(reference),
         features=extractor.name,
         checksum=extractor.checksum,
+        preprocessing=extractor.preprocessing,
     )

@@ -23,8 +23,8 @@ def extract_cached(
 ) -> Float[Tensor, "n d"]:
     """Return the features of all images, from a file of `folder` if one holds them.
 
-    A file belongs to the pixels and their order, and to the name and the checksum of the extractor; a damaged
-    one is written anew.
+    A file belongs to the pixels and their order, and to name, preprocessing and checksum of the
+    extractor; a damaged one is written anew.
 
     Args:
         extractor: the network that looks at the images.
@@ -53,7 +53,8 @@ def extract_cached(
 
 
 def _key(extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"]) -> str:
-    key = hashlib.sha256(repr((tuple(images.shape), extractor.name, extractor.checksum)).encode())
+    network = (extractor.name, extractor.preprocessing, extractor.checksum)
+    key = hashlib.sha256(repr((tuple(images.shape), *network)).encode())
     key.update(images.cpu().contiguous().flatten().numpy().data)
     return key.hexdigest()
 

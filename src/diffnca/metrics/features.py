@@ -26,7 +26,11 @@ class FeatureExtractor(Protocol):
 
     @property
     def name(self) -> str:
-        """The network and its preprocessing, in one word."""
+        """The network, in one word."""
+
+    @property
+    def preprocessing(self) -> str:
+        """What is done to the pixels before the network sees them."""
 
     @property
     def checksum(self) -> str:
@@ -44,6 +48,7 @@ class EfficientNetLite0:
     """
 
     name = "efficientnet_lite0"
+    preprocessing = "bicubic to 224x224, antialiased, then (x - 0.5) / 0.5 of [0, 1]"
 
     def __init__(self, network: nn.Module, checksum: str, device: torch.device | str = "cpu") -> None:
         """Freeze `network`, which has the method `extract_features`, on `device`."""
@@ -96,6 +101,7 @@ class ModuleFeatures:
     def __init__(self, name: str, module: nn.Module, device: torch.device | str = "cpu") -> None:
         """Copy `module` as it is now, for evaluation, to `device`."""
         self.name = name
+        self.preprocessing = "[-1, 1]"
         self.checksum = checksum_of(module)
         self.network = copy.deepcopy(module).eval().requires_grad_(False).to(device)
         self.device = torch.device(device)

@@ -45,6 +45,7 @@ class InceptionFid:
     """
 
     name = "inception_fid"
+    preprocessing = "bilinear to 299x299 as in TensorFlow 1, then (x - 128) / 128 of 0 to 255"
 
     def __init__(self, network: nn.Sequential, checksum: str, device: torch.device | str = "cpu") -> None:
         """Freeze `network`, as `inception_network` makes it, on `device`."""

@@ -1,0 +1,81 @@
+"""An evaluation says all that its numbers depend on, and numbers of different protocols do not meet."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffnca.evaluation import Evaluation, Selection, evaluate
+from diffnca.evaluation.scores import require_one_protocol
+from diffnca.metrics import ModuleFeatures
+
+
+def noise(n: int, seed: int, side: int = 8) -> Selection:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, 3, side, side), generator=generator, dtype=torch.uint8)
+    return Selection(images, torch.arange(n))
+
+
+class FourNumbers(torch.nn.Module):
+    """The brightness of the quarters of an image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1)
+
+
+QUARTERS = ModuleFeatures("quarters", FourNumbers())
+
+
+def test_an_evaluation_names_its_protocol() -> None:
+    result = evaluate(
+        noise(20, 0), noise(30, 1), QUARTERS, protocol="published", split="first", stored="JPEG"
+    )
+    protocol = result.protocol
+    assert (protocol.name, protocol.split, protocol.stored) == ("published", "first", "JPEG")
+    assert (protocol.height, protocol.width) == (8, 8)
+    assert (result.score.n, result.score.n_reference) == (20, 30)
+    assert (result.score.features, result.score.preprocessing) == ("quarters", "[-1, 1]")
+
+
+def test_memorisation_is_reported_where_training_images_are_known() -> None:
+    generated, reference = noise(20, 0), noise(120, 1)
+    assert evaluate(generated, reference, QUARTERS).memorisation is None
+    found = evaluate(generated, reference, QUARTERS, training=generated).memorisation
+    assert found is not None
+    assert found.copied == 1.0 and found.p_value < 1e-6
+
+
+def test_features_are_kept_in_the_cache(tmp_path: Path) -> None:
+    first = evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path) == first
+
+
+def one() -> Evaluation:
+    return evaluate(noise(20, 0), noise(30, 1), QUARTERS)
+
+
+def test_numbers_of_one_protocol_may_meet() -> None:
+    other = evaluate(noise(20, 7), noise(30, 1), QUARTERS)
+    require_one_protocol([one(), other])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        evaluate(noise(21, 0), noise(30, 1), QUARTERS),
+        evaluate(noise(20, 0), noise(30, 2), QUARTERS),
+        evaluate(noise(20, 0), noise(30, 1), ModuleFeatures("other", FourNumbers())),
+        evaluate(noise(20, 0), noise(30, 1), QUARTERS, stored="JPEG"),
+        evaluate(noise(20, 0), noise(30, 1), QUARTERS, split="held out"),
+    ],
+    ids=["another n", "another reference", "other features", "stored otherwise", "another split"],
+)
+def test_numbers_of_different_protocols_may_not(other: Evaluation) -> None:
+    with pytest.raises(ValueError, match="are of different protocols: their numbers do not compare"):
+        require_one_protocol([one(), one(), other])
+
+
+def test_what_was_made_does_not_make_a_protocol() -> None:
+    require_one_protocol([one(), replace(one(), made={"seed": "3"})])
