@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffnca.cli import condensed, main
-from diffnca.sampling import numbered
+from diffnca.making import numbered
 
 SMALL = (
     "--model.channels 24 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
@@ -140,7 +140,7 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["sample", "nothing"], "model 'nothing': no such file or folder"),
         (["sample", "nothing", "--out", "missing/x.png"], "the folder missing does not exist"),
         (["sample", "nothing", "--out", "x.gif"], "must end in .png"),
-        (["sample", "nothing", "--count", "0"], "both must be >= 1"),
+        (["sample", "nothing", "--count", "0"], "--count 0: must be >= 1"),
         (["sample", "nothing", "--device", "tpu9"], "--device tpu9: not available here"),
         (["sample", "nothing", "--heigth", "3"], "Unrecognized options: --heigth"),
         (["sample"], "a bundled model, a model file"),

@@ -12,10 +12,30 @@ from diffnca.cli import main
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "diffnca"
-NAMES = {"Canvas", "Config", "Denoiser", "Noise", "Region", "generate", "interop", "load", "recipes"}
+NAMES = {
+    "Canvas",
+    "Config",
+    "Denoiser",
+    "Noise",
+    "Region",
+    "extend",
+    "generate",
+    "inpaint",
+    "interpolate",
+    "interop",
+    "load",
+    "recipes",
+    "upscale",
+    "vary",
+}
 FLAGS = {
     "train": "--recipe --data --out --minutes --images --from --dry-run --strict --model.channels",
     "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device",
+    "inpaint": "--image --mask --box --out --method --jump --rounds --seed --count --film",
+    "extend": "--image --top --bottom --left --right --out --seamless --method --jump --rounds",
+    "upscale": "--image --factor --out --method --strength --tile --workers --scheduler --dry-run",
+    "vary": "--image --strength --out --count",
+    "interpolate": "--seeds --out --frames --height --width --milliseconds --seamless",
     "evaluate": "--reference --n --held-out --train --protocol --features --weights --crop --samples --out",
     "reproduce": "--data --out --minutes --images --rows --reduce --n --sampler --steps --seeds --features",
     "convert": "PATH",

@@ -18,12 +18,27 @@ if TYPE_CHECKING:
     from diffnca.diffusion.denoiser import Denoiser
     from diffnca.geometry import Canvas, Region
     from diffnca.noise import Noise
-    from diffnca.tasks import generate
+    from diffnca.tasks import extend, generate, inpaint, interpolate, upscale, vary
     from diffnca.training.checkpoint import load
 
 __version__ = "0.1.0"
 
-__all__ = ["Canvas", "Config", "Denoiser", "Noise", "Region", "generate", "interop", "load", "recipes"]
+__all__ = [
+    "Canvas",
+    "Config",
+    "Denoiser",
+    "Noise",
+    "Region",
+    "extend",
+    "generate",
+    "inpaint",
+    "interop",
+    "interpolate",
+    "load",
+    "recipes",
+    "upscale",
+    "vary",
+]
 
 _OWNERS = {
     "Canvas": "geometry",
@@ -31,8 +46,13 @@ _OWNERS = {
     "Denoiser": "diffusion.denoiser",
     "Noise": "noise",
     "Region": "geometry",
+    "extend": "tasks",
     "generate": "tasks",
+    "inpaint": "tasks",
+    "interpolate": "tasks",
     "load": "training.checkpoint",
+    "upscale": "tasks",
+    "vary": "tasks",
 }
 _MODULES = ("interop", "recipes")
 

@@ -83,51 +83,189 @@ class Distill(Run):
     learning_rate: float = 1e-3
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Make images with a trained model.
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """What all making of images has in common.
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
-        out: the file: .png, or of any size .ome.zarr (also an address of fsspec) or .ome.tif. With --count
-            above 1, a number is added to its name. A stopped large image goes on with the same command.
-        height: of the image in pixels; without it, the size of the training crops.
-        width: of the image in pixels; without it, the size of the training crops.
         seed: of the first image; image i has seed + i.
-        count: how many images.
-        batch: how many at once; changes speed and memory, not the images.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
-        steps: diffusion steps; without it, the model's own choice.
-        seamless: axes along which the image continues at the opposite edge.
+        steps: diffusion steps from pure noise on; without it, the model's own choice.
         device: where to compute; auto takes a GPU where there is one.
         engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
             kernels for NVIDIA GPUs that have not been run on one yet.
-        region: make only this part, TOP LEFT HEIGHT WIDTH in pixels, equal to the crop of the whole.
         tile: side of the tiles of a large image in pixels; changes speed and memory, not the image.
         workers: processes that make the tiles of a large image, sharing the cores.
         scheduler: address of a Dask cluster whose workers make the tiles instead (tcp://...).
         windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
         dry_run: say how a large image would be made and what it would take, write nothing.
+        film: write a film (.gif, .webp or .png) of a small image in the making: left the noisy image, right
+            the estimate of the clean one as it grows from cell step to cell step.
     """
 
     model: tyro.conf.Positional[str]
-    out: str = "sample.png"
-    height: int | None = None
-    width: int | None = None
     seed: int = 0
-    count: int = 1
-    batch: int = 1
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
     steps: int | None = None
-    seamless: Literal["none", "x", "y", "both"] = "none"
     device: str = "auto"
     engine: Literal["auto", "eager", "fused"] = "auto"
-    region: tuple[int, int, int, int] | None = None
     tile: int | None = None
     workers: int = 1
     scheduler: str | None = None
     windows: int | None = None
     dry_run: bool = False
+    film: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Making):
+    """Make images with a trained model.
+
+    Attributes:
+        out: the file: .png, or of any size .ome.zarr (also an address of fsspec) or .ome.tif. With --count
+            above 1, a number is added to its name. A stopped large image goes on with the same command.
+        height: of the image in pixels; without it, the size of the training crops.
+        width: of the image in pixels; without it, the size of the training crops.
+        count: how many images.
+        batch: how many at once; changes speed and memory, not the images.
+        seamless: axes along which the image continues at the opposite edge.
+        region: make only this part, TOP LEFT HEIGHT WIDTH in pixels, equal to the crop of the whole.
+    """
+
+    out: str = "sample.png"
+    height: int | None = None
+    width: int | None = None
+    count: int = 1
+    batch: int = 1
+    seamless: Literal["none", "x", "y", "both"] = "none"
+    region: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Editing(Making):
+    """What all editing of given images has in common.
+
+    Attributes:
+        image: the image, 8 bits, gray or colour; or a folder, all images of which are edited.
+        out: the file: .png, or of any size .ome.zarr or .ome.tif; for a folder, another folder. With --count
+            above 1, a number is added to its name. A stopped folder or large image goes on with the same
+            command.
+        count: how many results of each image.
+        seamless: axes along which the result continues at the opposite edge.
+    """
+
+    image: Path
+    out: str
+    count: int = 1
+    seamless: Literal["none", "x", "y", "both"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Editing):
+    """Fill holes of an image; all other pixels stay as they are.
+
+    Without --mask and --box, all that is not opaque is filled.
+
+    Attributes:
+        mask: an image of the same size, white where to fill; for a folder, a folder with masks of the same
+            names, or one mask for all.
+        box: fill this box, TOP LEFT HEIGHT WIDTH in pixels.
+        method: repaint noises what is known as the image and walks each part of the way --rounds times; paste
+            puts it in as it is, as published.
+        jump: diffusion steps of a part of the way.
+        rounds: how often repaint walks each part; it takes so many times as long.
+    """
+
+    mask: Path | None = None
+    box: tuple[int, int, int, int] | None = None
+    method: Literal["repaint", "paste"] = "repaint"
+    jump: int = 5
+    rounds: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend(Editing):
+    """Grow an image at its sides; its own pixels stay as they are. With --seamless it becomes a tile.
+
+    Attributes:
+        top: pixels to add above.
+        bottom: pixels to add below.
+        left: pixels to add on the left.
+        right: pixels to add on the right.
+        method: as for inpaint.
+        jump: as for inpaint.
+        rounds: as for inpaint.
+    """
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+    method: Literal["repaint", "paste"] = "repaint"
+    jump: int = 5
+    rounds: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscale(Editing):
+    """Make an image larger, with detail that the model knows.
+
+    Attributes:
+        factor: how many times as high and wide, above 1 and at most 8.
+        method: consistent keeps the mean of every block as the image says; noise is the published method,
+            which keeps nothing.
+        strength: where the walk starts: 1 is pure noise, near 0 only fine detail is new. Without it, 0.7 for
+            consistent and 0.1 for noise.
+    """
+
+    factor: float = 2.0
+    method: Literal["consistent", "noise"] = "consistent"
+    strength: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vary(Editing):
+    """Make images that are like a given one: noised in part and denoised.
+
+    Attributes:
+        strength: where the walk starts: near 0 little is changed, 1 is pure noise.
+    """
+
+    strength: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate:
+    """Make a film, or frames, of the images between those of two seeds.
+
+    Attributes:
+        model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
+        seeds: those of the first and the last image.
+        out: the film (.gif, .webp or .png), or a folder for frames.
+        frames: images of the film, the first and the last included.
+        height: of the images in pixels; without it, the size of the training crops.
+        width: likewise.
+        milliseconds: time of a frame.
+        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
+        steps: diffusion steps; without it, the model's own choice.
+        seamless: axes along which the images continue at the opposite edge.
+        batch: frames made at once; changes speed and memory, not the images.
+        device: where to compute; auto takes a GPU where there is one.
+    """
+
+    model: tyro.conf.Positional[str]
+    seeds: tuple[int, int]
+    out: Path
+    frames: int = 24
+    height: int | None = None
+    width: int | None = None
+    milliseconds: int = 80
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    steps: int | None = None
+    seamless: Literal["none", "x", "y", "both"] = "none"
+    batch: int = 8
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -305,7 +443,21 @@ class Reproduce:
     device: str = "auto"
 
 
-Command = Train | Distill | Sample | Evaluate | Reproduce | Verify | View | Convert | Info | Bench
+Edit = Inpaint | Extend | Upscale | Vary
+Command = (
+    Train
+    | Distill
+    | Sample
+    | Edit
+    | Interpolate
+    | Evaluate
+    | Reproduce
+    | Verify
+    | View
+    | Convert
+    | Info
+    | Bench
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -345,6 +497,11 @@ def parse(arguments: Sequence[str]) -> Command:
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Inpaint, tyro.conf.subcommand("inpaint")]
+        | Annotated[Extend, tyro.conf.subcommand("extend")]
+        | Annotated[Upscale, tyro.conf.subcommand("upscale")]
+        | Annotated[Vary, tyro.conf.subcommand("vary")]
+        | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
@@ -416,6 +573,14 @@ def run(command: Command) -> int:
             from diffnca.sampling import sample
 
             return sample(command)
+        case Inpaint() | Extend() | Upscale() | Vary():
+            from diffnca.editing.run import edit
+
+            return edit(command)
+        case Interpolate():
+            from diffnca.films import interpolate
+
+            return interpolate(command)
         case Evaluate():
             from diffnca.evaluation.run import run as run_evaluation
 

@@ -117,7 +117,7 @@ class NCAConfig:
     Attributes:
         family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
         image_channels: channels of the images, 1 for gray, 3 for colour.
-        patch: side of the square of pixels that one cell of the image stage holds; `diff_nca` only.
+        patch: side of the square of pixels that one cell of the image stage holds.
         channels: channels of the cell state; the first hold the noisy image, the next the prediction.
         cell: the rule of the image stage.
         fourier: the Fourier stage, for `fourier_diff_nca` only.
@@ -132,8 +132,8 @@ class NCAConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions between the fields."""
-        if self.patch < 1 or (self.patch > 1 and self.family != "diff_nca"):
-            raise ValueError(f"patch={self.patch}: must be >= 1, and 1 for family={self.family}")
+        if self.patch < 1:
+            raise ValueError(f"patch={self.patch}: must be >= 1, the side of the square that a cell holds")
         if self.channels < 2 * self.cell_image_channels:
             raise ValueError(
                 f"channels={self.channels}: must be >= {2 * self.cell_image_channels} "
@@ -146,6 +146,11 @@ class NCAConfig:
     def cell_image_channels(self) -> int:
         """Numbers of the image that one cell holds."""
         return self.image_channels * self.patch**2
+
+    @property
+    def spectrum_channels(self) -> int:
+        """Channels of the state of the Fourier stage: those of the image, and what is drawn for the cells."""
+        return self.image_channels + self.channels - self.cell_image_channels
 
     @property
     def channels_per_px(self) -> float:

@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffnca.config import Config
+from diffnca.diffusion.samplers import Sampler
 from diffnca.geometry import Canvas
 from diffnca.giga.crews import Alone, Crew, DaskCluster, Processes
 from diffnca.giga.plan import Plan, Rates, default_tile, make_plan
 from diffnca.giga.states import States, noted
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
-from diffnca.sampling import of_walk, progress_bar, provenance
+from diffnca.making import progress_bar
 from diffnca.stores import is_remote, remove
-from diffnca.tasks import ImageDenoiser, check_parts, generation, walk_of
+from diffnca.tasks import ImageDenoiser, Task, check_parts
 from diffnca.training.checkpoint import find_model, read_card
 from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
 from diffnca.writers.png import read_png_text, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Sample, Verify
+    from diffnca.cli import Making, Verify
 
 SHARD_PX, CHUNK_PX = 512, 256
 """Sides of the files of an image in the making, and of the parts that a reader takes from them."""
@@ -141,27 +142,37 @@ class Target:
         remove(self.work)
 
 
-def make(command: Sample, denoiser: ImageDenoiser, canvas: Canvas) -> int:
-    """Make a large image; return the exit code."""
-    is_local = command.scheduler is None or is_remote(command.out)
-    target = Target(command.out if is_local else str(Path(command.out).resolve()))
+def make(
+    command: Making, out: str, denoiser: ImageDenoiser, sampler: Sampler, task: Task, facts: dict[str, str]
+) -> int:
+    """Make a large image; return the exit code.
+
+    Args:
+        command: how to make it.
+        out: its file.
+        denoiser: the model.
+        sampler: how a step is taken.
+        task: what is made.
+        facts: what tells it from any other image.
+    """
+    canvas = task.canvas
+    is_local = command.scheduler is None or is_remote(out)
+    target = Target(out if is_local else str(Path(out).resolve()))
     crew = crew_of(command)
     target.check(canvas)
-    method, levels = walk_of(denoiser, command.sampler, command.steps)
-    facts = provenance(command, canvas, command.seed) | of_walk(method, len(levels))
     if target.is_finished(facts):
         remove(target.work)
-        print(f"{command.out} is finished already; look at it: diffnca view {command.out}")
+        print(f"{out} is finished already; look at it: diffnca view {out}")
         return 0
     begun = noted(f"{target.work}/states")
-    tile, shard = tile_and_shard(command.tile, canvas, check_parts(denoiser), begun)
+    tile, shard = tile_and_shard(command.tile, canvas, check_parts(denoiser) + task.reach, begun)
     chunk = math.gcd(shard, CHUNK_PX)
     job = Job(
         denoiser,
-        generation(denoiser, canvas, levels),
-        method,
+        task,
+        sampler,
         command.seed,
-        States(f"{target.work}/states", canvas, denoiser.image_channels, chunk, method.is_multistep),
+        States(f"{target.work}/states", canvas, denoiser.image_channels, chunk, sampler.is_multistep),
         OmeZarrWriter(target.image, microns_of(command.model), shard, chunk),
         command.device,
         command.engine,
@@ -277,7 +288,7 @@ def measured(job: Job) -> Rates:
     return Rates(compute=call() / own.whole.area)
 
 
-def described(plan: Plan, command: Sample, config: Config, is_begun: bool) -> list[str]:
+def described(plan: Plan, command: Making, config: Config, is_begun: bool) -> list[str]:
     """Return the plan, for the user to read."""
     canvas, largest = plan.canvas, plan.largest
     memory = BASE_BYTES + largest.area * BYTES_PER_CHANNEL * config.model.channels_per_px
@@ -313,7 +324,7 @@ def check_room(target: Target, plan: Plan) -> None:
         )
 
 
-def crew_of(command: Sample) -> Crew:
+def crew_of(command: Making) -> Crew:
     """Return who computes."""
     if command.scheduler is not None:
         return DaskCluster(command.scheduler)

@@ -191,7 +191,7 @@ def _npj(name: str, model: NCAConfig, batch: int) -> Config:
     return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
 
 
-UNET_LEARNING_RATE = 5e-4
+UNET_LEARNING_RATE = 8e-3
 """Peak learning rate of the UNets; ours of 2e-3 is for cells."""
 
 EMA_HALFLIFE_BATCHES = 68.97

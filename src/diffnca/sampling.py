@@ -1,74 +1,68 @@
-"""Images as a user asks for them: small ones in memory, to PNG files; `gigapixel` makes the others."""
+"""`diffnca sample`: small images in memory, to PNG files; `gigapixel` makes the others."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffnca.config import Config
-from diffnca.diffusion.samplers import Sampler
 from diffnca.engine.precision import device_named
-from diffnca.geometry import Boundary, Canvas, Region
+from diffnca.films import Filmed
+from diffnca.geometry import Canvas, Region
 from diffnca.giga.blended import Blended
+from diffnca.making import SEAMLESS, check_out, is_in_tiles, numbered, of_walk, progress_bar, provenance
 from diffnca.pixels import to_uint8
-from diffnca.tasks import ImageDenoiser, check_parts, generate, walk_of
-from diffnca.training.checkpoint import find_model, load
+from diffnca.tasks import ImageDenoiser, check_parts, generate, generation, walk_of
+from diffnca.training.checkpoint import load
 from diffnca.variational.autoencoder import Autoencoder
-from diffnca.writers.png import check_target, write_png
+from diffnca.writers.png import write_png
 
 if TYPE_CHECKING:
     from diffnca.cli import Sample
-
-SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
-    "none": ("reflect", "reflect"),
-    "x": ("reflect", "circular"),
-    "y": ("circular", "reflect"),
-    "both": ("circular", "circular"),
-}
-
-LARGE_FORMATS = (".ome.zarr", ".ome.tif", ".ome.tiff")
-"""Endings of files that are made in tiles, of any size."""
-
-IN_MEMORY_PX = 2048**2
-"""Largest PNG that is made at once."""
 
 
 def sample(command: Sample) -> int:
     """Make images as the command says; return the exit code."""
     command = replace(command, out=command.out.rstrip("/"))
-    if command.out.endswith(LARGE_FORMATS):
-        if command.count != 1 or command.region is not None:
-            raise ValueError(f"--out {command.out}: must end in .png with --count or --region; rename it")
-    else:
-        check_target(Path(command.out))
-    if (command.count != 1 or command.region is not None) and (command.tile is not None or command.dry_run):
-        raise ValueError(
-            "--tile and --dry-run: must be without --count and --region, which are made in memory"
-        )
-    if command.count < 1 or command.batch < 1:
-        raise ValueError(f"--count {command.count} --batch {command.batch}: both must be >= 1")
+    check(command)
     device = device_named(command.device)
     model: Any = load(command.model)  # on the CPU: workers may have other devices
     canvas = canvas_of(command, model.config)
-    is_small = canvas.whole.area <= IN_MEMORY_PX or command.count > 1 or command.region is not None
-    is_large = command.out.endswith(LARGE_FORMATS) or not is_small
-    wants_tiles = command.tile is not None or command.dry_run or command.windows is not None
-    if isinstance(model, Autoencoder) and (is_large or wants_tiles):
-        raise ValueError(
-            f"model {command.model}: must make a small .png, without --tile, --windows and --dry-run; "
-            "it is no denoiser"
-        )
+    in_tiles = command.region is None and is_in_tiles(command, command.out, command.count, canvas)
+    if isinstance(model, Autoencoder):
+        if in_tiles or command.windows is not None or command.film is not None:
+            raise ValueError(
+                f"model {command.model}: must make a small .png, without --tile, --windows, --film and "
+                "--dry-run; it is no denoiser"
+            )
+        return _in_memory(command, model, canvas, device)
     if command.windows is not None:
         model = Blended(model, command.windows)
-    if is_large or command.tile is not None or command.dry_run:
-        from diffnca.gigapixel import make
+    if not in_tiles:
+        return _in_memory(command, model, canvas, device)
+    from diffnca.gigapixel import make
 
-        return make(command, model, canvas)
-    return _sample_in_memory(command, model, canvas, device)
+    method, levels = walk_of(model, command.sampler, command.steps)
+    facts = provenance(command, command.seamless, canvas, command.seed) | of_walk(method, len(levels))
+    return make(command, command.out, model, method, generation(model, canvas, levels), facts)
+
+
+def check(command: Sample) -> None:
+    """Refuse what cannot be made together.
+
+    Raises:
+        ValueError: options exclude each other, or the file cannot be written.
+    """
+    check_out(command, command.out, command.count)
+    if command.batch < 1:
+        raise ValueError(f"--batch {command.batch}: must be >= 1")
+    if command.region is None:
+        return
+    if not command.out.endswith(".png"):
+        raise ValueError(f"--out {command.out}: must end in .png with --region; rename it")
+    if command.tile is not None or command.dry_run or command.film is not None:
+        raise ValueError("--tile, --dry-run and --film: must be without --region, which is made in memory")
 
 
 def canvas_of(command: Sample, config: Config) -> Canvas:
@@ -79,9 +73,7 @@ def canvas_of(command: Sample, config: Config) -> Canvas:
     return Canvas(height, width, SEAMLESS[command.seamless])
 
 
-def _sample_in_memory(
-    command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canvas, device: str
-) -> int:
+def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canvas, device: str) -> int:
     """Make images and write each to its file."""
     region = canvas.whole if command.region is None else Region(*command.region, canvas)
     facts: dict[str, str] = {}
@@ -90,6 +82,8 @@ def _sample_in_memory(
         facts = of_walk(method, len(levels))
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
+        if command.film is not None:
+            model = Filmed(model, command.film, len(levels))
     for first in range(0, command.count, command.batch):
         seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
         with progress_bar(f"image {first + 1} of {command.count}") as progress:
@@ -109,8 +103,11 @@ def _sample_in_memory(
             )
         for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
             path = numbered(Path(command.out), index, command.count)
-            write_png(path, pixels, provenance(command, canvas, seed) | facts)
+            write_png(path, pixels, provenance(command, command.seamless, canvas, seed) | facts)
             print(path)
+    if isinstance(model, Filmed):
+        model.write()
+        print(command.film)
     return 0
 
 
@@ -123,46 +120,3 @@ def cost_of_region(region: Region, radius: int, steps: int) -> str:
         f"region   {region.height}x{region.width} px of {region.canvas.height}x{region.canvas.width}: begins "
         f"with {first.height}x{first.width} px, {times:,.1f} times the work of an image of its size"
     )
-
-
-def numbered(path: Path, index: int, count: int) -> Path:
-    """Return the path of image `index` of `count`: `path` itself if it is the only one."""
-    digits = max(3, len(str(count - 1)))
-    return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
-
-
-def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
-    """Return the metadata of the way from noise to image."""
-    return {"diffnca:sampler": sampler.name, "diffnca:steps": str(steps)}
-
-
-def provenance(command: Sample, canvas: Canvas, seed: int) -> dict[str, str]:
-    """Return the metadata of a generated image: what, with the way it was made, tells it from any other."""
-    from hashlib import sha256
-
-    from diffnca import __version__
-
-    facts = {
-        "Software": f"diffnca {__version__}",
-        "diffnca:model": command.model,
-        "diffnca:weights": sha256(find_model(command.model).read_bytes()).hexdigest()[:16],
-        "diffnca:seed": str(seed),
-        "diffnca:seamless": command.seamless,
-        "diffnca:height": str(canvas.height),
-        "diffnca:width": str(canvas.width),
-    }
-    return facts | ({} if command.windows is None else {"diffnca:windows": str(command.windows)})
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Within the block, a function that shows steps done; `None` where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

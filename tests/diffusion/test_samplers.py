@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.diffusion.samplers import DDIM, DDPM, SAMPLERS, DPMSolverPP2M, Sampler, sample, sampler_named
+from diffnca.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    SAMPLERS,
+    DPMSolverPP2M,
+    Sampler,
+    Walk,
+    sample,
+    sampler_named,
+)
 from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
 from diffnca.geometry import Canvas, Region
-from diffnca.noise import CellNoise, Noise
+from diffnca.noise import CellNoise, Noise, Stream
 
 MEAN, DEVIATION = 0.3, 0.4  # of the Gaussian data
 ALL = [DDPM(), DDIM(), DDIM(eta=0.5), DDIM(eta=1.0), DPMSolverPP2M()]
@@ -238,16 +247,52 @@ def test_loop_ends_at_the_last_estimate() -> None:
     assert torch.equal(walk(4)[0], torch.zeros(1, 2, 4, 3))
 
 
-def test_loop_constrains_after_each_step_and_last_at_the_clean_level() -> None:
-    seen = []
+class OneMore:
+    """What is known: nothing, but it adds one; remembers what it is asked."""
 
-    def constrain(x_s: Tensor, level: Level, region: Region, noise: Noise) -> Tensor:
-        seen.append(level.index)
-        return x_s + 1.0
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
 
-    x, _ = walk(4, constrain=constrain)
-    assert seen == [8, 6, 0, -1]
+    def reach(self, canvas: Canvas) -> int:
+        return 0
+
+    def impose(self, x: Tensor, level: Level, step: int, region: Region, noise: Noise) -> Tensor:
+        self.seen.append((level.index, step))
+        return x + 1.0
+
+
+def test_loop_imposes_what_is_known_after_each_step_and_last_at_the_clean_level() -> None:
+    known = OneMore()
+    x, _ = walk(4, constraint=known)
+    assert known.seen == [(8, 1), (6, 2), (0, 3), (-1, 4)]
     assert torch.equal(x, torch.ones(1, 2, 4, 3))
+
+
+def test_a_step_to_a_noisier_level_adds_the_noise_between_them() -> None:
+    schedule, canvas = NoiseSchedule.cosine(10), Canvas(64, 64)
+    levels = (schedule.level(3), schedule.level(8))
+    x = torch.full((1, 1, 64, 64), levels[0].alpha)
+    walk_there = Walk(levels, DDIM(), Noise((0,)))
+    noised, memory = walk_there.run(lambda *_: x, x, canvas.whole, steps=range(1))
+    assert memory is None
+    variance = levels[1].sigma ** 2 - (levels[1].alpha / levels[0].alpha * levels[0].sigma) ** 2
+    assert float(noised.mean()) == pytest.approx(levels[1].alpha, abs=4 * math.sqrt(variance) / 64)
+    assert float(noised.var()) == pytest.approx(variance, rel=0.1)
+
+
+@each_sampler
+def test_jumps_back_leave_the_distribution_as_it_is(sampler: Sampler) -> None:
+    schedule = NoiseSchedule.cosine(300)
+    down = tuple(schedule.level(index) for index in schedule.visited(300))
+    path = (*down, CLEAN, *down[150:])
+    canvas, deviation = Canvas(64, 64), 0.5
+
+    def estimate(x_t: Tensor, level: Level, region: Region, masks: object) -> Tensor:
+        return level.alpha * deviation**2 / ((level.alpha * deviation) ** 2 + level.sigma**2) * x_t
+
+    x = Noise((1,)).normal(Stream.INITIAL, 0, canvas.whole, 1)
+    images = sample(estimate, x, path, canvas.whole, sampler, Noise((1,)))
+    assert float(images.std()) == pytest.approx(deviation, rel=0.05)
 
 
 def test_loop_reports_each_step_when_it_is_done() -> None:

@@ -10,6 +10,8 @@ from diffnca.config import NCAConfig
 from diffnca.engine import prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
+from diffnca.models.fourier import Window
+from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.patches import PatchGrid
 from diffnca.noise import Noise
 from diffnca.recipes import recipe_named
@@ -124,9 +126,57 @@ def test_a_circular_axis_must_hold_whole_squares() -> None:
         PatchGrid(Canvas(7, 8, CIRCULAR).whole, 2)
 
 
-def test_a_fourier_stage_has_cells_of_one_pixel() -> None:
-    with pytest.raises(ValueError, match="patch=2: must be >= 1, and 1 for family=fourier_diff_nca"):
-        replace(recipe_named("fourier_diff_nca").model, patch=2)
+def fourier_network_of(patch: int) -> FourierDiffNCA:
+    """Return a small network with a Fourier stage."""
+    model = recipe_named("fourier_diff_nca").model
+    cell = replace(model.cell, hidden=12, num_cell_steps=2, dilations=(1, 2), embedding_width=8)
+    fourier = replace(model.fourier, window=4, cell=replace(model.fourier.cell, hidden=16, num_cell_steps=3))
+    torch.manual_seed(0)
+    choices = replace(model, patch=patch, channels=6 * patch**2 + 2, cell=cell, fourier=fourier)
+    network = build_network(choices)
+    for parameter in network.parameters():
+        inputs = parameter[0].numel()
+        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
+    return network
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (7, 10), (41, 37)], ids=str)
+@pytest.mark.parametrize("patch", [2, 3])
+def test_the_engine_computes_what_a_network_with_a_fourier_stage_computes(
+    patch: int, sides: tuple[int, int]
+) -> None:
+    network, whole = fourier_network_of(patch), Canvas(*sides).whole
+    x_t = noisy(whole, 2)
+    expected = predict(network, x_t, whole)
+    found = predict(prepare(network, "cpu", torch.float32), x_t, whole)
+    assert ((found - expected).norm() / expected.norm()).item() < 2e-6
+
+
+@pytest.mark.parametrize("patch", [2, 3])
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), CIRCULAR], ids=str)
+def test_tiles_with_the_low_frequencies_of_the_whole_equal_it_to_the_bit(
+    patch: int, boundary: tuple[Boundary, Boundary]
+) -> None:
+    ready, canvas = prepare(fourier_network_of(patch), "cpu", torch.float32), Canvas(42, 36, boundary)
+    x_t, t = noisy(canvas.whole), torch.full((1,), 0.3)
+    expected = predict(ready, x_t, canvas.whole)
+    context = ready.context(x_t, t, canvas.whole)
+    for tile in canvas.whole.tiles(7, 11):
+        grown = tile.grow(ready.radius)
+        with torch.no_grad():
+            found = ready(grown.crop(x_t, canvas.whole), t, grown, None, context)
+        assert torch.equal(tile.crop(found, grown), tile.crop(expected, canvas.whole))
+
+
+def test_a_wave_is_drawn_on_cells_as_on_the_pixels_that_they_begin_with() -> None:
+    pixels = PatchGrid(Canvas(24, 36).whole, 1)
+    cells = PatchGrid(Canvas(24, 36).whole, 3)
+    network = fourier_network_of(1)
+    window = Window(network.fourier_config, Canvas(24, 36))
+    shape = (1, 2 * network.config.spectrum_channels, len(window.rows), len(window.columns))
+    spectrum = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    fine, coarse = (network.draw(spectrum, grid, torch.float32) for grid in (pixels, cells))
+    assert torch.allclose(coarse, fine[..., ::3, ::3], atol=1e-5)
 
 
 def test_the_state_must_hold_the_squares_twice() -> None:

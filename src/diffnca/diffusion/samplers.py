@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.geometry import Region
+from diffnca.geometry import Canvas, Region
 from diffnca.noise import CellNoise, Noise, Stream
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
@@ -40,11 +40,32 @@ SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
 Denoise = Callable[[Tensor, Level, Region, CellNoise], Tensor]
 """Estimates the clean image: `(x_t, level_t, region, cell_noise) -> x_0_estimate`."""
 
-Constrain = Callable[[Tensor, Level, Region, Noise], Tensor]
-"""Imposes what is known of the image after each step: `(x_s, level_s, region, noise) -> x_s`."""
 
 Progress = Callable[[int, int], object]
 """Is told after each step how many of how many are done."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What is known of an image, and imposed on it after each step."""
+
+    def reach(self, canvas: Canvas) -> int:
+        """Return the pixels around a pixel that must be there to impose it."""
+        ...
+
+    def impose(
+        self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
+    ) -> Float[Tensor, "b c h w"]:
+        """Return `x` with what is known of it, good up to `reach` px from edges inside the canvas.
+
+        Args:
+            x: the image at this noise level.
+            level: the level, which may be the clean one.
+            step: the diffusion step that comes next; the random numbers are drawn for it.
+            region: where `x` lies.
+            noise: the random numbers of the images.
+        """
+        ...
 
 
 class Memory(NamedTuple):
@@ -224,7 +245,7 @@ def sample(
     region: Region,
     sampler: Sampler,
     noise: Noise,
-    constrain: Constrain | None = None,
+    constraint: Constraint | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Walk from `x`, which is at `levels[0]`, through all levels to the clean image.
@@ -232,14 +253,15 @@ def sample(
     Args:
         denoise: estimates the clean image.
         x: where to start.
-        levels: the levels to visit, without the clean one that ends them.
+        levels: the levels to visit, without the clean one that ends them; where the next one is noisier, new
+            noise is added.
         region: where `x` lies, usually the whole canvas.
         sampler: how to take a step.
         noise: the random numbers; the n-th step draws those of diffusion step n.
-        constrain: imposes what is known after each step; `None` if nothing is.
+        constraint: what is known of the image; `None` if nothing is.
         progress: told after each step how many are done.
     """
-    walk = Walk(tuple(levels), sampler, noise, constrain)
+    walk = Walk(tuple(levels), sampler, noise, constraint)
     return walk.run(denoise, x, region, progress=progress)[0]
 
 
@@ -248,16 +270,17 @@ class Walk:
     """The way from noise to image, which may be gone in parts: some steps, on some region.
 
     Attributes:
-        levels: the levels to visit, noisiest first; the clean end is implied.
+        levels: the levels to visit; the clean end is implied. Where the next one is noisier, the step there
+            adds new noise instead of removing some: a jump back, to draw again what did not fit.
         sampler: how to take a step.
         noise: the random numbers; the n-th step draws those of diffusion step n.
-        constrain: imposes what is known after each step; `None` if nothing is.
+        constraint: what is known of the image; `None` if nothing is.
     """
 
     levels: tuple[Level, ...]
     sampler: Sampler
     noise: Noise
-    constrain: Constrain | None = None
+    constraint: Constraint | None = None
 
     def run(
         self,
@@ -271,42 +294,66 @@ class Walk:
     ) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
         """Take some steps and return the image on `region`, and what the sampler keeps.
 
-        An estimate is good up to `radius` px from an edge that lies inside the canvas. So the steps are taken
-        on regions that shrink by as much: the first one on `region.grow(radius * (len(steps) - 1))`.
+        A step is good up to `radius` px from an edge that lies inside the canvas. So the steps are taken on
+        regions that shrink by as much: the first one on `region.grow(radius * (len(steps) - 1))`.
 
         Args:
             denoise: estimates the clean image.
             x: the image before the first step, on `region.grow(radius * len(steps))`.
             region: where the image is wanted.
-            radius: how far one estimate sees.
+            radius: how far one step sees: the estimate, and beyond it what is known.
             steps: which steps to take, consecutive; `None` is all.
-            remembered: the estimate of the step before, where the first step is taken; `None` if the sampler
-                keeps none or the walk begins.
+            remembered: the estimate of the step before, where `x` lies; `None` if the sampler keeps none or
+                the walk begins.
             progress: told after each step how many of these steps are done.
         """
         path, steps = (*self.levels, CLEAN), steps or range(len(self.levels))
-        memory = None if remembered is None else Memory(remembered, path[steps.start - 1])
+        memory = None
+        if remembered is not None and not self.adds_noise(steps.start - 1):
+            memory = Memory(remembered, path[steps.start - 1])
         known = region.grow(radius * len(steps))
         for done, step in enumerate(steps, start=1):
             here = region.grow(radius * (len(steps) - done))
-            estimate = denoise(x, path[step], known, self.noise.at(step))
-            if memory is not None and done > 1:
-                memory = memory._replace(x_0_estimate=here.crop(memory.x_0_estimate, of=known))
-            x, memory = self._step(here.crop(x, of=known), here.crop(estimate, of=known), step, here, memory)
+            if self.adds_noise(step):
+                x, memory = self._noised(here.crop(x, of=known), step, here), None
+            else:
+                estimate = denoise(x, path[step], known, self.noise.at(step))
+                x, memory = self._step(x, estimate, step, here, known, memory)
             known = here
             if progress is not None:
                 progress(done, len(steps))
         return x, memory
 
-    def _step(
-        self, x_t: Tensor, estimate: Tensor, step: int, region: Region, memory: Memory | None
-    ) -> tuple[Tensor, Memory | None]:
-        """Take one step on a region, and impose what is known."""
+    def adds_noise(self, step: int) -> bool:
+        """Return whether a step goes back to a noisier level."""
         level_t, level_s = (*self.levels, CLEAN)[step : step + 2]
+        return level_s.sigma > level_t.sigma
+
+    def _noised(self, x_t: Tensor, step: int, region: Region) -> Tensor:
+        """Go back to the noisier level that follows."""
+        level_t, level_s = self.levels[step : step + 2]
+        fresh = self.noise.normal(Stream.STEP, step, region, x_t.shape[1]).to(x_t)
+        variance = _fresh_variance(level_s, level_t)
+        return _add_noise((level_s.alpha / level_t.alpha) * x_t, math.sqrt(variance), fresh)
+
+    def _step(
+        self, x_t: Tensor, estimate: Tensor, step: int, region: Region, known: Region, memory: Memory | None
+    ) -> tuple[Tensor, Memory | None]:
+        """Take one step from the image on `known` to that on `region`, and impose what is known of it."""
+        level_t, level_s = (*self.levels, CLEAN)[step : step + 2]
+        seen = region if self.constraint is None else region.grow(self.constraint.reach(region.canvas))
         is_noisy = self.sampler.is_stochastic and level_s.sigma > 0.0
-        fresh = self.noise.normal(Stream.STEP, step, region, x_t.shape[1]).to(x_t) if is_noisy else None
+        fresh = self.noise.normal(Stream.STEP, step, seen, x_t.shape[1]).to(x_t) if is_noisy else None
+        x_t, estimate = seen.crop(x_t, of=known), seen.crop(estimate, of=known)
+        if memory is not None:
+            memory = Memory(seen.crop(memory.x_0_estimate, of=known), memory.level)
         x, memory = self.sampler.step(x_t, estimate, level_t, level_s, fresh, memory)
-        return x if self.constrain is None else self.constrain(x, level_s, region, self.noise), memory
+        if self.constraint is None:
+            return x, memory
+        x = self.constraint.impose(x, level_s, step + 1, seen, self.noise)
+        if memory is not None:
+            memory = Memory(region.crop(memory.x_0_estimate, of=seen), memory.level)
+        return region.crop(x, of=seen), memory
 
 
 def _fresh_variance(level_t: Level, level_s: Level) -> float:

@@ -77,7 +77,9 @@ class BlockedNetwork(nn.Module):
         grid = PatchGrid(region, self.config.patch)
         state = grid.gather(x_t.float())
         if isinstance(self.network, FourierDiffNCA):
-            state = torch.cat([state, self._hidden(self.network, state, t, region, noise, context)], dim=1)
+            state = torch.cat(
+                [state, self._hidden(self.network, x_t.float(), t, grid, noise, context)], dim=1
+            )
         final = self.image.run(state, t, grid.cells, noise)
         return grid.scatter(prediction(final, self.config.cell_image_channels))
 
@@ -86,15 +88,16 @@ class BlockedNetwork(nn.Module):
         network: FourierDiffNCA,
         x_t: Tensor,
         t: Tensor,
-        region: Region,
+        grid: PatchGrid,
         noise: CellNoise | None,
         context: Tensor | None,
-    ) -> Float[Tensor, "b hidden h w"]:
-        """Return what the Fourier stage draws on `region`."""
-        context = network.context_of_whole(x_t, t, region) if context is None else context
-        window = Window(network.fourier_config, region.canvas)
-        state = network.spectrum(context, t.float(), region.canvas)
+    ) -> Float[Tensor, "b hidden y x"]:
+        """Return what the Fourier stage draws in the cells of `grid`."""
+        canvas = grid.pixels.canvas
+        context = network.context_of_whole(x_t, t, grid.pixels) if context is None else context
+        window = Window(network.fourier_config, canvas)
+        state = network.spectrum(context, t.float(), canvas)
         assert self.fourier is not None
         state = self.fourier.run(state, t, window.region, noise, window.origin, network.first_mask)
         with torch.no_grad():
-            return network.draw(state, region, x_t.dtype)
+            return network.draw(state, grid, x_t.dtype)

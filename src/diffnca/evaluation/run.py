@@ -19,8 +19,8 @@ from diffnca.engine.precision import device_named
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
+from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, efficientnet_lite0, inception
-from diffnca.sampling import progress_bar
 from diffnca.training.checkpoint import MODEL_FILE, bundled_models, find_model, read_card, read_config
 from diffnca.writers.png import check_target, contact_sheet, write_png
 

@@ -39,7 +39,7 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
     tiles = plan.tiles
     with (crew or Alone()).hired(job) as done:
         for steps in _remaining(job, plan):
-            if job.denoiser.has_context and len(tiles) > 1:
+            if job.denoiser.has_context and len(tiles) > 1 and not job.walk.adds_noise(steps.start):
                 _sum_context(job, plan, steps.start, done)
             pending = missing(job, steps.stop, tiles)
             if steps.stop < job.num_steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -66,8 +66,8 @@ class Job:
 
     @property
     def radius(self) -> int:
-        """How far one step sees."""
-        return check_parts(self.denoiser)
+        """How far one step sees: the denoiser, and beyond it what is known."""
+        return check_parts(self.denoiser) + self.task.reach
 
     @cached_property
     def place(self) -> torch.device:
@@ -78,7 +78,7 @@ class Job:
     def walk(self) -> Walk:
         """The way of the whole image."""
         noise = Noise((self.seed,), self.place)
-        return Walk(self.task.levels, self.sampler, noise, self.task.constrain)
+        return Walk(self.task.levels, self.sampler, noise, self.task.constraint)
 
     @cached_property
     def ready(self) -> ImageDenoiser:
@@ -98,15 +98,18 @@ class Job:
             tile: the pixels.
             steps: consecutive; the state before the first one is there, at least `radius` px per step around.
         """
-        first = tile.grow(self.radius * (len(steps) - 1))
-        x = self.before(steps.start, tile.grow(self.radius * len(steps)))
-        remembered = self.states.read_estimate(steps.start, first) if steps.start else None
+        around = tile.grow(self.radius * len(steps))
+        x = self.before(steps.start, around)
+        remembered = self.states.read_estimate(steps.start, around) if steps.start else None
         remembered = None if remembered is None else remembered.to(x)
-        x, memory = self.walk.run(self._denoise, x, tile, self.radius, steps, remembered)
+        denoise = partial(self._denoise, steps.start)
+        x, memory = self.walk.run(denoise, x, tile, self.radius, steps, remembered)
         if steps.stop == self.num_steps:
             self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
+        elif self.states.has_estimates:  # after a step that adds noise there is none, and none is asked for
+            self.states.write(steps.stop, tile, x, x if memory is None else memory.x_0_estimate)
         else:
-            self.states.write(steps.stop, tile, x, None if memory is None else memory.x_0_estimate)
+            self.states.write(steps.stop, tile, x, None)
 
     @torch.no_grad()
     def context(self, part: Region, step: int) -> Tensor:
@@ -121,14 +124,14 @@ class Job:
             return self.task.initial(region, self.walk.noise)
         return self.states.read_image(step, region).to(self.place)
 
-    def _denoise(self, x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
-        """Return the estimate of the clean image."""
+    def _denoise(self, step: int, x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
+        """Return the estimate of the clean image, in a sweep that begins with `step`."""
         context = None
         if self.denoiser.has_context:
             if region == region.canvas.whole:
                 context = self.ready.context(x_t, level, region)
             else:
-                context = self.states.read_context(self.task.levels.index(level))
+                context = self.states.read_context(step)  # such sweeps have one step
                 assert context is not None, "the context is summed up before the tiles are computed"
                 context = context.to(x_t.device)
         return self.ready.x_0_estimate(x_t, level, region, cell_noise, context)

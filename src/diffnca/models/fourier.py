@@ -148,14 +148,15 @@ def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Floa
 def synthesise(
     spectrum: Float[Tensor, "b two_c r k"], region: Region, window: Window
 ) -> Float[Tensor, "b c h w"]:
-    """Return the real part of the sum of `coefficient * exp(2 pi i k . position)` at the pixels of `region`.
+    """Return the real part of the sum of `coefficient * exp(2 pi i k . position)` on `region`.
 
-    Pixels are computed in canvas-aligned blocks, so they are the same to the bit whatever region asks for
-    them.
+    The frequencies are cycles per canvas, so `region` may lie on a coarser canvas than that of the window:
+    one of cells that hold several pixels each. What is drawn is computed in canvas-aligned blocks, so it is
+    the same to the bit whatever region asks for it.
 
     Args:
         spectrum: coefficients, already scaled; real parts, then imaginary parts.
-        region: the pixels that are asked for.
+        region: the pixels or cells that are asked for.
         window: the frequencies of the coefficients.
     """
     real, imaginary = spectrum.movedim(1, -1).chunk(2, dim=-1)
@@ -165,11 +166,11 @@ def synthesise(
     )  # b 2r 2k c: coefficients of cos/sin of the row x cos/sin of the column
     bands = []
     for top in _block_starts(region.top, region.height):
-        rows = _waves(window.rows, top, window.canvas.height, spectrum.device).to(spectrum.dtype)
+        rows = _waves(window.rows, top, region.canvas.height, spectrum.device).to(spectrum.dtype)
         band = (rows.mT @ waves.flatten(2)).reshape(len(waves), BLOCK_PX, *waves.shape[2:])
         blocks = []
         for left in _block_starts(region.left, region.width):
-            columns = _waves(window.columns, left, window.canvas.width, spectrum.device).to(spectrum.dtype)
+            columns = _waves(window.columns, left, region.canvas.width, spectrum.device).to(spectrum.dtype)
             blocks.append(columns.mT @ band)
         bands.append(torch.cat(blocks, dim=2))
     drawn = torch.cat(bands, dim=1).movedim(-1, 1)

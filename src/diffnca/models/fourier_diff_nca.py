@@ -15,6 +15,7 @@ from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import prediction
 from diffnca.models.fourier import Window, analyse, synthesise
 from diffnca.models.nca import CellRule, run_cells
+from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 
 
@@ -43,10 +44,10 @@ class FourierDiffNCA(nn.Module):
         self.image_channels = config.image_channels
         self.radius = config.radius
         self.checkpoint_cells = False
-        n, channels = config.image_channels, config.channels
+        n, channels = config.image_channels, config.spectrum_channels
         protected = (*range(n), *range(channels, channels + n))
         self.fourier = CellRule(config.fourier.cell, 2 * channels, protected)
-        self.image = CellRule(config.cell, channels, tuple(range(n)))
+        self.image = CellRule(config.cell, config.channels, tuple(range(config.cell_image_channels)))
 
     def compiled_parts(self) -> list[CellRule]:
         """Return the modules that training compiles: the cell rules of all stages."""
@@ -85,10 +86,14 @@ class FourierDiffNCA(nn.Module):
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
         context = self.context_of_whole(x_t, t, region) if context is None else context
-        hidden = self.draw(self.transform(context, t.to(x_t.dtype), region.canvas, noise), region, x_t.dtype)
-        state = torch.cat([x_t, hidden], dim=1).contiguous(memory_format=torch.channels_last)
-        state = run_cells(self.image, state, t, region, noise, self.checkpoint_cells)
-        return prediction(state, self.image_channels)
+        grid, spectrum = (
+            PatchGrid(region, self.config.patch),
+            self.transform(context, t.to(x_t.dtype), region.canvas, noise),
+        )
+        hidden = self.draw(spectrum, grid, x_t.dtype)
+        state = torch.cat([grid.gather(x_t), hidden], dim=1).contiguous(memory_format=torch.channels_last)
+        state = run_cells(self.image, state, t, grid.cells, noise, self.checkpoint_cells)
+        return grid.scatter(prediction(state, self.config.cell_image_channels))
 
     def context_of_whole(self, x_t: Tensor, t: Tensor, region: Region) -> Float64[Tensor, "b two_n r k"]:
         """Return the context of `x_t` alone.
@@ -127,16 +132,16 @@ class FourierDiffNCA(nn.Module):
                 f"{canvas.height}x{canvas.width} px; sum network.context over this canvas"
             )
         seen = (context * window.analysis_scale().to(context.device)).to(t.dtype)
-        empty = seen.new_zeros(len(t), self.config.channels - self.image_channels, *expected[2:])
+        empty = seen.new_zeros(len(t), self.config.spectrum_channels - self.image_channels, *expected[2:])
         real, imaginary = seen.chunk(2, dim=1)
         return torch.cat([real, empty, imaginary, empty], dim=1).contiguous(memory_format=torch.channels_last)
 
-    def draw(self, spectrum: Tensor, region: Region, dtype: torch.dtype) -> Float[Tensor, "b hidden h w"]:
-        """Return the channels of the state beside the image, on `region`, from their spectrum."""
-        window = Window(self.fourier_config, region.canvas)
+    def draw(self, spectrum: Tensor, grid: PatchGrid, dtype: torch.dtype) -> Float[Tensor, "b hidden y x"]:
+        """Return the channels of the state beside the image, in the cells of `grid`, from their spectrum."""
+        window = Window(self.fourier_config, grid.pixels.canvas)
         with torch.autocast(spectrum.device.type, enabled=False):
             precise = spectrum.to(torch.promote_types(spectrum.dtype, torch.float32))
             scaled = precise * window.synthesis_scale().to(precise)
             real, imaginary = scaled.chunk(2, dim=1)
             hidden = torch.cat([real[:, self.image_channels :], imaginary[:, self.image_channels :]], dim=1)
-            return synthesise(hidden, region, window).to(dtype)
+            return synthesise(hidden, grid.cells, window).to(dtype)

@@ -19,9 +19,9 @@ from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Selection, whole
 from diffnca.geometry import Canvas
+from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, extract_cached
 from diffnca.noise import Noise
-from diffnca.sampling import progress_bar
 from diffnca.tasks import walk_of
 from diffnca.training.checkpoint import STATE_FILE, build_model, load, read_header
 from diffnca.training.compatibility import check_same_run

@@ -1,0 +1,1 @@
+"""Commands that edit given images: fill, grow, enlarge, vary."""

@@ -1,0 +1,212 @@
+"""`diffnca inpaint`, `extend`, `upscale` and `vary`: an image or a folder of them, small or large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from diffnca.diffusion.schedule import Level
+from diffnca.editing.files import Given, images_in, mask_of, read_image, read_mask
+from diffnca.engine.precision import device_named
+from diffnca.films import Filmed
+from diffnca.geometry import Canvas
+from diffnca.giga.blended import Blended
+from diffnca.making import SEAMLESS, check_out, is_in_tiles, numbered, of_walk, progress_bar, provenance
+from diffnca.noise import Noise
+from diffnca.pixels import to_model, to_uint8
+from diffnca.tasks import ImageDenoiser, Task, ready, walk_of
+from diffnca.tasks.inpainting import check_mask, completion, margins
+from diffnca.tasks.pictures import KnownPixels, Picture
+from diffnca.tasks.task import carried_out
+from diffnca.tasks.upscaling import enlarged_canvas, enlargement, residual
+from diffnca.tasks.variation import variation
+from diffnca.training.checkpoint import load
+from diffnca.variational.autoencoder import Autoencoder
+from diffnca.writers.png import read_png_text, write_png
+
+if TYPE_CHECKING:
+    from diffnca.cli import Edit, Inpaint
+
+MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for one image.
+
+    Attributes:
+        canvas: of the result.
+        task: gives the task, for the model and the levels of its walk from pure noise.
+        facts: what tells it from another request.
+    """
+
+    canvas: Canvas
+    task: MakeTask
+    facts: dict[str, str]
+
+
+def edit(command: Edit) -> int:
+    """Edit an image, or all images of a folder; return the exit code."""
+    command = replace(command, device=device_named(command.device), out=command.out.rstrip("/"))
+    model: Any = load(command.model)  # on the CPU: workers may have other devices
+    if isinstance(model, Autoencoder):
+        raise ValueError(f"model {command.model}: must be a denoiser; this one only makes new images")
+    if command.windows is not None:
+        model = Blended(model, command.windows)
+    if command.image.is_dir():
+        return edit_folder(command, model)
+    check_out(command, command.out, command.count)
+    return edit_one(command, model)
+
+
+def edit_folder(command: Edit, model: ImageDenoiser) -> int:
+    """Edit all images of a folder; return the exit code."""
+    out, paths = Path(command.out), images_in(command.image)
+    if out.suffix or out.resolve() == command.image.resolve() or not out.resolve().parent.is_dir():
+        raise ValueError(
+            f"--out {out}: must be a folder, other than {command.image}, in a folder that exists; create it"
+        )
+    if command.film is not None or command.dry_run:
+        raise ValueError("--film and --dry-run: must be of a single --image")
+    if len({path.stem for path in paths}) < len(paths):
+        raise ValueError(f"{command.image}: holds images of the same name; rename one of them")
+    for path in paths:  # what is wrong with one of them is told before the work
+        request_of(command, read_image(path, model.image_channels))
+    out.mkdir(exist_ok=True)
+    with progress_bar(f"{len(paths)} images") as progress:
+        for done, path in enumerate(paths, start=1):
+            code = edit_one(replace(command, image=path, out=str(out / f"{path.stem}.png")), model)
+            if code:
+                return code
+            if progress is not None:
+                progress(done, len(paths))
+    return 0
+
+
+def edit_one(command: Edit, model: ImageDenoiser) -> int:
+    """Edit one image; return the exit code."""
+    given = read_image(command.image, model.image_channels)
+    request = request_of(command, given)
+    sampler, levels = walk_of(model, command.sampler, command.steps)
+    facts = request.facts | of_walk(sampler, len(levels))
+    if is_in_tiles(command, command.out, command.count, request.canvas):
+        from diffnca.gigapixel import make
+
+        own = provenance(command, command.seamless, request.canvas, command.seed)
+        return make(command, command.out, model, sampler, request.task(model, levels), own | facts)
+    device = torch.device(command.device)
+    task = request.task(model, levels)
+    filmed = None if command.film is None else Filmed(model, command.film, len(task.levels))
+    denoiser = ready(filmed or model, device, command.engine)
+    for index in range(command.count):
+        seed, path = command.seed + index, numbered(Path(command.out), index, command.count)
+        text = provenance(command, command.seamless, request.canvas, seed) | facts
+        if filmed is None and path.is_file() and read_png_text(path) == text:
+            print(f"{path} is finished already")
+            continue
+        with progress_bar(path.name) as progress:
+            result = carried_out(task, denoiser, sampler, Noise((seed,), device), progress=progress)
+        pixels = to_uint8(result)[0]
+        write_png(path, pixels, text)
+        print(f"{path}{told(command, given, pixels)}")
+    if filmed is not None:
+        filmed.write()
+        print(command.film)
+    return 0
+
+
+def request_of(command: Edit, given: Given) -> Request:
+    """Return what a command asks for an image.
+
+    Raises:
+        ValueError: it cannot be done with this image.
+    """
+    from diffnca.cli import Extend, Inpaint, Upscale
+
+    image, boundary = given.image, SEAMLESS[command.seamless]
+    height, width = given.pixels.shape[:2]
+    canvas, holes = Canvas(height, width, boundary), given.holes
+    try:
+        if isinstance(command, Inpaint):
+            holes = holes_of(command, given)
+            check_mask(holes, height, width)
+            known = KnownPixels(Picture(image), holes, command.method == "repaint")
+            task = completion(canvas, known, command.method, command.jump, command.rounds)
+        elif isinstance(command, Extend):
+            sides = (command.top, command.bottom, command.left, command.right)
+            canvas, known = margins(image, sides, boundary, command.method)
+            known = replace(known, unknown=holes)
+            task = completion(canvas, known, command.method, command.jump, command.rounds)
+        elif holes is not None:
+            raise ValueError("is not opaque everywhere; flatten it, or fill it with `diffnca inpaint`")
+        elif isinstance(command, Upscale):
+            canvas = enlarged_canvas(height, width, command.factor, boundary)
+            task = enlargement(canvas, image, command.method, command.strength)
+        else:
+            task = variation(canvas, image, command.strength)
+    except ValueError as error:
+        raise ValueError(f"{given.path}: {error}") from None
+    return Request(canvas, task, facts_of(command, given, holes))
+
+
+def holes_of(command: Inpaint, given: Given) -> Bool[Tensor, "h w"]:
+    """Return where to fill: the mask, the box, or where the image is not opaque.
+
+    Raises:
+        ValueError: nothing says where, or two things do.
+    """
+    if command.mask is not None and command.box is not None:
+        raise ValueError("--mask and --box: give one of them")
+    if command.mask is not None:
+        return read_mask(mask_of(given.path, command.mask))
+    if command.box is not None:
+        height, width = given.pixels.shape[:2]
+        top, left, rows, columns = command.box
+        if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
+            raise ValueError(
+                f"--box {top} {left} {rows} {columns}: must lie in the {height}x{width} px of it"
+            )
+        holes = torch.zeros(height, width, dtype=torch.bool)
+        holes[top : top + rows, left : left + columns] = True
+        return holes
+    if given.holes is None:
+        raise ValueError("is opaque everywhere; say where to fill with --mask or --box")
+    return given.holes
+
+
+def facts_of(command: Edit, given: Given, holes: Tensor | None) -> dict[str, str]:
+    """Return what tells a request from another one: the image, the holes, the choices of the command."""
+    from diffnca.cli import Editing
+
+    shared = {each.name for each in fields(Editing)} | {"mask", "box"}
+    choices = {
+        f"diffnca:{each.name}": str(getattr(command, each.name))
+        for each in fields(command)
+        if each.name not in shared
+    }
+    marked = {} if holes is None else {"diffnca:mask": _fingerprint(holes.numpy())}
+    name = type(command).__name__.lower()
+    return {"diffnca:task": name, "diffnca:image": _fingerprint(given.pixels), **marked, **choices}
+
+
+def told(command: Edit, given: Given, pixels: UInt8[np.ndarray, "h w c"]) -> str:
+    """Return what a user should know of a result, as text."""
+    from diffnca.cli import Upscale
+
+    if not isinstance(command, Upscale):
+        return ""
+    levels = 255.0 * residual(to_model(pixels)[None], given.image)
+    return f": reduced again, within {levels:.1f} of 255 levels of {given.path.name}"
+
+
+def _fingerprint(array: np.ndarray) -> str:
+    """Return what tells an array from another of the same shape."""
+    return sha256(array.tobytes()).hexdigest()[:16]

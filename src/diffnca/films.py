@@ -1,0 +1,233 @@
+"""Films: an image in the making, and the way from one seed to another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from diffnca.config import Config
+from diffnca.diffusion.denoiser import Denoiser, clean_of
+from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.engine import Engine
+from diffnca.engine.precision import device_named
+from diffnca.geometry import Region
+from diffnca.making import SEAMLESS, progress_bar
+from diffnca.models.diff_nca import DiffNCA, prediction
+from diffnca.models.fourier_diff_nca import FourierDiffNCA
+from diffnca.models.patches import PatchGrid
+from diffnca.noise import CellNoise
+from diffnca.pixels import to_uint8
+from diffnca.tasks import ImageDenoiser, ready
+from diffnca.tasks import interpolate as interpolated
+from diffnca.training.checkpoint import load
+from diffnca.writers.png import contact_sheet, write_png
+
+if TYPE_CHECKING:
+    from diffnca.cli import Interpolate
+
+FORMATS = (".gif", ".webp", ".png")
+
+MOST_FRAMES = 120
+"""Frames of a film, about; of more cell steps, some are left out."""
+
+MILLISECONDS, LAST_MILLISECONDS = 50, 2000
+"""Time of a frame, and of the last."""
+
+SHOWN_PX = 256
+"""Smaller images are enlarged by a whole factor, up to this side."""
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """A denoiser that is filmed while it works: the noisy image, and the estimate after each cell step.
+
+    Attributes:
+        denoiser: gives the estimates.
+        path: of the film.
+        calls: how often it will be called, to choose among the frames.
+        cells: the same as it was trained, whose cells can be watched; `None` takes `denoiser`.
+        frames: the frames so far.
+    """
+
+    denoiser: ImageDenoiser
+    path: Path
+    calls: int
+    cells: ImageDenoiser | None = None
+    frames: list[UInt8[np.ndarray, "y x c"]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse a file that cannot be written."""
+        check_film(self.path)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.denoiser.image_channels
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that it knows."""
+        return self.denoiser.schedule
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the model."""
+        return self.denoiser.config
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see."""
+        return self.denoiser.radius
+
+    @property
+    def has_context(self) -> bool:
+        """Whether it must know something of the whole canvas."""
+        return self.denoiser.has_context
+
+    def made_ready(self, device: torch.device, engine: Engine) -> Filmed:
+        """Return the same of a denoiser that is ready for `device`; the frames are shared."""
+        trained: Any = self.denoiser
+        cells = trained.to(device) if isinstance(trained, Denoiser) else None
+        return Filmed(ready(self.denoiser, device, engine), self.path, self.calls, cells, self.frames)
+
+    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
+        """Return what must be known of the whole canvas."""
+        return self.denoiser.context(x_t, level, region)
+
+    def x_0_estimate(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        level: Level,
+        region: Region,
+        noise: CellNoise | None,
+        context: Tensor | None,
+    ) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image, and film how it comes about."""
+        estimate = self.denoiser.x_0_estimate(x_t, level, region, noise, context)
+        growing = list(watched(self.cells, x_t, level, region, noise, context)) or [estimate]
+        stride = -(-self.calls * len(growing) // MOST_FRAMES)
+        for shown in growing[::-1][::stride][::-1]:  # the last one always
+            both = to_uint8(torch.cat([x_t[:1], shown[:1]]))
+            self.frames.append(contact_sheet(both, columns=2, gap_px=max(2, x_t.shape[-1] // 32)))
+        return estimate
+
+    def write(self) -> None:
+        """Write the film."""
+        write_film(self.frames, self.path, MILLISECONDS)
+
+
+def watched(
+    denoiser: ImageDenoiser | None,
+    x_t: Tensor,
+    level: Level,
+    region: Region,
+    noise: CellNoise | None,
+    context: Tensor | None,
+) -> Iterator[Tensor]:
+    """Yield the estimate as it stands after each cell step of the image stage; nothing if there is none."""
+    if not isinstance(denoiser, Denoiser) or not isinstance(denoiser.network, DiffNCA | FourierDiffNCA):
+        return
+    network = denoiser.network
+    with states_of(network) as states:
+        final = denoiser.x_0_estimate(x_t, level, region, noise, context)
+    grid = PatchGrid(region, network.config.patch)
+    for state in states[1:]:
+        output = grid.scatter(prediction(state, network.config.cell_image_channels))
+        yield clean_of(denoiser.prediction, output.float(), x_t, level.alpha, level.sigma)
+    yield final
+
+
+@contextmanager
+def states_of(network: DiffNCA | FourierDiffNCA) -> Iterator[list[Tensor]]:
+    """Within the block, a list to which each cell step of the image stage adds the state before it."""
+    states: list[Tensor] = []
+    handle = network.image.register_forward_pre_hook(lambda _, arguments: states.append(arguments[0]))
+    try:
+        yield states
+    finally:
+        handle.remove()
+
+
+def interpolate(command: Interpolate) -> int:
+    """Make the images between two seeds; return the exit code."""
+    is_film = command.out.suffix.lower() in FORMATS
+    check_film(command.out) if is_film else command.out.mkdir(exist_ok=True)
+    if command.frames < 2 or command.batch < 1 or command.milliseconds < 1:
+        raise ValueError(
+            f"--frames {command.frames} --batch {command.batch} --milliseconds {command.milliseconds}: must "
+            "be at least 2, 1 and 1"
+        )
+    model: Any = load(command.model)
+    crop = model.config.data.crop
+    height = crop if command.height is None else command.height
+    width = crop if command.width is None else command.width
+    shares = [index / (command.frames - 1) for index in range(command.frames)]
+    frames: list[np.ndarray] = []
+    with progress_bar(f"{command.frames} frames") as progress:
+        for first in range(0, command.frames, command.batch):
+            images = interpolated(
+                model,
+                command.seeds,
+                shares[first : first + command.batch],
+                height=height,
+                width=width,
+                boundary=SEAMLESS[command.seamless],
+                sampler=command.sampler,
+                steps=command.steps,
+                device=device_named(command.device),
+            )
+            frames += list(to_uint8(images))
+            if progress is not None:
+                progress(len(frames), command.frames)
+    if is_film:
+        write_film(frames, command.out, command.milliseconds)
+    else:
+        facts = {"diffnca:model": command.model, "diffnca:seeds": f"{command.seeds[0]} {command.seeds[1]}"}
+        for index, frame in enumerate(frames):
+            write_png(command.out / f"{index:04d}.png", frame, facts)
+    print(command.out)
+    return 0
+
+
+def check_film(path: Path) -> None:
+    """Refuse a path to which no film can be written.
+
+    Raises:
+        ValueError: its name does not end as it must, or its folder does not exist.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: the name of a film must end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+
+
+def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, milliseconds: int) -> None:
+    """Write frames as a film that begins again after a while; the file appears whole or not at all."""
+    factor = max(1, SHOWN_PX // max(frames[0].shape[:2]))
+    images = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in frames]
+    images = [image.resize((image.width * factor, image.height * factor), 0) for image in images]
+    durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
+    partial = path.with_name(path.name + ".partial")
+    first, *others = images
+    try:
+        first.save(
+            partial,
+            format={".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}[path.suffix.lower()],
+            save_all=True,
+            append_images=others,
+            duration=durations,
+            loop=0,
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

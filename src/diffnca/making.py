@@ -1,0 +1,99 @@
+"""What all commands that make images share: names of files, what is written into them, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffnca.diffusion.samplers import Sampler
+from diffnca.geometry import Boundary, Canvas
+from diffnca.training.checkpoint import find_model
+from diffnca.writers.png import check_target
+
+if TYPE_CHECKING:
+    from diffnca.cli import Making
+
+SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
+    "none": ("reflect", "reflect"),
+    "x": ("reflect", "circular"),
+    "y": ("circular", "reflect"),
+    "both": ("circular", "circular"),
+}
+
+LARGE_FORMATS = (".ome.zarr", ".ome.tif", ".ome.tiff")
+"""Endings of files that are made in tiles, of any size."""
+
+IN_MEMORY_PX = 2048**2
+"""Largest PNG that is made at once."""
+
+
+def check_out(command: Making, out: str, count: int) -> None:
+    """Refuse a file that cannot be written, or not in the way that is asked for.
+
+    Raises:
+        ValueError: its name does not end as it must, its folder does not exist, options exclude each other.
+    """
+    if count < 1:
+        raise ValueError(f"--count {count}: must be >= 1")
+    if not out.endswith(LARGE_FORMATS):
+        check_target(Path(out))
+    elif count != 1:
+        raise ValueError(f"--out {out}: must end in .png with --count; rename it")
+    elif command.film is not None:
+        raise ValueError(f"--film {command.film}: must be of a small image; let --out end in .png")
+    if count != 1 and (command.tile is not None or command.dry_run or command.film is not None):
+        raise ValueError("--tile, --dry-run and --film: must be without --count; make one image at a time")
+    if command.film is not None and (command.tile is not None or command.dry_run):
+        raise ValueError("--film: must be without --tile and --dry-run; it is made in memory")
+
+
+def is_in_tiles(command: Making, out: str, count: int, canvas: Canvas) -> bool:
+    """Return whether an image is made in tiles: a large one, or one for which that is asked."""
+    if out.endswith(LARGE_FORMATS) or command.tile is not None or command.dry_run:
+        return True
+    return canvas.whole.area > IN_MEMORY_PX and count == 1 and command.film is None
+
+
+def numbered(path: Path, index: int, count: int) -> Path:
+    """Return the path of image `index` of `count`: `path` itself if it is the only one."""
+    digits = max(3, len(str(count - 1)))
+    return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
+
+
+def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
+    """Return the metadata of the way from noise to image."""
+    return {"diffnca:sampler": sampler.name, "diffnca:steps": str(steps)}
+
+
+def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dict[str, str]:
+    """Return the metadata of a generated image: what, with the way it was made, tells it from any other."""
+    from diffnca import __version__
+
+    facts = {
+        "Software": f"diffnca {__version__}",
+        "diffnca:model": command.model,
+        "diffnca:weights": sha256(find_model(command.model).read_bytes()).hexdigest()[:16],
+        "diffnca:seed": str(seed),
+        "diffnca:seamless": seamless,
+        "diffnca:height": str(canvas.height),
+        "diffnca:width": str(canvas.width),
+    }
+    return facts | ({} if command.windows is None else {"diffnca:windows": str(command.windows)})
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Within the block, a function that shows steps done; `None` where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

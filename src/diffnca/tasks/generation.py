@@ -1,0 +1,99 @@
+"""Images out of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.diffusion.samplers import Progress, Sampler
+from diffnca.diffusion.schedule import Level
+from diffnca.engine import Engine
+from diffnca.geometry import Boundary, Canvas, Region
+from diffnca.noise import Noise
+from diffnca.tasks.arguments import place_of, seeds_of, whole_number
+from diffnca.tasks.denoisers import ImageDenoiser, ready, walk_of
+from diffnca.tasks.task import PureNoise, Task, carried_out
+from diffnca.variational.autoencoder import Autoencoder
+
+
+def generate(
+    model: ImageDenoiser | Autoencoder,
+    *,
+    height: int,
+    width: int,
+    region: Region | None = None,
+    batch: int | None = None,
+    seed: int | Sequence[int] = 0,
+    sampler: str | Sampler | None = None,
+    steps: int | None = None,
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    progress: Progress | None = None,
+    device: str | torch.device | None = None,
+    engine: Engine = "auto",
+) -> Float[Tensor, "b c h w"]:
+    """Make images out of noise.
+
+    The walk starts from noise of variance 1, also where the schedule does not reach pure noise, as the
+    published models with a linear schedule do. (In training the variance there is between `sigma**2` and 1.)
+
+    Args:
+        model: as `diffnca.load` returns it. What is said of steps holds for denoisers; an `Autoencoder` takes
+            none, and makes whole images of its one size.
+        height: rows in pixels, >= 1.
+        width: columns in pixels, >= 1.
+        region: the part of the image to make, equal to the crop of the whole. What it takes is computed on a
+            region that reaches `radius` px farther for each step; `None` is the whole.
+        batch: number of images; `None` is one per seed.
+        seed: of the first image, where image i has seed + i; or a list of one seed per image. The same seed
+            gives the same image in any batch.
+        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
+        steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
+        boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
+        progress: called after each step with the steps done and their number.
+        device: where to compute, the model being moved there; `None` is where the model lies.
+        engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
+            by the kernels for NVIDIA GPUs, which have not been run on one yet.
+
+    Returns:
+        Images in [-1, 1].
+
+    Raises:
+        ValueError: a size, seed, sampler, boundary or number of steps is not allowed, or the model needs to
+            see the whole image to make the region.
+    """
+    canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
+    region = canvas.whole if region is None else region
+    if region.canvas != canvas:
+        raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
+    place = place_of(model, device)
+    noise = Noise(seeds_of(seed, batch), place)
+    if isinstance(model, Autoencoder):
+        if sampler is not None or steps is not None:
+            raise ValueError(f"model {model.config.name}: must be without sampler and steps; leave them out")
+        return _drawn(model, region, noise)
+    method, levels = walk_of(model, sampler, steps)
+    denoiser = ready(model, place, engine)
+    return carried_out(generation(denoiser, canvas, levels), denoiser, method, noise, region, progress)
+
+
+def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...]) -> Task:
+    """Return the task to make an image out of noise."""
+    return Task(canvas, levels, PureNoise(denoiser.image_channels))
+
+
+@torch.no_grad()
+def _drawn(model: Autoencoder, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
+    """Let an autoencoder make images, of its one size.
+
+    Raises:
+        ValueError: another size, a part, or a seamless image is asked for.
+    """
+    size = model.choices.size
+    if region != Canvas(size, size).whole:
+        raise ValueError(
+            f"model {model.config.name}: must make whole images of {size}x{size} px with edges; ask for these"
+        )
+    return model.draw(noise).clamp(-1.0, 1.0)

@@ -1,0 +1,139 @@
+"""Every task gives in tiles the pixels of the whole, to the bit, with every sampler."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffnca.diffusion.samplers import SAMPLERS
+from diffnca.geometry import Canvas, Region
+from diffnca.giga.states import States
+from diffnca.giga.sweeps import sample_tiled
+from diffnca.giga.tiles import Job
+from diffnca.noise import Noise, Stream
+from diffnca.pixels import to_uint8
+from diffnca.tasks import Task, ready, walk_of
+from diffnca.tasks.denoisers import ImageDenoiser
+from diffnca.tasks.inpainting import completion, margins
+from diffnca.tasks.pictures import KnownMeans, KnownPixels, Picture
+from diffnca.tasks.task import carried_out
+from diffnca.tasks.upscaling import enlargement
+from diffnca.tasks.variation import Between, variation
+
+from .conftest import ArrayWriter, plan_of, small_denoiser
+
+CANVAS = Canvas(24, 36)
+TURNING = Canvas(24, 36, ("circular", "reflect"))
+
+
+def picture(height: int, width: int) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+
+
+def inpainting(canvas: Canvas, method: Any) -> Any:
+    holes = torch.zeros(24, 36, dtype=torch.bool)
+    holes[5:20, 10:30] = True
+    known = KnownPixels(Picture(picture(24, 36)), holes, is_noised=method == "repaint")
+    return completion(canvas, known, method, jump=2, rounds=2)
+
+
+TASKS: dict[str, tuple[Canvas, Any]] = {
+    "repaint": (CANVAS, inpainting(CANVAS, "repaint")),
+    "paste": (CANVAS, inpainting(CANVAS, "paste")),
+    "extend": (
+        TURNING,
+        completion(*margins(picture(13, 36), (4, 7, 0, 0), TURNING.boundary), "repaint", 2, 2),
+    ),
+    "upscale by 2": (TURNING, enlargement(TURNING, picture(12, 18), "consistent", 0.9)),
+    "upscale by 1.5 and 1.8": (CANVAS, enlargement(CANVAS, picture(16, 20), "consistent", 0.9)),
+    "upscale with noise": (CANVAS, enlargement(CANVAS, picture(12, 18), "noise", 0.5)),
+    "vary": (CANVAS, variation(CANVAS, picture(24, 36), 0.6)),
+    "interpolate": (CANVAS, lambda denoiser, levels: Task(CANVAS, levels, Between(3, 9, (0.4,)))),
+}
+
+
+def job_of(name: str, denoiser: ImageDenoiser, sampler: str, folder: str) -> Job:
+    canvas, make = TASKS[name]
+    method, levels = walk_of(denoiser, sampler, 4)
+    states = States(folder, canvas, 3, 8, method.is_multistep)
+    return Job(denoiser, make(denoiser, levels), method, 5, states, ArrayWriter(canvas), "cpu")
+
+
+def in_memory(job: Job) -> np.ndarray:
+    return to_uint8(carried_out(job.task, job.ready, job.sampler, Noise((job.seed,))))[0]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("fused", [1, 2])
+def test_tiles_are_equal_to_the_whole(name: str, sampler: str, fused: int, tmp_path: Any) -> None:
+    job = job_of(name, small_denoiser(), sampler, str(tmp_path / "states"))
+    sample_tiled(job, plan_of(job, tile=8, fused=fused))
+    assert np.array_equal(job.writer.pixels, in_memory(job))
+
+
+@pytest.mark.parametrize("name", ["repaint", "upscale by 2"])
+def test_tiles_are_equal_with_low_frequencies_of_the_whole(name: str, tmp_path: Any) -> None:
+    job = job_of(name, small_denoiser("fourier_diff_nca"), "dpmpp2m", str(tmp_path / "states"))
+    sample_tiled(job, plan_of(job, tile=8))
+    assert np.array_equal(job.writer.pixels, in_memory(job))
+
+
+def test_tiles_must_see_whole_blocks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("upscale by 1.5 and 1.8", small_denoiser(), "ddim", str(tmp_path / "states"))
+    expected = in_memory(job)
+    monkeypatch.setattr(KnownMeans, "reach", lambda *_: 0)
+    sample_tiled(job, plan_of(job, tile=8))
+    assert not np.array_equal(job.writer.pixels, expected)
+
+
+@pytest.mark.parametrize("name", ["repaint", "upscale by 2"])
+def test_a_part_in_memory_is_equal_to_the_whole(name: str, tmp_path: Any) -> None:
+    job = job_of(name, small_denoiser(), "dpmpp2m", str(tmp_path / "states"))
+    part = replace(job.task.canvas.whole, top=5, left=9, height=11, width=13)
+    whole = carried_out(job.task, job.ready, job.sampler, Noise((5,)))
+    alone = carried_out(job.task, job.ready, job.sampler, Noise((5,)), part)
+    assert torch.equal(alone, part.crop(whole, of=job.task.canvas.whole))
+
+
+@dataclass(frozen=True)
+class Turned(Noise):
+    """The noise of a canvas that is turned by some columns."""
+
+    columns: int = 0
+
+    def normal(self, stream: Stream, step: int, region: Region, channels: int) -> Tensor:
+        return super().normal(stream, step, replace(region, left=region.left - self.columns), channels)
+
+
+def test_edges_that_meet_are_like_any_other_place() -> None:
+    canvas = Canvas(16, 24, ("reflect", "circular"))
+    image, holes = picture(16, 24), torch.ones(16, 24, dtype=torch.bool)
+    holes[:, :14] = False
+    denoiser = small_denoiser()
+    sampler, levels = walk_of(denoiser, "ddpm", 4)
+
+    def filled(columns: int) -> Tensor:
+        known = KnownPixels(Picture(image.roll(columns, -1)), holes.roll(columns, -1))
+        task = completion(canvas, known, "repaint", jump=2, rounds=2)(denoiser, levels)
+        return carried_out(task, ready(denoiser, torch.device("cpu")), sampler, Turned((5,), columns=columns))
+
+    assert torch.equal(filled(10), filled(0).roll(10, -1))
+
+
+def test_a_stopped_walk_with_jumps_goes_on_to_the_same_image(tmp_path: Any) -> None:
+    job = job_of("repaint", small_denoiser(), "dpmpp2m", str(tmp_path / "states"))
+    expected, told = in_memory(job), []
+
+    def stop_at_half(done: float, total: float) -> None:
+        told.append(done)
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_tiled(job, plan_of(job, tile=8), progress=stop_at_half)
+    sample_tiled(job, plan_of(job, tile=8))
+    assert np.array_equal(job.writer.pixels, expected)

@@ -1,0 +1,84 @@
+"""Films of images in the making, and between two seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from diffnca.cli import main
+from diffnca.films import Filmed, watched, write_film
+from diffnca.geometry import Canvas
+from diffnca.noise import Noise, Stream
+from diffnca.tasks import generate, walk_of
+from diffnca.training.checkpoint import load
+
+MODEL = "pathology_fast"
+
+
+def test_the_last_cell_step_is_the_estimate() -> None:
+    denoiser, whole = load(MODEL), Canvas(16, 16).whole
+    x_t, level = Noise((0,)).normal(Stream.INITIAL, 0, whole, 3), walk_of(denoiser, None, None)[1][0]
+    with torch.no_grad():
+        estimates = list(watched(denoiser, x_t, level, whole, None, None))
+        expected = denoiser.x_0_estimate(x_t, level, whole)
+    assert len(estimates) == denoiser.config.model.cell.num_cell_steps
+    assert torch.equal(estimates[-1], expected)
+    assert not torch.equal(estimates[-2], expected)
+
+
+def test_a_filmed_image_is_the_image(tmp_path: Path) -> None:
+    filmed = Filmed(load(MODEL), tmp_path / "film.gif", 4)
+    image = generate(filmed, height=16, width=24, seed=3)
+    assert torch.equal(image, generate(load(MODEL), height=16, width=24, seed=3))
+
+
+def test_a_film_shows_every_cell_step_of_a_short_walk(tmp_path: Path) -> None:
+    arguments = ["sample", MODEL, "--height", "16", "--width", "16", "--out", str(tmp_path / "a.png")]
+    assert main([*arguments, "--film", str(tmp_path / "a.gif")]) == 0
+    cells = load(MODEL).config.model.cell.num_cell_steps
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == pytest.approx(4 * cells, abs=4)  # alike ones are joined
+        assert film.width > 200
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_films_hold_all_frames_and_play_for_ever(tmp_path: Path, suffix: str) -> None:
+    frames = [np.full((8, 9, 3), 40 * index, np.uint8) for index in range(5)]
+    write_film(frames, tmp_path / f"film{suffix}", 100)
+    with Image.open(tmp_path / f"film{suffix}") as film:
+        assert film.n_frames == 5
+        assert film.info["loop"] == 0
+        shown = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(film)]
+    assert np.allclose(shown, [0, 40, 80, 120, 160], atol=4)
+
+
+def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path) -> None:
+    size = ["--height", "12", "--width", "16"]
+    frames = ["--seeds", "3", "8", "--frames", "3", "--batch", "2", "--out", str(tmp_path / "frames")]
+    assert main(["interpolate", MODEL, *size, *frames]) == 0
+    for seed, name in ((3, "0000.png"), (8, "0002.png")):
+        assert main(["sample", MODEL, *size, "--seed", str(seed), "--out", str(tmp_path / "a.png")]) == 0
+        expected, frame = (
+            np.asarray(Image.open(path)) for path in (tmp_path / "a.png", tmp_path / "frames" / name)
+        )
+        assert np.abs(expected.astype(int) - frame).max() <= 1
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--frames", "1"), "--frames 1"),
+        (("--batch", "0"), "--batch 0"),
+        (("--height", "0"), "height=0"),
+        (("--out", "nowhere/film.gif"), "does not exist"),
+    ],
+)
+def test_films_that_cannot_be_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    out = ["--out", str(tmp_path / "film.gif")]
+    assert main(["interpolate", MODEL, "--seeds", "1", "2", *out, *arguments]) == 2
+    assert message in capsys.readouterr().err
