@@ -1,0 +1,116 @@
+"""Enlarge reduced real crops with a model and with simple methods, and measure how far the result is off.
+
+Crops are reduced by taking means over blocks, so the real crop itself reduces to what is given. Example:
+
+    python benchmarks/upscaling.py pathology --real.data slides/ --real.reduce 2
+
+The last column is how far the result, reduced again, is from what was given, at most, in levels of 8 bits.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+from comparisons import HEAD, Judge, RealCrops, in_batches
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnca import load, upscale
+from diffnca.metrics import efficientnet_lite0
+from diffnca.pixels import to_uint8
+from diffnca.writers.png import contact_sheet, write_png
+
+SHOWN = 6
+"""Crops in the picture."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which model, on which crops."""
+
+    model: tyro.conf.Positional[str]
+    """A model file, a run's folder or a bundled model."""
+    real: RealCrops = field(default_factory=lambda: RealCrops(Path("slides")))
+    """The crops."""
+    factors: tuple[int, ...] = (2, 4)
+    """How many times as large."""
+    strengths: tuple[float, ...] = (0.7,)
+    """Of the consistent method, each a row of its own."""
+    noise_strengths: tuple[float, ...] = (0.1,)
+    """Of the published method, each a row of its own."""
+    picture: Path | None = None
+    """Write a picture of the first crops and their enlargements."""
+
+
+def by_pillow(small: Tensor, factor: int, method: Image.Resampling) -> Tensor:
+    """Return the images enlarged by Pillow."""
+    enlarged = []
+    for image in small:
+        picture = Image.fromarray(image.movedim(0, -1).numpy())
+        size = (picture.width * factor, picture.height * factor)
+        enlarged.append(
+            torch.frombuffer(bytearray(picture.resize(size, method).tobytes()), dtype=torch.uint8)
+        )
+    shape = (len(small), small.shape[-2] * factor, small.shape[-1] * factor, 3)
+    return torch.stack(enlarged).reshape(shape).movedim(-1, 1)
+
+
+def by_model(options: Options, small: Tensor, factor: int, method: str, strength: float) -> Tensor:
+    """Return the images enlarged by the model."""
+    model, enlarged, first = load(options.model), [], options.real.seed
+    for part in in_batches(small):
+        seeds = list(range(first, first + len(part)))
+        image = part.float() / 127.5 - 1.0
+        result = upscale(model, image, float(factor), method=method, strength=strength, seed=seeds)
+        enlarged.append(torch.from_numpy(to_uint8(result)).movedim(-1, 1))
+        first += len(part)
+    return torch.cat(enlarged)
+
+
+def reduced(images: Tensor, factor: int) -> Tensor:
+    """Return the means over blocks."""
+    return F.avg_pool2d(images.double(), factor)
+
+
+def main(options: Options) -> None:
+    """Print a table for each factor."""
+    work, reference = options.real.drawn()
+    judge = Judge(efficientnet_lite0(), reference)
+    sheet: list[Tensor] = []
+    for factor in options.factors:
+        small = (reduced(work.images, factor) + 0.5).floor().byte()
+        results = {
+            "nearest": by_pillow(small, factor, Image.Resampling.NEAREST),
+            "bicubic": by_pillow(small, factor, Image.Resampling.BICUBIC),
+            "Lanczos": by_pillow(small, factor, Image.Resampling.LANCZOS),
+        }
+        head, line = (
+            part + end for part, end in zip(HEAD.split("\n"), (" off, levels |", "---|"), strict=True)
+        )
+        print(f"\nx{factor}\n\n{head}\n{line}", flush=True)
+        rows = [("noise", each) for each in options.noise_strengths]
+        rows += [("consistent", each) for each in options.strengths]
+        sheet += work.images[:SHOWN]
+        for name, result in results.items():
+            print(f"{judge.row(name, result, work)} {off(result, small, factor):.1f} |", flush=True)
+        for method, strength in rows:
+            result = by_model(options, small, factor, method, strength)
+            results[f"{method} {strength}"] = result
+            name = f"{method}, strength {strength}"
+            print(f"{judge.row(name, result, work)} {off(result, small, factor):.1f} |", flush=True)
+        print(f"{judge.row('real', work.images, work)} {off(work.images, small, factor):.1f} |", flush=True)
+        for result in results.values():
+            sheet += result[:SHOWN]
+    if options.picture is not None:
+        write_png(options.picture, contact_sheet(torch.stack(sheet).movedim(1, -1).numpy(), SHOWN), {})
+
+
+def off(result: Tensor, small: Tensor, factor: int) -> float:
+    """Return how far the reduced result is from what was given, at most, in levels."""
+    return float((reduced(result, factor) - small).abs().max())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
