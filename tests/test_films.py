@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
 
 from diffnca.cli import main
-from diffnca.films import Filmed, watched, write_film
+from diffnca.films import Filmed, watched
 from diffnca.geometry import Canvas
 from diffnca.noise import Noise, Stream
 from diffnca.tasks import generate, walk_of
 from diffnca.training.checkpoint import load
+from diffnca.writers.film import LAST_MILLISECONDS, write_film
 
 MODEL = "pathology_fast"
 
@@ -52,6 +54,28 @@ def test_films_hold_all_frames_and_play_for_ever(tmp_path: Path, suffix: str) ->
         assert film.info["loop"] == 0
         shown = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(film)]
     assert np.allclose(shown, [0, 40, 80, 120, 160], atol=4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_mp4_holds_all_frames_and_rests_on_the_last(tmp_path: Path, channels: int) -> None:
+    frames = [np.full((97, 101, channels), 40 * index, np.uint8) for index in range(5)]
+    write_film(frames, tmp_path / "film.mp4", 100)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        seconds = film.duration / av.time_base
+    assert seconds == pytest.approx(0.1 * 4 + LAST_MILLISECONDS / 1000)
+    assert np.allclose([frame.mean() for frame in shown[:5]], [0, 40, 80, 120, 160], atol=2)
+    assert {frame.shape for frame in shown} == {(194, 202, 3)}  # twice as large
+    assert all(abs(frame.mean() - 160) < 2 for frame in shown[4:])
+
+
+def test_odd_sides_of_an_mp4_are_made_even_by_repeating_the_edge(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 301, dtype=np.uint8)[None, :, None].repeat(299, axis=0).repeat(3, axis=2)
+    write_film([ramp], tmp_path / "film.mp4", 100)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        (first, *_) = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert first.shape == (300, 302, 3)
+    assert np.abs(first[:299, :301].astype(int) - ramp).max() <= 6
 
 
 def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path) -> None:

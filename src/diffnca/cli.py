@@ -100,8 +100,8 @@ class Making:
         scheduler: address of a Dask cluster whose workers make the tiles instead (tcp://...).
         windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
         dry_run: say how a large image would be made and what it would take, write nothing.
-        film: write a film (.gif, .webp or .png) of a small image in the making: left the noisy image, right
-            the estimate of the clean one as it grows from cell step to cell step.
+        film: write a film (.gif, .webp, .png or .mp4) of a small image in the making: left the noisy image,
+            right the estimate of the clean one as it grows from cell step to cell step.
     """
 
     model: tyro.conf.Positional[str]
@@ -242,7 +242,7 @@ class Interpolate:
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
         seeds: those of the first and the last image.
-        out: the film (.gif, .webp or .png), or a folder for frames.
+        out: the film (.gif, .webp, .png or .mp4), or a folder for frames.
         frames: images of the film, the first and the last included.
         height: of the images in pixels; without it, the size of the training crops.
         width: likewise.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from diffnca.config import Config
@@ -30,21 +28,17 @@ from diffnca.pixels import to_uint8
 from diffnca.tasks import ImageDenoiser, ready
 from diffnca.tasks import interpolate as interpolated
 from diffnca.training.checkpoint import load
+from diffnca.writers.film import FORMATS, check_film, write_film
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
     from diffnca.cli import Interpolate
 
-FORMATS = (".gif", ".webp", ".png")
-
 MOST_FRAMES = 120
 """Frames of a film, about; of more cell steps, some are left out."""
 
-MILLISECONDS, LAST_MILLISECONDS = 50, 2000
-"""Time of a frame, and of the last."""
-
-SHOWN_PX = 256
-"""Smaller images are enlarged by a whole factor, up to this side."""
+MILLISECONDS = 50
+"""Time of a frame."""
 
 
 @dataclass(frozen=True)
@@ -197,37 +191,3 @@ def interpolate(command: Interpolate) -> int:
             write_png(command.out / f"{index:04d}.png", frame, facts)
     print(command.out)
     return 0
-
-
-def check_film(path: Path) -> None:
-    """Refuse a path to which no film can be written.
-
-    Raises:
-        ValueError: its name does not end as it must, or its folder does not exist.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: the name of a film must end in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-
-
-def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, milliseconds: int) -> None:
-    """Write frames as a film that begins again after a while; the file appears whole or not at all."""
-    factor = max(1, SHOWN_PX // max(frames[0].shape[:2]))
-    images = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in frames]
-    images = [image.resize((image.width * factor, image.height * factor), 0) for image in images]
-    durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
-    partial = path.with_name(path.name + ".partial")
-    first, *others = images
-    try:
-        first.save(
-            partial,
-            format={".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}[path.suffix.lower()],
-            save_all=True,
-            append_images=others,
-            duration=durations,
-            loop=0,
-        )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

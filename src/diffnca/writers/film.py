@@ -1,0 +1,100 @@
+"""Films: animated GIF, WebP and PNG, which play for ever, and MP4 (H.264)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
+"""Formats of animated images."""
+
+FORMATS = (*ANIMATED, ".mp4")
+
+LAST_MILLISECONDS = 2000
+"""Time of the last frame."""
+
+SHOWN_PX = 256
+"""Smaller images are enlarged by a whole factor, up to this side."""
+
+CONSTANT_RATE_FACTOR = "16"
+"""Quality of H.264: 0 is lossless, 23 usual; noise needs more than usual."""
+
+
+def check_film(path: Path) -> None:
+    """Refuse a path to which no film can be written.
+
+    Raises:
+        ValueError: its name does not end as it must, or its folder does not exist.
+        ImportError: for MP4, PyAV is missing.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: the name of a film must end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.suffix.lower() == ".mp4":
+        require_av(path)
+
+
+def require_av(path: Path) -> None:
+    """Refuse to go on without PyAV.
+
+    Raises:
+        ImportError: it is missing.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        raise ImportError(f"{path}: MP4 needs PyAV: pip install 'diffnca[films]'") from None
+
+
+def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, milliseconds: int) -> None:
+    """Write frames (gray or RGB, all of one size) as a film; the file appears whole or not at all.
+
+    Args:
+        frames: at least one; small ones are enlarged by a whole factor.
+        path: ends in one of `FORMATS`.
+        milliseconds: time of a frame; the last one stays for `LAST_MILLISECONDS`.
+    """
+    factor = max(1, SHOWN_PX // max(frames[0].shape[:2]))
+    shown = [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in frames]
+    partial = path.with_name(path.name + ".partial")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in ANIMATED:
+            _write_animated(shown, partial, ANIMATED[suffix], milliseconds)
+        else:
+            _write_mp4(shown, partial, milliseconds)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_animated(frames: list[np.ndarray], path: Path, kind: str, milliseconds: int) -> None:
+    """Write an animated image that begins again after its last frame."""
+    images = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in frames]
+    durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
+    first, *others = images
+    first.save(path, format=kind, save_all=True, append_images=others, duration=durations, loop=0)
+
+
+def _write_mp4(frames: list[np.ndarray], path: Path, milliseconds: int) -> None:
+    """Write H.264 as any browser plays it: colours at half resolution, even sides (the edge is repeated)."""
+    import av
+
+    height, width = frames[0].shape[:2]
+    last_repeats = max(1, LAST_MILLISECONDS // milliseconds)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream = film.add_stream("libx264", rate=Fraction(1000, milliseconds))
+        stream.height, stream.width = height + height % 2, width + width % 2
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": CONSTANT_RATE_FACTOR}
+        for frame in [*frames, *frames[-1:] * (last_repeats - 1)]:
+            rgb = np.broadcast_to(frame, (height, width, 3))
+            even = np.pad(rgb, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        film.mux(stream.encode())
