@@ -267,9 +267,9 @@ def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(model: str, tm
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
-    work = ["sample", model, "--height", "900", "--width", "900", "--tile", "16", "--steps", "20"]  # of minutes
+    work = [*f"sample {model} --height 900 --width 900 --tile 16 --steps 20".split(), "--out"]  # of minutes
     process = subprocess.Popen(
-        [sys.executable, "-m", "diffnca", *work, "--out", str(tmp_path / "x.ome.zarr")],
+        [sys.executable, "-m", "diffnca", *work, str(tmp_path / "x.ome.zarr")],
         stderr=subprocess.PIPE,
         text=True,
     )
