@@ -29,15 +29,17 @@ class Options:
     """Side in px."""
     seed: int = 0
     """Of all of them."""
+    hue: int | None = None
+    """Colour of all of them, 0 to 359; without it, each has its own."""
 
 
-def marble(random: np.random.Generator, size: int) -> Image.Image:
+def marble(random: np.random.Generator, size: int, hue: int | None) -> Image.Image:
     """Return one picture."""
     side = size * OVERSAMPLED
     image = Image.new("RGB", (side, side), "white")
     radius = random.uniform(0.3, 0.42) * side
     y, x = random.uniform(radius, side - radius, 2)
-    hue = int(random.integers(360))
+    hue = int(random.integers(360)) if hue is None else hue
     ring, fill = f"hsl({hue}, 80%, 25%)", f"hsl({hue}, 75%, 60%)"
     draw = ImageDraw.Draw(image)
     draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill, ring, round(radius / 4))
@@ -51,7 +53,7 @@ def main(options: Options) -> None:
     options.out.mkdir()
     random = np.random.default_rng(options.seed)
     for index in range(options.count):
-        marble(random, options.size).save(options.out / f"{index:05d}.png")
+        marble(random, options.size, options.hue).save(options.out / f"{index:05d}.png")
 
 
 if __name__ == "__main__":
