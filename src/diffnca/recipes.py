@@ -43,22 +43,23 @@ def diff_nca() -> Config:
 def fourier_diff_nca() -> Config:
     """Return our global denoiser, for 64x64 faces: cells on the low frequencies, then cells on the image.
 
-    With 512 frequencies against 4,096 pixels, the Fourier stage can be wide and long (12 cell steps reach
-    across the half plane) and still costs less than the image stage, whose cells hold one pixel each.
+    A cell of the image stage holds 4x4 pixels and what it draws from a window of 8 frequencies to either
+    side, the highest that a grid of 16x16 cells can show.
     """
-    image = CellConfig(hidden=256, num_cell_steps=8, dilations=(1, 2, 4, 1))
+    image = CellConfig(hidden=384, num_cell_steps=8, dilations=(1, 2, 4, 1))
     spectrum = CellConfig(
-        hidden=384,
-        num_cell_steps=12,
+        hidden=256,
+        num_cell_steps=8,
         dilations=(1, 2, 4, 1),
         padding="zeros",
         embedding_channels=32,
         positions="pixels",
     )
-    fourier = FourierConfig(window=16, cell=spectrum)
+    fourier = FourierConfig(window=8, cell=spectrum)
     return Config(
         name="fourier_diff_nca",
-        model=NCAConfig("fourier_diff_nca", channels=64, cell=image, fourier=fourier),
+        model=NCAConfig("fourier_diff_nca", patch=4, channels=128, cell=image, fourier=fourier),
+        training=TrainingConfig(optimizer="muon", batch=16),
         data=DataConfig(crop=64, quarter_turns=False),
     )
 

@@ -48,7 +48,7 @@ def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: A
     config = recipe_named(recipe)
     model = replace(
         config.model,
-        patch=config.model.patch if patch is None else patch,
+        patch=min(config.model.patch, 2) if patch is None else patch,
         channels=24,
         cell=replace(config.model.cell, num_cell_steps=2, hidden=24, **cell),
     )

@@ -251,7 +251,7 @@ def test_tiles_with_the_summed_context_give_the_whole() -> None:
     cells = [replace(cell, hidden=12, num_cell_steps=2) for cell in (model.cell, model.fourier.cell)]
     fourier = replace(model.fourier, cell=cells[1])
     torch.manual_seed(0)
-    network = FourierDiffNCA(replace(model, channels=8, cell=cells[0], fourier=fourier))
+    network = FourierDiffNCA(replace(model, patch=1, channels=8, cell=cells[0], fourier=fourier))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     x_t, t, whole = image(1, 3, 140, 90), torch.tensor([0.4]), Canvas(140, 90).whole

@@ -64,7 +64,7 @@ def test_the_matrices_of_the_cell_rules_are_updated_by_muon_and_all_else_by_adam
     assert model.fourier is not None
     cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
     fourier = replace(model.fourier, window=4, cell=replace(model.fourier.cell, hidden=16, num_cell_steps=2))
-    network = build_network(replace(model, channels=8, cell=cell, fourier=fourier))
+    network = build_network(replace(model, patch=1, channels=8, cell=cell, fourier=fourier))
     optimizer = build_optimizer(TrainingConfig(optimizer="muon"), network)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
