@@ -1,8 +1,9 @@
 """Wipe a square out of images that a VNCA has grown, let it grow on, and write the picture.
 
 The columns are the grown image, the wound, and the image after 1, 2, 4, ... further rounds of its cell steps;
-each row is another seed. The mean squared error inside the wound, against the grown image, is printed; with
---data also the error of reconstructed images, against that of their own mean colour. Example:
+each row is another seed, or with --data another image of those, grown from its own description. The mean
+squared error inside the wound, against the grown image, is printed; with --data also the error of all images
+so grown, against that of their own mean colour. Example:
 
     python benchmarks/regrow.py runs/vnca_damage --data faces/ --reduce 2 --out regrown.png
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from torch import Tensor
 
 from diffnca import load
 from diffnca.data import open_images
@@ -40,7 +42,7 @@ class Options:
     seed: int = 0
     """Seed of the first image."""
     data: Path | None = None
-    """Images to reconstruct."""
+    """Images to grow, all of one size."""
     reduce: int = 1
     """Reduce them by this factor."""
 
@@ -54,7 +56,11 @@ def main(options: Options) -> None:
     size = model.choices.size
     side = size // 2 if options.side is None else options.side
     noise = Noise(tuple(range(options.seed, options.seed + options.count)))
-    latent = noise.normal(Stream.INITIAL, 0, Canvas(1, 1).whole, model.choices.latent)[:, :, 0, 0]
+    images = given(options)
+    if images is None:
+        latent = noise.normal(Stream.INITIAL, 0, Canvas(1, 1).whole, model.choices.latent)[:, :, 0, 0]
+    else:
+        latent = model.network.encode(images[: options.count])[0]
     grown = model.network.grow(model.network.seed(latent), noise.at(0))
     top = (size - side) // 2
     wound = (slice(None), slice(None), slice(top, top + side), slice(top, top + side))
@@ -69,16 +75,19 @@ def main(options: Options) -> None:
         print(f"{name:10} error in the wound {float((image - shown[0])[wound].square().mean()):.4f}")
     rows = torch.stack(shown, 1).flatten(0, 1)
     write_png(options.out, contact_sheet(to_uint8(rows), columns=len(shown)), {})
-    if options.data is not None:
-        report_reconstruction(model, options)
+    if images is not None:
+        report_reconstruction(model, images)
 
 
-def report_reconstruction(model: Autoencoder, options: Options) -> None:
+def given(options: Options) -> Tensor | None:
+    """Return the images to grow; `None` where they come from seeds."""
+    if options.data is None:
+        return None
+    return torch.stack([to_model(picture) for picture in open_images([options.data], reduce=options.reduce)])
+
+
+def report_reconstruction(model: Autoencoder, images: Tensor) -> None:
     """Print how near images are to what is grown from their own descriptions."""
-    assert options.data is not None
-    images = torch.stack(
-        [to_model(picture) for picture in open_images([options.data], reduce=options.reduce)]
-    )
     again = torch.cat([model.reconstruct(part) for part in images.split(16)])
     error = float((again - images).square().mean())
     plain = float((images - images.mean((2, 3), keepdim=True)).square().mean())
