@@ -1,0 +1,50 @@
+"""Each bundled model makes what it was trained for, so that a broken file cannot ship.
+
+The references are features of 64 crops of held-out pictures (`benchmarks/reference_features.py`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffnca import generate, load
+from diffnca.metrics import efficientnet_lite0, extract, kid_full
+from diffnca.pixels import to_uint8
+from diffnca.training.checkpoint import bundled_models
+
+REFERENCES = Path(__file__).parent / "reference"
+CROP = 64
+KINDS = ("aerial", "faces", "pathology")
+LIMITS = {"aerial": 0.24, "pathology": 0.24, "pathology_fast": 0.24}
+"""Of KID on 16 crops, where the models have 0.16 to 0.19; noise has 0.65, canopy as tissue 0.47."""
+
+
+def made_by(name: str) -> Tensor:
+    """Return 16 crops of one image of 256x256 px."""
+    image = torch.from_numpy(to_uint8(generate(load(name), height=4 * CROP, width=4 * CROP, seed=0)))
+    crops = image[0].unfold(0, CROP, CROP).unfold(1, CROP, CROP)
+    return crops.flatten(0, 1).contiguous()
+
+
+def kid_to(kind: str, images: Tensor) -> float:
+    """Return KID of images (n c h w, uint8) against the held-out pictures of this kind."""
+    extractor = efficientnet_lite0()
+    with np.load(REFERENCES / f"features_{kind}.npz") as stored:
+        assert stored["checksum"] == extractor.checksum
+        reference = torch.from_numpy(stored["features"]).float()
+    return kid_full(extract(extractor, images), reference)
+
+
+def test_every_bundled_model_has_a_limit() -> None:
+    assert set(bundled_models()) == set(LIMITS)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_it_makes_what_it_was_trained_for(name: str) -> None:
+    images, own = made_by(name), name.split("_")[0]
+    distances = {kind: kid_to(kind, images) for kind in KINDS}
+    assert distances[own] < LIMITS[name], distances
+    assert min(distances, key=lambda kind: distances[kind]) == own, distances
