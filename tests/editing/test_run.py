@@ -176,7 +176,7 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("upscale", "--factor", 0.5), "above 1 and at most 8"),
         (("vary", "--strength", 0), "above 0 and at most 1"),
         (("vary", "--count", 0), "--count 0"),
-        (("vary", "--film", "film.mp4"), "must end in .gif"),
+        (("vary", "--film", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
         (("vary", "--film", "film.gif", "--tile", 16), "must be without --tile"),
     ],
     ids=str,
