@@ -1,10 +1,14 @@
 """Draw simple pictures to learn: a marble of some colour, size and place, with a dark ring, on white.
 
-A VNCA of few channels learns them in a quarter of an hour on one core, enough to see it grow and heal:
+A VNCA of few channels learns to grow those of one colour in half an hour on one core, and to heal them:
 
-    python benchmarks/marbles.py marbles
-    diffnca train --recipe vnca_damage --data marbles ... --out runs/marbles
-    python benchmarks/regrow.py runs/marbles --data marbles --out regrown.png
+    python benchmarks/marbles.py marbles --hue 210
+    diffnca train --recipe vnca_damage --data marbles --out marbles-vnca --minutes 30
+        --data.crop 16 --data.no-flips --model.size 16 --model.start 16 --model.damage 8
+        --model.latent 32 --model.hidden 64 --model.encoder-channels 16
+        --model.num-cell-steps 24 --model.extra-cell-steps 24
+        --training.learning-rate 0.001 --training.decay cosine --training.batch 16
+    python benchmarks/regrow.py marbles-vnca --data marbles --out regrown.png
 """
 
 from dataclasses import dataclass

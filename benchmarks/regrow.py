@@ -26,6 +26,9 @@ from diffnca.writers.png import contact_sheet, write_png
 
 ROUNDS = (1, 2, 4, 8)
 
+SHOWN_PX = 96
+"""Smaller images are enlarged by a whole factor, up to this side."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -73,7 +76,8 @@ def main(options: Options) -> None:
             shown.append(model.shown(state))
     for name, image in zip(("wounded", *(f"{n} rounds" for n in ROUNDS)), shown[1:], strict=True):
         print(f"{name:10} error in the wound {float((image - shown[0])[wound].square().mean()):.4f}")
-    rows = torch.stack(shown, 1).flatten(0, 1)
+    factor = max(1, SHOWN_PX // size)
+    rows = torch.stack(shown, 1).flatten(0, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     write_png(options.out, contact_sheet(to_uint8(rows), columns=len(shown)), {})
     if images is not None:
         report_reconstruction(model, images)
