@@ -8,6 +8,7 @@ a single thread.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +30,9 @@ BLOCK_CELLS = 1024
 
 FOURIER_BLOCK_CELLS = 256
 """Cells of a block of a Fourier stage, whose window is small: at least two, for two threads."""
+
+BEYOND = -(2**31)
+"""Less than any number of a cell, whatever is added to it."""
 
 UNCHANGED = Modulation(None, None)
 
@@ -68,15 +72,21 @@ class BlockedCells:
             first_mask: number of the first mask.
         """
         with torch.inference_mode(False), torch.no_grad(), Workers() as workers:
-            cells = Cells(self, state, region, origin)
+            times, order = t.float().sort(stable=True)  # images at the same time side by side
+            cells = Cells(self, state[order], region, origin)
             for k in range(self.config.num_cell_steps):
                 share = None
                 if noise is not None and self.config.update_probability < 1.0:
                     drawn = noise.mask(first_mask + k, region, self.config.update_probability)
-                    share = cells.pad(drawn.flatten(2).movedim(1, -1).float())
-                cells.advance(t.float(), k, share, workers)
-            final = cells.state[:, : region.height * region.width]
-            return final.movedim(-1, 1).reshape(len(state), self.channels, region.height, region.width)
+                    share = drawn[order].flatten(2).movedim(1, -1).float()
+                cells.advance(times, k, share, workers)
+            final = torch.empty(len(state), self.channels, cells.count)
+            final[order] = cells.state.movedim(-1, 1)
+            return final.view(len(state), self.channels, region.height, region.width)
+
+    def pad(self, rows: Float[Tensor, "r n"]) -> Float[Tensor, "block n"]:
+        """Extend some rows to a whole block."""
+        return F.pad(rows, (0, 0, 0, self.block_cells - len(rows)))
 
     def embed(self, numbers: Float[Tensor, "r n"]) -> Float[Tensor, "r e"]:
         """Return the embedding of a block of cells, each given by row, column, t and cell step."""
@@ -112,24 +122,25 @@ class CellStep:
 
     Attributes:
         layers: the cell rule, with all that is the same for every cell folded in.
-        table: the neighbours of each cell.
+        table: the neighbours of each cell; `BEYOND` stands for what lies beyond an edge.
         embedding: of each cell, if it modulates each in its own way.
         share: how much of its change each cell of each image takes; `None` is all.
     """
 
     layers: Layers
-    table: Int[Tensor, "9 cells"]
+    table: Int[Tensor, "cells 9"]
     embedding: Float[Tensor, "cells e"] | None
     share: Float[Tensor, "b cells 1"] | None
 
 
 class Cells:
-    """The cells of a batch of images while they are updated: row after row, padded to whole blocks.
+    """The cells of a batch of images while they are updated, row after row.
+
+    A block holds cells of one image, or all cells of several small ones; what is missing is padded.
 
     Attributes:
         state: in float32.
-        seen: the state as it is perceived, then the embedding, in the type of the matrix products; a last
-            cell of zeros stands for what lies beyond an edge.
+        seen: the state as it is perceived, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
 
@@ -139,36 +150,29 @@ class Cells:
         """Take the first channels (b a h w) of the state; the others are zero."""
         self.ready, self.config, self.region = ready, ready.config, region
         self.count = region.height * region.width
-        self.padded = self.count + -self.count % ready.block_cells
-        self.state = torch.zeros(len(state), self.padded, ready.channels)
-        self.state[:, : self.count, : state.shape[1]] = state.flatten(2).movedim(1, -1)
+        self.state = torch.zeros(len(state), self.count, ready.channels)
+        self.state[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
         self.active = ready.channels if is_shifted else state.shape[1]  # a shift makes zeros count
         self.layers = lay_out(ready.rule, self.active)
-        self.seen = self.following = self.unseen(self.layers)
-        self.seen[:, :-1, : self.active] = self.state[..., : self.active]
+        self.seen = self.following = Seen(self.state, self.layers.kept, ready.dtype)
+        self.seen.of_images[..., : self.active] = self.state[..., : self.active]
         self.tables: dict[int, Tensor] = {}
         places = positions(self.config.positions, region, torch.device("cpu"), origin)
-        self.places = None if places is None else self.pad(places.flatten(1).t())
-
-    def unseen(self, layers: Layers) -> Tensor:
-        """Return zeros, as many per cell as `layers` see."""
-        return torch.zeros(len(self.state), self.padded + 1, layers.kept, dtype=self.ready.dtype)
-
-    def pad(self, numbers: Float[Tensor, "*images cells n"]) -> Float[Tensor, "*images padded n"]:
-        """Extend the `numbers` of each cell to whole blocks."""
-        return F.pad(numbers, (0, 0, 0, self.padded - self.count))
+        self.places = None if places is None else places.flatten(1).t()
 
     def advance(self, t: Float[Tensor, " b"], k: int, share: Tensor | None, workers: Workers) -> None:
-        """Do cell step `k` for all images, each cell taking its `share` (b cells 1) of the change."""
+        """Do cell step `k` for all images, each cell taking its `share` (b cells 1) of the change.
+
+        Images of the same `t` stand side by side.
+        """
         if k < 2:  # the first state may be seen narrower than the others
-            self.following = self.unseen(self.ready.layers)
+            self.following = Seen(self.state, self.ready.layers.kept, self.ready.dtype)
         is_damped = share is None and self.config.update_probability < 1.0
         layers = self.layers.damp(self.config.update_probability) if is_damped else self.layers
         clock = k / self.ready.rule.embedding.period
         table = self._table(self.config.dilation(k))
-        for time in torch.unique(t):
-            images = (t == time).nonzero().flatten().tolist()
+        for time, images in alike(t):
             clocks = torch.stack([time, time.new_tensor(clock)])
             modulated, embedding = self._embed(images, layers, clocks, workers)
             step = CellStep(modulated, table, embedding, share)
@@ -178,25 +182,28 @@ class Cells:
 
     @property
     def blocks(self) -> list[slice]:
-        """All cells, block by block."""
+        """The cells of an image, block by block."""
         size = self.ready.block_cells
-        return [slice(start, start + size) for start in range(0, self.padded, size)]
+        return [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
 
-    def _parts(self, images: list[int], count: int) -> list[tuple[slice, list[int]]]:
-        """Return each block with some of the images, so that at least `count` threads have work."""
-        blocks = self.blocks
-        shares = min(-(-count // len(blocks)), len(images))
-        return [(block, images[first::shares]) for block in blocks for first in range(shares)]
+    def _parts(self, images: range, count: int) -> list[tuple[slice, list[slice]]]:
+        """Return each block with some of the images, so that at least `count` threads have work.
 
-    def _table(self, dilation: int) -> Int[Tensor, "9 cells"]:
+        Images that fit into one block together go together.
+        """
+        size = max(1, self.ready.block_cells // self.count)
+        packs = [slice(first, min(first + size, images.stop)) for first in images[::size]]
+        shares = min(-(-count // len(self.blocks)), len(packs))
+        return [(block, packs[first::shares]) for block in self.blocks for first in range(shares)]
+
+    def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
         """Return the neighbours of each cell at this spacing."""
         if dilation not in self.tables:
-            table = neighbours(self.region, dilation, self.config.padding, empty=self.padded)
-            self.tables[dilation] = F.pad(table, (0, self.padded - self.count), value=self.padded)
+            self.tables[dilation] = neighbours(self.region, dilation, self.config.padding)
         return self.tables[dilation]
 
     def _embed(
-        self, images: list[int], layers: Layers, clocks: Float[Tensor, "2"], workers: Workers
+        self, images: range, layers: Layers, clocks: Float[Tensor, "2"], workers: Workers
     ) -> tuple[Layers, Float[Tensor, "cells e"] | None]:
         """Show some images their embedding; fold into `layers` what is the same for every cell.
 
@@ -207,42 +214,73 @@ class Cells:
         if self.places is None:
             embedding = workers.once(lambda: ready.embed(clocks[None]))
         else:
-            numbers = torch.cat([self.places, clocks.expand(self.padded, 2)], dim=1)
-            embedding = torch.empty(self.padded, self.config.embedding_channels)
+            numbers = torch.cat([self.places, clocks.expand(self.count, 2)], dim=1)
+            embedding = torch.empty(self.count, self.config.embedding_channels)
 
             def embed(block: slice) -> None:
-                embedding[block] = ready.embed(numbers[block])
+                embedding[block] = ready.embed(ready.pad(numbers[block]))[: block.stop - block.start]
 
             workers.each(embed, self.blocks)
         if self.config.perceive_embedding:
-            self.seen[images, :-1, self.active : self.active + embedding.shape[1]] = embedding.to(ready.dtype)
+            shown = slice(self.active, self.active + embedding.shape[1])
+            self.seen.of_images[images.start : images.stop, :, shown] = embedding.to(ready.dtype)
         if self.places is None:
             return workers.once(lambda: ready.fold(layers, embedding).to(ready.dtype)), None
         return workers.once(lambda: layers.to(ready.dtype)), embedding
 
-    def _update(self, step: CellStep, part: tuple[slice, list[int]]) -> None:
+    def _update(self, step: CellStep, part: tuple[slice, list[slice]]) -> None:
         """Do a cell step for one block of some images."""
-        block, images = part
+        block, packs = part
+        ready, table = self.ready, step.table[block]
         modulations = (UNCHANGED, UNCHANGED)
         if step.embedding is not None:
-            modulations = self.ready.modulations(step.embedding[block], step.layers.order)
-        neighbour = step.table[:, block].t().flatten()
-        for image in images:
-            near = self.seen[image].index_select(0, neighbour).view(-1, 9, step.layers.kept)
-            change = self.ready.change(near, step.layers, modulations)
-            if step.share is not None:
-                change = change * step.share[image, block]
-            state = self.state[image, block]
-            state += change
-            self.following[image, block, : self.ready.channels] = state
+            cell_of_row = torch.arange(ready.block_cells) % len(table)
+            modulations = ready.modulations(step.embedding[block][cell_of_row], step.layers.order)
+        for images in packs:
+            state = self.state[images, block]
+            near = self.seen.near(table, images, ready.block_cells)
+            change = ready.change(near, step.layers, modulations)[: state.shape[:2].numel()].view_as(state)
+            state += change if step.share is None else change * step.share[images, block]
+            self.following.of_images[images, block, : ready.channels] = state
 
 
-def neighbours(region: Region, dilation: int, padding: str, empty: int) -> Int[Tensor, "9 cells"]:
-    """Return which cells each cell of `region` perceives, row after row; `empty` is the cell of zeros."""
+class Seen:
+    """What is seen of the cells of a batch of images: a row of zeros, for beyond an edge, then one per cell.
+
+    Attributes:
+        rows: of all images.
+        of_images: the same without the first row, image by image.
+    """
+
+    def __init__(self, state: Float[Tensor, "b cells c"], kept: int, dtype: torch.dtype) -> None:
+        """Make room for `kept` numbers of each cell, all of them zero."""
+        images, self.count = state.shape[:2]
+        self.rows = torch.zeros(images * self.count + 1, kept, dtype=dtype)
+        self.of_images = self.rows[1:].view(images, self.count, kept)
+
+    def near(self, table: Int[Tensor, "cells 9"], images: slice, rows: int) -> Float[Tensor, "rows 9 s"]:
+        """Return what cells of some images are and have around them, with zeros up to so many `rows`."""
+        first = 1 + self.count * torch.arange(images.start, images.stop, dtype=table.dtype)
+        there = (table + first[:, None, None]).clamp_(min=0).flatten()
+        missing = 9 * rows - len(there)
+        there = F.pad(there, (0, missing)) if missing else there
+        return self.rows.index_select(0, there).view(rows, 9, -1)
+
+
+def neighbours(region: Region, dilation: int, padding: str) -> Int[Tensor, "cells 9"]:
+    """Return which cells each cell of `region` perceives, row after row, or `BEYOND` an edge."""
     rows, columns = perceived(region, dilation, padding)
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
-    table = (rows * region.width + columns).masked_fill((rows < 0) | (columns < 0), empty)
-    return table.reshape(9, -1)
+    table = (rows * region.width + columns).masked_fill((rows < 0) | (columns < 0), BEYOND)
+    return table.reshape(9, -1).t().contiguous()
+
+
+def alike(t: Float[Tensor, " b"]) -> Iterator[tuple[Float[Tensor, ""], range]]:
+    """Yield each diffusion time with its images, which stand side by side."""
+    stop = 0
+    for time, count in zip(*torch.unique_consecutive(t, return_counts=True), strict=True):
+        start, stop = stop, stop + int(count)
+        yield time, range(start, stop)
 
 
 def _of_rows(modulation: Modulation, order: Tensor | None) -> Modulation:
