@@ -7,12 +7,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from diffnca.engine.cpu import FOURIER_BLOCK_CELLS, BlockedCells
+from diffnca.engine.cpu import BlockedCells
 from diffnca.engine.network import BlockedNetwork
 from diffnca.engine.precision import OLDEST_TRITON, fast_dtype, has_triton
+from diffnca.geometry import Canvas
 from diffnca.models import DiffNCA, FourierDiffNCA
+from diffnca.models.fourier import Window
+from diffnca.models.patches import PatchGrid
 
 __all__ = ["Engine", "prepare"]
+
+SMALL_IMAGE_PX = 64
+"""Side of an image whose cells are to fill a block."""
 
 Engine = Literal["auto", "eager", "fused"]
 """How a network runs: as is fast and exact on the device, as it was trained, or by the kernels for a GPU."""
@@ -61,10 +67,13 @@ def prepare(
 
 def blocked(network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> BlockedNetwork:
     """Return `network` with cells for a CPU."""
+    small = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX)
+    image = BlockedCells(network.image, dtype, PatchGrid(small.whole, network.config.patch).cells.area)
     fourier = None
     if isinstance(network, FourierDiffNCA):
-        fourier = BlockedCells(network.fourier, dtype, FOURIER_BLOCK_CELLS)
-    return BlockedNetwork(network, BlockedCells(network.image, dtype), fourier)
+        window = Window(network.fourier_config, small).region
+        fourier = BlockedCells(network.fourier, dtype, window.area)
+    return BlockedNetwork(network, image, fourier)
 
 
 def fused(network: DiffNCA | FourierDiffNCA, device: torch.device, dtype: torch.dtype) -> BlockedNetwork:

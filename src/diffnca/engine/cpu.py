@@ -25,11 +25,11 @@ from diffnca.models.embedding import positions
 from diffnca.models.nca import NORMALISATION_EPSILON, CellRule, Modulation, modulate
 from diffnca.noise import CellNoise
 
-BLOCK_CELLS = 1024
+LARGEST_BLOCK = 1024
 """Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""
 
-FOURIER_BLOCK_CELLS = 256
-"""Cells of a block of a Fourier stage, whose window is small: at least two, for two threads."""
+SMALLEST_BLOCK = 64
+"""Matrix products of fewer rows round differently."""
 
 BEYOND = -(2**31)
 """Less than any number of a cell, whatever is added to it."""
@@ -43,14 +43,28 @@ class BlockedCells:
     The weights are copied; a rule that has been trained on must be made ready again.
     """
 
-    def __init__(self, rule: CellRule, dtype: torch.dtype, block_cells: int = BLOCK_CELLS) -> None:
-        """Lay out the weights of `rule` for matrix products in `dtype`."""
+    def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int = LARGEST_BLOCK) -> None:
+        """Lay out the weights of `rule` for matrix products in `dtype`.
+
+        Args:
+            rule: the cell rule.
+            dtype: float32 or bfloat16.
+            small_image_cells: cells of an image that is often computed alone. A block has as many where that
+                is possible: one image would leave most of a larger one empty.
+        """
         self.config, self.channels = rule.config, rule.channels
-        self.dtype, self.block_cells = dtype, block_cells
+        self.dtype, self.block_cells = dtype, min(max(small_image_cells, SMALLEST_BLOCK), LARGEST_BLOCK)
         self.rule = on_single_cells(rule)
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
         self.gates = [copy.deepcopy(gate).to(dtype) for gate in gates]
         self.layers = lay_out(self.rule, rule.channels)
+        self.laid_out = {rule.channels: self.layers}
+
+    def layers_for(self, active: int) -> Layers:
+        """Return the layers for states whose channels from `active` on are zero."""
+        if active not in self.laid_out:
+            self.laid_out[active] = lay_out(self.rule, active)
+        return self.laid_out[active]
 
     def run(
         self,
@@ -154,7 +168,7 @@ class Cells:
         self.state[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
         self.active = ready.channels if is_shifted else state.shape[1]  # a shift makes zeros count
-        self.layers = lay_out(ready.rule, self.active)
+        self.layers = ready.layers_for(self.active)
         self.seen = self.following = Seen(self.state, self.layers.kept, ready.dtype)
         self.seen.of_images[..., : self.active] = self.state[..., : self.active]
         self.tables: dict[int, Tensor] = {}
