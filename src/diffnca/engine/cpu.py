@@ -57,13 +57,13 @@ class BlockedCells:
         self.rule = on_single_cells(rule)
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
         self.gates = [copy.deepcopy(gate).to(dtype) for gate in gates]
-        self.layers = lay_out(self.rule, rule.channels)
-        self.laid_out = {rule.channels: self.layers}
+        self.first_written = int(self.rule.get_buffer("writable").flatten().argmax())
+        self.laid_out: dict[int, Layers] = {}
 
     def layers_for(self, active: int) -> Layers:
         """Return the layers for states whose channels from `active` on are zero."""
         if active not in self.laid_out:
-            self.laid_out[active] = lay_out(self.rule, active)
+            self.laid_out[active] = lay_out(self.rule, active, self.first_written)
         return self.laid_out[active]
 
     def run(
@@ -120,14 +120,15 @@ class BlockedCells:
 
     def change(
         self, near: Float[Tensor, "r 9 s"], layers: Layers, modulations: tuple[Modulation, Modulation]
-    ) -> Float[Tensor, "r c"]:
-        """Return the change of a block of cells, from what they and their neighbours are."""
+    ) -> Float[Tensor, "r w"]:
+        """Return the change of a block of cells, of the channels that are written, from what is near them."""
         perception = torch.cat([near[:, 4], layers.perceive(near.flatten(1))], dim=1)
         hidden = layers.expand(modulate(perception, modulations[0]))[:, : self.config.hidden]
         hidden = F.layer_norm(hidden, hidden.shape[1:], layers.scale, layers.shift, NORMALISATION_EPSILON)
         hidden = self.rule.activate(hidden, modulations[1])
         missing = layers.project.weight.shape[1] - hidden.shape[1]
-        return layers.project(F.pad(hidden, (0, missing)) if missing else hidden)[:, : self.channels]
+        written = self.channels - self.first_written
+        return layers.project(F.pad(hidden, (0, missing)) if missing else hidden)[:, :written]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class Cells:
 
     Attributes:
         state: in float32.
+        written: the channels that change; those before are protected.
         seen: the state as it is perceived, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
@@ -164,6 +166,7 @@ class Cells:
         """Take the first channels (b a h w) of the state; the others are zero."""
         self.ready, self.config, self.region = ready, ready.config, region
         self.count = region.height * region.width
+        self.written = slice(ready.first_written, ready.channels)
         self.state = torch.zeros(len(state), self.count, ready.channels)
         self.state[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
@@ -181,7 +184,9 @@ class Cells:
         Images of the same `t` stand side by side.
         """
         if k < 2:  # the first state may be seen narrower than the others
-            self.following = Seen(self.state, self.ready.layers.kept, self.ready.dtype)
+            kept = self.ready.layers_for(self.ready.channels).kept
+            self.following = Seen(self.state, kept, self.ready.dtype)
+            self.following.of_images[..., : self.written.start] = self.state[..., : self.written.start]
         is_damped = share is None and self.config.update_probability < 1.0
         layers = self.layers.damp(self.config.update_probability) if is_damped else self.layers
         clock = k / self.ready.rule.embedding.period
@@ -192,7 +197,8 @@ class Cells:
             step = CellStep(modulated, table, embedding, share)
             workers.each(partial(self._update, step), self._parts(images, workers.count))
         self.seen, self.following = self.following, self.seen
-        self.layers, self.active = self.ready.layers, self.ready.channels
+        self.active = self.ready.channels
+        self.layers = self.ready.layers_for(self.active)
 
     @property
     def blocks(self) -> list[slice]:
@@ -251,11 +257,11 @@ class Cells:
             cell_of_row = torch.arange(ready.block_cells) % len(table)
             modulations = ready.modulations(step.embedding[block][cell_of_row], step.layers.order)
         for images in packs:
-            state = self.state[images, block]
+            state = self.state[images, block, self.written]
             near = self.seen.near(table, images, ready.block_cells)
             change = ready.change(near, step.layers, modulations)[: state.shape[:2].numel()].view_as(state)
             state += change if step.share is None else change * step.share[images, block]
-            self.following.of_images[images, block, : ready.channels] = state
+            self.following.of_images[images, block, self.written] = state
 
 
 class Seen:

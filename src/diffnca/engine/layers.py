@@ -80,7 +80,8 @@ class Layers:
         expand: from what is kept of the cell, and its perception, to the hidden layer.
         scale: factors of the normalised hidden layer; `None` is 1.
         shift: summands of it; `None` is 0.
-        project: from the hidden layer to the change of the state; 0 for protected channels.
+        project: from the hidden layer to the change of the state; 0 for protected channels, of which the
+            first may be left out.
         kept: numbers of a cell that are seen.
         order: where each input of `expand` stands in the perception of the rule; -1 is padding.
         shifted: the weight of `expand` for the whole perception of the rule.
@@ -121,8 +122,11 @@ class Layers:
         return replace(layers, project=self.project._replace(weight=self.project.weight * factors))
 
 
-def lay_out(rule: CellRule, active: int) -> Layers:
-    """Return the layers of `rule` for states whose channels from `active` on are zero."""
+def lay_out(rule: CellRule, active: int, written: int = 0) -> Layers:
+    """Return the layers of `rule` for states whose channels from `active` on are zero.
+
+    Their change is that of the channels from `written` on.
+    """
     perceive, perceive_bias = parameters_of(rule.perceive)
     expand, expand_bias = parameters_of(rule.expand)
     project, project_bias = parameters_of(rule.project)
@@ -137,7 +141,7 @@ def lay_out(rule: CellRule, active: int) -> Layers:
     return Layers(
         perceive=_tall(_columns(perceive.permute(0, 2, 3, 1), order[: len(kept)]).flatten(1), perceive_bias),
         expand=everything._replace(weight=_columns(everything.weight, order)),
-        project=_tall(project * writable[:, None], project_bias * writable),
+        project=_tall((project * writable[:, None])[written:], (project_bias * writable)[written:]),
         kept=len(kept),
         order=order,
         shifted=everything.weight,
