@@ -109,19 +109,33 @@ class Turned(Noise):
         return super().normal(stream, step, replace(region, left=region.left - self.columns), channels)
 
 
-def test_edges_that_meet_are_like_any_other_place() -> None:
-    canvas = Canvas(16, 24, ("reflect", "circular"))
-    image, holes = picture(16, 24), torch.ones(16, 24, dtype=torch.bool)
+MEETING = Canvas(16, 24, ("reflect", "circular"))
+
+
+def repainted(columns: int) -> Any:
+    holes = torch.ones(16, 24, dtype=torch.bool)
     holes[:, :14] = False
+    known = KnownPixels(Picture(picture(16, 24).roll(columns, -1)), holes.roll(columns, -1))
+    return completion(MEETING, known, "repaint", jump=2, rounds=2)
+
+
+TURNS: dict[str, Any] = {
+    "inpaint": repainted,
+    "upscale": lambda columns: enlargement(MEETING, picture(8, 12).roll(columns // 2, -1), "consistent", 0.9),
+    "vary": lambda columns: variation(MEETING, picture(16, 24).roll(columns, -1), 0.6),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_edges_that_meet_are_like_any_other_place(name: str) -> None:
     denoiser = small_denoiser()
     sampler, levels = walk_of(denoiser, "ddpm", 4)
 
-    def filled(columns: int) -> Tensor:
-        known = KnownPixels(Picture(image.roll(columns, -1)), holes.roll(columns, -1))
-        task = completion(canvas, known, "repaint", jump=2, rounds=2)(denoiser, levels)
-        return carried_out(task, ready(denoiser, torch.device("cpu")), sampler, Turned((5,), columns=columns))
+    def turned(columns: int) -> Tensor:
+        task, noise = TURNS[name](columns)(denoiser, levels), Turned((5,), columns=columns)
+        return carried_out(task, ready(denoiser, torch.device("cpu")), sampler, noise)
 
-    assert torch.equal(filled(10), filled(0).roll(10, -1))
+    assert torch.equal(turned(10), turned(0).roll(10, -1))
 
 
 def test_a_stopped_walk_with_jumps_goes_on_to_the_same_image(tmp_path: Any) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.geometry import Boundary, Canvas
-from diffnca.tasks.grids import Grid
+from diffnca.geometry import Boundary, Canvas, Region
+from diffnca.tasks.grids import NEIGHBOURS, Grid
 
 sides = st.integers(1, 9)
 boundaries = st.sampled_from([("reflect", "reflect"), ("circular", "circular"), ("reflect", "circular")])
@@ -58,6 +58,35 @@ def test_means_of_what_was_spread_are_what_it_was_where_blocks_are_whole(factor:
     grid, canvas = Grid(4, 5), Canvas(4 * factor, 5 * factor)
     values = noise(1, 2, 4, 5)
     assert torch.allclose(grid.means(grid.spread(values, canvas.whole), canvas.whole), values, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "error"), [(36, 48, 1e-6), (44, 59, 1e-3), (33, 35, 0.05)], ids=str
+)
+def test_solved_and_spread_values_have_the_means(height: int, width: int, error: float) -> None:
+    grid, region = Grid(30, 32), Canvas(height, width).whole
+    means = noise(1, 2, 30, 32)
+    result = grid.means(grid.spread(grid.solved(means, region), region), region)
+    assert float((result - means).abs().max()) < error * float(means.abs().max())
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(37, 29), (60, 41), (71, 33)])
+@pytest.mark.parametrize("boundary", ["reflect", "circular"])
+def test_values_are_solved_on_a_region_to_the_bits_of_the_whole(
+    size: int, blocks: int, boundary: Boundary
+) -> None:
+    grid, canvas = Grid(blocks, 1), Canvas(size, 1, (boundary, boundary))
+    values = noise(1, 1, size, 1)
+
+    def corrected(region: Region) -> Tensor:
+        own = region.crop(values, of=canvas.whole)
+        return own + grid.spread(grid.solved(grid.means(own, region), region), region)
+
+    for part in canvas.whole.tiles(5, 1):
+        around = part.grow(grid.reach(canvas, 1 + NEIGHBOURS))
+        assert torch.equal(
+            part.crop(corrected(around), of=around), part.crop(corrected(canvas.whole), of=canvas.whole)
+        )
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 14), (9, 11), (16, 40)])

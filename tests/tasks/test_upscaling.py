@@ -1,21 +1,28 @@
 """Enlarging: what the small image says holds, what is wrong is said."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca.config import Config, SamplingConfig
 from diffnca.diffusion.samplers import SAMPLERS
-from diffnca.diffusion.schedule import Level, NoiseSchedule
-from diffnca.geometry import Region
-from diffnca.noise import CellNoise
+from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
+from diffnca.geometry import Canvas, Region
+from diffnca.noise import CellNoise, Noise
 from diffnca.pixels import to_model, to_uint8
 from diffnca.tasks import upscale
-from diffnca.tasks.upscaling import residual
+from diffnca.tasks.pictures import KnownMeans
+from diffnca.tasks.upscaling import Enlarged, residual
+from diffnca.training.checkpoint import load
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photo"
 
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
@@ -77,12 +84,35 @@ def test_eight_bits_give_the_image_back_within_one_level(factor: int) -> None:
     assert float((again - levels).abs().max()) <= 1.0
 
 
-def test_the_residual_of_another_factor_is_small_and_told() -> None:
-    slopes = torch.linspace(-0.5, 0.5, 9)[:, None] * torch.linspace(0.2, 1.0, 8)
-    image = slopes.expand(1, 3, -1, -1)
-    result = upscale(StubbornDenoiser(), image, 1.5)
-    assert result.shape == (1, 3, 14, 12)
-    assert 1e-7 < residual(result, image) < 1 / 255
+def photo(name: str, side: int) -> Tensor:
+    """Return a crop of a photo."""
+    pixels = np.asarray(Image.open(PHOTOS / f"{name}.png"))[:side, :side]
+    return to_model(pixels)[None]
+
+
+@pytest.mark.parametrize("factor", [1.25, 1.5, 1.7, 2.5, 3.3])
+def test_reducing_a_photo_by_another_factor_gives_it_back_within_a_level(factor: float) -> None:
+    image = photo("small", 40)
+    result = upscale(load("aerial"), image, factor, steps=4)
+    assert residual(result, image) < 0.5 / 255  # half a level is left for rounding
+
+
+def test_the_residual_of_a_photo_that_no_image_reduces_to_is_told() -> None:
+    image = photo("trees", 40)
+    assert 2 / 255 < residual(upscale(load("aerial"), image, 1.1, steps=4), image) < 40 / 255
+
+
+@pytest.mark.parametrize(("share", "is_enough"), [(1.0, True), (0.3, False)])
+def test_a_part_gets_the_bits_of_the_whole_from_as_far_as_is_said(share: float, is_enough: bool) -> None:
+    canvas, image = Canvas(149, 6), photo("trees", 100)[..., :4]
+    means = KnownMeans(image)
+    x = Enlarged(means)(canvas.whole, Noise((0,)))
+    x = x + 0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    whole = means.impose(x, CLEAN, 0, canvas.whole, Noise((0,)))
+    part = Region(70, 0, 9, 6, canvas)
+    around = part.grow(int(share * means.reach(canvas)))
+    alone = means.impose(around.crop(x, of=canvas.whole), CLEAN, 0, around, Noise((0,)))
+    assert torch.equal(part.crop(alone, of=around), part.crop(whole, of=canvas.whole)) is is_enough
 
 
 def test_the_published_method_lets_the_result_go_where_the_model_wants() -> None:

@@ -3,6 +3,11 @@
 The blocks tile the canvas evenly. Their sides need not be whole numbers: then a pixel may belong to two
 blocks on each axis, to each with the share of it that lies there. Every number is a sum of products, added
 one after the other, so the bits of a pixel do not depend on the region on which it is computed.
+
+What spreading does to means is one matrix for each axis, with three diagonals, as a block shares pixels with
+the next ones alone. Its inverse soon falls off beside the diagonal, so a row of it is that of the inverse of
+what lies within `NEIGHBOURS` blocks, found by elimination from both ends: wrong by 1% at a factor of 1.1, by
+0.1% or less from 1.25 on.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ from diffnca.geometry import Boundary, Canvas, Region, fold
 
 Taps = Iterable[tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]]
 """Which inputs make the outputs along an axis: (index of the input, weight) of each output, in parts."""
+
+
+NEIGHBOURS = 4
+"""Blocks on each side that have a part in what a block is given, to get means right."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,18 @@ class Axis:
             share = self._overlap(self.pixels, blocks + offset).double() / self.blocks
             yield (blocks + offset - first).clamp(max=len(self.touched) - 1), share
 
+    def solved(self) -> Taps:
+        """Yield what gives the blocks the values that have, once they are spread, these means."""
+        blocks, first = self.touched, self.touched[0]
+        below, above = self._eliminated(-1), self._eliminated(1)
+        couplings = self._coupling(blocks - 1) * below[0], self._coupling(blocks) * above[0]
+        own = 1.0 / (self._retained(blocks) + couplings[0] + couplings[1])
+        for offset in range(-NEIGHBOURS, NEIGHBOURS + 1):
+            weight = own
+            for ratio in (below if offset < 0 else above)[: abs(offset)]:
+                weight = weight * ratio
+            yield (blocks + offset - first).clamp(0, len(blocks) - 1), weight
+
     def interpolated(self) -> Taps:
         """Yield what draws lines between the centres of the blocks of the whole grid."""
         place = (2 * self.pixels + 1) * self.blocks - self.size  # in units of half a pixel's share of a block
@@ -75,6 +96,36 @@ class Axis:
     def own(self) -> Taps:
         """Yield what picks the touched blocks from the whole grid."""
         yield self._on_grid(self.touched), torch.ones(len(self.touched)).double()
+
+    def _eliminated(self, step: int) -> list[Float64[Tensor, " n"]]:
+        """Return what a block's 1st, 2nd, ... neighbour on one side is given, as a share of the one before.
+
+        Args:
+            step: 1 for the neighbours after the block, -1 for those before.
+        """
+        ratios: list[Tensor] = []
+        for distance in range(NEIGHBOURS, 0, -1):
+            block = self.touched + step * distance
+            nearer, farther = (block - 1, block) if step > 0 else (block, block - 1)
+            pivot = self._retained(block)
+            if ratios:
+                pivot = pivot + self._coupling(farther) * ratios[0]
+            ratios.insert(0, -self._coupling(nearer) / pivot)
+        return ratios
+
+    def _retained(self, blocks: Tensor) -> Float64[Tensor, " n"]:
+        """Return the share of a block's spread value in its mean."""
+        total = torch.zeros(len(blocks)).double()
+        for offset in range(-(-self.size // self.blocks) + 1):
+            overlap = self._overlap(blocks * self.size // self.blocks + offset, blocks).double()
+            total = total + overlap * overlap / self.size / self.blocks
+        return total
+
+    def _coupling(self, blocks: Tensor) -> Float64[Tensor, " n"]:
+        """Return the share of each block's spread value in the mean of the next one."""
+        shared = (blocks + 1) * self.size // self.blocks
+        both = self._overlap(shared, blocks).double() * self._overlap(shared, blocks + 1).double()
+        return both / self.size / self.blocks
 
     def _overlap(self, pixels: Tensor, blocks: Tensor) -> Int64[Tensor, " n"]:
         """Return how much of the pixels lies in the blocks; a pixel is `self.blocks` long."""
@@ -100,9 +151,9 @@ class Grid:
     height: int
     width: int
 
-    def reach(self, canvas: Canvas) -> int:
-        """Return how far a block that holds a pixel reaches from it."""
-        return max(-(-canvas.height // self.height), -(-canvas.width // self.width))
+    def reach(self, canvas: Canvas, blocks: int = 1) -> int:
+        """Return how far from a pixel so many blocks reach, the first of which holds it."""
+        return max(-(-blocks * canvas.height // self.height), -(-blocks * canvas.width // self.width))
 
     def is_even(self, canvas: Canvas) -> bool:
         """Return whether every pixel of the canvas belongs to one block."""
@@ -115,6 +166,13 @@ class Grid:
     def spread(self, coarse: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c h w"]:
         """Return the pixels of a region, each with the value of its block; `means` gives it back."""
         return self._applied(coarse, region, Axis.spread)
+
+    def solved(self, means: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c v u"]:
+        """Return the values of the blocks that have, once they are spread, these means.
+
+        Near a block that the region cuts they are wrong: `NEIGHBOURS` blocks from it and nearer.
+        """
+        return self._applied(means, region, Axis.solved)
 
     def interpolated(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c h w"]:
         """Return the pixels of a region, linearly between the centres of the blocks of the whole grid."""

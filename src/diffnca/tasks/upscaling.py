@@ -45,7 +45,7 @@ def upscale(
     `"noise"` is all that was published [1]: new detail, but nothing keeps the result near the image.
     `"consistent"` gives the blocks, in each step, the means that the image has there [2]. So reducing the
     result by a whole factor gives back the image, to 1/255 also after it is rounded to 8 bits; by another
-    factor, nearly (see `residual`).
+    factor too, unless no image between black and white has these means, as near 1 (see `residual`).
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
