@@ -330,9 +330,12 @@ class Bench:
         name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
         height: of the images in pixels.
         width: of the images in pixels.
-        batch: images in a call of the denoiser.
+        batch: images in a call of the denoiser, and crops in a training step; without it, 8 and the recipe's
+            own number.
         rounds: how often each is timed; the medians are shown.
-        training: time a training step too, of the recipe's own crops and batch.
+        training: time a training step too, on the recipe's own crops.
+        compiled: time the compiled network too, as training runs it; compiling takes a minute.
+        against: other models, timed in the same turns: unet_4m, unet_17m, or any model of cells.
         device: where to compute; auto takes a GPU where there is one.
         json: print JSON, for machines.
     """
@@ -340,9 +343,11 @@ class Bench:
     name: tyro.conf.Positional[str] = "diff_nca"
     height: int = 64
     width: int = 64
-    batch: int = 8
+    batch: int | None = None
     rounds: int = 5
     training: bool = False
+    compiled: bool = False
+    against: tuple[str, ...] = ()
     device: str = "auto"
     json: bool = False
 
@@ -604,7 +609,7 @@ def run(command: Command) -> int:
 
             return info(command)
         case Bench():
-            from diffnca.benchmark import bench
+            from diffnca.benchmark.run import bench
 
             return bench(command)
 

@@ -1,15 +1,24 @@
 """The benchmark: it counts what a network computes, and times what it says."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffnca.benchmark import Timing, bench_training, in_turns, peak_memory_bytes, products
+from diffnca.benchmark import in_turns, peak_memory_bytes
+from diffnca.benchmark.machine import memory_of
+from diffnca.benchmark.products import products
+from diffnca.benchmark.timing import Timing
+from diffnca.benchmark.works import bench_training
 from diffnca.cli import main
-from diffnca.config import CellConfig, NCAConfig
+from diffnca.config import CellConfig, Config, FourierConfig, NCAConfig
 from diffnca.models import build_network
 from diffnca.recipes import recipe_named
 
@@ -32,6 +41,20 @@ def test_the_operations_are_those_that_torch_counts(patch: int) -> None:
     protected = 2 * cells * cell.hidden * config.cell_image_channels * cell.num_cell_steps
     embedding = 3 * 2 * (2 * 6 * 2 + 1)
     assert counted(config, 12, 20) == useful + protected + embedding
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_the_operations_of_a_fourier_stage_are_those_that_torch_counts(patch: int) -> None:
+    cell = CellConfig(hidden=24, num_cell_steps=3, modulation="none", embedding_width=1, embedding_channels=1)
+    config = NCAConfig("fourier_diff_nca", 1, patch, 16, cell, FourierConfig(3, cell=cell))
+    rows, columns = 6, 3  # of the half plane
+    useful = sum(product.operations for product in products(config, 12, 16))
+    protected = 2 * 24 * 3 * (rows * columns * 2 + 12 * 16)
+    embedding = 2 * 3 * 2 * (2 * 6 * 2 + 1)
+    blocks, batched = 64 * 64, 2 * config.channels - 2 * config.cell_image_channels
+    transforms = 2 * 2 * rows * 64 * 64 + 2 * 2 * rows * 64 * 2 * columns
+    drawing = 64 * 2 * rows * 2 * columns * batched + blocks * 2 * columns * batched
+    assert counted(config, 12, 16) == useful + protected + embedding + transforms + drawing
 
 
 def test_the_published_fourier_network_computes_this_for_a_face() -> None:
@@ -59,14 +82,42 @@ def test_works_are_timed_in_turns() -> None:
     assert all(value >= 0.0 for value in seconds.values())
 
 
-def test_a_training_step_has_three_times_the_operations_of_a_call() -> None:
+def tiny() -> Config:
+    """Return a recipe whose training steps take milliseconds."""
     config = recipe_named("diff_nca")
     model = replace(config.model, channels=24, cell=replace(config.model.cell, hidden=16, num_cell_steps=2))
     training = replace(config.training, batch=2, precision="float32", compile="off")
-    config = replace(config, model=model, training=training, data=replace(config.data, crop=16))
+    return replace(config, model=model, training=training, data=replace(config.data, crop=16))
+
+
+def test_a_training_step_has_three_times_the_operations_of_a_call() -> None:
+    config = tiny()
     timing = bench_training(config, 2)
-    assert timing.operations == 3 * sum(product.operations for product in products(model, 16, 16, 2))
+    assert timing.operations == 3 * sum(product.operations for product in products(config.model, 16, 16, 2))
     assert timing.seconds > 0.0
+
+
+def test_a_training_that_is_stopped_is_no_timing() -> None:
+    stop = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    stop.start()
+    with pytest.raises(KeyboardInterrupt):
+        bench_training(tiny(), 1_000_000)
+    stop.join()
+
+
+def test_the_memory_of_work_is_what_it_takes() -> None:
+    taken = memory_of(lambda: torch.ones(16 << 20), CPU)
+    if taken is None:
+        pytest.skip("this system does not tell")
+    assert abs(taken - (64 << 20)) < 4 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of the parent is not told apart")
+def test_the_peak_of_a_process_is_not_that_of_its_parent() -> None:
+    held = bytearray(os.urandom(1 << 20) * 2048)
+    code = "import torch; from diffnca.benchmark import peak_memory_bytes as p; print(p(torch.device('cpu')))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout) < len(held)
 
 
 def test_the_process_has_held_some_memory() -> None:
@@ -78,6 +129,19 @@ def test_the_command_prints_a_line_for_each_work(capsys: pytest.CaptureFixture[s
     assert main("bench pathology --height 16 --width 16 --batch 1 --rounds 1".split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[1].strip() for line in lines if line.startswith("call")] == ["engine", "eager"]
+
+
+def test_other_models_are_timed_in_the_same_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers")
+    command = "bench diff_nca --height 16 --width 16 --batch 1 --rounds 1 --json --against unet_1m pathology"
+    assert main(command.split()) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["timings"]]
+    assert {name.split(",")[0] for name in names} == {"call", "unet_1m", "pathology"}
+
+
+def test_what_is_no_denoiser_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("bench diff_nca --against vnca".split()) == 2
+    assert capsys.readouterr().err.startswith("diffnca: model vnca: must be a denoiser")
 
 
 def test_the_command_prints_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,73 @@
+"""The matrix products that a network of cells consists of: its useful operations, and their floor.
+
+Useful are the perception, the hidden layer and the projection of channels that are not protected, two
+operations per multiply-add; embeddings, gates and all that is not a product do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffnca.config import CellConfig, NCAConfig
+from diffnca.geometry import Canvas
+from diffnca.models.fourier import Window
+from diffnca.models.patches import PatchGrid
+
+
+class Product(NamedTuple):
+    """A matrix product `rows x inner` by `inner x outputs`, done so many times in a call."""
+
+    rows: int
+    inner: int
+    outputs: int
+    times: int
+
+    @property
+    def operations(self) -> int:
+        """Operations of all of them."""
+        return 2 * self.rows * self.inner * self.outputs * self.times
+
+
+def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list[Product]:
+    """Return the matrix products of one call of the network on a canvas."""
+    canvas = Canvas(height, width)
+    cells = PatchGrid(canvas.whole, config.patch).cells
+    needed = _of_rule(config.cell, config.channels, config.cell_image_channels, batch * cells.area)
+    if config.fourier is not None:
+        window = Window(config.fourier, canvas).region
+        channels, protected = 2 * config.spectrum_channels, 2 * config.image_channels
+        needed += _of_rule(config.fourier.cell, channels, protected, batch * window.area)
+    return needed
+
+
+def _of_rule(cell: CellConfig, channels: int, protected: int, rows: int) -> list[Product]:
+    """Return the products of one cell rule on so many cells."""
+    seen, steps = channels + cell.embedding_channels * cell.perceive_embedding, cell.num_cell_steps
+    return [
+        Product(rows, 9 * seen, channels, steps),
+        Product(rows, seen + channels, cell.hidden, steps),
+        Product(rows, cell.hidden, channels - protected, steps),
+    ]
+
+
+def floor_of(needed: list[Product], dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
+    """Return work that does the matrix products alone, into outputs that are there already."""
+    operands = [_operands(product, dtype, device) for product in needed]
+
+    def work() -> None:
+        for product, (left, right, out) in zip(needed, operands, strict=True):
+            for _ in range(product.times):
+                torch.mm(left, right, out=out)
+
+    return work
+
+
+def _operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both factors of a product and room for its result."""
+    left = torch.randn(product.rows, product.inner, device=device).to(dtype)
+    right = torch.randn(product.inner, product.outputs, device=device).to(dtype)
+    return left, right, torch.empty(product.rows, product.outputs, dtype=dtype, device=device)

@@ -1,0 +1,95 @@
+"""Timing in turns: other work on a machine comes and goes, so the shares mean more than the seconds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from diffnca.benchmark.machine import finish, memory_of
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to time.
+
+    Attributes:
+        name: what it is called in the table.
+        call: does it once.
+        operations: useful ones in it.
+        floor: does its matrix products alone; `None` if they are not known.
+    """
+
+    name: str
+    call: Callable[[], object]
+    operations: int
+    floor: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was timed.
+
+    Attributes:
+        name: of the work.
+        seconds: median of one call, or of one training step.
+        operations: useful ones in it.
+        floor_seconds: median of its matrix products alone, in their type, with preallocated outputs; `None`
+            if they are not known.
+        memory_bytes: what the first call took beyond what was there before; `None` if it is not known.
+    """
+
+    name: str
+    seconds: float
+    operations: int
+    floor_seconds: float | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def gflops_per_second(self) -> float:
+        """Useful operations per second, in billions."""
+        return self.operations / self.seconds / 1e9
+
+    @property
+    def matrix_gflops_per_second(self) -> float | None:
+        """The same for the matrix products alone: the rate that this machine reaches on their shapes."""
+        return None if self.floor_seconds is None else self.operations / self.floor_seconds / 1e9
+
+    @property
+    def share(self) -> float | None:
+        """Share of the rate that the matrix products alone reach here."""
+        return None if self.floor_seconds is None else self.floor_seconds / self.seconds
+
+
+def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Return the median seconds of each work, timed in turns after one call each to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            finish(device)
+            started = time.perf_counter()
+            work()
+            finish(device)
+            if turn > 0:
+                taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def timed(works: list[Work], rounds: int, device: torch.device) -> list[Timing]:
+    """Time all works and their floors in turns, so many times each, after one call each for its memory."""
+    memory = {work.name: memory_of(work.call, device) for work in works}
+    floors = {f"floor of {work.name}": work.floor for work in works if work.floor is not None}
+    seconds = in_turns({work.name: work.call for work in works} | floors, rounds, device)
+    return [
+        Timing(
+            work.name,
+            seconds[work.name],
+            work.operations,
+            seconds.get(f"floor of {work.name}"),
+            memory[work.name],
+        )
+        for work in works
+    ]

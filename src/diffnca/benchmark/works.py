@@ -1,0 +1,153 @@
+"""What is timed: calls of a denoiser, as the engine runs them, as trained, compiled; a training step."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffnca.benchmark.machine import finish, memory_of
+from diffnca.benchmark.products import floor_of, products
+from diffnca.benchmark.timing import Timing, Work, in_turns
+from diffnca.config import Config, NCAConfig
+from diffnca.diffusion.denoiser import Denoiser
+from diffnca.engine import prepare
+from diffnca.engine.precision import fast_dtype, has_triton
+from diffnca.models import UNet
+from diffnca.training.loop import Progress, RunOptions, Trainer
+
+WARM_UP_STEPS = 3
+"""Training steps before the clock starts: the first one compiles."""
+
+TIME = 0.5
+"""Diffusion time of the calls; it makes no difference to their speed."""
+
+
+def cells_of(config: Config) -> NCAConfig:
+    """Return the network of a model of cells.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(config.model, NCAConfig):
+        raise ValueError(f"model {config.name}: must be one of cells; time others next to it with --against")
+    return config.model
+
+
+def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
+    """Return the ways in which a network of cells can be called here.
+
+    Args:
+        denoiser: the model; its network is moved to the device of `x_t`.
+        x_t: noisy images.
+        is_compiled: let the compiled network be one of them.
+    """
+    device, network, fast = x_t.device, denoiser.network.to(x_t.device), fast_dtype(x_t.device)
+    (height, width), batch = x_t.shape[-2:], len(x_t)
+    needed = products(cells_of(denoiser.config), height, width, batch)
+    networks = {("eager", torch.float32): network}
+    ready = prepare(network, device)
+    if ready is not network:
+        networks = {("engine", fast): ready, **networks}
+    if is_compiled:
+        networks["compiled", fast] = compiled(network, fast)
+    if device.type == "cuda" and has_triton() and network.radius is not None:
+        networks["fused", fast] = prepare(network, device, engine="fused")
+    return [
+        Work(
+            f"call, {name}, {short(dtype)}",
+            _call(each, x_t),
+            sum(product.operations for product in needed),
+            floor_of(needed, dtype, device),
+        )
+        for (name, dtype), each in networks.items()
+    ]
+
+
+def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
+    """Return calls of a model to compare with: cells in the engine, UNets in float32 and in the fast type."""
+    network, device = denoiser.network, x_t.device
+    if isinstance(denoiser.config.model, NCAConfig):
+        work = calls(denoiser, x_t, is_compiled=False)[0]
+        return [replace(work, name=f"{name}, {work.name.removeprefix('call, ')}")]
+    assert isinstance(network, UNet)
+    works = []
+    for dtype in sorted({torch.float32, fast_dtype(device)}, key=str):
+        made = copy.deepcopy(network).to(device, dtype)
+        made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        call = _call(made, x_t.to(dtype, memory_format=torch.channels_last))
+        with FlopCounterMode(display=False) as counter:
+            call()
+        works.append(Work(f"{name}, {short(dtype)}", call, counter.get_total_flops()))
+    return works
+
+
+def compiled(network: nn.Module, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Return `network` with its cell rules compiled, in mixed precision, as training runs it."""
+    made = copy.deepcopy(network)
+    for part in made.compiled_parts():  # type: ignore[operator]
+        part.compile(dynamic=False)
+
+    def call(x_t: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(x_t.device.type, dtype, enabled=dtype != torch.float32):
+            predicted: Tensor = made(x_t, t)
+        return predicted
+
+    return call
+
+
+def bench_training(config: Config, rounds: int) -> Timing:
+    """Time one training step, as and where `diffnca train` takes it, on crops of noise.
+
+    Args:
+        config: the recipe; its crop, batch, precision and compilation are used.
+        rounds: steps that are timed, >= 1.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before its end.
+    """
+    training, side = config.training, config.data.crop
+    x_0 = torch.rand(training.batch, config.model.image_channels, side, side) * 2.0 - 1.0
+    ends: list[float] = []
+
+    def note(progress: Progress, _: object) -> None:
+        finish(device)
+        ends.append(time.perf_counter())
+
+    budget = replace(training, images=training.batch * (WARM_UP_STEPS + rounds), minutes=None)
+    with tempfile.TemporaryDirectory() as folder:
+        options = RunOptions(checkpoint_seconds=3600.0, sample_seconds=0.0, report=note)
+        trainer = Trainer(replace(config, training=budget), Path(folder), lambda step: x_0, options)
+        device = trainer.accelerator.device
+        memory = memory_of(trainer.run, device)
+    if len(ends) < WARM_UP_STEPS + rounds:  # a request to stop ends a training without an error
+        raise KeyboardInterrupt
+    dtype = fast_dtype(device) if training.precision == "auto" else getattr(torch, training.precision)
+    needed = products(cells_of(config), side, side, training.batch)
+    steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]
+    floor = in_turns({"floor": floor_of(needed, dtype, device)}, rounds, device)["floor"]
+    operations = sum(product.operations for product in needed)
+    kind = ", eager" if training.compile == "off" else ""
+    name = f"training, {training.batch} of {side} px{kind}, {short(dtype)}"
+    # a backward pass has two products for each of the forward pass
+    return Timing(name, statistics.median(steps), 3 * operations, 3.0 * floor, memory)
+
+
+def short(dtype: torch.dtype) -> str:
+    """Return the name of a type without its module."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _call(network: Callable[..., Tensor], x_t: Tensor) -> Callable[[], object]:
+    """Return work that calls a network once on `x_t`."""
+    t = torch.full((len(x_t),), TIME, device=x_t.device, dtype=x_t.dtype)
+    return torch.no_grad()(lambda: network(x_t, t))
