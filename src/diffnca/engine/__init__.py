@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -44,8 +44,10 @@ def prepare(
             nobody's default; `"eager"` returns the network itself.
 
     Raises:
-        ValueError: the type is another, or the fused kernels cannot run this network here.
+        ValueError: type or engine are others, or the fused kernels cannot run this network here.
     """
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine={engine}: must be one of {', '.join(get_args(Engine))}")
     device = torch.device(device)
     dtype = fast_dtype(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16):

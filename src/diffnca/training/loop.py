@@ -64,6 +64,8 @@ class Progress:
     step: int = 0
     images: int = 0
     seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    """Of these, spent waiting for clean images."""
     loss: float = math.nan
     """Mean loss of recent steps."""
     best_loss: float = math.inf
@@ -226,6 +228,7 @@ class Trainer:
         started = time.monotonic()
         x_0 = next(batches)
         training, progress = self.config.training, self.progress
+        progress.waiting_seconds += time.monotonic() - started
         rate = learning_rate(training, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -281,6 +284,7 @@ class Trainer:
         speed = progress.images / max(progress.seconds, 1e-9)
         values = {"loss": progress.loss, "learning_rate": rate, "images": progress.images}
         values |= {"seconds": round(progress.seconds, 3), "images_per_second": round(speed, 3)}
+        values |= {"waiting_seconds": round(progress.waiting_seconds, 3)}
         if self.accelerator.is_main_process:
             with open(self.out / LOG_FILE, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": progress.step, **values}) + "\n")

@@ -1,0 +1,28 @@
+"""However a network is run, the image is the same."""
+
+import inspect
+
+import pytest
+import torch
+
+from diffnca import generate, load
+from diffnca.engine import prepare
+from diffnca.pixels import to_uint8
+
+LEVELS = 1
+"""By which pixels of 8 bits may differ, after all steps, between bfloat16 and float32."""
+
+
+@pytest.mark.parametrize("name", ["aerial", "pathology"])
+def test_the_default_gives_the_image_that_the_network_as_trained_gives(name: str) -> None:
+    images = [
+        to_uint8(generate(load(name), height=96, width=96, seed=3, engine=engine)).astype(int)
+        for engine in ("auto", "eager")
+    ]
+    assert abs(images[0] - images[1]).max() <= LEVELS
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    unchecked = inspect.unwrap(prepare)  # as for users, whose types nobody checks
+    with pytest.raises(ValueError, match="engine=quick: must be one of auto, eager, fused"):
+        unchecked(torch.nn.Identity(), "cpu", engine="quick")
