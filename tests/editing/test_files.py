@@ -1,9 +1,12 @@
 """Given images are read exactly, and what cannot be edited is told in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -72,6 +75,37 @@ def test_masks_are_true_where_they_are_white(tmp_path: Path) -> None:
     )
 
 
+def test_masks_are_false_where_they_are_transparent(tmp_path: Path) -> None:
+    array = np.full((1, 3, 4), 255, np.uint8)
+    array[0, :, 3] = 0, 127, 255
+    assert read_mask(saved(tmp_path / "m.png", array)).tolist() == [[False, False, True]]
+
+
+def deep(path: Path, channels: int) -> Path:
+    """Write a PNG or TIFF image of 16 bits."""
+    array = np.random.default_rng(0).integers(1 << 16, size=(4, 5, channels), dtype=np.uint16)
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(array))
+    else:
+        tifffile.imwrite(path, array, photometric="rgb")
+    return path
+
+
+@pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask], ids=["image", "mask"])
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3)])
+def test_samples_of_more_than_8_bits_are_refused(
+    tmp_path: Path, name: str, channels: int, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: has samples of more than 8 bits; save it with 8 bits"):
+        read(deep(tmp_path / name, channels))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
+def test_tiff_images_of_8_bits_and_less_are_read(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(pixels(4, 5, 3)).convert(mode).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif", 3).pixels.shape == (4, 5, 3)
+
+
 def animation(path: Path) -> None:
     frames = [Image.fromarray(pixels(4, 5, 3)), Image.fromarray(255 - pixels(4, 5, 3))]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -112,7 +146,9 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 def test_masks_of_a_folder_go_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.png").touch()
+    (tmp_path / "A.PNG").touch()
     assert mask_of(Path("images/b.jpg"), tmp_path) == tmp_path / "b.png"
+    assert mask_of(Path("images/A.PNG"), tmp_path) == tmp_path / "A.PNG"
     assert mask_of(Path("images/c.jpg"), tmp_path / "b.png") == tmp_path / "b.png"
     with pytest.raises(ValueError, match=r"no mask for c\.jpg"):
         mask_of(Path("images/c.jpg"), tmp_path)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
 from diffnca.data.decoding import LARGEST_IMAGE_PX, first_line, to_array
@@ -65,13 +67,18 @@ def read_image(path: Path, channels: int) -> Given:
 
 
 def read_mask(path: Path) -> Bool[Tensor, "h w"]:
-    """Read a mask: true where it is white.
+    """Read a mask: true where it is white, and not transparent.
 
     Raises:
         ValueError: it is no image of 8 bits and one frame.
     """
     with _opened(path) as opened:
-        return torch.from_numpy(np.asarray(ImageOps.exif_transpose(opened).convert("L")) >= WHITE)
+        has_transparency = opened.has_transparency_data
+        image = ImageOps.exif_transpose(opened)
+        if has_transparency:
+            black = Image.new("RGBA", image.size, "black")
+            image = Image.alpha_composite(black, image.convert("RGBA"))
+        return torch.from_numpy(np.asarray(image.convert("L")) >= WHITE)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -80,7 +87,7 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are none.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if is_image(path))
     if not paths:
         raise ValueError(f"{folder}: holds no image ({', '.join(SUFFIXES)}); give another folder")
     return paths
@@ -94,11 +101,15 @@ def mask_of(image: Path, masks: Path) -> Path:
     """
     if not masks.is_dir():
         return masks
-    found = [masks / f"{image.stem}{suffix}" for suffix in SUFFIXES]
-    found = [path for path in found if path.is_file()]
+    found = [path for path in masks.iterdir() if path.stem == image.stem and is_image(path)]
     if not found:
         raise ValueError(f"{masks}: holds no mask for {image.name}; it must have the same name")
-    return found[0]
+    return min(found, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image by its name."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def _opened(path: Path) -> Image.Image:
@@ -116,14 +127,26 @@ def _opened(path: Path) -> Image.Image:
         num_frames = getattr(image, "n_frames", 1)
         if num_frames > 1:
             raise ValueError(f"has {num_frames} frames; save one of them as an image")
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"has samples of more than 8 bits ({image.mode}); save it with 8 bits")
+        if is_deep(image):
+            raise ValueError("has samples of more than 8 bits; save it with 8 bits")
         image.load()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
         raise ValueError(f"{path}: unreadable: {first_line(error)}") from None
     return image
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image that is not decoded yet has samples of more than 8 bits.
+
+    Pillow has modes for gray ones only, and cuts the samples of colour images to 8 bits.
+    """
+    if isinstance(image, TiffImageFile):
+        return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
+    if isinstance(image, PngImageFile):
+        return any("16" in str(tile.args) for tile in image.tile)
+    return image.mode.startswith(("I", "F"))
 
 
 def _is_gray(image: Image.Image) -> bool:

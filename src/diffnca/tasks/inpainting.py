@@ -163,10 +163,11 @@ def check_mask(mask: Shaped[Tensor, "*h_w"], height: int, width: int) -> None:
     Raises:
         ValueError: it has another size or type, or marks nothing or all.
     """
-    if mask.shape != (height, width) or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask of {tuple(mask.shape)} {mask.dtype}: must be boolean and {height}x{width} px, as its image"
-        )
+    if mask.shape != (height, width):
+        size = "x".join(map(str, mask.shape))
+        raise ValueError(f"mask of {size} px: must be of {height}x{width} px, as its image; resize it")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask of {mask.dtype}: must be boolean, true where to fill; compare it: mask > 0.5")
     if not mask.any():
         raise ValueError("mask: marks nothing to fill; it must be true (white) where to fill")
     if mask.all():
