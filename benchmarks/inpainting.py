@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import tyro
@@ -23,6 +22,11 @@ from diffnca import inpaint, load
 from diffnca.metrics import efficientnet_lite0
 from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
+
+try:
+    import cv2
+except ImportError:
+    raise SystemExit("benchmarks/inpainting.py needs OpenCV: pip install opencv-python-headless") from None
 
 SHOWN = 6
 """Crops in the picture."""

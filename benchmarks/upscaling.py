@@ -4,7 +4,9 @@ Crops are reduced by taking means over blocks, so the real crop itself reduces t
 
     python benchmarks/upscaling.py pathology --real.data slides/ --real.reduce 2
 
-The last column is how far the result, reduced again, is from what was given, at most, in levels of 8 bits.
+The last columns are the power of the highest third of the frequencies, in decibels above that of the real
+crops (0 is right, negative is blur), and how far the result, reduced again, is from what was given, at most,
+in levels of 8 bits.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import load, upscale
-from diffnca.metrics import efficientnet_lite0
+from diffnca.metrics import efficientnet_lite0, radial_spectrum
 from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
 
@@ -86,25 +88,29 @@ def main(options: Options) -> None:
             "bicubic": by_pillow(small, factor, Image.Resampling.BICUBIC),
             "Lanczos": by_pillow(small, factor, Image.Resampling.LANCZOS),
         }
-        head, line = (
-            part + end for part, end in zip(HEAD.split("\n"), (" off, levels |", "---|"), strict=True)
-        )
-        print(f"\nx{factor}\n\n{head}\n{line}", flush=True)
-        rows = [("noise", each) for each in options.noise_strengths]
-        rows += [("consistent", each) for each in options.strengths]
-        sheet += work.images[:SHOWN]
+        for method, strengths in (("noise", options.noise_strengths), ("consistent", options.strengths)):
+            for strength in strengths:
+                name = f"{method}, strength {strength}"
+                results[name] = by_model(options, small, factor, method, strength)
+        results["real"] = work.images
+        names, line = HEAD.splitlines()
+        print(f"\nx{factor}\n\n{names} highest third dB | off, levels |\n{line}---|---|", flush=True)
         for name, result in results.items():
-            print(f"{judge.row(name, result, work)} {off(result, small, factor):.1f} |", flush=True)
-        for method, strength in rows:
-            result = by_model(options, small, factor, method, strength)
-            results[f"{method} {strength}"] = result
-            name = f"{method}, strength {strength}"
-            print(f"{judge.row(name, result, work)} {off(result, small, factor):.1f} |", flush=True)
-        print(f"{judge.row('real', work.images, work)} {off(work.images, small, factor):.1f} |", flush=True)
+            high, far = fine_power_db(result, work.images), off(result, small, factor)
+            print(f"{judge.row(name, result, work)} {high:.1f} | {far:.1f} |", flush=True)
+        del results["real"]
+        sheet += work.images[:SHOWN]
         for result in results.values():
             sheet += result[:SHOWN]
     if options.picture is not None:
         write_png(options.picture, contact_sheet(torch.stack(sheet).movedim(1, -1).numpy(), SHOWN), {})
+
+
+def fine_power_db(result: Tensor, real: Tensor) -> float:
+    """Return the power in the highest third of the frequencies, in decibels above that of the real images."""
+    mine, theirs = (radial_spectrum(images) for images in (result, real))
+    third = len(theirs) // 3
+    return float(10 * (mine[-third:].sum() / theirs[-third:].sum()).log10())
 
 
 def off(result: Tensor, small: Tensor, factor: int) -> float:
