@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from diffnca.config import Config, DataConfig, FourierConfig, NCAConfig, VNCAConfig
-from diffnca.recipes import RECIPES, fourier_diff_nca
+from diffnca.config import (
+    Config,
+    DataConfig,
+    FourierConfig,
+    LossConfig,
+    NCAConfig,
+    ScheduleConfig,
+    VNCAConfig,
+)
+from diffnca.recipes import EMA_HALFLIFE_BATCHES, RECIPES, fourier_diff_nca
 
 HELD_OUT = 0.1
 """Share of the images that no row is trained on: what generated images are compared with."""
@@ -110,22 +118,33 @@ def _relative_positions() -> Config:
 
 
 def _linear_embedding() -> Config:
-    """Time and positions enter as they are; as published, positions then stretch with the image."""
+    """Time and positions enter as they are, and positions stretch with the image: one published choice."""
     return _with_cells(embedding="linear", embedding_channels=4, embedding_width=256, positions="relative")
 
 
-def _published_training() -> Config:
-    """The learning rate decays with each batch, the average is short."""
+def _pixel_cells() -> Config:
+    """A cell of the image stage holds one pixel, not 4x4."""
     config = fourier_diff_nca()
-    training = replace(
-        config.training,
+    model, _ = _stages(config)
+    return replace(config, model=replace(model, patch=1))
+
+
+def _with_training(**changes: object) -> Config:
+    """Return our model with its training changed."""
+    config = fourier_diff_nca()
+    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
+
+
+def _published_training() -> Config:
+    """Adam, a learning rate that decays with each batch, a short average."""
+    return _with_training(
+        optimizer="adam",
         learning_rate=1.6e-3,
         decay="exponential",
         max_gradient_norm=None,
-        ema_halflife_images=69 * config.training.batch,
+        ema_halflife_images=round(EMA_HALFLIFE_BATCHES * fourier_diff_nca().training.batch),
         ema_warmup=False,
     )
-    return replace(config, training=training)
 
 
 def _no_low_frequencies() -> Config:
@@ -142,13 +161,20 @@ ABLATIONS: dict[str, Callable[[], Config]] = {
     "linear_embedding": _linear_embedding,
     "relative_positions": _relative_positions,
     "published_training": _published_training,
+    "adam": lambda: _with_training(optimizer="adam"),
     "noise_prediction": lambda: replace(fourier_diff_nca(), prediction="noise"),
-    "gates": lambda: _with_cells(modulation="gate"),
+    "linear_schedule": lambda: replace(fourier_diff_nca(), schedule=ScheduleConfig("linear")),
     "random_updates": lambda: _with_cells(update_probability=0.9),
+    "published_loss": lambda: replace(fourier_diff_nca(), loss=LossConfig("l1_l2")),
+    "published_window": lambda: _with_fourier(window=16),
+    "pixel_cells": _pixel_cells,
+    "gates": lambda: _with_cells(modulation="gate"),
     "neighbours_only": lambda: _with_cells(dilations=(1,)),
     "no_fourier_stage": _no_low_frequencies,
 }
 """Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
 
-One more difference, gates computed once for all images instead of for each, changes no number but the time.
+Two rows change more than one number: `linear_embedding` has `relative_positions` besides, which are a row of
+their own, and `published_training` has `adam`, likewise. One more difference, gates computed once for all
+images instead of for each, changes no number but the time.
 """
