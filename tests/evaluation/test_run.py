@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffnca.cli import main
 from diffnca.config import CellConfig, Config, DataConfig, NCAConfig, SamplingConfig, TrainingConfig
+from diffnca.evaluation.samples import Samples
 from diffnca.training.checkpoint import build_model, write_model
 from diffnca.writers.png import read_png_text
 
@@ -172,9 +173,19 @@ def test_a_table_for_people_names_the_protocol(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("FOLDER --reference REAL --n 9", "--n 9: must be at most 8, as many as there are images"),
-        ("MODEL --reference REAL --n 131 --protocol published", "--n 131: must be at most 130"),
-        ("MODEL --reference REAL --n 999 --crop 8", "999 crops of 8x8 px are asked for"),
+        ("FOLDER --reference REAL --n 9", "--n 9: must be at most 8, as many images as FOLDER has"),
+        (
+            "MODEL --reference REAL --n 131 --protocol published",
+            "must be at most 130, as many images as REAL has",
+        ),
+        ("MODEL --reference REAL --n 999 --crop 8", "at most 520, as many crops of 8 px as REAL has"),
+        ("FOLDER --reference REAL --n 40 --crop 8", "at most 32, as many crops of 8 px as FOLDER has"),
+        ("MODEL --reference REAL --n 10 --protocol published --train REAL", "--train: must stand without"),
+        ("MODEL --reference REAL --n 10 --protocol published --pairs p.png", "--pairs: must stand without"),
+        ("MODEL --reference REAL --n 10 --protocol published --held-out", "--held-out: must stand without"),
+        ("MODEL --reference REAL --n 10 --train REAL --held-out", "--held-out: must stand without --train"),
+        ("MODEL --reference REAL --n 10 --out EMPTY", "is a folder; give the name of a file"),
+        ("MODEL --reference REAL --n 10 --samples OTHER", "is a file; give a folder"),
         ("MODEL --reference EMPTY --n 10", "no images found"),
         ("MODEL --reference MIXED --n 10", "the images have 2 shapes"),
         ("MODEL --reference LARGER --n 10", "bring them to one size, or take crops"),
@@ -182,7 +193,7 @@ def test_a_table_for_people_names_the_protocol(
         ("FOLDER --reference REAL --n 8 --steps 3", "--steps: must be left out for a folder of images"),
         ("MODEL --reference REAL --n 10 --pairs p.png", "--pairs: needs the training images"),
         ("MODEL --reference REAL --n 10 --weights w.pth", "goes with --features inception"),
-        ("MODEL --reference REAL --n 1", "--n 1: must be 2 or more images"),
+        ("MODEL --reference REAL --n 5", "--n 5: must be 6 or more images"),
         ("MODEL --reference REAL --n 10 --crop 12 --height 8", "--crop 12: must be at most 8"),
         ("MODEL --reference REAL --n 10 --features inception --weights OTHER", "checksum"),
         ("MODEL --reference REAL --n 10 --out no/where.json", "the folder no does not exist"),
@@ -204,5 +215,41 @@ def test_an_error_is_one_line_that_says_what_is_allowed(
         "EMPTY": tmp_path / "empty",
         "OTHER": tmp_path / "other.pth",
     }
+    for name, path in places.items():
+        message = message.replace(f"as {name} has", f"as {path} has")
     words = [str(places.get(word, word)) for word in arguments.split()]
     assert message in error_of(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--reference LARGER --n 8", "the generated images are 16x16 px and the reference 20x20 px"),
+        ("--reference REAL --n 8 --height 24", "the generated images are 24x16 px and the reference 16x16"),
+        ("--reference FEW --n 8 --train LARGER", "gives 8 images or crops, all images"),
+        ("--reference REAL --n 8 --seam-px 16", "seams every 16 px: must be from 2 to 15 px apart"),
+        ("--reference REAL --n 8 --seam-px 8 --crop 8", "seams every 8 px: must be from 2 to 7 px apart"),
+        ("--reference REAL --n 8 --crop 2", "images of 2x2 px: must be 4 px or more a side"),
+        ("--reference THREE --n 8", "--reference: gives 3 images or crops"),
+        ("--reference ONE --n 8 --crop 8", "the reference set has 8 images out of 1 pictures"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_images_are_made(
+    arguments: str,
+    message: str,
+    model: Path,
+    real: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delattr(Samples, "pictures")
+    places = {
+        "REAL": real,
+        "LARGER": write_images(tmp_path / "larger", 8, seed=3, side=20),
+        "FEW": write_images(tmp_path / "few", 8, seed=4),
+        "THREE": write_images(tmp_path / "three", 3, seed=5),
+        "ONE": write_images(tmp_path / "one", 1, seed=6, side=64),
+    }
+    words = [str(places.get(word, word)) for word in arguments.split()]
+    assert message in error_of(capsys, model, *words)

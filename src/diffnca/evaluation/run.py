@@ -17,10 +17,14 @@ from diffnca.config import Config, DataConfig
 from diffnca.data.images import ImageSet, open_images
 from diffnca.engine.precision import device_named
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
-from diffnca.evaluation.scores import Evaluation, evaluate
+from diffnca.evaluation.scores import Evaluation, check_size, evaluate
 from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
 from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, efficientnet_lite0, inception
+from diffnca.metrics.distances import check_pictures
+from diffnca.metrics.manifolds import MIN_IMAGES
+from diffnca.metrics.memorisation import MIN_UNSEEN
+from diffnca.metrics.textures import MIN_SIDE_PX, check_seams
 from diffnca.training.checkpoint import MODEL_FILE, bundled_models, find_model, read_card, read_config
 from diffnca.writers.png import check_target, contact_sheet, write_png
 
@@ -55,10 +59,11 @@ def run(command: Evaluate) -> int:
     config = None if is_folder_of_images(command.model) else read_config(find_model(command.model))
     extractor = extractor_named(command.features, command.weights, device_named(command.device))
     real = real_images(command, config)
-    pictures, made = images_of(command) if config is None else generated_by(command, config)
+    check_real(real)
+    pictures, made = images_of(command) if config is None else generated_by(command, config, real)
     if command.protocol == "published":
         pictures = [as_jpeg(picture) for picture in pictures]
-    generated = select(pictures, command.crop, command.n)
+    generated = select(pictures, command.crop, command.n, command.model)
     evaluation = evaluate(
         generated,
         real.reference,
@@ -92,13 +97,17 @@ def check(command: Evaluate) -> None:
     Raises:
         ValueError: a number or a path does not fit.
     """
-    if command.n < 2:
-        raise ValueError(f"--n {command.n}: must be 2 or more images")
-    if command.held_out and (command.protocol == "published" or command.train is not None):
-        other = (
-            "--train" if command.train is not None else "--protocol published, which takes training images"
-        )
-        raise ValueError(f"--held-out: must stand without {other}; leave one out")
+    if command.n < MIN_IMAGES:
+        raise ValueError(f"--n {command.n}: must be {MIN_IMAGES} or more images")
+    if command.protocol == "published":
+        for name in ("held_out", "train", "pairs"):
+            if getattr(command, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: must stand without --protocol published, whose reference "
+                    "is training images: none are left unseen; leave one out"
+                )
+    if command.held_out and command.train is not None:
+        raise ValueError("--held-out: must stand without --train; leave one out")
     if command.pairs is not None:
         check_target(command.pairs)
         if command.train is None and not command.held_out:
@@ -106,6 +115,39 @@ def check(command: Evaluate) -> None:
     for name, path in (("--out", command.out), ("--samples", command.samples)):
         if path is not None and not path.resolve().parent.is_dir():
             raise ValueError(f"{name} {path}: the folder {path.parent} does not exist; create it first")
+    if command.out is not None and command.out.is_dir():
+        raise ValueError(f"--out {command.out}: is a folder; give the name of a file")
+    if command.samples is not None and command.samples.exists() and not command.samples.is_dir():
+        raise ValueError(f"--samples {command.samples}: is a file; give a folder")
+
+
+def check_real(real: RealImages) -> None:
+    """Refuse real images that cannot be compared with.
+
+    Raises:
+        ValueError: they are too few, or of too few pictures.
+    """
+    needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
+    if len(real.reference) < needed:
+        why = "" if real.training is None else ", for the report on memorisation"
+        raise ValueError(
+            f"--reference: gives {len(real.reference)} images or crops, {real.split}; must be {needed} or "
+            f"more{why}; give more"
+        )
+    check_pictures(real.reference.pictures, "reference")
+
+
+def check_made(size: tuple[int, int], real: RealImages, command: Evaluate) -> None:
+    """Refuse generated images, before they are made, that could not be measured.
+
+    Raises:
+        ValueError: their size is not that of the real ones, or holds no seam.
+    """
+    check_size(size, real.reference)
+    if min(size) < MIN_SIDE_PX:
+        raise ValueError(f"images of {size[0]}x{size[1]} px: must be {MIN_SIDE_PX} px or more a side")
+    if command.seam_px is not None:
+        check_seams(command.seam_px, size)
 
 
 def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtractor:
@@ -143,15 +185,16 @@ def real_images(command: Evaluate, config: Config | None) -> RealImages:
     """
     data, channels = (DataConfig(), 3) if config is None else (config.data, config.model.image_channels)
     images = opened(command.reference, command, data, channels)
-    n = None if command.crop is None else command.n
+    n, crop, name = None if command.crop is None else command.n, command.crop, str(command.reference)
     if command.protocol == "published":
-        return RealImages(select(images, command.crop, command.n), None, "the first images of training")
+        return RealImages(select(images, crop, command.n, name), None, "the first images of training")
     if command.held_out:
         seen, held_out = apart(images, command.model)
-        return RealImages(select(held_out, command.crop, n), select(seen, command.crop), "held out")
+        reference = select(held_out, crop, n, f"the held-out part of {name}")
+        return RealImages(reference, select(seen, crop), "held out")
     training = None if command.train is None else opened(command.train, command, data, channels)
-    reference = select(images, command.crop, n)
-    known = None if training is None else select(training, command.crop)
+    reference = select(images, crop, n, name)
+    known = None if training is None else select(training, crop)
     return RealImages(reference, known, "all images of the folder")
 
 
@@ -175,21 +218,24 @@ def apart(images: ImageSet, model: str) -> tuple[list[Picture], list[Picture]]:
     )
 
 
-def select(pictures: Pictures, crop: int | None, n: int | None = None) -> Selection:
+def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:
     """Return whole pictures, or crops of them.
 
     Args:
         pictures: of one size, unless crops are taken.
         crop: side of the crops in pixels; `None` takes whole pictures.
         n: how many, for pictures the first ones; `None` takes all.
+        where: what they are of, for an error.
 
     Raises:
         ValueError: there are fewer, or their sizes differ.
     """
+    available = len(pictures) if crop is None else count_crops(pictures, crop)
+    if n is not None and n > available:
+        kind = "images" if crop is None else f"crops of {crop} px"
+        raise ValueError(f"--n {n}: must be at most {available}, as many {kind} as {where} has; give more")
     if crop is not None:
-        return crops(pictures, count_crops(pictures, crop) if n is None else n, crop)
-    if n is not None and n > len(pictures):
-        raise ValueError(f"--n {n}: must be at most {len(pictures)}, as many as there are images; give more")
+        return crops(pictures, available if n is None else n, crop)
     return whole(list(islice(pictures, n)))
 
 
@@ -208,8 +254,12 @@ def images_of(command: Evaluate) -> tuple[Pictures, dict[str, str]]:
     return images, {"folder": command.model, "images": images.fingerprint}
 
 
-def generated_by(command: Evaluate, config: Config) -> tuple[list[Picture], dict[str, str]]:
-    """Return as many images of the model as it takes, and how they are made."""
+def generated_by(command: Evaluate, config: Config, real: RealImages) -> tuple[list[Picture], dict[str, str]]:
+    """Return as many images of the model as it takes, and how they are made.
+
+    Raises:
+        ValueError: they could not be compared with the real ones.
+    """
     height = command.height or config.data.crop
     width = command.width or config.data.crop
     count = command.n
@@ -221,6 +271,7 @@ def generated_by(command: Evaluate, config: Config) -> tuple[list[Picture], dict
                 "generated images; give a larger --height and --width"
             )
         count = max(2, math.ceil(command.n / per_image))
+    check_made((height, width) if command.crop is None else (command.crop,) * 2, real, command)
     samples = Samples(
         command.model,
         height,

@@ -220,7 +220,16 @@ def require_one_size(generated: Selection, reference: Selection) -> None:
     Raises:
         ValueError: they differ.
     """
-    size, size_reference = tuple(generated.images.shape[2:]), tuple(reference.images.shape[2:])
+    check_size((generated.images.shape[2], generated.images.shape[3]), reference)
+
+
+def check_size(size: tuple[int, int], reference: Selection) -> None:
+    """Refuse generated images of this height and width.
+
+    Raises:
+        ValueError: those of the reference are of another one.
+    """
+    size_reference = tuple(reference.images.shape[2:])
     if size != size_reference:
         raise ValueError(
             f"the generated images are {size[0]}x{size[1]} px and the reference {size_reference[0]}x"

@@ -152,17 +152,27 @@ def _sum_within(x: Float64[Tensor, "n d"]) -> Float64[Tensor, ""]:
     return (_row_sums(x, x) - _self_kernel(x)).sum()
 
 
-def _group_index(pictures: Int[Tensor, " n"] | None, n: int, which: str) -> Int64[Tensor, " n"]:
-    """Number the pictures from 0; very many are put together into groups, which bounds the memory."""
-    numbers = np.arange(n) if pictures is None else pictures.cpu().numpy()
-    index = torch.from_numpy(np.unique(numbers, return_inverse=True)[1])
-    left = n - index.bincount()
+def check_pictures(pictures: Int[Tensor, " n"], which: str) -> None:
+    """Refuse images of too few pictures for a standard error.
+
+    Raises:
+        ValueError: fewer than 2 pictures, or than 2 images without one of them.
+    """
+    left = len(pictures) - pictures.unique(return_counts=True)[1]
     if len(left) < 2 or left.min() < 2:
         raise ValueError(
-            f"the {which} set has {n} images out of {len(left)} pictures: "
+            f"the {which} set has {len(pictures)} images out of {len(left)} pictures: "
             "an error needs 2 or more pictures, and 2 or more images without any one of them"
         )
-    order = torch.randperm(len(left), generator=torch.Generator().manual_seed(0))
+
+
+def _group_index(pictures: Int[Tensor, " n"] | None, n: int, which: str) -> Int64[Tensor, " n"]:
+    """Number the pictures from 0; very many are put together into groups, which bounds the memory."""
+    numbers = torch.arange(n) if pictures is None else pictures.cpu()
+    check_pictures(numbers, which)
+    index = torch.from_numpy(np.unique(numbers.numpy(), return_inverse=True)[1])
+    num_pictures = int(index.max()) + 1
+    order = torch.randperm(num_pictures, generator=torch.Generator().manual_seed(0))
     return order[index] % _MOST_GROUPS
 
 

@@ -16,6 +16,11 @@ from torch import Tensor
 
 _ROWS_AT_A_TIME = 256
 
+NEIGHBOURS_OF_COVERAGE = 5
+
+MIN_IMAGES = NEIGHBOURS_OF_COVERAGE + 1
+"""Fewest images of a set of which all can be measured."""
+
 
 def precision_recall(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 3
@@ -37,7 +42,7 @@ def precision_recall(
 
 
 def density_coverage(
-    generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 5
+    generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = NEIGHBOURS_OF_COVERAGE
 ) -> tuple[float, float]:
     """Return how many balls of the reference a generated vector is in, and how many are entered at all.
 

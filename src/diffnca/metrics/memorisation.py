@@ -16,6 +16,9 @@ from diffnca.metrics.manifolds import distance_blocks
 TAIL = 0.01
 """The share of unseen images that is nearer to training images than the threshold."""
 
+MIN_UNSEEN = round(1 / TAIL)
+"""Fewest unseen images: 1% of them is one."""
+
 
 @dataclass(frozen=True)
 class Memorisation:
@@ -59,11 +62,10 @@ def memorisation(
     Raises:
         ValueError: fewer than 100 unseen images, too few for 1% of them.
     """
-    least = round(1 / TAIL)
-    if len(held_out) < least:
+    if len(held_out) < MIN_UNSEEN:
         raise ValueError(
-            f"{len(held_out)} unseen images: the report on memorisation needs {least} or more; give more, "
-            "or leave out the training images"
+            f"{len(held_out)} unseen images: the report on memorisation needs {MIN_UNSEEN} or more; give "
+            "more, or leave out the training images"
         )
     distances, indices = nearest(generated, training)
     unseen = nearest(held_out, training)[0].sort().values

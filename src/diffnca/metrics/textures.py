@@ -86,9 +86,7 @@ def seam_ratio(images: UInt8[Tensor, "n c h w"], every_px: int) -> float:
     Raises:
         ValueError: no line, or nothing else, is within the images.
     """
-    largest = max(images.shape[2:]) - 1
-    if not 2 <= every_px <= largest:
-        raise ValueError(f"seams every {every_px} px: must be from 2 to {largest} px apart, within the image")
+    check_seams(every_px, (images.shape[2], images.shape[3]))
     at_seams, elsewhere = [], []
     for axis in (2, 3):
         steps = images.double().diff(dim=axis).abs().mean((0, 1, 5 - axis))
@@ -96,6 +94,17 @@ def seam_ratio(images: UInt8[Tensor, "n c h w"], every_px: int) -> float:
         at_seams.append(steps[is_seam])
         elsewhere.append(steps[~is_seam])
     return float(torch.cat(at_seams).mean() / torch.cat(elsewhere).mean())
+
+
+def check_seams(every_px: int, size: tuple[int, int]) -> None:
+    """Refuse lines that do not lie within images of this height and width.
+
+    Raises:
+        ValueError: no line, or nothing else, is within them.
+    """
+    largest = max(size) - 1
+    if not 2 <= every_px <= largest:
+        raise ValueError(f"seams every {every_px} px: must be from 2 to {largest} px apart, within the image")
 
 
 def _root(matrix: Float64[Tensor, "c c"]) -> Float64[Tensor, "c c"]:
