@@ -20,6 +20,7 @@ from diffnca.cli import INTERRUPTED, Train
 from diffnca.config import Config, from_json
 from diffnca.training.loop import RunOptions, Trainer
 from diffnca.training.run import train
+from diffnca.training.signals import stop_requests
 
 
 def main(path: Path) -> int:
@@ -37,8 +38,9 @@ def main(path: Path) -> int:
         sample_minutes=0.0,
     )
     try:
-        warm_up(config)
-        code = train(command)
+        code = INTERRUPTED if warm_up(config) else train(command)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"diffnca: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -47,13 +49,18 @@ def main(path: Path) -> int:
     return code
 
 
-def warm_up(config: Config) -> None:
-    """Take one step on black images, so that the code is compiled before the clock starts."""
+def warm_up(config: Config) -> bool:
+    """Take one step on black images, so that the code is compiled before the clock starts.
+
+    Returns:
+        Whether a stop was asked for meanwhile.
+    """
     side, training = config.data.crop, config.training
     black = torch.full((training.batch, config.model.image_channels, side, side), -1.0)
     short = replace(config, training=replace(training, images=training.batch, minutes=None))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stop_requests() as stopped:
         Trainer(short, Path(folder), lambda step: black, RunOptions(sample_seconds=0.0)).run()
+        return stopped()
 
 
 def _note_memory(path: Path) -> None:

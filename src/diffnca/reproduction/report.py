@@ -7,6 +7,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Report:
         facts: what all rows have in common: data, budget, sampler, machine.
         real: training images measured like generated ones: what the best model could reach.
         results: of the rows that are trained.
-        failed: rows that could not be trained, and why.
+        failed: trainings of rows that could not be finished or measured, and why.
+        left_out: trainings that lie in the folder of the table and are not comparable yet, and why.
         differences: of each row and the row named `subject`, (row, difference); negative where the subject
             is better.
         subject: the row with which all others are compared.
@@ -39,6 +41,7 @@ class Report:
     real: Evaluation
     results: tuple[Result, ...]
     failed: dict[str, str]
+    left_out: dict[str, str]
     differences: dict[str, Difference]
     subject: str
 
@@ -71,7 +74,8 @@ def as_markdown(report: Report) -> str:
             f"KID x 1000 of `{report.subject}` minus that of another row, both against the same real images:"
         ]
         lines += ["", *_compared(report), ""]
-    lines += [f"`{name}` was not trained: {why}" for name, why in report.failed.items()]
+    lines += [f"- failed: {training}: {why}" for training, why in report.failed.items()]
+    lines += [f"- left out: {training}: {why}" for training, why in report.left_out.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -122,29 +126,49 @@ def _costs(results: Sequence[Result]) -> tuple[str, ...]:
 def _terms(report: Report) -> list[str]:
     """Return the lines that say what the numbers depend on."""
     score, protocol = report.real.score, report.real.protocol
-    seeds = max((result.seed for result in report.results), default=0) + 1
-    error = "standard error over trainings" if seeds > 1 else "standard error over images, one training"
     return [
         f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
         f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "
-        f"{score.checksum[:8]}; ± is the {error}; FID compares within this table only. *real*: as many "
-        "training images measured in the same way. *copied*: share nearer to a training image than 99% of "
-        "unseen images are (1% is expected).",
+        f"{score.checksum[:8]}; ± is the standard error {_error_of(report)}; FID compares within this table "
+        "only. *real*: as many training images measured in the same way. *copied*: share nearer to a "
+        "training image than 99% of unseen images are (1% is expected).",
         "",
         *(f"- {name}: {value}" for name, value in report.facts.items()),
     ]
 
 
+def _error_of(report: Report) -> str:
+    """Return in words what the errors of the rows include."""
+    trainings = Counter(result.name for result in report.results).values()
+    if max(trainings, default=1) == 1:
+        return "over images of one training: another training of the same row may differ by more"
+    single = "" if min(trainings) > 1 else ", where there is one alone over its images"
+    return f"over trainings{single}"
+
+
 def _compared(report: Report) -> list[str]:
     """Return a small table of the differences."""
-    lines = [_line(("than", "difference", "subject better in")), "|---|---|---|"]
+    trainings = Counter(result.name for result in report.results)
+    own = trainings[report.subject]
+    lines = [_line(("than", "trainings", "difference", "subject better in")), "|---|---|---|---|"]
     lines += [
         _line(
-            (_name(name), f"{1000 * each.mean:+.1f} ± {1000 * each.error:.1f}", f"{each.share_a_better:.1%}")
+            (
+                _name(name),
+                f"{own} and {trainings[name]}",
+                f"{1000 * each.mean:+.1f} ± {1000 * each.error:.1f}",
+                f"{each.share_a_better:.1%}",
+            )
         )
         for name, each in report.differences.items()
     ]
-    return [*lines, "", "(a paired bootstrap over seeds and real images; *better in* so many of its draws)"]
+    return [
+        *lines,
+        "",
+        "A paired bootstrap: image seeds and real images are drawn again, and trainings where a row has "
+        "several; *better in* so many of the draws. Of a row with one training it says nothing about how "
+        "much another training would differ: that one model beats another, not that one recipe does.",
+    ]
 
 
 def _line(cells: Sequence[Any]) -> str:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffnca.cli import INTERRUPTED
 from diffnca.config import Config, VNCAConfig, from_json, to_json
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, evaluate
@@ -90,7 +91,10 @@ class RealSelections:
 
 
 def train_row(config: Config, folder: Path, command: Reproduce) -> int:
-    """Train a row until the budget is spent, from where it stands; return the exit code of its process."""
+    """Train a row until the budget is spent, from where it stands; return the exit code of its process.
+
+    After Ctrl-C that is always `INTERRUPTED`, whatever the process was at.
+    """
     if is_finished(config, folder, command):
         return 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,23 +115,39 @@ def train_row(config: Config, folder: Path, command: Reproduce) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            return process.wait()  # it was told too, and saves what it has
+            process.terminate()  # where it was not told itself; it saves what it has
+            process.wait()
+            return INTERRUPTED
 
 
 def is_finished(config: Config, folder: Path, command: Reproduce) -> bool:
     """Return whether the budget of a row is spent.
 
     Raises:
-        ValueError: the run in its folder is of another configuration.
+        ValueError: the run in its folder is of another configuration, or has gone further than the budget.
     """
     state = folder / "run" / STATE_FILE
     if not state.is_file():
         return False
     header = read_header(state)
+    stored, progress = from_json(header["config"]), Progress(**json.loads(header["progress"]))
     images = config.training.images if command.images is None else command.images
     wanted = replace(config, training=replace(config.training, minutes=command.minutes, images=images))
-    check_same_run(folder / "run", from_json(header["config"]), wanted)
-    return Progress(**json.loads(header["progress"])).share(wanted.training) >= 1.0
+    check_same_run(folder / "run", stored, wanted)
+    if progress.share(wanted.training) < 1.0:
+        return False
+    if (stored.training.minutes, stored.training.images) != (command.minutes, images):
+        raise ValueError(
+            f"{folder / 'run'}: has seen {progress.images:,} images in {progress.seconds / 60:.1f} minutes, "
+            f"not the {budget_of(command)} of this table; give the budget it was trained with, a larger one, "
+            "or another --out"
+        )
+    return True
+
+
+def budget_of(command: Reproduce) -> str:
+    """Return the budget of each row in words."""
+    return f"{command.minutes:g} minutes" if command.minutes is not None else f"{command.images:,} images"
 
 
 def measure_row(

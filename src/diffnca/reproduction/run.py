@@ -20,53 +20,67 @@ from diffnca.evaluation.run import extractor_named
 from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops
 from diffnca.metrics import Difference, FeatureExtractor, extract_cached, kid_difference
+from diffnca.metrics.memorisation import MIN_UNSEEN
 from diffnca.reproduction.report import Report, write
-from diffnca.reproduction.rows import RealSelections, Result, cache_of, measure_row, train_row
+from diffnca.reproduction.rows import (
+    RealSelections,
+    Result,
+    budget_of,
+    cache_of,
+    is_finished,
+    measure_row,
+    train_row,
+)
 from diffnca.reproduction.tables import Table, table_named
 
 if TYPE_CHECKING:
     from diffnca.cli import Reproduce
 
-MIN_IMAGES = 100
-"""Fewest generated and fewest held-out images: the report on memorisation needs so many."""
-
 
 def run(command: Reproduce) -> int:
-    """Train and measure all rows; return the exit code."""
+    """Train and measure all rows; return the exit code: 2 if a row could not be trained or measured."""
     check(command)
     command = replace(command, device=device_named(command.device))
     table = table_named(command.table, command.reduce)
     rows = chosen(table, command)
+    for config in rows:
+        is_finished(config, folder_of(config, command.out), command)  # or it is refused before the first
     extractor = extractor_named(command.features, command.weights, command.device)
     real = real_selections(rows[0], command)
     command.out.mkdir(exist_ok=True)
-    results: list[Result] = []
-    features: dict[str, Tensor] = {}
-    failed: dict[str, str] = {}
+    kept, left_out = others(table, rows, command)
     best = real_score(real, extractor, command)
-    for config in rows:
-        name, folder = config.name, folder_of(config, command.out)
-        print(f"{name}, training {config.training.seed}: {folder}", flush=True)
-        code = train_row(config, folder, command)
-        if code == INTERRUPTED:
-            print("diffnca: stopped; the same command goes on", file=sys.stderr)
-            return INTERRUPTED
-        if code != 0:
-            failed[name] = f"its training ended with exit code {code}; see what it said above"
-            continue
-        result, vectors = measure_row(config, folder, real, extractor, command)
-        features.setdefault(name, vectors)
-        score = result.evaluation.score
-        print(
-            f"{name}: KID x 1000 {score.kid_x1000:.1f} ± {score.error:.1f}, FID {score.fid:.1f}", flush=True
-        )
-        results.append(result)
-        differences = compared(table.subject, features, real, extractor, command)
-        facts = facts_of(command, real)
-        report = Report(table.name, facts, best, tuple(results), failed, differences, table.subject)
+    report = Report(table.name, facts_of(command, real), best, (), {}, left_out, {}, table.subject)
+    features: dict[str, list[Tensor]] = {}
+    for config in (*kept, *rows):
+        training, folder = title(config), folder_of(config, command.out)
+        print(f"{training}: {folder}", flush=True)
+        try:
+            code = train_row(config, folder, command)
+            if code == INTERRUPTED:
+                print("diffnca: stopped; the same command goes on", file=sys.stderr)
+                return INTERRUPTED
+            if code != 0:
+                raise ValueError(f"its training ended with exit code {code}; see what it said")
+            result, vectors = measure_row(config, folder, real, extractor, command)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            print(f"diffnca: {training}: {why}", file=sys.stderr)
+            report = replace(report, failed={**report.failed, training: why})
+        else:
+            print(f"{training}: {brief(result)}", flush=True)
+            features.setdefault(config.name, []).append(vectors)
+            differences = compared(table.subject, features, real, extractor, command)
+            report = replace(report, results=(*report.results, result), differences=differences)
         write(report, command.out)
     print(command.out / "table.md")
-    return 0 if results else 2
+    return 2 if report.failed else 0
+
+
+def brief(result: Result) -> str:
+    """Return the distance of a row in words."""
+    score = result.evaluation.score
+    return f"KID x 1000 {score.kid_x1000:.1f} ± {score.error:.1f}, FID {score.fid:.1f}"
 
 
 def check(command: Reproduce) -> None:
@@ -83,12 +97,14 @@ def check(command: Reproduce) -> None:
         )
     if (command.minutes is None) == (command.images is None):
         raise ValueError("--minutes, --images: give one of them, the budget of each row")
+    if command.out.exists() and not command.out.is_dir():
+        raise ValueError(f"--out {command.out}: is a file; give a folder")
     for name in ("minutes", "images", "seeds"):
         value = getattr(command, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"--{name} {value}: must be above 0")
-    if command.n < MIN_IMAGES:
-        raise ValueError(f"--n {command.n}: must be {MIN_IMAGES} or more images for each row")
+    if command.n < MIN_UNSEEN:
+        raise ValueError(f"--n {command.n}: must be {MIN_UNSEEN} or more images for each row")
 
 
 def chosen(table: Table, command: Reproduce) -> list[Config]:
@@ -102,11 +118,39 @@ def chosen(table: Table, command: Reproduce) -> list[Config]:
         if name not in names:
             raise ValueError(f"--rows {name}: must be among {', '.join(names)}")
     rows = [row for row in table.rows if not command.rows or row.name in command.rows]
-    return [
-        replace(row, training=replace(row.training, seed=seed))
-        for seed in range(command.seeds)
-        for row in rows
-    ]
+    return [with_seed(row, seed) for seed in range(command.seeds) for row in rows]
+
+
+def others(table: Table, rows: list[Config], command: Reproduce) -> tuple[list[Config], dict[str, str]]:
+    """Return the trainings in the folder of the table that are not asked for now.
+
+    Returns:
+        Those that are finished, which stay in the table; and why the rest is left out of it.
+    """
+    kept, left_out = [], {}
+    for row in table.rows:
+        for folder in sorted((command.out / "rows").glob(f"{row.name}-*")):
+            config = with_seed(row, int(folder.name.removeprefix(f"{row.name}-")))
+            if config in rows:
+                continue
+            try:
+                if is_finished(config, folder, command):
+                    kept.append(config)
+                else:
+                    left_out[title(config)] = f"its training has not come to {budget_of(command)}"
+            except ValueError as error:
+                left_out[title(config)] = str(error)
+    return kept, left_out
+
+
+def with_seed(row: Config, seed: int) -> Config:
+    """Return a row as it is trained with this seed."""
+    return replace(row, training=replace(row.training, seed=seed))
+
+
+def title(config: Config) -> str:
+    """Return what a training of a row is called."""
+    return f"{config.name}, training {config.training.seed}"
 
 
 def folder_of(config: Config, out: Path) -> Path:
@@ -131,9 +175,9 @@ def real_selections(config: Config, command: Reproduce) -> RealSelections:
     )
     training, held_out = images.split(data.validation, data.split_seed)
     num_held_out = count_crops(held_out, data.crop)
-    if num_held_out < MIN_IMAGES:
+    if num_held_out < MIN_UNSEEN:
         raise ValueError(
-            f"--data: holds out {num_held_out} images or crops of {data.crop} px; at least {MIN_IMAGES} are "
+            f"--data: holds out {num_held_out} images or crops of {data.crop} px; at least {MIN_UNSEEN} are "
             "needed to compare with; give more images"
         )
     num_training = count_crops(training, data.crop)
@@ -158,28 +202,29 @@ def real_score(real: RealSelections, extractor: FeatureExtractor, command: Repro
 def facts_of(command: Reproduce, real: RealSelections) -> dict[str, str]:
     """Return what all rows have in common."""
     names = ", ".join(path.name for path in command.data)
-    budget = f"{command.minutes:g} minutes" if command.minutes is not None else f"{command.images:,} images"
     return {
         "data": f"{names}, {len(real.training)} images or crops to train on, fingerprint {real.fingerprint}",
-        "budget": f"{budget} of training for each row",
-        "sampling": f"{command.sampler}, {command.steps} steps (but VNCA, which takes none)",
+        "budget": f"{budget_of(command)} of training for each row",
+        "sampling": f"{command.sampler}, {command.steps} steps for all denoisers, also the published ones, "
+        "whose papers take 300 of ddpm (VNCA takes none)",
         "machine": machine(torch.device(command.device)),
     }
 
 
 def compared(
     subject: str,
-    features: dict[str, Tensor],
+    features: dict[str, list[Tensor]],
     real: RealSelections,
     extractor: FeatureExtractor,
     command: Reproduce,
 ) -> dict[str, Difference]:
-    """Return the difference of the subject and each other row, both of the first training, if it is there."""
+    """Return the difference of the subject and each other row, of all their trainings so far."""
     if subject not in features:
         return {}
     reference = extract_cached(extractor, real.held_out.images, cache_of(command))
+    own = torch.stack(features[subject])
     return {
-        name: kid_difference(features[subject], vectors, reference, real.held_out.pictures)
+        name: kid_difference(own, torch.stack(vectors), reference, real.held_out.pictures)
         for name, vectors in features.items()
         if name != subject
     }
