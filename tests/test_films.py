@@ -98,11 +98,31 @@ def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path
         (("--batch", "0"), "--batch 0"),
         (("--height", "0"), "height=0"),
         (("--out", "nowhere/film.gif"), "does not exist"),
+        (("--out", "nowhere/frames"), "the folder nowhere does not exist"),
+        (("--out", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
     ],
 )
 def test_films_that_cannot_be_are_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
-    out = ["--out", str(tmp_path / "film.gif")]
-    assert main(["interpolate", MODEL, "--seeds", "1", "2", *out, *arguments]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["interpolate", MODEL, "--seeds", "1", "2", "--out", "film.gif", *arguments]) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_is_not_written_over_its_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = str(tmp_path / "a.png")
+    assert main(["sample", MODEL, "--out", both, "--film", both]) == 2
+    assert "must be another file than --out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "frames").touch()
+    assert main(["interpolate", MODEL, "--seeds", "1", "2", "--out", str(tmp_path / "frames")]) == 2
+    assert "is a file" in capsys.readouterr().err

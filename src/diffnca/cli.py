@@ -23,6 +23,9 @@ from diffnca.recipes import recipe_named
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+RECTANGLES = ("--box", "--region")
+"""Flags whose value is TOP,LEFT,HEIGHT,WIDTH."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -130,7 +133,7 @@ class Sample(Making):
         count: how many images.
         batch: how many at once; changes speed and memory, not the images.
         seamless: axes along which the image continues at the opposite edge.
-        region: make only this part, TOP LEFT HEIGHT WIDTH in pixels, equal to the crop of the whole.
+        region: make only this part, TOP,LEFT,HEIGHT,WIDTH in pixels, equal to the crop of the whole.
     """
 
     out: str = "sample.png"
@@ -147,7 +150,7 @@ class Editing(Making):
     """What all editing of given images has in common.
 
     Attributes:
-        image: the image, 8 bits, gray or colour; or a folder, all images of which are edited.
+        image: the image, 8 bits, gray or colour; or a folder, all images of which are edited. It is kept.
         out: the file: .png, or of any size .ome.zarr or .ome.tif; for a folder, another folder. With --count
             above 1, a number is added to its name. A stopped folder or large image goes on with the same
             command.
@@ -165,12 +168,12 @@ class Editing(Making):
 class Inpaint(Editing):
     """Fill holes of an image; all other pixels stay as they are.
 
-    Without --mask and --box, all that is not opaque is filled.
+    All that is not opaque is filled, with what --mask or --box says or without them.
 
     Attributes:
         mask: an image of the same size, white where to fill; for a folder, a folder with masks of the same
             names, or one mask for all.
-        box: fill this box, TOP LEFT HEIGHT WIDTH in pixels.
+        box: fill this box, TOP,LEFT,HEIGHT,WIDTH in pixels (or with spaces between them).
         method: repaint noises what is known as the image and walks each part of the way --rounds times; paste
             puts it in as it is, as published.
         jump: diffusion steps of a part of the way.
@@ -242,7 +245,7 @@ class Interpolate:
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
         seeds: those of the first and the last image.
-        out: the film (.gif, .webp, .png or .mp4), or a folder for frames.
+        out: the film (.gif, .webp, .png or .mp4), or a folder for frames, whose name has no ending.
         frames: images of the film, the first and the last included.
         height: of the images in pixels; without it, the size of the training crops.
         width: likewise.
@@ -520,7 +523,7 @@ def parse(arguments: Sequence[str]) -> Command:
         with contextlib.redirect_stderr(errors):
             command: Command = tyro.cli(
                 verbs,
-                args=list(arguments) or ["--help"],
+                args=parted(arguments) or ["--help"],
                 prog="diffnca",
                 description="Denoising diffusion with neural cellular automata.",
                 config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
@@ -530,6 +533,18 @@ def parse(arguments: Sequence[str]) -> Command:
             raise
         raise ValueError(condensed(errors.getvalue())) from None
     return command
+
+
+def parted(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with rectangles as four numbers, which may be given with commas between them."""
+    parts: list[str] = []
+    for before, argument in itertools.pairwise(["", *arguments]):
+        name, _, value = argument.partition("=")
+        if name in RECTANGLES and value:
+            parts += [name, *value.split(",")]
+        else:
+            parts += argument.split(",") if before in RECTANGLES else [argument]
+    return parts
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:

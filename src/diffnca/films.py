@@ -154,8 +154,8 @@ def states_of(network: DiffNCA | FourierDiffNCA) -> Iterator[list[Tensor]]:
 
 def interpolate(command: Interpolate) -> int:
     """Make the images between two seeds; return the exit code."""
-    is_film = command.out.suffix.lower() in FORMATS
-    check_film(command.out) if is_film else command.out.mkdir(exist_ok=True)
+    is_film = bool(command.out.suffix) and not command.out.is_dir()
+    check_film(command.out) if is_film else check_frames(command.out)
     if command.frames < 2 or command.batch < 1 or command.milliseconds < 1:
         raise ValueError(
             f"--frames {command.frames} --batch {command.batch} --milliseconds {command.milliseconds}: must "
@@ -186,8 +186,21 @@ def interpolate(command: Interpolate) -> int:
     if is_film:
         write_film(frames, command.out, command.milliseconds)
     else:
+        command.out.mkdir(exist_ok=True)
         facts = {"diffnca:model": command.model, "diffnca:seeds": f"{command.seeds[0]} {command.seeds[1]}"}
         for index, frame in enumerate(frames):
             write_png(command.out / f"{index:04d}.png", frame, facts)
     print(command.out)
     return 0
+
+
+def check_frames(folder: Path) -> None:
+    """Refuse a folder to which no frames can be written.
+
+    Raises:
+        ValueError: it is a file, or does not lie in a folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; end its name in {', '.join(FORMATS)}, or name a folder")
+    if not folder.resolve().parent.is_dir():
+        raise ValueError(f"{folder}: the folder {folder.parent} does not exist; create it first")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,24 +31,47 @@ IN_MEMORY_PX = 2048**2
 """Largest PNG that is made at once."""
 
 
+def check_options(command: Making, count: int) -> None:
+    """Refuse options that exclude each other.
+
+    Raises:
+        ValueError: they do, or no image is asked for.
+    """
+    if count < 1:
+        raise ValueError(f"--count {count}: must be >= 1")
+    if count != 1 and (command.tile is not None or command.dry_run or command.film is not None):
+        raise ValueError("--tile, --dry-run and --film: must be without --count; make one image at a time")
+    if command.film is not None and (command.tile is not None or command.dry_run):
+        raise ValueError("--film: must be without --tile and --dry-run; it is made in memory")
+
+
 def check_out(command: Making, out: str, count: int) -> None:
     """Refuse a file that cannot be written, or not in the way that is asked for.
 
     Raises:
         ValueError: its name does not end as it must, its folder does not exist, options exclude each other.
     """
-    if count < 1:
-        raise ValueError(f"--count {count}: must be >= 1")
+    check_options(command, count)
     if not out.endswith(LARGE_FORMATS):
         check_target(Path(out))
     elif count != 1:
         raise ValueError(f"--out {out}: must end in .png with --count; rename it")
     elif command.film is not None:
         raise ValueError(f"--film {command.film}: must be of a small image; let --out end in .png")
-    if count != 1 and (command.tile is not None or command.dry_run or command.film is not None):
-        raise ValueError("--tile, --dry-run and --film: must be without --count; make one image at a time")
-    if command.film is not None and (command.tile is not None or command.dry_run):
-        raise ValueError("--film: must be without --tile and --dry-run; it is made in memory")
+    if command.film is not None and command.film.resolve() == Path(out).resolve():
+        raise ValueError(f"--film {command.film}: must be another file than --out; rename it")
+
+
+def check_kept(given: Iterable[Path], written: Iterable[Path]) -> None:
+    """Refuse to overwrite what is given.
+
+    Raises:
+        ValueError: a file that will be written is one of those that are read.
+    """
+    kept = {path.resolve() for path in given}
+    for path in written:
+        if path.resolve() in kept:
+            raise ValueError(f"{path}: is given, and would be overwritten; give another --out or --film")
 
 
 def is_in_tiles(command: Making, out: str, count: int, canvas: Canvas) -> bool:

@@ -70,6 +70,29 @@ def test_a_mask_and_transparency_fill_as_a_box_does(image: Path, tmp_path: Path)
     assert np.array_equal(by_alpha, by_box)
 
 
+def test_commas_in_a_box_are_spaces(image: Path, tmp_path: Path) -> None:
+    by_spaces = edited(tmp_path / "a.png", "inpaint", "--image", image, *BOX)
+    by_commas = edited(tmp_path / "b.png", "inpaint", "--box", "4,8,12,20", "--image", image)
+    assert np.array_equal(by_commas, by_spaces)
+
+
+@pytest.mark.parametrize("where", ["box", "mask"])
+def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(tmp_path: Path, where: str) -> None:
+    array = np.dstack([pixels(), np.full((24, 32, 1), 255, np.uint8)])
+    array[20:, :4, 3] = 0
+    marked = box_of(array)
+    Image.fromarray(marked).save(tmp_path / "mask.png")
+    option = BOX if where == "box" else ("--mask", tmp_path / "mask.png")
+    results = []
+    for hidden in (0, 255):
+        array[20:, :4, :3] = hidden
+        Image.fromarray(array).save(tmp_path / "open.png")
+        results.append(edited(tmp_path / "out.png", "inpaint", "--image", tmp_path / "open.png", *option))
+    holes = marked | (array[..., 3] == 0)
+    assert np.array_equal(results[0], results[1])  # what is hidden plays no part
+    assert np.array_equal(results[0][~holes], pixels()[~holes])
+
+
 def test_an_extended_image_holds_the_image(image: Path, tmp_path: Path) -> None:
     result = edited(tmp_path / "out.png", "extend", "--image", image, "--left", 8, "--bottom", 4)
     assert result.shape == (28, 40, 3)
@@ -158,7 +181,7 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
 ) -> None:
     Image.fromarray(pixels(8, 8)).save(folder / "z.png")
     message = refused(capsys, "inpaint", "--image", folder, *BOX, "--out", tmp_path / "out")
-    assert "z.png: --box 4 8 12 20: must lie in the 8x8 px" in message
+    assert "z.png: --box 4,8,12,20: must lie in the 8x8 px" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -169,7 +192,8 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("inpaint", "--box", 0, 0, 24, 32), "nothing is known"),
         (("inpaint", "--box", 0, 0, 25, 32), "must lie in the 24x32 px"),
         (("inpaint", "--box", 0, 0, 0, 3), "must lie in the 24x32 px"),
-        (("inpaint", "--mask", "MASK"), "mask of (4, 8)"),
+        (("inpaint", "--mask", "MASK"), "mask of 4x8 px: must be of 24x32 px"),
+        (("inpaint", "--box", "1,2,3"), "--box"),
         (("inpaint", "--mask", "MASK", *BOX), "give one of them"),
         (("inpaint", "--mask", "missing.png"), "no such file"),
         (("extend",), "one of them above 0"),
@@ -178,6 +202,8 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("vary", "--count", 0), "--count 0"),
         (("vary", "--film", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
         (("vary", "--film", "film.gif", "--tile", 16), "must be without --tile"),
+        (("vary", "--film", "OUT"), "must be another file than --out"),
+        (("vary", "--film", "IMAGE"), "is given, and would be overwritten"),
     ],
     ids=str,
 )
@@ -185,9 +211,74 @@ def test_what_cannot_be_is_told_in_one_line(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple, message: str
 ) -> None:
     Image.fromarray(pixels(4, 8)).save(tmp_path / "mask.png")
-    arguments = tuple(tmp_path / "mask.png" if each == "MASK" else each for each in arguments)
+    names = {"MASK": "mask.png", "OUT": "out.png", "IMAGE": "image.png"}
+    arguments = tuple(tmp_path / names[each] if each in names else each for each in arguments)
     assert message in refused(capsys, *arguments, "--image", image, "--out", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "arguments"),
+    [
+        ("image.png", ("vary",)),
+        ("image.png", ("upscale",)),
+        ("image.png", ("extend", "--top", 4)),
+        ("image.png", ("inpaint", *BOX)),
+        ("link.png", ("vary",)),
+        ("mask.png", ("inpaint", "--mask", "mask.png")),
+        ("numbered.png", ("vary", "--count", 2)),
+    ],
+    ids=str,
+)
+def test_what_is_given_is_not_overwritten(
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    arguments: tuple,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if out == "numbered.png":
+        image = image.rename(tmp_path / "numbered-001.png")
+    if out == "link.png":
+        (tmp_path / out).symlink_to(image)
+    Image.fromarray(box_of(pixels())).save(tmp_path / "mask.png")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    message = refused(capsys, *arguments, "--image", image, "--out", out)
+    assert "is given, and would be overwritten" in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vary", "--count", 0), "--count 0"),
+        (("vary", "--count", 2, "--tile", 16), "must be without --count"),
+        (("vary", "--tile", 17), "--tile 17: must be a multiple"),
+        (("vary", "--tile", 16, "--workers", 0), "--workers 0"),
+        (("vary", "--steps", 0), "0"),
+        (("vary", "--engine", "fused"), "engine=fused"),
+        (("inpaint", *BOX, "--rounds", 0), "rounds=0"),
+        (("inpaint", "--mask", "nowhere"), "no such file"),
+    ],
+    ids=str,
+)
+def test_a_folder_is_made_for_work_that_can_be_done_only(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple, message: str
+) -> None:
+    assert message in refused(capsys, *arguments, "--image", folder, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_masks_of_a_folder_are_not_overwritten(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(box_of(pixels())).save(tmp_path / "masks" / f"{name}.png")
+    masks = tmp_path / "masks"
+    assert "a.png: is given" in refused(capsys, "inpaint", "--image", folder, "--mask", masks, "--out", masks)
 
 
 def test_an_image_that_is_not_opaque_is_not_enlarged(

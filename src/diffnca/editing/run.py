@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +19,20 @@ from diffnca.engine.precision import device_named
 from diffnca.films import Filmed
 from diffnca.geometry import Canvas
 from diffnca.giga.blended import Blended
-from diffnca.making import SEAMLESS, check_out, is_in_tiles, numbered, of_walk, progress_bar, provenance
+from diffnca.making import (
+    SEAMLESS,
+    check_kept,
+    check_options,
+    check_out,
+    is_in_tiles,
+    numbered,
+    of_walk,
+    progress_bar,
+    provenance,
+)
 from diffnca.noise import Noise
 from diffnca.pixels import to_model, to_uint8
-from diffnca.tasks import ImageDenoiser, Task, ready, walk_of
+from diffnca.tasks import ImageDenoiser, Task, check_parts, ready, walk_of
 from diffnca.tasks.inpainting import check_mask, completion, margins
 from diffnca.tasks.pictures import KnownPixels, Picture
 from diffnca.tasks.task import carried_out
@@ -64,6 +74,7 @@ def edit(command: Edit) -> int:
     if command.image.is_dir():
         return edit_folder(command, model)
     check_out(command, command.out, command.count)
+    check_kept(read_by(command), written_by(command))
     return edit_one(command, model)
 
 
@@ -74,21 +85,61 @@ def edit_folder(command: Edit, model: ImageDenoiser) -> int:
         raise ValueError(
             f"--out {out}: must be a folder, other than {command.image}, in a folder that exists; create it"
         )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
     if command.film is not None or command.dry_run:
         raise ValueError("--film and --dry-run: must be of a single --image")
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError(f"{command.image}: holds images of the same name; rename one of them")
-    for path in paths:  # what is wrong with one of them is told before the work
-        request_of(command, read_image(path, model.image_channels))
+    commands = [replace(command, image=path, out=str(out / f"{path.stem}.png")) for path in paths]
+    check_folder(commands, model)
     out.mkdir(exist_ok=True)
     with progress_bar(f"{len(paths)} images") as progress:
-        for done, path in enumerate(paths, start=1):
-            code = edit_one(replace(command, image=path, out=str(out / f"{path.stem}.png")), model)
+        for done, each in enumerate(commands, start=1):
+            code = edit_one(each, model)
             if code:
                 return code
             if progress is not None:
                 progress(done, len(paths))
     return 0
+
+
+def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
+    """Refuse, before anything is written, what cannot be done with one of the images of a folder.
+
+    Raises:
+        ValueError: the options, an image or its mask is not allowed, or something given would be overwritten.
+    """
+    first = commands[0]
+    check_options(first, first.count)
+    check_kept(
+        [path for command in commands for path in read_by(command)],
+        [path for command in commands for path in written_by(command)],
+    )
+    ready(model, torch.device(first.device), first.engine)
+    _, levels = walk_of(model, first.sampler, first.steps)
+    for command in commands:
+        request = request_of(command, read_image(command.image, model.image_channels))
+        task = request.task(model, levels)
+        if is_in_tiles(command, command.out, command.count, request.canvas):
+            from diffnca.gigapixel import crew_of, shard_of, tile_of
+
+            crew_of(command, command.out)
+            tile_of(command.tile, request.canvas, check_parts(model) + task.reach, shard_of(request.canvas))
+
+
+def read_by(command: Edit) -> list[Path]:
+    """Return the files that a command for one image reads."""
+    from diffnca.cli import Inpaint
+
+    mask = command.mask if isinstance(command, Inpaint) else None
+    return [command.image] + ([] if mask is None else [mask_of(command.image, mask)])
+
+
+def written_by(command: Edit) -> list[Path]:
+    """Return the files that a command for one image writes."""
+    images = [numbered(Path(command.out), index, command.count) for index in range(command.count)]
+    return images + ([] if command.film is None else [command.film])
 
 
 def edit_one(command: Edit, model: ImageDenoiser) -> int:
@@ -158,28 +209,39 @@ def request_of(command: Edit, given: Given) -> Request:
 
 
 def holes_of(command: Inpaint, given: Given) -> Bool[Tensor, "h w"]:
-    """Return where to fill: the mask, the box, or where the image is not opaque.
+    """Return where to fill: the mask or the box, and where the image is not opaque.
 
     Raises:
         ValueError: nothing says where, or two things do.
     """
     if command.mask is not None and command.box is not None:
         raise ValueError("--mask and --box: give one of them")
-    if command.mask is not None:
-        return read_mask(mask_of(given.path, command.mask))
+    if command.mask is None and command.box is None:
+        if given.holes is None:
+            raise ValueError("is opaque everywhere; say where to fill with --mask or --box")
+        return given.holes
+    height, width = given.pixels.shape[:2]
     if command.box is not None:
-        height, width = given.pixels.shape[:2]
-        top, left, rows, columns = command.box
-        if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
-            raise ValueError(
-                f"--box {top} {left} {rows} {columns}: must lie in the {height}x{width} px of it"
-            )
-        holes = torch.zeros(height, width, dtype=torch.bool)
-        holes[top : top + rows, left : left + columns] = True
-        return holes
-    if given.holes is None:
-        raise ValueError("is opaque everywhere; say where to fill with --mask or --box")
-    return given.holes
+        holes = inside_of(command.box, height, width)
+    else:
+        assert command.mask is not None
+        holes = read_mask(mask_of(given.path, command.mask))
+        check_mask(holes, height, width)
+    return holes if given.holes is None else holes | given.holes
+
+
+def inside_of(box: tuple[int, int, int, int], height: int, width: int) -> Bool[Tensor, "h w"]:
+    """Return where a box (top, left, height, width) lies on an image.
+
+    Raises:
+        ValueError: it is empty, or does not lie on it.
+    """
+    top, left, rows, columns = box
+    if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
+        raise ValueError(f"--box {top},{left},{rows},{columns}: must lie in the {height}x{width} px of it")
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    inside[top : top + rows, left : left + columns] = True
+    return inside
 
 
 def facts_of(command: Edit, given: Given, holes: Tensor | None) -> dict[str, str]:
