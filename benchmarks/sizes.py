@@ -1,7 +1,9 @@
 """Make images of sizes never trained, and measure them in two ways.
 
-Crops of the size of training tell whether the texture holds; whole images, reduced to that size, tell whether
-the whole does: a face of 128x128 should be a face, and not four. Example, of one model and another:
+The centre of the size of training tells whether the texture holds; the largest square in the middle, reduced
+to that size, tells whether the whole does: a face of 128x128 should be a face, and not four. Images smaller
+than those of training are compared with real ones reduced as far. The real ones are those that the training
+held out; the row "real" compares as many training images with them. Example, of one model and another:
 
     python benchmarks/sizes.py runs/ours runs/published --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128
 """
@@ -32,13 +34,17 @@ class Options:
     models: tyro.conf.Positional[tuple[str, ...]]
     """Model files, runs' folders or bundled models."""
     data: Path = Path("faces")
-    """Real images of the size of training."""
+    """Real images of the size of training, a part of which it held out."""
+    holdout: float = 0.0556
+    """Share of them that the training held out."""
+    split_seed: int = 0
+    """By which it held them out."""
     reduce: int = 1
     """Reduce them by this factor."""
     sizes: tuple[str, ...] = ("48x48", "64x64", "96x96", "128x128", "64x128", "256x256")
     """Heights and widths in px."""
     n: int = 100
-    """Images of each model and size, and real ones."""
+    """Images of each model and size."""
     steps: int | None = None
     """Diffusion steps; without it, each model's choice."""
     threads: int = 2
@@ -47,44 +53,67 @@ class Options:
     """Folder, which must exist, for a picture of each model and size."""
 
 
-def crops_of(images: Tensor, side: int) -> Tensor:
-    """Return the centre of each image, or (of smaller ones) the image enlarged."""
-    height, width = images.shape[-2:]
-    if min(height, width) < side:
-        return resized(images, side)
-    top, left = (height - side) // 2, (width - side) // 2
+class Measure:
+    """Compares images with those that were held out."""
+
+    def __init__(self, options: Options, side: int) -> None:
+        """Read the real images, of `side` px."""
+        images = open_images((options.data,), reduce=options.reduce, min_size=side)
+        training, held_out = images.split(options.holdout, options.split_seed)
+        self.side, self.extractor = side, efficientnet_lite0()
+        self.held_out = crops(held_out, len(held_out), side).images
+        self.training = crops(training, options.n, side).images
+
+    def row(self, name: str, images: Tensor) -> str:
+        """Return a line of the table."""
+        smallest = min(images.shape[-2:])
+        whole = self.kid(reduced(centre(images, smallest), min(smallest, self.side)))
+        return (
+            f"| {name} | {self.kid(centre(images, self.side)) if smallest >= self.side else '-'} | {whole} |"
+        )
+
+    def kid(self, images: Tensor) -> str:
+        """Return KID x 1000 of square images, with its error."""
+        features = extract(self.extractor, images)
+        reference = extract(self.extractor, reduced(self.held_out, images.shape[-1]))
+        error = 1000 * kid_error(features, reference)
+        return f"{1000 * kid_full(features, reference):.0f} ± {error:.0f}"
+
+
+def centre(images: Tensor, side: int) -> Tensor:
+    """Return the square of this side in the middle."""
+    top, left = ((size - side) // 2 for size in images.shape[-2:])
     return images[..., top : top + side, left : left + side]
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Return the images as squares of this side."""
+def reduced(images: Tensor, side: int) -> Tensor:
+    """Return square images at this side."""
+    if images.shape[-1] == side:
+        return images
     changed = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True, align_corners=False)
     return changed.round().clamp(0, 255).byte()
+
+
+def made_by(name: str, size: str, options: Options) -> Tensor:
+    """Return images of a model."""
+    height, width = map(int, size.split("x"))
+    model, made = load(name), []
+    for seeds in in_batches(torch.arange(options.n)):
+        images = generate(model, height=height, width=width, seed=seeds.tolist(), steps=options.steps)
+        made.append(torch.from_numpy(to_uint8(images)).movedim(-1, 1))
+    return torch.cat(made)
 
 
 def main(options: Options) -> None:
     """Print a row for each model and size."""
     torch.set_num_threads(options.threads)
-    extractor = efficientnet_lite0()
-    print("| model | size | KID x 1000 of crops | KID x 1000 of the whole, reduced |\n|---|---|---|---|")
+    measure = Measure(options, load(options.models[0]).config.data.crop)
+    print("| model, size | KID x 1000 of the centre | KID x 1000 of the whole |\n|---|---|---|")
+    print(measure.row("real", measure.training), flush=True)
     for name in options.models:
-        model = load(name)
-        side = model.config.data.crop
-        real = crops(open_images((options.data,), reduce=options.reduce, min_size=side), options.n, side)
-        reference = extract(extractor, real.images)
         for size in options.sizes:
-            height, width = map(int, size.split("x"))
-            made = []
-            for seeds in in_batches(torch.arange(options.n)):
-                images = generate(model, height=height, width=width, seed=seeds.tolist(), steps=options.steps)
-                made.append(torch.from_numpy(to_uint8(images)).movedim(-1, 1))
-            images = torch.cat(made)
-            cells = []
-            for looked_at in (crops_of(images, side), resized(images, side)):
-                features = extract(extractor, looked_at)
-                error = 1000 * kid_error(features, reference)
-                cells.append(f"{1000 * kid_full(features, reference):.1f} ± {error:.1f}")
-            print(f"| {name} | {size} | {cells[0]} | {cells[1]} |", flush=True)
+            images = made_by(name, size, options)
+            print(measure.row(f"{Path(name).stem}, {size}", images), flush=True)
             if options.pictures is not None:
                 sheet = contact_sheet(images[:SHOWN].movedim(1, -1).numpy(), SHOWN)
                 write_png(options.pictures / f"{Path(name).stem}-{size}.png", sheet, {})
