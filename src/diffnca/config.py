@@ -306,7 +306,7 @@ class TrainingConfig:
 
     Attributes:
         batch: crops per optimiser step.
-        optimizer: `adam`, or `muon` for the weight matrices of the cell rules and Adam for all else.
+        optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets and Adam for all else.
         learning_rate: peak learning rate.
         beta1: first Adam coefficient.
         beta2: second Adam coefficient.
@@ -430,8 +430,9 @@ class Config:
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             _require(is_told, "sampling.visited", sampling.visited, allowed)
         if self.training.optimizer == "muon":
-            is_plain = isinstance(self.model, NCAConfig) and not self.model.cell.weight_norm
-            _require(is_plain, "training.optimizer", "muon", "adam for UNet, VNCA and cells with weight_norm")
+            is_normed = isinstance(self.model, NCAConfig) and self.model.cell.weight_norm
+            is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
+            _require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
         if isinstance(self.model, UNetConfig):
             divisor = self.model.divisor
             _require(self.data.crop % divisor == 0, "data.crop", self.data.crop, f"a multiple of {divisor}")

@@ -117,8 +117,8 @@ def vnca_damage() -> Config:
 
 
 def _unet(name: str, model: UNetConfig) -> Config:
-    """Return our own training and diffusion around a UNet, with a learning rate that suits it."""
-    training = TrainingConfig(learning_rate=UNET_LEARNING_RATE)
+    """Return training and diffusion of `fourier_diff_nca` around a UNet, at a learning rate that suits it."""
+    training = TrainingConfig(optimizer="muon", batch=16, learning_rate=UNET_LEARNING_RATE)
     return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
 
 

@@ -1,4 +1,4 @@
-"""Muon: its updates are orthogonal, of the size of Adam's, and only for the matrices of the cell rules."""
+"""Muon: its updates are orthogonal, of the size of Adam's, and only for the matrices of hidden layers."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, TrainingConfig
+from diffnca.config import CellConfig, TrainingConfig, UNetConfig
 from diffnca.models import build_network
 from diffnca.recipes import recipe_named
 from diffnca.training.optimizer import RMS_OF_ADAM, Muon, build_optimizer, orthogonalised
@@ -76,9 +76,28 @@ def test_the_matrices_of_the_cell_rules_are_updated_by_muon_and_all_else_by_adam
     assert by_adam == {name for name, _ in network.named_parameters()} - by_muon
 
 
+def test_the_matrices_of_the_blocks_of_a_unet_are_updated_by_muon_and_all_else_by_adam() -> None:
+    pytest.importorskip("diffusers", reason="needs the extra baselines")
+    network = build_network(UNetConfig(channels=(8, 16), layers=1, groups=8))
+    optimizer = build_optimizer(TrainingConfig(optimizer="muon"), network)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    by_muon = {name for name, p in network.named_parameters() if "momentum" in optimizer.state[p]}
+    of_blocks = {
+        name
+        for name, p in network.named_parameters()
+        if p.ndim > 1 and name.split(".")[1] in ("down_blocks", "mid_block", "up_blocks")
+    }
+    assert by_muon == of_blocks
+    assert {"unet.conv_in.weight", "unet.conv_out.weight"} <= {
+        n for n, _ in network.named_parameters()
+    } - by_muon
+
+
 def test_weight_norm_is_refused() -> None:
     config = recipe_named("diff_nca_npj")
     with pytest.raises(
-        ValueError, match="training.optimizer=muon: must be adam for UNet, VNCA and cells with weight_norm"
+        ValueError, match="training.optimizer=muon: must be adam for VNCA and cells with weight_norm"
     ):
         replace(config, training=replace(config.training, optimizer="muon"))

@@ -60,6 +60,10 @@ class UNet(nn.Module):
         """Return the modules that training compiles."""
         return [self.unet]
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the blocks of all levels: all but the first and the last layer and the embedding of time."""
+        return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
+
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:
         """Return what must be known of the whole canvas: nothing, as parts cannot be computed."""
         return None

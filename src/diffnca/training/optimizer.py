@@ -1,4 +1,4 @@
-"""The optimisers: Adam alone, or Muon for the weight matrices of the cell rules and Adam for all else.
+"""The optimisers: Adam alone, or Muon for the weight matrices of hidden layers and Adam for all else.
 
 References:
     [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffnca.config import TrainingConfig
 from diffnca.models.nca import CellRule
+from diffnca.models.unet import UNet
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2
@@ -33,10 +34,19 @@ def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim
     coefficients = (training.beta1, training.beta2)
     if training.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=training.learning_rate, betas=coefficients)
+    return Muon(network.parameters(), hidden_matrices(network), lr=training.learning_rate, betas=coefficients)
+
+
+def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that Muon is for: of the layers of a cell rule, or of the blocks of a UNet.
+
+    First and last layer of a UNet and its embedding of time are not among them [1].
+    """
+    if isinstance(network, UNet):
+        return [weight for block in network.blocks() for weight in block.parameters() if weight.ndim > 1]
     rules = [module for module in network.modules() if isinstance(module, CellRule)]
     layers = [layer for rule in rules for layer in (rule.perceive, rule.expand, rule.project)]
-    matrices = [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
-    return Muon(network.parameters(), matrices, lr=training.learning_rate, betas=coefficients)
+    return [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
 
 
 class Muon(torch.optim.Adam):
