@@ -365,7 +365,7 @@ class Evaluate:
         n: generated images (with --crop, crops) to compare.
         held_out: compare with those images of --reference alone that the model's training held out, by its
             card; the others are its training images.
-        train: the training images, for the report on memorisation.
+        train: the training images, for the report on memorisation; it takes 100 unseen images or more.
         protocol: clean compares with all of --reference, or as many crops; published compares images stored
             as JPEG with the first --n images of --reference, which are to be those of training.
         features: the network that looks at the images; inception is that of the published numbers.
@@ -383,7 +383,7 @@ class Evaluate:
         samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
         pairs: write a picture of the generated images nearest to training images, next to them.
         out: write all numbers to this file, as JSON.
-        cache: folder in which the features of images are kept.
+        cache: folder in which the features of images, generated ones too, are kept.
         json: print JSON, for machines.
     """
 
@@ -424,7 +424,7 @@ class Reproduce:
         out: folder of the table: results.json, table.md, a picture of each row.
         minutes: training time of each row.
         images: training images of each row, instead of --minutes.
-        rows: only these rows.
+        rows: train only these; others that are finished stay in the table.
         reduce: make images smaller by this whole factor; faces64 becomes 32x32 with 2.
         n: generated images of each row to measure.
         sampler: of all denoisers.
