@@ -227,6 +227,7 @@ def test_an_error_is_one_line_that_says_what_is_allowed(
         ("--reference LARGER --n 8", "the generated images are 16x16 px and the reference 20x20 px"),
         ("--reference REAL --n 8 --height 24", "the generated images are 24x16 px and the reference 16x16"),
         ("--reference FEW --n 8 --train LARGER", "gives 8 images or crops, all images"),
+        ("--reference REAL --n 8 --train LARGER", "--train: its images have the shape (c, h, w) (3, 20, 20)"),
         ("--reference REAL --n 8 --seam-px 16", "seams every 16 px: must be from 2 to 15 px apart"),
         ("--reference REAL --n 8 --seam-px 8 --crop 8", "seams every 8 px: must be from 2 to 7 px apart"),
         ("--reference REAL --n 8 --crop 2", "images of 2x2 px: must be 4 px or more a side"),

@@ -125,7 +125,7 @@ def check_real(real: RealImages) -> None:
     """Refuse real images that cannot be compared with.
 
     Raises:
-        ValueError: they are too few, or of too few pictures.
+        ValueError: they are too few, of too few pictures, or of other sizes than the training images.
     """
     needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
     if len(real.reference) < needed:
@@ -135,6 +135,12 @@ def check_real(real: RealImages) -> None:
             f"more{why}; give more"
         )
     check_pictures(real.reference.pictures, "reference")
+    if real.training is not None and real.training.images.shape[1:] != real.reference.images.shape[1:]:
+        shapes = [tuple(each.images.shape[1:]) for each in (real.training, real.reference)]
+        raise ValueError(
+            f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: bring "
+            "them to one size, or take crops"
+        )
 
 
 def check_made(size: tuple[int, int], real: RealImages, command: Evaluate) -> None:
