@@ -138,8 +138,8 @@ def check_real(real: RealImages) -> None:
     if real.training is not None and real.training.images.shape[1:] != real.reference.images.shape[1:]:
         shapes = [tuple(each.images.shape[1:]) for each in (real.training, real.reference)]
         raise ValueError(
-            f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: bring "
-            "them to one size, or take crops"
+            f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: "
+            "bring them to one size, or take crops"
         )
 
 
