@@ -1,13 +1,16 @@
 """Where arrays of zarr lie: folders, and any address that fsspec knows (`s3://...`, `memory://...`).
 
 A key appears whole or not at all: zarr writes a file under another name and renames it, and object stores do
-the like.
+the like. What cannot be reached is an `OSError` of one line, whatever the store's own library raises; what is
+there and cannot be decoded is a `ValueError` that names the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 try:
     import fsspec
@@ -20,15 +23,108 @@ except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
 
 
+class AddressStore(FsspecStore):
+    """A store at an address of fsspec. Its errors can be sent from a worker; its library's often cannot."""
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return str(getattr(self.fs, "sync_fs", self.fs).unstrip_protocol(self.path))
+
+    async def get(self, *arguments: Any, **options: Any) -> Any:
+        """Return a value, or a part of it; `None` if it is not there."""
+        with reached(self.address):
+            return await super().get(*arguments, **options)
+
+    async def get_partial_values(self, *arguments: Any, **options: Any) -> Any:
+        """Return parts of values."""
+        with reached(self.address):
+            return await super().get_partial_values(*arguments, **options)
+
+    async def set(self, *arguments: Any, **options: Any) -> None:
+        """Put a value in its place."""
+        with reached(self.address):
+            await super().set(*arguments, **options)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is such a key."""
+        with reached(self.address):
+            return await super().exists(key)
+
+    async def delete(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        with reached(self.address):
+            await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all keys below a prefix."""
+        with reached(self.address):
+            await super().delete_dir(prefix)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names right below a prefix."""
+        with reached(self.address):
+            async for name in super().list_dir(prefix):
+                yield name
+
+
+@contextmanager
+def reached(address: str) -> Iterator[None]:
+    """Within the block, whatever keeps an address from being reached is an `OSError` that names it."""
+    try:
+        yield
+    except FileNotFoundError:  # zarr asks so whether something is there
+        raise
+    except Exception as error:  # whatever the libraries of object stores raise
+        message = f"{address}: {type(error).__name__}: {said(error)}; check the address and your credentials"
+        raise OSError(message) from None
+
+
+@contextmanager
+def undamaged(what: str, remedy: str) -> Iterator[None]:
+    """Within the block, `what` is read: what decoders say of damaged bytes names it and the remedy.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        yield
+    except OSError:  # it cannot be read, and may be whole
+        raise
+    except Exception as error:  # whatever decoders raise
+        raise ValueError(f"{what}: is damaged ({said(error)}); {remedy}") from error
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def opened(url: str) -> Store:
-    """Return the store at a path or an address."""
+    """Return the store at a path or an address.
+
+    Raises:
+        OSError: the address cannot be reached.
+        ValueError: fsspec knows no such protocol.
+        ImportError: it needs a package that is not installed.
+    """
     path = url.removeprefix("file://")  # fsspec writes local files in place
-    return FsspecStore.from_url(url) if is_remote(path) else LocalStore(path)
+    if not is_remote(path):
+        return LocalStore(path)
+    try:
+        return AddressStore.from_url(url)
+    except (ValueError, ImportError) as error:
+        raise type(error)(f"{url}: {said(error)}") from None
 
 
 def is_remote(url: str) -> bool:
     """Return whether this is an address, and no path of this machine."""
     return "://" in url
+
+
+def is_of_one_process(url: str) -> bool:
+    """Return whether other processes find something else there, or nothing."""
+    return url.startswith("memory://")
 
 
 def exists(store: Store, key: str) -> bool:
@@ -53,8 +149,9 @@ def delete_folder(store: Store, prefix: str) -> None:
 def remove(url: str) -> None:
     """Remove a folder with all that is in it, if it is there."""
     files, path = fsspec.core.url_to_fs(url)
-    if files.exists(path):
-        files.rm(path, recursive=True)
+    with reached(url) if is_remote(url) else nullcontext():
+        if files.exists(path):
+            files.rm(path, recursive=True)
 
 
 def remove_leftovers(url: str) -> None:

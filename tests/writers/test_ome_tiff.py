@@ -87,6 +87,14 @@ def test_what_was_said_of_the_image_comes_back(source: str, tmp_path: Path) -> N
     assert read_ome_tiff_text(written(source, tmp_path)) == TEXT
 
 
+def test_a_damaged_source_is_one_clear_line(tmp_path: Path) -> None:
+    url = make(tmp_path)
+    shard = Path(url) / "0/c/0/1/0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="a shard of level 0: is damaged .*`diffnca verify` names it"):
+        written(url, tmp_path)
+
+
 class TestTiffslide:
     def test_reads_the_pixel_size(self, tmp_path: Path) -> None:
         with pytest.importorskip("tiffslide").TiffSlide(written(make(tmp_path), tmp_path)) as slide:

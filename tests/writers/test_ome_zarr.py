@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,6 +203,38 @@ def test_an_image_that_lacks_a_shard_is_not_finished(tmp_path: Path) -> None:
     assert not writer.is_finished
 
 
+def flip(file: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_shard_that_the_levels_are_made_of_is_named_with_the_remedy(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path, 128, 32)
+    write_all(writer, random_pixels(600, 300))
+    flip(Path(writer.url) / "0/c/0/3/1")
+    with pytest.raises(ValueError, match=r"0/c/0/3/1: is damaged \(.*\); delete it, then the command"):
+        writer.close()
+
+
+def test_a_damaged_shard_of_a_level_is_made_again_once_it_is_deleted(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 6:  # all of level 1
+            raise KeyboardInterrupt
+
+    writer, shard = writer_at(tmp_path, 128, 32), tmp_path / "x.ome.zarr" / "1/c/0/1/0"
+    write_all(writer, random_pixels(600, 300))
+    with pytest.raises(KeyboardInterrupt):
+        writer.close(stop)
+    flip(shard)
+    with pytest.raises(ValueError, match=r"1/c/0/1/0: is damaged"):
+        writer.close()
+    shard.unlink()
+    writer.close()
+    assert verify(writer.url) == []
+
+
 def test_without_zarr_the_install_command_is_told() -> None:
     code = "import sys; sys.modules['zarr'] = None; import diffnca.writers.ome_zarr"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
@@ -306,6 +339,21 @@ class TestVerify:
         shard = Path(writer.url) / "0/c/0/3/1"
         shard.write_bytes(shard.read_bytes()[:-20])
         assert [line.split(" (")[0] for line in verify(writer.url)] == ["0/c/0/3/1 is damaged"]
+
+    @pytest.mark.parametrize("key", ["0/c/0/3/1", "1/zarr.json", "zarr.json"])
+    def test_does_not_call_damaged_what_may_not_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+    ) -> None:
+        read = zarr.storage.LocalStore.get
+
+        async def get(store: Any, asked: str, *arguments: Any, **options: Any) -> Any:
+            if asked == key:
+                raise PermissionError(13, "Permission denied", key)
+            return await read(store, asked, *arguments, **options)
+
+        monkeypatch.setattr(zarr.storage.LocalStore, "get", get)
+        with pytest.raises(PermissionError, match="Permission denied"):
+            verify(finished(tmp_path).url)
 
     def test_says_that_an_image_is_not_finished(self, tmp_path: Path) -> None:
         writer = writer_at(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffnca.geometry import Canvas
-from diffnca.writers.png import PngWriter, contact_sheet, write_png
+from diffnca.writers.png import PngWriter, contact_sheet, read_png_text, write_png
 
 
 def random_pixels(height: int, width: int, channels: int) -> np.ndarray:
@@ -24,6 +24,15 @@ def test_pixels_come_back(tmp_path: Path, channels: int) -> None:
 def test_metadata_come_back(tmp_path: Path) -> None:
     write_png(tmp_path / "x.png", random_pixels(2, 2, 3), {"diffnca:seed": "7"})
     assert Image.open(tmp_path / "x.png").text["diffnca:seed"] == "7"
+
+
+def test_metadata_of_a_large_picture_are_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    write_png(tmp_path / "x.png", random_pixels(40, 40, 3), {"diffnca:seed": "7"})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns above, and refuses twice as many
+    assert read_png_text(tmp_path / "x.png") == {"diffnca:seed": "7"}
+    assert not recwarn.list
 
 
 def test_regions_may_come_in_any_order_and_twice(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.geometry import Canvas, Region
-from diffnca.stores import Crc32cCodec, delete_folder, exists, listed, opened, zarr
+from diffnca.stores import Crc32cCodec, delete_folder, exists, listed, opened, undamaged, zarr
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 
@@ -132,18 +132,54 @@ class States:
                 yield row, column
 
     def _read(self, name: str, step: int, region: Region) -> Float[Tensor, "1 c h w"]:
-        """Return the values of an array on `region`."""
-        array: Any = zarr.open_array(self.store, path=f"{name}-{step:04d}", mode="r")
+        """Return the values of an array on `region`.
+
+        Raises:
+            ValueError: a part is damaged or missing.
+        """
+        name = f"{name}-{step:04d}"
+        with undamaged(f"{self.url}/{name}", self.remedy):
+            array: Any = zarr.open_array(self.store, path=name, mode="r")
         values = np.empty((self.channels, region.height, region.width), np.float32)
         for into_y, rows in spans(region.top, region.height, self.canvas.height):
             for into_x, columns in spans(region.left, region.width, self.canvas.width):
-                values[:, into_y, into_x] = array[:, rows, columns]
-        if np.isnan(values).any():
-            raise OSError(f"{self.url}: {name}-{step:04d} has lost a part, or the model has diverged")
+                height, width = rows.stop - rows.start, columns.stop - columns.start
+                part = Region(rows.start, columns.start, height, width, self.canvas)
+                try:
+                    values[:, into_y, into_x] = array[:, rows, columns]
+                except ValueError:  # a checksum or a length; which chunk is not said
+                    self._check_chunks(array, name, part)
+                    raise
+                if np.isnan(values[:, into_y, into_x]).any():  # which are never written
+                    self._check_chunks(array, name, part)
         return torch.from_numpy(values)[None]
 
+    def _check_chunks(self, array: Any, name: str, region: Region) -> None:
+        """Refuse a region of which a chunk is missing or damaged, and name that."""
+        size = self.chunk_px
+        for row, column in self._chunks(region):
+            key = f"{name}/c/0/{row}/{column}"
+            if not exists(self.store, key):
+                raise ValueError(f"{self.url}/{key}: is missing; {self.remedy}")
+            with undamaged(f"{self.url}/{key}", self.remedy):
+                array[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do when a part of a state is lost: what it was made from is gone."""
+        return f"delete {self.url}, then the same command begins again"
+
     def _write(self, name: str, step: int, tile: Region, values: Float[Tensor, "1 c h w"]) -> None:
-        """Put the values of a tile in their place."""
+        """Put the values of a tile in their place.
+
+        Raises:
+            ValueError: some are no numbers.
+        """
+        if torch.isnan(values).any():
+            raise ValueError(
+                f"the model gives values that are no numbers in step {step}; "
+                "take another --sampler or more --steps"
+            )
         array: Any = zarr.open_array(self.store, path=f"{name}-{step:04d}", mode="r+")
         rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
         array[:, rows, columns] = values[0].cpu().numpy()
@@ -154,8 +190,9 @@ def noted(url: str) -> dict[str, Any] | None:
     store = opened(url)
     if not exists(store, "zarr.json"):
         return None
-    facts: Any = zarr.open_group(store, mode="r").attrs.get("diffnca", {})
-    return dict(facts)
+    with undamaged(f"{url}/zarr.json", f"delete {url}, then the same command begins again"):
+        facts: Any = zarr.open_group(store, mode="r").attrs.get("diffnca", {})
+        return dict(facts)
 
 
 def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:

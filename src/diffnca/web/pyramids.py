@@ -117,12 +117,14 @@ def open_zarr(address: str) -> Pyramid:
     """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8)."""
     try:
         import zarr
+
+        from diffnca.stores import opened
     except ImportError:
         raise ValueError(f"{address}: OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
     try:
-        root = zarr.open_group(address, mode="r", zarr_format=3)
+        root = zarr.open_group(opened(address), mode="r", zarr_format=3)
     except FileNotFoundError:
-        raise ValueError(_not_a_zarr_image(zarr, address)) from None
+        raise ValueError(_not_a_zarr_image(address)) from None
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{address}: damaged root metadata ({first_line(error)})") from None
     if "ome" not in root.attrs and "0" in root:
@@ -145,10 +147,12 @@ def open_zarr(address: str) -> Pyramid:
     return Pyramid(_name(address), sizes, read, _microns_of(multiscale), _as_text(provenance))
 
 
-def _not_a_zarr_image(zarr: Any, address: str) -> str:
+def _not_a_zarr_image(address: str) -> str:
     """Say why a folder without root metadata cannot be shown: its levels are there, or nothing is."""
+    from diffnca.stores import opened, zarr
+
     try:
-        zarr.open_array(f"{address}/0", mode="r", zarr_format=3)
+        zarr.open_array(opened(address), path="0", mode="r", zarr_format=3)
     except (FileNotFoundError, TypeError, ValueError, KeyError):
         return f"{address}: is no OME-Zarr image, it has no zarr.json"
     return _unfinished(address)

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import UInt8
 
-from diffnca.stores import exists, opened, zarr
-from diffnca.writers.ome_zarr import level_fault, shards_of
+from diffnca.stores import exists, opened, undamaged, zarr
+from diffnca.writers.ome_zarr import REMEDY, level_fault, shards_of
 
 try:
     import imagecodecs  # noqa: F401
@@ -29,6 +29,9 @@ TILE_PX = 256
 JPEG_QUALITY = 90
 CENTIMETRE_UM = 10_000.0
 
+Compression = Literal["jpeg", "deflate"]
+"""JPEG of quality 90, or deflate, which loses nothing."""
+
 Progress = Callable[[int, int], object]
 """Is told how many tiles of how many are written."""
 
@@ -36,7 +39,7 @@ Progress = Callable[[int, int], object]
 def write_ome_tiff(
     source_url: str,
     path: Path,
-    compression: Literal["jpeg", "deflate"] = "jpeg",
+    compression: Compression = "jpeg",
     progress: Progress | None = None,
 ) -> None:
     """Write an OME-TIFF file.
@@ -48,7 +51,7 @@ def write_ome_tiff(
         progress: told after each tile.
 
     Raises:
-        ValueError: the source is not finished or lacks shards, or no such file can be written.
+        ValueError: the source is not finished, lacks shards or is damaged, or no such file can be written.
     """
     check_target(path, compression)
     attributes, levels = _source(source_url)
@@ -63,7 +66,7 @@ def write_ome_tiff(
                     "metadata": _metadata(levels, attributes, microns, compression),
                 }
                 tiff.write(
-                    told.each(_tiles(level)),
+                    told.each(_tiles(level, f"{source_url}: a shard of level {number}")),
                     dtype=np.uint8,
                     shape=(*level.shape[1:], level.shape[0]) if level.shape[0] > 1 else level.shape[1:],
                     tile=(TILE_PX, TILE_PX),
@@ -183,11 +186,17 @@ def _count(level: Any) -> int:
     return int(-(-level.shape[1] // TILE_PX) * -(-level.shape[2] // TILE_PX))
 
 
-def _tiles(level: Any) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the tiles of a level row by row, those at the edges filled up, one row of them read at a time."""
+def _tiles(level: Any, name: str) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """Yield the tiles of a level row by row, those at the edges filled up, one row of them read at a time.
+
+    Args:
+        level: its array.
+        name: what to say of it if it is damaged.
+    """
     channels, height, width = level.shape
     for top in range(0, height, TILE_PX):
-        band = np.moveaxis(np.asarray(level[:, top : top + TILE_PX, :]), 0, -1)
+        with undamaged(name, f"`diffnca verify` names it; {REMEDY}"):
+            band = np.moveaxis(np.asarray(level[:, top : top + TILE_PX, :]), 0, -1)
         fill = [(0, TILE_PX - band.shape[0]), (0, -width % TILE_PX), (0, 0)]
         band = np.pad(band, fill, mode="edge")
         for left in range(0, width, TILE_PX):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffnca.stores import exists, is_remote, listed, opened, remove_leftovers  # tells how to install zarr
+from diffnca.stores import exists, is_remote, listed, opened, remove_leftovers, said, undamaged  # or a hint
 
 # isort: split
 import numpy as np
@@ -35,6 +35,9 @@ COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
 WRITE_ALL: Any = {"write_empty_chunks": True}
 """Black shards too, so that a missing one is a fault."""
+
+REMEDY = "delete it, then the command that makes the image makes it again"
+"""What a user can do when a file is damaged."""
 
 Progress = Callable[[int, int], object]
 """Is told how many shards of how many are done."""
@@ -170,7 +173,8 @@ class OmeZarrWriter:
         store = self.store
         if not exists(store, "0/zarr.json"):
             return None
-        text: Any = _level(store, 0).attrs.get("diffnca")
+        with undamaged(f"{self.url}/0/zarr.json", f"delete {self.url}, then the same command begins again"):
+            text: Any = _level(store, 0).attrs.get("diffnca")
         return None if text is None else dict(text)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
@@ -214,10 +218,28 @@ class OmeZarrWriter:
     def _halve(self, store: Store, level: int, shard: Region) -> None:
         """Make a shard of a level from the level before, unless it is there."""
         if not exists(store, _key(level, shard, self.shard_px)):
-            rows = slice(2 * shard.top, 2 * (shard.top + shard.height))
-            columns = slice(2 * shard.left, 2 * (shard.left + shard.width))
-            pixels = np.asarray(_level(store, level - 1)[:, rows, columns])
-            _level(store, level, "r+")[_place(shard)] = halved(pixels)
+            _level(store, level, "r+")[_place(shard)] = halved(self._below(store, level, shard))
+
+    def _below(self, store: Store, level: int, shard: Region) -> UInt8[np.ndarray, "c h w"]:
+        """Return the pixels of which a shard of a level is made.
+
+        Raises:
+            ValueError: a shard of the level before is damaged.
+        """
+        array = _level(store, level - 1)
+        height, width = array.shape[1:]
+        top, left = 2 * shard.top, 2 * shard.left
+        rows, columns = min(2 * shard.height, height - top), min(2 * shard.width, width - left)
+        region = Region(top, left, rows, columns, Canvas(height, width))
+        try:
+            return np.asarray(array[_place(region)])
+        except OSError:
+            raise
+        except Exception:  # whatever decoders say of damaged bytes; which shard they do not
+            for part in region.tiles(self.shard_px, self.shard_px):
+                with undamaged(f"{self.url}/{_key(level - 1, part, self.shard_px)}", REMEDY):
+                    array[_place(part)]
+            raise
 
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the metadata of an image with so many levels ([1])."""
@@ -259,20 +281,30 @@ class OmeZarrWriter:
 
 
 def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
-    """Return all pixels of an image that fits in memory."""
-    return np.moveaxis(np.asarray(_level(opened(url), 0)[...]), 0, -1)
+    """Return all pixels of an image that fits in memory.
+
+    Raises:
+        ValueError: a shard is damaged.
+    """
+    with undamaged(f"{url}: a shard of level 0", f"`diffnca verify` names it; {REMEDY}"):
+        return np.moveaxis(np.asarray(_level(opened(url), 0)[...]), 0, -1)
 
 
 def verify(url: str, progress: Progress | None = None) -> list[str]:
     """Return what is wrong with a finished image; nothing if it is whole.
 
     Every shard is read, and so every checksum compared.
+
+    Raises:
+        OSError: it cannot be read, and may be whole.
     """
     store = opened(url)
     try:
         ngff: Any = zarr.open_group(store, mode="r").attrs.get("ome") if exists(store, "zarr.json") else None
+    except OSError:
+        raise
     except Exception as error:  # whatever readers say of damaged text
-        return [f"zarr.json is damaged ({_said(error)})"]
+        return [f"zarr.json is damaged ({said(error)})"]
     if not exists(store, "0/zarr.json"):
         return ["is no OME-Zarr image that diffnca has made"]
     if ngff is None:
@@ -318,8 +350,10 @@ def level_fault(store: Store, path: str) -> str | None:
         return f"level {path} is missing"
     try:
         array: Any = zarr.open_array(store, path=path, mode="r")
+    except PermissionError:
+        raise
     except Exception as error:  # whatever readers say of damaged text
-        return f"{path}/zarr.json is damaged ({_said(error)})"
+        return f"{path}/zarr.json is damaged ({said(error)})"
     if array.ndim != 3 or array.shards is None or array.shards[1] != array.shards[2]:
         return f"level {path} is not sharded c, y, x, as diffnca writes it"
     return None
@@ -329,14 +363,11 @@ def _fault(array: Any, place: tuple[slice, slice, slice]) -> str | None:
     """Return what is wrong with a shard that is there."""
     try:
         array[place]
+    except OSError:
+        raise
     except Exception as error:  # whatever decoders say of damaged bytes
-        return f"is damaged ({_said(error)})"
+        return f"is damaged ({said(error)})"
     return None
-
-
-def _said(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _level(store: Store, level: int, mode: Any = "r") -> Any:

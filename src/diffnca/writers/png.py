@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,8 +58,8 @@ class PngWriter:
 
 
 def read_png_text(path: Path) -> dict[str, str]:
-    """Return the metadata that an image was written with."""
-    with Image.open(path) as image:
+    """Return the metadata that an image was written with, of whatever size it is."""
+    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
         return {str(key): str(value) for key, value in image.info.items()}
 
 

@@ -1,0 +1,80 @@
+"""Stores: what cannot be reached, and what is damaged, is one clear line."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fsspec
+import pytest
+from fsspec.spec import AbstractFileSystem
+
+from diffnca.cli import main
+from diffnca.stores import exists, listed, opened, remove, undamaged
+
+
+class RefusedError(Exception):
+    """What the library of an object store raises: no `OSError`, and of many lines."""
+
+
+class Refusing(AbstractFileSystem):
+    """An object store without credentials for it."""
+
+    protocol = "refusing"
+
+    def refuse(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise RefusedError("no\ncredentials")
+
+    info = exists = ls = cat_file = cat_ranges = pipe_file = rm = find = refuse
+
+
+fsspec.register_implementation("refusing", Refusing, clobber=True)
+ADDRESS = "refusing://bucket/x.ome.zarr"
+LINE = f"{ADDRESS}: RefusedError: no credentials; check the address and your credentials"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: exists(opened(ADDRESS), "zarr.json"),
+        lambda: listed(opened(ADDRESS), ""),
+        lambda: remove(ADDRESS),
+    ],
+)
+def test_an_address_that_refuses_is_an_oserror_that_names_it(ask: Any) -> None:
+    with pytest.raises(
+        OSError, match="^refusing://bucket/.*: RefusedError: no credentials; check the address"
+    ):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "command", ["sample pathology_fast --height 64 --width 64 --out", "verify", "view --no-open"]
+)
+def test_a_command_says_so_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), ADDRESS]) == 2
+    assert capsys.readouterr().err == f"diffnca: {LINE}\n"
+
+
+def test_a_protocol_that_does_not_exist_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "nothing://x.ome.zarr"]) == 2
+    assert capsys.readouterr().err == "diffnca: nothing://x.ome.zarr: Protocol not known: nothing\n"
+
+
+def test_a_missing_key_of_an_address_is_no_error() -> None:
+    assert not exists(opened("memory://nothing/x.ome.zarr"), "zarr.json")
+
+
+def test_what_is_damaged_is_named_with_the_remedy() -> None:
+    with (
+        pytest.raises(ValueError, match=r"^the file: is damaged \(a checksum\); delete it$"),
+        undamaged("the file", "delete it"),
+    ):
+        raise RuntimeError("a\nchecksum")
+
+
+def test_what_cannot_be_read_is_not_called_damaged() -> None:
+    with pytest.raises(PermissionError), undamaged("the file", "delete it"):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_folder_that_is_not_there_is_removed(tmp_path: Path) -> None:
+    remove(str(tmp_path / "nothing"))
