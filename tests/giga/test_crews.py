@@ -102,10 +102,28 @@ def test_a_cluster_that_is_not_there_is_one_clear_line(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("diffnca.giga.dask_workers.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("diffnca.giga.dask_workers.CONNECT_SECONDS", 1)
     job = on_disk(make_job(small_denoiser()), tmp_path)
     with pytest.raises(ValueError, match="--scheduler tcp://127.0.0.1:9: no answer"):
         pixels_of(job, DaskCluster("tcp://127.0.0.1:9"))
+
+
+def test_a_scheduler_that_ends_is_one_clear_line(
+    make_job: MakeJob,
+    tmp_path: Path,
+    cluster: Any,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("diffnca.giga.dask_workers.CONNECT_SECONDS", 1)
+    job, there = on_disk(make_job(small_denoiser()), tmp_path), cluster(1)
+
+    def end(done: float, total: float) -> None:
+        there.close()
+
+    with pytest.raises(OSError, match="the scheduler of the cluster has ended; start another"):
+        pixels_of(job, DaskCluster(there.scheduler_address), end)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_cluster_without_workers_is_one_clear_line(
@@ -130,6 +148,16 @@ def test_few_pieces_are_given_out_at_a_time() -> None:
         given = given_out(pool, lambda *piece: time.sleep(0.001), pieces(), lambda: 3)
         waiting = [len(taken) - done for done, _ in enumerate(given)]
     assert max(waiting) <= 3 * PIECES_PER_WORKER
+
+
+def test_it_is_told_once_that_no_workers_are_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("diffnca.giga.crews.POLL_SECONDS", 0.01)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = [("advance", None, range(0))]
+        list(given_out(pool, lambda *piece: time.sleep(0.2), iter(pieces), lambda: 0))
+    assert capsys.readouterr().err == "diffnca: no workers are left; waiting for one\n"
 
 
 def test_every_piece_is_done_once() -> None:

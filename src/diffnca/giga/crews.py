@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -28,6 +29,9 @@ Piece = tuple[str, Region, range]
 
 PIECES_PER_WORKER = 2
 """Pieces that are given out at a time: one to do, one to do next. The others wait here, not in a graph."""
+
+POLL_SECONDS = 10.0
+"""Time without a result after which the workers are counted."""
 
 _jobs: dict[str, Job] = {}
 _one_at_a_time = threading.Lock()
@@ -92,6 +96,17 @@ class DaskCluster:
 
     address: str
 
+    def check(self) -> None:
+        """Refuse a cluster that is not there, or has no workers.
+
+        Raises:
+            ValueError: it is so.
+        """
+        from diffnca.giga.dask_workers import client_of
+
+        with client_of(self.address):
+            pass
+
     @contextmanager
     def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
         """Tell the job to each worker, also to those that come later."""
@@ -112,7 +127,7 @@ def given_out(
         pieces: those to do.
         count: how many workers there are; asked again and again.
     """
-    waiting, running = iter(pieces), dict[Future[Any], Piece]()
+    waiting, running, is_told = iter(pieces), dict[Future[Any], Piece](), False
     while True:
         while len(running) < PIECES_PER_WORKER * max(1, count()):
             piece = next(waiting, None)
@@ -121,7 +136,10 @@ def given_out(
             running[executor.submit(function, *piece)] = piece
         if not running:
             return
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        finished, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+        if not finished and not is_told and count() == 0:
+            print("diffnca: no workers are left; waiting for one", file=sys.stderr)
+            is_told = True
         for future in finished:
             yield running.pop(future), future.result()
 
