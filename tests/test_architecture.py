@@ -10,7 +10,7 @@ import diffnca
 SOURCE = Path(diffnca.__file__).parent
 FIRST = {"geometry", "noise", "pixels", "config", "stores"}
 LAST = {"recipes", "interop", "training", "evaluation", "reproduction", "about", "benchmark", "cli", "web"}
-LAST |= {"sampling", "gigapixel", "making", "editing", "films"}
+LAST |= {"sampling", "gigapixel", "targets", "making", "editing", "films"}
 SECOND = {"models", "diffusion", "variational", "writers", "data", "metrics"}
 MAY_IMPORT = dict.fromkeys(FIRST | SECOND, FIRST)
 MAY_IMPORT["engine"] = FIRST | {"models", "diffusion"}

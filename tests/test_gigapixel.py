@@ -17,6 +17,9 @@ from PIL import Image
 
 from diffnca.cli import main
 from diffnca.config import Config
+from diffnca.geometry import Canvas
+from diffnca.giga.crews import Alone, Crew, DaskCluster, Processes
+from diffnca.gigapixel import shard_of, tile_of, warn_of_memory
 from diffnca.recipes import recipe_named
 from diffnca.training.checkpoint import build_denoiser, load, write_model
 from diffnca.writers.ome_zarr import read_pixels
@@ -125,6 +128,8 @@ def test_a_finished_image_is_not_made_again(
         (["--height", "91"], "holds an image of height 90, this command says 91"),
         (["--sampler", "ddim"], "holds an image of sampler dpmpp2m, this command says ddim"),
         (["--seamless", "x"], "holds an image of seamless none, this command says x"),
+        (["--windows", "32"], "holds an image of windows none, this command says 32"),
+        (["--engine", "eager"], "holds an image of engine auto, this command says eager"),
     ],
 )
 def test_another_image_is_refused(
@@ -132,6 +137,128 @@ def test_another_image_is_refused(
 ) -> None:
     assert main(command(model, tmp_path / "x.ome.zarr")) == 0
     assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *change))
+
+
+def test_an_image_made_with_more_than_is_asked_for_is_another(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--windows", "32")) == 0
+    said = error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    assert "holds an image of windows 32, this command says none" in said
+
+
+def test_an_image_made_of_another_is_not_a_new_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (150, 90)).save(tmp_path / "given.png")
+    out, given = str(tmp_path / "x.ome.zarr"), str(tmp_path / "given.png")
+    options = f"{model} --steps 3 --seed 4 --out {out} --tile 32".split()
+    assert main(["vary", *options, "--image", given]) == 0
+    assert "holds an image of task vary, this command says none" in error_of(
+        capsys, command(model, Path(out))
+    )
+
+
+def test_an_ome_tiff_of_another_compression_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif")) == 0
+    said = error_of(capsys, command(model, tmp_path / "x.ome.tif", "--compression", "deflate"))
+    assert "holds an image of compression jpeg, this command says deflate" in said
+
+
+def test_deflate_loses_nothing(model: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif", "--compression", "deflate")) == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "x.ome.tif"), in_memory(model))
+
+
+@pytest.mark.parametrize("name", ["x.ome.tif", "x.png"])
+def test_a_kill_while_the_work_is_removed_changes_nothing(model: str, tmp_path: Path, name: str) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    (tmp_path / f"{name}.work" / "image.ome.zarr" / "1").mkdir(parents=True)  # what is left of it
+    assert main(command(model, tmp_path / name)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+
+
+def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.png")) == 0
+    (tmp_path / "x.png.work").mkdir()
+    assert main(command(model, tmp_path / "x.png", "--dry-run")) == 0
+    assert (tmp_path / "x.png.work").is_dir()
+
+
+def test_a_dry_run_tells_that_the_disk_is_too_small(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--height", "20000000", "--width", "20000000", "--tile", "2048"]
+    out = tmp_path / "x.ome.zarr"
+    assert "are free; make room or choose another disk" in error_of(
+        capsys, command(model, out, *size, "--dry-run")
+    )
+
+
+def test_a_dry_run_of_what_was_begun_tells_what_is_left(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    before = bytes_of(tmp_path)
+    assert main(command(model, out, "--dry-run")) == 0
+    assert " left of " in capsys.readouterr().out and bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("memory", "crew", "message"),
+    [
+        (1e15, Alone(), "diffnca: warning: 1 x 1000000.0 GB are more than the"),
+        (1e15, Processes(3), "diffnca: warning: 3 x 1000000.0 GB are more than the"),
+        (1e15, DaskCluster("tcp://elsewhere:8786"), ""),
+        (1.0, Processes(3), ""),
+    ],
+)
+def test_workers_that_need_more_memory_than_there_is_are_told(
+    capsys: pytest.CaptureFixture[str], memory: float, crew: Crew, message: str
+) -> None:
+    warn_of_memory(memory, crew)
+    said = capsys.readouterr().err
+    assert said.startswith(message) and bool(said) == bool(message)
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--scheduler", "tcp://127.0.0.1:9"]])
+def test_workers_that_cannot_reach_the_image_are_refused(
+    model: str, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", "memory://private/x.ome.zarr", *more]
+    assert "is in the memory of this process alone" in error_of(capsys, arguments)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
+def test_a_scheduler_that_is_not_there_is_one_clear_line_and_nothing_is_left(
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("diffnca.giga.dask_workers.CONNECT_SECONDS", 1)
+    said = error_of(capsys, command(model, tmp_path / "x.ome.zarr", "--scheduler", address))
+    assert f"--scheduler {address}: no answer" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("side", "shard"), [(1, 16), (255, 16), (256, 32), (2048, 256), (4095, 256), (4096, 512), (2**20, 512)]
+)
+def test_shards_grow_with_the_image_up_to_512_px(side: int, shard: int) -> None:
+    assert shard_of(Canvas(side, 1)) == shard
+
+
+@pytest.mark.parametrize("tile", [256, 768, 2048])
+def test_tiles_of_a_large_image_are_multiples_of_256_px(tile: int) -> None:
+    assert tile_of(tile, Canvas(32768, 32768), 65, 512) == tile
 
 
 def test_another_image_is_refused_also_when_the_states_are_gone(
@@ -152,9 +279,9 @@ def test_an_address_of_fsspec_is_written(model: str) -> None:
 
 
 def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
-    def limit() -> None:  # files end at 9 kB, as if the disk was full
+    def limit() -> None:  # files end at 2 kB, as if the disk was full
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
     out = tmp_path / "x.ome.zarr"
     arguments = [sys.executable, "-m", "diffnca", *command(model, out)]
@@ -182,7 +309,7 @@ def test_another_model_of_the_same_name_is_refused(
         (["--workers", "0"], "--workers 0: must be >= 1"),
         (["--out", "missing/x.ome.zarr"], "the folder missing does not exist; create it first"),
         (["--out", "x.ome.png", "--height", "65536", "--width", "65536"], "are too many for a PNG file"),
-        (["--count", "2"], "must end in .png with --"),
+        (["--count", "2"], "--count"),
         (["--region", "0", "0", "9", "9"], "must end in .png with --"),
     ],
 )
@@ -223,14 +350,16 @@ def killed_after(arguments: list[str], out: Path, files: int) -> None:
     pytest.fail("the command ended before it was killed")
 
 
-@pytest.mark.parametrize("files", [1, 2, 3, 20, 60])
-def test_a_killed_command_goes_on_to_the_same_bytes(model: str, tmp_path: Path, files: int) -> None:
+@pytest.mark.parametrize(("files", "tile"), [(1, 64), (2, 64), (3, 16), (20, 16), (60, 48)])
+def test_a_killed_command_goes_on_to_the_same_bytes(
+    model: str, tmp_path: Path, files: int, tile: int
+) -> None:
     whole = tmp_path / "whole" / "x.ome.zarr"
     whole.parent.mkdir()
     assert main(command(model, whole)) == 0
     out = tmp_path / "x.ome.zarr"
     killed_after(command(model, out), out, files)
-    assert main(command(model, out, "--tile", "64")) == 0
+    assert main(command(model, out, "--tile", str(tile))) == 0
     assert bytes_of(out) == bytes_of(whole)
 
 
@@ -275,7 +404,10 @@ def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(model: str, tm
 
 def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    work = [*f"sample {model} --height 900 --width 900 --tile 16 --steps 20".split(), "--out"]  # of minutes
+    work = [
+        *f"sample {model} --height 3000 --width 3000 --tile 256 --steps 20".split(),
+        "--out",
+    ]  # of minutes
     process = subprocess.Popen(
         [sys.executable, "-m", "diffnca", *work, str(tmp_path / "x.ome.zarr")],
         stderr=subprocess.PIPE,

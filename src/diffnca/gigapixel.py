@@ -7,14 +7,13 @@ too, as an OME-Zarr image. The folder is removed when the image is finished.
 from __future__ import annotations
 
 import contextlib
-import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,25 +23,25 @@ from diffnca.geometry import Canvas
 from diffnca.giga.crews import Alone, Crew, DaskCluster, Processes
 from diffnca.giga.plan import Plan, Rates, default_tile, make_plan
 from diffnca.giga.states import States, noted
-from diffnca.giga.sweeps import sample_tiled
+from diffnca.giga.sweeps import missing, remaining, sample_tiled
 from diffnca.giga.tiles import Job
 from diffnca.making import progress_bar
-from diffnca.stores import is_remote, remove
+from diffnca.stores import is_of_one_process, is_remote, remove
+from diffnca.targets import Target
 from diffnca.tasks import ImageDenoiser, Task, check_parts
 from diffnca.training.checkpoint import find_model, read_card
-from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
-from diffnca.writers.png import read_png_text, write_png
+from diffnca.writers.ome_zarr import OmeZarrWriter
 
 if TYPE_CHECKING:
     from diffnca.cli import Making, Verify
+    from diffnca.writers.ome_tiff import Compression
 
-SHARD_PX, CHUNK_PX = 512, 256
-"""Sides of the files of an image in the making, and of the parts that a reader takes from them."""
+SMALLEST_SHARD_PX, SHARD_PX, CHUNK_PX = 16, 512, 256
+"""Sides of the files of an image, and the largest of the parts that a reader takes from them."""
 
-SMALLEST_TILE_PX = 16
-LARGE_PX = 4096
-"""A longer side asks for tiles of whole chunks; odd ones would make millions of tiny files."""
-LARGEST_PNG_PX = 178_956_970  # Pillow reads no larger one
+SHARDS_PER_SIDE = 8
+"""An image has at least so many files along its longer side, if they are not too small or too large."""
+
 
 MEASURED_PX = 512
 """Side of the piece that is computed to learn how fast the machine is."""
@@ -55,91 +54,6 @@ BASE_BYTES = 450e6
 
 BYTES_PER_CHANNEL = 12.0
 """Memory of a cell per channel of its state: the state, what is seen of it twice, copies (measured)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The file that is asked for, and where it is made.
-
-    Attributes:
-        out: its path; an OME-Zarr image may also have an address of fsspec.
-    """
-
-    out: str
-
-    @property
-    def is_zarr(self) -> bool:
-        """Whether the pixels are made right there."""
-        return self.out.endswith(".ome.zarr")
-
-    @property
-    def work(self) -> str:
-        """Where all else is kept until it is finished."""
-        return f"{self.out}.work"
-
-    @property
-    def image(self) -> str:
-        """Where the pixels are kept until it is finished."""
-        return self.out if self.is_zarr else f"{self.work}/image.ome.zarr"
-
-    def check(self, canvas: Canvas) -> None:
-        """Refuse a file that cannot be written.
-
-        Raises:
-            ValueError: its folder does not exist, or it holds too many pixels.
-        """
-        if not is_remote(self.out) and not Path(self.out).resolve().parent.is_dir():
-            raise ValueError(
-                f"{self.out}: the folder {Path(self.out).parent} does not exist; create it first"
-            )
-        if is_remote(self.out) and not self.is_zarr:
-            raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
-        if self.out.endswith((".tif", ".tiff")):
-            import diffnca.writers.ome_tiff  # noqa: F401  what is missing is told before the work
-        if self.out.endswith(".png") and canvas.whole.area > LARGEST_PNG_PX:
-            raise ValueError(
-                f"{self.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
-                "end its name in .ome.zarr or .ome.tif"
-            )
-
-    def text(self) -> Mapping[str, str] | None:
-        """Return what the finished file says of itself; `None` if there is none."""
-        if self.is_zarr:
-            return OmeZarrWriter(self.out).read_text() if OmeZarrWriter(self.out).is_finished else None
-        if not Path(self.out).exists():
-            return None
-        if self.out.endswith(".png"):
-            return read_png_text(Path(self.out))
-        from diffnca.writers.ome_tiff import read_ome_tiff_text
-
-        return read_ome_tiff_text(Path(self.out))
-
-    def is_finished(self, facts: Mapping[str, str]) -> bool:
-        """Return whether the file is there.
-
-        Raises:
-            ValueError: it is there, or was begun, and is of another image.
-        """
-        finished = self.text()
-        if OmeZarrWriter(self.image).is_foreign:
-            raise ValueError(f"{self.image}: holds something else; give another --out")
-        for there in (finished, noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
-            if there is not None:
-                check_same(self.out, there, facts)
-        return finished is not None
-
-    def finish(self, writer: OmeZarrWriter, facts: Mapping[str, str]) -> None:
-        """Make the file of the pixels, and remove what was needed for that."""
-        with progress_bar("levels") as progress:
-            writer.close(progress)
-        if self.out.endswith(".png"):
-            write_png(Path(self.out), read_pixels(self.image), facts)
-        elif not self.is_zarr:
-            from diffnca.writers.ome_tiff import write_ome_tiff
-
-            with progress_bar("file") as progress:
-                write_ome_tiff(self.image, Path(self.out), progress=progress)
-        remove(self.work)
 
 
 def make(
@@ -158,15 +72,19 @@ def make(
     canvas = task.canvas
     is_local = command.scheduler is None or is_remote(out)
     target = Target(out if is_local else str(Path(out).resolve()))
-    crew = crew_of(command)
+    crew = crew_of(command, out)
     target.check(canvas)
+    if target.is_tiff:
+        facts = facts | {"diffnca:compression": command.compression}
     if target.is_finished(facts):
-        remove(target.work)
+        if not command.dry_run:
+            remove(target.work)
         print(f"{out} is finished already; look at it: diffnca view {out}")
         return 0
-    begun = noted(f"{target.work}/states")
-    tile, shard = tile_and_shard(command.tile, canvas, check_parts(denoiser) + task.reach, begun)
-    chunk = math.gcd(shard, CHUNK_PX)
+    is_begun = noted(f"{target.work}/states") is not None
+    shard = shard_of(canvas)
+    chunk = min(shard, CHUNK_PX)
+    tile = tile_of(command.tile, canvas, check_parts(denoiser) + task.reach, shard)
     job = Job(
         denoiser,
         task,
@@ -178,17 +96,22 @@ def make(
         command.engine,
     )
     plan = plan_of(job, tile)
-    for line in described(plan, command, denoiser.config, begun is not None):
+    memory = memory_of(plan, denoiser.config)
+    for line in described(plan, command, memory, seconds_left(job, plan) if is_begun else None):
         print(line)
+    warn_of_memory(memory, crew)
+    if not is_begun:
+        check_room(target, plan)
     if command.dry_run:
         return 0
-    if begun is None:
-        check_room(target, plan)
-    return carry_out(job, plan, target, facts | {"diffnca:shard": str(shard)}, crew)
+    if isinstance(crew, DaskCluster):
+        crew.check()
+    return carry_out(job, plan, target, facts, crew, command.compression)
 
 
 def plan_of(job: Job, tile_px: int) -> Plan:
     """Return the cheapest plan on this machine, after measuring a piece of the image."""
+    assert isinstance(job.writer, OmeZarrWriter)
     numbers = job.denoiser.image_channels * (2 if job.sampler.is_multistep else 1)
     return make_plan(
         job.task.canvas,
@@ -198,10 +121,23 @@ def plan_of(job: Job, tile_px: int) -> Plan:
         numbers,
         job.denoiser.has_context,
         measured(job),
+        job.writer.shard_px,
     )
 
 
-def carry_out(job: Job, plan: Plan, target: Target, facts: dict[str, str], crew: Crew) -> int:
+def seconds_left(job: Job, plan: Plan) -> float:
+    """Return the time that one worker needs for what is not there yet."""
+
+    def share(sweep: range) -> float:
+        tiles = plan.tiles(sweep)
+        return len(missing(job, sweep.stop, tiles)) / len(tiles)
+
+    return sum(plan.seconds_of(sweep) * share(sweep) for sweep in remaining(job, plan))
+
+
+def carry_out(
+    job: Job, plan: Plan, target: Target, facts: dict[str, str], crew: Crew, compression: Compression
+) -> int:
     """Make what is left of the image; return the exit code."""
     assert isinstance(job.writer, OmeZarrWriter)
     done = [0.0, 1.0]
@@ -215,7 +151,7 @@ def carry_out(job: Job, plan: Plan, target: Target, facts: dict[str, str], crew:
                 report(pixels, total)
 
             sample_tiled(job, plan, crew, told)
-        target.finish(job.writer, facts)
+        target.finish(job.writer, facts, compression)
     except KeyboardInterrupt:
         share = f"{done[0] / done[1]:.0%}"
         print(f"diffnca: stopped at {share}; the same command goes on from there", file=sys.stderr)
@@ -223,45 +159,32 @@ def carry_out(job: Job, plan: Plan, target: Target, facts: dict[str, str], crew:
 
         return INTERRUPTED
     except OSError as error:
-        raise OSError(f"{target.out}: {error}; what is finished is kept, the same command goes on") from error
+        where = "" if target.out in str(error) else f"{target.out}: "
+        raise OSError(f"{where}{error}; what is finished is kept, the same command goes on") from error
     print(target.out)
     return 0
 
 
-def check_same(out: str, there: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """Refuse to go on with another image.
+def shard_of(canvas: Canvas) -> int:
+    """Return the side of the files of an image: a power of two, whatever its tiles."""
+    share = max(1, max(canvas.height, canvas.width) // SHARDS_PER_SIDE)
+    largest_power = 1 << (share.bit_length() - 1)
+    return min(max(largest_power, SMALLEST_SHARD_PX), SHARD_PX)
+
+
+def tile_of(asked: int | None, canvas: Canvas, radius: int, shard: int) -> int:
+    """Return the side of the tiles.
 
     Raises:
-        ValueError: what is there was made with another model, size, seed, sampler or number of steps.
+        ValueError: the one asked for is no multiple of the chunks of the states.
     """
-    for key, value in facts.items():
-        if key not in ("Software", "diffnca:model") and there.get(key) != value:
-            name = key.removeprefix("diffnca:")
-            raise ValueError(
-                f"{out}: holds an image of {name} {there.get(key, 'unknown')}, this command says {value}; "
-                f"give another --out, or delete it (and {out}.work)"
-            )
-
-
-def tile_and_shard(
-    asked: int | None, canvas: Canvas, radius: int, begun: Mapping[str, Any] | None
-) -> tuple[int, int]:
-    """Return the sides of the tiles and of the files; those of an image that was begun stay.
-
-    Raises:
-        ValueError: the tiles asked for are no unions of such files.
-    """
-    if begun is not None:
-        shard = int(begun["diffnca:shard"])
-    else:
-        shard = SHARD_PX if asked is None else math.gcd(asked, SHARD_PX)
-    tile = default_tile(canvas, radius, shard) if asked is None else asked
-    is_large = max(canvas.height, canvas.width) > LARGE_PX
-    unit = shard if begun is not None else CHUNK_PX if is_large else SMALLEST_TILE_PX
-    if tile < 1 or tile % unit:
-        near = unit * max(1, tile // unit)
-        raise ValueError(f"--tile {tile}: must be a multiple of {unit} px, such as {near}")
-    return tile, shard
+    if asked is None:
+        return default_tile(canvas, radius, shard)
+    unit = min(shard, CHUNK_PX)
+    if asked < 1 or asked % unit:
+        near = unit * max(1, asked // unit)
+        raise ValueError(f"--tile {asked}: must be a multiple of {unit} px, such as {near}")
+    return asked
 
 
 def microns_of(model: str) -> float | None:
@@ -288,22 +211,50 @@ def measured(job: Job) -> Rates:
     return Rates(compute=call() / own.whole.area)
 
 
-def described(plan: Plan, command: Making, config: Config, is_begun: bool) -> list[str]:
-    """Return the plan, for the user to read."""
-    canvas, largest = plan.canvas, plan.largest
-    memory = BASE_BYTES + largest.area * BYTES_PER_CHANNEL * config.model.channels_per_px
+def memory_of(plan: Plan, config: Config) -> float:
+    """Return the bytes of memory that a worker needs, about."""
+    return BASE_BYTES + plan.largest.area * BYTES_PER_CHANNEL * config.model.channels_per_px
+
+
+def warn_of_memory(memory: float, crew: Crew) -> None:
+    """Tell the user if the workers of this machine need more memory than it has."""
+    if isinstance(crew, DaskCluster) or not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(
+        getattr(os, "sysconf_names", ())
+    ):
+        return
+    workers = crew.count if isinstance(crew, Processes) else 1
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if workers * memory > there:
+        print(
+            f"diffnca: warning: {workers} x {memory / 1e9:.1f} GB are more than the {there / 1e9:.1f} GB of "
+            "memory here; take a smaller --tile or fewer --workers",
+            file=sys.stderr,
+        )
+
+
+def described(plan: Plan, command: Making, memory: float, left: float | None) -> list[str]:
+    """Return the plan, for the user to read.
+
+    Args:
+        plan: the plan.
+        command: what was asked for.
+        memory: of a worker, in bytes.
+        left: seconds that an image that was begun still needs; `None` if it was not.
+    """
+    canvas = plan.canvas
+    time_left = "" if left is None else f"{_duration(left)} left of "
     per_step = plan.rates.compute * 1e6
     return [
         f"image    {canvas.height}x{canvas.width} px, {canvas.whole.area / 1e6:,.1f} megapixels; "
         f"{command.model}, {plan.steps} steps, seed {command.seed}",
-        f"tiles    {len(plan.tiles):,} of {plan.tile_px} px, {len(plan.sweeps)} sweeps; "
+        f"tiles    {plan.num_tiles:,} of {plan.tile_px} px, {len(plan.sweeps)} sweeps; "
         f"{plan.overhead:.1%} computed twice, as a step sees {plan.radius} px",
         f"memory   about {memory / 1e9:.1f} GB for a worker",
         f"disk     {plan.disk_bytes / 1e9:,.1f} GB while it is made, then at most "
         f"{canvas.whole.area * 4 / 1e9:,.2f} GB",
-        f"time     about {_duration(plan.seconds)} in all for one worker: {per_step:.2f} s per megapixel and "
-        "step, measured on a small tile",
-        *(["begun    goes on with what is there"] if is_begun else []),
+        f"time     about {time_left}{_duration(plan.seconds)} in all for one worker: {per_step:.2f} s per "
+        "megapixel and step, measured on a small tile",
+        *([] if left is None else ["begun    goes on with what is there"]),
     ]
 
 
@@ -324,12 +275,21 @@ def check_room(target: Target, plan: Plan) -> None:
         )
 
 
-def crew_of(command: Making) -> Crew:
-    """Return who computes."""
-    if command.scheduler is not None:
-        return DaskCluster(command.scheduler)
+def crew_of(command: Making, out: str) -> Crew:
+    """Return who computes.
+
+    Raises:
+        ValueError: there must be workers, and they must reach the image.
+    """
     if command.workers < 1:
         raise ValueError(f"--workers {command.workers}: must be >= 1")
+    if is_of_one_process(out) and (command.workers > 1 or command.scheduler is not None):
+        raise ValueError(
+            f"--out {out}: is in the memory of this process alone, which no worker reaches; give a folder, "
+            "or leave out --workers and --scheduler"
+        )
+    if command.scheduler is not None:
+        return DaskCluster(command.scheduler)
     return Alone() if command.workers == 1 else Processes(command.workers)
 
 

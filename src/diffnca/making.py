@@ -105,7 +105,8 @@ def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dic
         "diffnca:height": str(canvas.height),
         "diffnca:width": str(canvas.width),
     }
-    return facts | ({} if command.windows is None else {"diffnca:windows": str(command.windows)})
+    windows = {} if command.windows is None else {"diffnca:windows": str(command.windows)}
+    return facts | windows | ({} if command.engine == "auto" else {"diffnca:engine": command.engine})
 
 
 @contextlib.contextmanager

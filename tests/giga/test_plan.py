@@ -1,5 +1,7 @@
 """The cost of an image in tiles: exact counts, and the cheapest number of steps in a sweep."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,18 +32,33 @@ def plan(canvas: Canvas, tile: int = 16, radius: int = 3, steps: int = 6, fused:
     st.integers(1, 40),
     st.integers(0, 9),
     st.integers(1, 4),
+    st.integers(1, 30),
 )
 def test_computed_pixels_are_those_of_the_regions_that_are_walked(
-    height: int, width: int, boundary: tuple, tile: int, radius: int, fused: int
+    height: int, width: int, boundary: tuple, tile: int, radius: int, fused: int, shard: int
 ) -> None:
-    made = plan(Canvas(height, width, boundary), tile, radius, 7, fused)
+    made = replace(plan(Canvas(height, width, boundary), tile, radius, 7, fused), shard_px=shard)
     regions = [
         tile.grow(radius * (len(sweep) - step))
         for sweep in made.sweeps
-        for tile in made.tiles
+        for tile in made.tiles(sweep)
         for step in range(len(sweep))
     ]
     assert made.pixels == sum(region.area for region in regions)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 30))
+def test_tiles_of_the_last_sweep_are_unions_of_shards(height: int, width: int, tile: int, shard: int) -> None:
+    made = replace(plan(Canvas(height, width), tile), shard_px=shard)
+    tiles = made.tiles(made.sweeps[-1])
+    assert all(part.top % shard == part.left % shard == 0 for part in tiles)
+    assert sum(part.area for part in tiles) == height * width
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
+def test_tiles_are_counted_without_making_them(height: int, width: int, tile: int) -> None:
+    made = plan(Canvas(height, width), tile)
+    assert made.num_tiles == len(made.tiles(made.sweeps[0]))
 
 
 @given(st.integers(0, 30), st.integers(0, 40), st.integers(1, 50))

@@ -15,11 +15,12 @@ nothing around it: if it is small, all steps are one sweep, in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from diffnca.geometry import Canvas, Region
+import numpy as np
+
+from diffnca.geometry import Boundary, Canvas, Region
 
 TILE_OVERHEAD = 0.08
 """Share that a tile of the default side computes more than its own pixels."""
@@ -57,6 +58,7 @@ class Plan:
         fused: steps of a sweep, at most.
         numbers: floats of a pixel in a state.
         rates: how fast the machine is.
+        shard_px: side of the files of the image; a tile of the last sweep is a union of them.
     """
 
     canvas: Canvas
@@ -66,11 +68,23 @@ class Plan:
     fused: int
     numbers: int
     rates: Rates
+    shard_px: int = 1
+
+    def side(self, sweep: range) -> int:
+        """Return the side of the tiles of a sweep: those of the last one are unions of shards."""
+        if sweep.stop < self.steps:
+            return self.tile_px
+        return self.shard_px * math.ceil(self.tile_px / self.shard_px)
+
+    def tiles(self, sweep: range) -> list[Region]:
+        """Return the tiles of a sweep, row by row."""
+        side = self.side(sweep)
+        return list(self.canvas.whole.tiles(side, side))
 
     @property
-    def tiles(self) -> list[Region]:
-        """The tiles, row by row."""
-        return list(self.canvas.whole.tiles(self.tile_px, self.tile_px))
+    def num_tiles(self) -> int:
+        """How many tiles of `tile_px` there are."""
+        return math.ceil(self.canvas.height / self.tile_px) * math.ceil(self.canvas.width / self.tile_px)
 
     @property
     def sweeps(self) -> list[range]:
@@ -90,8 +104,11 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Time of all sweeps by one worker."""
-        moved = sum(self._moved(sweep) for sweep in self.sweeps)
-        return self.rates.compute * self.pixels + self.rates.transfer * moved
+        return sum(self.seconds_of(sweep) for sweep in self.sweeps)
+
+    def seconds_of(self, sweep: range) -> float:
+        """Return the time of one sweep by one worker."""
+        return self.rates.compute * self._computed(sweep) + self.rates.transfer * self._moved(sweep)
 
     @property
     def seconds_of_tile(self) -> float:
@@ -108,32 +125,38 @@ class Plan:
     def largest(self) -> Region:
         """A region as large as the largest one that is computed at once."""
         reach = self.radius * self.fused
-        height = max(tile.grow(reach).height for tile in _of_first_column(self.canvas, self.tile_px))
-        width = max(tile.grow(reach).width for tile in _of_first_row(self.canvas, self.tile_px))
-        return Region(0, 0, height, width, self.canvas)
+        heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
+        return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
 
     def _computed(self, sweep: range) -> int:
         """Return the pixels that the denoiser looks at in a sweep."""
-        return sum(self._area(self.radius * step) for step in range(1, len(sweep) + 1))
+        return sum(self._area(sweep, self.radius * step) for step in range(1, len(sweep) + 1))
 
     def _moved(self, sweep: range) -> int:
         """Return the pixels that are read and written in a sweep."""
-        read = self._area(self.radius * len(sweep)) if sweep.start else 0
+        read = self._area(sweep, self.radius * len(sweep)) if sweep.start else 0
         return read + (self.canvas.whole.area if sweep.stop < self.steps else 0)
 
-    def _area(self, reach: int) -> int:
-        """Return the area of all tiles, each grown by `reach`."""
-        rows = sum(tile.grow(reach).height for tile in _of_first_column(self.canvas, self.tile_px))
-        return rows * sum(tile.grow(reach).width for tile in _of_first_row(self.canvas, self.tile_px))
+    def _area(self, sweep: range, reach: int) -> int:
+        """Return the area of all tiles of a sweep, each grown by `reach`."""
+        heights, widths = _sides(self.canvas, self.side(sweep), reach)
+        return int(heights.sum()) * int(widths.sum())
 
 
 def make_plan(
-    canvas: Canvas, tile_px: int, radius: int, steps: int, numbers: int, has_context: bool, rates: Rates
+    canvas: Canvas,
+    tile_px: int,
+    radius: int,
+    steps: int,
+    numbers: int,
+    has_context: bool,
+    rates: Rates,
+    shard_px: int = 1,
 ) -> Plan:
     """Return the plan that costs least; a network with a context must see the whole before each step."""
     is_whole = tile_px >= max(canvas.height, canvas.width)
     possible = range(1, 2 if has_context and not is_whole else steps + 1)
-    plans = [Plan(canvas, tile_px, radius, steps, fused, numbers, rates) for fused in possible]
+    plans = [Plan(canvas, tile_px, radius, steps, fused, numbers, rates, shard_px) for fused in possible]
     quick = [plan for plan in plans if plan.seconds_of_tile <= PATIENCE_SECONDS]
     return min(quick or plans[:1], key=lambda plan: plan.seconds)
 
@@ -156,11 +179,18 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int) -> int:
     return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
 
 
-def _of_first_column(canvas: Canvas, tile_px: int) -> Iterator[Region]:
-    """Yield the tiles of the first column."""
-    return Region(0, 0, canvas.height, min(tile_px, canvas.width), canvas).tiles(tile_px, tile_px)
+def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the heights of the rows of tiles and the widths of the columns, as `Region.grow` has them."""
+    heights = _lengths(canvas.height, canvas.boundary[0], tile_px, reach)
+    return heights, _lengths(canvas.width, canvas.boundary[1], tile_px, reach)
 
 
-def _of_first_row(canvas: Canvas, tile_px: int) -> Iterator[Region]:
-    """Yield the tiles of the first row."""
-    return Region(0, 0, min(tile_px, canvas.height), canvas.width, canvas).tiles(tile_px, tile_px)
+def _lengths(size: int, boundary: Boundary, tile_px: int, reach: int) -> np.ndarray:
+    """Return the lengths of the tiles of an axis, each grown by `reach`."""
+    starts = np.arange(0, size, tile_px)
+    ends = np.minimum(starts + tile_px, size)
+    if boundary == "circular":
+        starts, ends = starts - reach, ends + reach
+    else:
+        starts, ends = np.maximum(starts - reach, 0), np.minimum(ends + reach, size)
+    return (ends - starts).clip(max=size)

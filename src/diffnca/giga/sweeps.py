@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from diffnca.giga.crews import Alone, Crew
 from diffnca.giga.plan import Plan, parts_of
+from diffnca.giga.states import States
 from diffnca.giga.tiles import Job
 from diffnca.models.fourier import BLOCK_PX
 
@@ -36,9 +37,10 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
         raise ValueError(
             f"tile={plan.tile_px} px: must be a multiple of {states.chunk_px} px, the chunks of the states"
         )
-    tiles = plan.tiles
     with (crew or Alone()).hired(job) as done:
-        for steps in _remaining(job, plan):
+        for steps in remaining(job, plan):
+            tiles = plan.tiles(steps)
+            _keep(states, steps.start, steps.stop)
             if job.denoiser.has_context and len(tiles) > 1 and not job.walk.adds_noise(steps.start):
                 _sum_context(job, plan, steps.start, done)
             pending = missing(job, steps.stop, tiles)
@@ -49,9 +51,7 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
                 _report(progress, job, steps, (len(pending) - count) / len(tiles))
             if missing(job, steps.stop, tiles):
                 raise OSError("the store has lost tiles that were finished")
-            for old in states.steps():
-                if old < steps.stop:
-                    states.delete(old)
+            _keep(states, steps.stop, steps.stop)
 
 
 def missing(job: Job, step: int, tiles: list[Any]) -> list[Any]:
@@ -61,20 +61,25 @@ def missing(job: Job, step: int, tiles: list[Any]) -> list[Any]:
     return job.states.missing(step, tiles)
 
 
-def _remaining(job: Job, plan: Plan) -> Iterable[range]:
-    """Yield the sweeps that are to do: the one that was begun, as it was begun, then those of the plan."""
-    if not missing(job, job.num_steps, plan.tiles):
-        return
-    there = job.states.steps()
+def remaining(job: Job, plan: Plan) -> list[range]:
+    """Return the sweeps that are to do: the one that was begun, as it was begun, then those of the plan."""
+    if not missing(job, job.num_steps, plan.tiles(range(job.num_steps))):
+        return []
+    there, begun = job.states.steps(), []
     start = there[-1] if there else 0
-    if there and job.states.missing(start, plan.tiles):
+    if there and job.states.missing(start, plan.tiles(range(start))):
         start = there[-2] if len(there) > 1 else 0
-        if job.denoiser.has_context and there[-1] - start > 1:  # was begun as one tile, which knew the whole
-            job.states.delete(there[-1])
-        else:
-            yield range(start, there[-1])
-            start = there[-1]
-    yield from parts_of(range(start, job.num_steps), plan.fused)
+        was_one_tile = job.denoiser.has_context and there[-1] - start > 1  # which knew the whole
+        if not was_one_tile:
+            begun, start = [range(start, there[-1])], there[-1]
+    return [*begun, *parts_of(range(start, job.num_steps), plan.fused)]
+
+
+def _keep(states: States, first: int, last: int) -> None:
+    """Remove all other states."""
+    for step in states.steps():
+        if not first <= step <= last:
+            states.delete(step)
 
 
 def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
