@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.geometry import Boundary, Canvas, Region
@@ -21,10 +22,10 @@ CHUNK = 8
 
 
 class ArrayWriter:
-    """Keeps pixels in memory."""
+    """Keeps pixels in memory, in a type that also holds what is not rounded."""
 
     def __init__(self, canvas: Canvas) -> None:
-        self.pixels = np.zeros((canvas.height, canvas.width, 3), np.uint8)
+        self.pixels = np.zeros((canvas.height, canvas.width, 3), np.float32)
         self.there = np.zeros((canvas.height, canvas.width), bool)
         self.calls: list[Region] = []
 
@@ -60,6 +61,17 @@ def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: A
     for parameter in denoiser.parameters():
         parameter.add_(0.02 * torch.randn_like(parameter))
     return denoiser
+
+
+@pytest.fixture
+def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let writers take the float32 values of the pixels: 8 bits would hide a difference in the last one."""
+    monkeypatch.setattr("diffnca.giga.tiles.to_uint8", as_pixels)
+
+
+def as_pixels(images: Tensor) -> np.ndarray:
+    """Return images as a writer takes them, but not rounded."""
+    return images.movedim(1, -1).numpy()
 
 
 @pytest.fixture

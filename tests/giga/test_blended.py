@@ -16,10 +16,9 @@ from diffnca.giga.blended import Blended
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
 from diffnca.noise import Noise
-from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 
-from .conftest import plan_of, small_denoiser
+from .conftest import as_pixels, plan_of, small_denoiser
 
 MakeJob = Callable[..., Job]
 LEVEL = NoiseSchedule.cosine().level(150)
@@ -78,13 +77,14 @@ def test_where_two_windows_overlap_the_nearer_one_counts_more() -> None:
     assert x[row].item() == pytest.approx((6 * 10 + 3 * 2) / 9)
 
 
+@pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "reflect"), ("circular",) * 2])
 def test_tiles_give_the_pixels_of_the_whole(make_job: MakeJob, boundary: Any) -> None:
     blended = Blended(small_denoiser(normalisation="group"), 16)
     job = make_job(blended, 40, 56, boundary=boundary)
     sample_tiled(job, plan_of(job, tile=24))
     whole = generate(blended, height=40, width=56, boundary=boundary, seed=5, steps=3, sampler="dpmpp2m")
-    assert np.array_equal(job.writer.pixels, to_uint8(whole)[0])
+    assert np.array_equal(job.writer.pixels, as_pixels(whole)[0])
 
 
 def test_masks_of_a_window_are_those_of_the_canvas_at_its_place() -> None:

@@ -7,24 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from diffnca.diffusion.samplers import DDIM
 from diffnca.geometry import Region
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job, work
-from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 
-from .conftest import plan_of, small_denoiser
+from .conftest import as_pixels, plan_of, small_denoiser
+
+pytestmark = pytest.mark.usefixtures("unrounded")
 
 MakeJob = Callable[..., Job]
 BOUNDARIES = [("circular", "reflect"), ("reflect", "circular"), ("circular", "circular")]
 
 
-def in_memory(job: Job) -> np.ndarray:
+def in_memory(job: Job) -> Tensor:
+    """Return the pixels of an image that is made at once, not rounded."""
     canvas = job.task.canvas
     images = generate(
         job.denoiser,
@@ -35,12 +37,12 @@ def in_memory(job: Job) -> np.ndarray:
         sampler=job.sampler,
         steps=job.num_steps,
     )
-    return to_uint8(images)[0]
+    return torch.from_numpy(as_pixels(images)[0])
 
 
-def in_tiles(job: Job, tile: int = 16, fused: int = 1, crew: Any = None) -> np.ndarray:
+def in_tiles(job: Job, tile: int = 16, fused: int = 1, crew: Any = None) -> Tensor:
     sample_tiled(job, plan_of(job, tile, fused), crew)
-    return job.writer.pixels
+    return torch.from_numpy(job.writer.pixels)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class TestEqualToTheWhole:
     @pytest.mark.parametrize("sampler", ["ddpm", "dpmpp2m", DDIM(eta=0.5)])
     def test_for_every_network_and_sampler(self, make_job: MakeJob, recipe: str, sampler: Any) -> None:
         job = make_job(small_denoiser(recipe), sampler=sampler)
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     @pytest.mark.parametrize(
         "boundary", [("circular", "reflect"), ("reflect", "circular"), ("circular",) * 2]
@@ -83,19 +85,19 @@ class TestEqualToTheWhole:
     @pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
     def test_for_every_boundary(self, make_job: MakeJob, recipe: str, boundary: Any) -> None:
         job = make_job(small_denoiser(recipe), boundary=boundary)
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     @pytest.mark.parametrize(("tile", "fused"), [(8, 1), (24, 2), (32, 3), (64, 1), (64, 3)])
     def test_for_every_tile_and_number_of_steps_in_a_sweep(
         self, make_job: MakeJob, tile: int, fused: int
     ) -> None:
         job = make_job(small_denoiser())
-        assert np.array_equal(in_tiles(job, tile, fused), in_memory(job))
+        assert torch.equal(in_tiles(job, tile, fused), in_memory(job))
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (33, 7), (23, 35)])
     def test_for_odd_sizes(self, make_job: MakeJob, height: int, width: int) -> None:
         job = make_job(small_denoiser(), height, width)
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_in_float32_and_in_bfloat16(
@@ -103,15 +105,46 @@ class TestEqualToTheWhole:
     ) -> None:
         monkeypatch.setattr("diffnca.engine.fast_dtype", lambda device: dtype)
         job = make_job(small_denoiser())
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     def test_in_any_order(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser())
-        assert np.array_equal(in_tiles(job, crew=Backwards()), in_memory(job))
+        assert torch.equal(in_tiles(job, crew=Backwards()), in_memory(job))
 
     def test_where_cells_update_at_random(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser(update_probability=0.5))
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp2m"])
+def test_states_between_sweeps_are_those_of_the_whole(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, recipe: str, sampler: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("diffnca.engine.fast_dtype", lambda device: dtype)
+    job = make_job(small_denoiser(recipe), sampler=sampler)
+    whole = make_job(small_denoiser(recipe), sampler=sampler, folder="whole")
+    context_pieces = 1 if job.denoiser.has_context else 0
+    with pytest.raises(KeyboardInterrupt):
+        in_tiles(job, crew=Mortal(2 * (6 + context_pieces)))
+    whole.states.create(2)
+    whole.advance(whole.task.canvas.whole, range(2))
+    for read in ("read_image", "read_estimate") if sampler == "dpmpp2m" else ("read_image",):
+        parts = [getattr(each.states, read)(2, each.task.canvas.whole) for each in (job, whole)]
+        assert torch.equal(*parts)
+
+
+def test_shards_larger_than_tiles_give_the_same_pixels(make_job: MakeJob) -> None:
+    job = make_job(small_denoiser())
+    sample_tiled(job, replace(plan_of(job, tile=8), shard_px=16))
+    assert torch.equal(torch.from_numpy(job.writer.pixels), in_memory(job))
+
+
+def test_a_shard_is_written_once(make_job: MakeJob) -> None:
+    job = make_job(small_denoiser())
+    sample_tiled(job, replace(plan_of(job, tile=8), shard_px=16))
+    assert job.writer.calls == list(job.task.canvas.whole.tiles(16, 16))
 
 
 @dataclass(frozen=True)
@@ -129,12 +162,41 @@ def squinting(job: Job) -> Squinting:
 
 def test_a_halo_one_pixel_short_gives_other_pixels(make_job: MakeJob) -> None:
     job = squinting(make_job(small_denoiser(patch=1)))
-    assert not np.array_equal(in_tiles(job), in_memory(job))
+    assert not torch.equal(in_tiles(job), in_memory(job))
 
 
 def test_pixels_are_neither_all_black_nor_all_white(make_job: MakeJob) -> None:
     pixels = in_memory(make_job(small_denoiser()))
-    assert np.isin(pixels, (0, 255)).mean() < 0.2
+    assert (pixels.abs() == 1.0).float().mean() < 0.2
+
+
+def stopped_in_the_second_sweep(make_job: MakeJob) -> Job:
+    """Return a job of which a part is made of the state before the second step."""
+    job = make_job(small_denoiser())
+    with pytest.raises(KeyboardInterrupt):
+        in_tiles(job, crew=Mortal(6 + 1))
+    assert job.states.steps() == [1, 2]
+    return job
+
+
+def chunk_of(job: Job) -> Path:
+    """Return a chunk that the work will read."""
+    return Path(job.states.url) / "image-0001" / "c" / "0" / "0" / "3"
+
+
+def damage(file: Path) -> None:
+    """Flip a bit."""
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_model_that_diverges_is_told_from_a_damaged_store(make_job: MakeJob) -> None:
+    denoiser = small_denoiser()
+    for parameter in denoiser.parameters():
+        parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the model gives values that are no numbers in step 1"):
+        in_tiles(make_job(denoiser))
 
 
 class TestRestart:
@@ -146,7 +208,7 @@ class TestRestart:
         job = make_job(small_denoiser(recipe))
         with pytest.raises(KeyboardInterrupt):
             in_tiles(job, crew=Mortal(pieces))
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     def test_with_other_tiles_and_sweeps_gives_the_same_pixels(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser(), steps=5)
@@ -154,13 +216,13 @@ class TestRestart:
             in_tiles(job, tile=16, fused=2, crew=Mortal(9))
         with pytest.raises(KeyboardInterrupt):
             in_tiles(job, tile=8, fused=1, crew=Mortal(22))
-        assert np.array_equal(in_tiles(job, tile=32, fused=3), in_memory(job))
+        assert torch.equal(in_tiles(job, tile=32, fused=3), in_memory(job))
 
     def test_of_what_was_begun_as_one_tile_gives_the_same_pixels(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser("fourier_diff_nca"))
         with pytest.raises(KeyboardInterrupt):
             in_tiles(job, tile=64, fused=2, crew=Mortal(0))
-        assert np.array_equal(in_tiles(job), in_memory(job))
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     def test_makes_no_finished_tile_again(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser())
@@ -170,14 +232,23 @@ class TestRestart:
         in_tiles(job, crew=rest)
         assert rest.pieces_left == 0
 
-    def test_after_a_part_of_the_store_was_lost_is_refused(self, make_job: MakeJob) -> None:
-        job = make_job(small_denoiser())
-        with pytest.raises(KeyboardInterrupt):
-            in_tiles(job, crew=Mortal(6 + 2))
-        assert job.states.steps() == [1, 2]
-        shutil.rmtree(Path(job.states.url) / "image-0001" / "c")
-        with pytest.raises(OSError, match="image-0001 has lost a part, or the model has diverged"):
+    def test_after_a_part_of_the_store_was_lost_names_it(self, make_job: MakeJob) -> None:
+        job = stopped_in_the_second_sweep(make_job)
+        chunk_of(job).unlink()
+        with pytest.raises(ValueError, match="image-0001/c/0/0/3: is missing; delete .*/states, then"):
             in_tiles(job)
+
+    def test_after_a_part_of_the_store_was_damaged_names_it(self, make_job: MakeJob) -> None:
+        job = stopped_in_the_second_sweep(make_job)
+        damage(chunk_of(job))
+        with pytest.raises(ValueError, match=r"c/0/0/3: is damaged \(.*\); delete .*/states, then"):
+            in_tiles(job)
+
+    def test_after_what_the_message_says_gives_the_same_pixels(self, make_job: MakeJob) -> None:
+        job = stopped_in_the_second_sweep(make_job)
+        damage(chunk_of(job))
+        shutil.rmtree(job.states.url)
+        assert torch.equal(in_tiles(job), in_memory(job))
 
     def test_of_a_finished_image_does_nothing(self, make_job: MakeJob) -> None:
         job = make_job(small_denoiser())
@@ -249,4 +320,4 @@ class TestRegion:
 def test_other_seeds_give_other_pixels(make_job: MakeJob) -> None:
     job = make_job(small_denoiser())
     other = replace(job, seed=6, writer=make_job(small_denoiser()).writer)
-    assert not np.array_equal(in_tiles(job), in_tiles(other))
+    assert not torch.equal(in_tiles(job), in_tiles(other))

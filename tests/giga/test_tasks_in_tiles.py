@@ -14,7 +14,6 @@ from diffnca.giga.states import States
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
 from diffnca.noise import Noise, Stream
-from diffnca.pixels import to_uint8
 from diffnca.tasks import Task, ready, walk_of
 from diffnca.tasks.denoisers import ImageDenoiser
 from diffnca.tasks.inpainting import completion, margins
@@ -23,7 +22,9 @@ from diffnca.tasks.task import carried_out
 from diffnca.tasks.upscaling import enlargement
 from diffnca.tasks.variation import Between, variation
 
-from .conftest import ArrayWriter, plan_of, small_denoiser
+from .conftest import ArrayWriter, as_pixels, plan_of, small_denoiser
+
+pytestmark = pytest.mark.usefixtures("unrounded")
 
 CANVAS = Canvas(24, 36)
 TURNING = Canvas(24, 36, ("circular", "reflect"))
@@ -63,7 +64,7 @@ def job_of(name: str, denoiser: ImageDenoiser, sampler: str, folder: str) -> Job
 
 
 def in_memory(job: Job) -> np.ndarray:
-    return to_uint8(carried_out(job.task, job.ready, job.sampler, Noise((job.seed,))))[0]
+    return as_pixels(carried_out(job.task, job.ready, job.sampler, Noise((job.seed,))))[0]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
