@@ -64,7 +64,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     from diffnca.giga.states import States
     from diffnca.giga.sweeps import sample_tiled
     from diffnca.giga.tiles import Job
-    from diffnca.gigapixel import plan_of
+    from diffnca.gigapixel import CHUNK_PX, plan_of, shard_of
     from diffnca.tasks import generation, walk_of
     from diffnca.training.checkpoint import load
     from diffnca.writers.ome_zarr import OmeZarrWriter
@@ -74,8 +74,8 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     canvas = Canvas(side, side)
     sampler, levels = walk_of(denoiser, None, arguments.steps)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        chunk = math.gcd(arguments.tile, 256)
-        shard = math.gcd(arguments.tile, 512)
+        shard = shard_of(canvas)
+        chunk = min(shard, CHUNK_PX)
         states = States(f"{folder}/states", canvas, 3, chunk, sampler.is_multistep)
         writer = OmeZarrWriter(f"{folder}/image.ome.zarr", 1.25, shard, chunk)
         job = Job(denoiser, generation(denoiser, canvas, levels), sampler, 0, states, writer, "cpu")
@@ -90,7 +90,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     area = canvas.whole.area / 1e6
     return {
         "megapixels": area,
-        "tiles": len(plan.tiles),
+        "tiles": plan.num_tiles,
         "overhead": plan.overhead,
         "seconds": (sampled - begun) / area / len(levels),
         "predicted": plan.seconds / area / len(levels),

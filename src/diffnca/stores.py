@@ -23,6 +23,11 @@ except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
 
 
+if zarr.config.get("threading.max_workers") is None:
+    # each of its threads keeps memory of its own that never comes back; two hide the time of a file
+    zarr.config.set({"threading.max_workers": 2})
+
+
 class AddressStore(FsspecStore):
     """A store at an address of fsspec. Its errors can be sent from a worker; its library's often cannot."""
 
