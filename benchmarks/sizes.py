@@ -3,28 +3,44 @@
 The centre of the size of training tells whether the texture holds; the largest square in the middle, reduced
 to that size, tells whether the whole does: a face of 128x128 should be a face, and not four. Images smaller
 than those of training are compared with real ones reduced as far. The real ones are those that the training
-held out; the row "real" compares as many training images with them. Example, of one model and another:
+held out; the row "real" compares as many training images with them. Example:
 
-    python benchmarks/sizes.py runs/ours runs/published --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128
+    python benchmarks/sizes.py faces --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128 --published-law
+
+With `--published-law` the same weights are used once more, with coefficients of the spectrum that change with
+the size as the published ones do (1/(h*w), [1]); at the size of training both are the same network.
+
+References:
+    [1] Kalkhof et al., arXiv 2401.06291.
 """
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import tyro
 from comparisons import in_batches
+from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import generate, load
 from diffnca.data import open_images
 from diffnca.evaluation import crops
+from diffnca.geometry import Canvas
 from diffnca.metrics import efficientnet_lite0, extract, kid_error, kid_full
+from diffnca.models.fourier import Window
 from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
 
 SHOWN = 6
+
+Scale = Callable[[Window], Float64[Tensor, "r c"]]
+"""Factors of the coefficients in a window."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Options:
     """Heights and widths in px."""
     n: int = 100
     """Images of each model and size."""
+    published_law: bool = False
+    """Make the images again with coefficients that change with the size as the published ones do."""
     steps: int | None = None
     """Diffusion steps; without it, each model's choice."""
     threads: int = 2
@@ -104,19 +122,49 @@ def made_by(name: str, size: str, options: Options) -> Tensor:
     return torch.cat(made)
 
 
+@contextmanager
+def published_law(side: int) -> Iterator[None]:
+    """Within the block, scale spectra as at the size of training, times what 1/(h*w) changes elsewhere."""
+    analysis, synthesis = Window.analysis_scale, Window.synthesis_scale
+
+    def at_side(window: Window, scale: Scale) -> Float64[Tensor, "r c"]:
+        trained = Window(window.config, Canvas(side, side))
+        rows = [trained.rows.index(row) for row in window.rows]
+        return scale(trained)[rows][:, [trained.columns.index(column) for column in window.columns]]
+
+    def published_analysis(window: Window) -> Float64[Tensor, "r c"]:
+        return at_side(window, analysis) * (side * side / (window.canvas.height * window.canvas.width))
+
+    def published_synthesis(window: Window) -> Float64[Tensor, "r c"]:
+        return at_side(window, synthesis)
+
+    with (
+        patch.object(Window, "analysis_scale", published_analysis),
+        patch.object(Window, "synthesis_scale", published_synthesis),
+    ):
+        yield
+
+
 def main(options: Options) -> None:
     """Print a row for each model and size."""
     torch.set_num_threads(options.threads)
     measure = Measure(options, load(options.models[0]).config.data.crop)
     print("| model, size | KID x 1000 of the centre | KID x 1000 of the whole |\n|---|---|---|")
     print(measure.row("real", measure.training), flush=True)
-    for name in options.models:
-        for size in options.sizes:
-            images = made_by(name, size, options)
-            print(measure.row(f"{Path(name).stem}, {size}", images), flush=True)
-            if options.pictures is not None:
-                sheet = contact_sheet(images[:SHOWN].movedim(1, -1).numpy(), SHOWN)
-                write_png(options.pictures / f"{Path(name).stem}-{size}.png", sheet, {})
+    for name, size in itertools.product(options.models, options.sizes):
+        report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
+        if options.published_law:
+            with published_law(measure.side):
+                images = made_by(name, size, options)
+            report(measure, f"{Path(name).stem}-{size}-published", images, options)
+
+
+def report(measure: Measure, title: str, images: Tensor, options: Options) -> None:
+    """Print a row, and draw the first images."""
+    print(measure.row(title, images), flush=True)
+    if options.pictures is not None:
+        sheet = contact_sheet(images[:SHOWN].movedim(1, -1).numpy(), SHOWN)
+        write_png(options.pictures / f"{title}.png", sheet, {})
 
 
 if __name__ == "__main__":
