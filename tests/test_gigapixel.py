@@ -159,6 +159,13 @@ def test_an_image_made_of_another_is_not_a_new_one(
     )
 
 
+def test_a_compression_is_of_tiff_files_alone(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = error_of(capsys, command(model, tmp_path / "x.png", "--compression", "deflate"))
+    assert "--compression deflate: must be of a TIFF file" in said
+
+
 def test_an_ome_tiff_of_another_compression_is_refused(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

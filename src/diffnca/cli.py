@@ -102,7 +102,7 @@ class Making:
         workers: processes that make the tiles of a large image, sharing the cores.
         scheduler: address of a Dask cluster whose workers make the tiles instead (tcp://...).
         windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
-        compression: of an .ome.tif file: jpeg of quality 90, or deflate, which loses nothing.
+        compression: of an .ome.tif file: jpeg of quality 90 (without it), or deflate, which loses nothing.
         dry_run: say how a large image would be made and what it would take, write nothing.
         film: write a film (.gif, .webp, .png or .mp4) of a small image in the making: left the noisy image,
             right the estimate of the clean one as it grows from cell step to cell step.
@@ -118,7 +118,7 @@ class Making:
     workers: int = 1
     scheduler: str | None = None
     windows: int | None = None
-    compression: Literal["jpeg", "deflate"] = "jpeg"
+    compression: Literal["jpeg", "deflate"] | None = None
     dry_run: bool = False
     film: Path | None = None
 

@@ -75,7 +75,7 @@ def make(
     crew = crew_of(command, out)
     target.check(canvas)
     if target.is_tiff:
-        facts = facts | {"diffnca:compression": command.compression}
+        facts = facts | {"diffnca:compression": command.compression or "jpeg"}
     if target.is_finished(facts):
         if not command.dry_run:
             remove(target.work)
@@ -106,7 +106,7 @@ def make(
         return 0
     if isinstance(crew, DaskCluster):
         crew.check()
-    return carry_out(job, plan, target, facts, crew, command.compression)
+    return carry_out(job, plan, target, facts, crew, command.compression or "jpeg")
 
 
 def plan_of(job: Job, tile_px: int) -> Plan:

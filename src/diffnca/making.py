@@ -24,7 +24,8 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "both": ("circular", "circular"),
 }
 
-LARGE_FORMATS = (".ome.zarr", ".ome.tif", ".ome.tiff")
+TIFF_FORMATS = (".ome.tif", ".ome.tiff")
+LARGE_FORMATS = (".ome.zarr", *TIFF_FORMATS)
 """Endings of files that are made in tiles, of any size."""
 
 IN_MEMORY_PX = 2048**2
@@ -58,6 +59,10 @@ def check_out(command: Making, out: str, count: int) -> None:
         raise ValueError(f"--out {out}: must end in .png with --count; rename it")
     elif command.film is not None:
         raise ValueError(f"--film {command.film}: must be of a small image; let --out end in .png")
+    if command.compression is not None and not out.endswith(TIFF_FORMATS):
+        raise ValueError(
+            f"--compression {command.compression}: must be of a TIFF file; end --out in .ome.tif"
+        )
     if command.film is not None and command.film.resolve() == Path(out).resolve():
         raise ValueError(f"--film {command.film}: must be another file than --out; rename it")
 
