@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffnca.engine.workers import computing_alone
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import DiffNCA, prediction
 from diffnca.models.fourier import Window
@@ -75,13 +76,15 @@ class BlockedNetwork(nn.Module):
         """Return the prediction; the arguments are those of the network."""
         region = region or Canvas(*x_t.shape[-2:]).whole
         grid = PatchGrid(region, self.config.patch)
-        state = grid.gather(x_t.float())
+        with computing_alone():
+            state = grid.gather(x_t.float())
         if isinstance(self.network, FourierDiffNCA):
-            state = torch.cat(
-                [state, self._hidden(self.network, x_t.float(), t, grid, noise, context)], dim=1
-            )
+            hidden = self._hidden(self.network, x_t.float(), t, grid, noise, context)
+            with computing_alone():
+                state = torch.cat([state, hidden], dim=1)
         final = self.image.run(state, t, grid.cells, noise)
-        return grid.scatter(prediction(final, self.config.cell_image_channels))
+        with computing_alone():
+            return grid.scatter(prediction(final, self.config.cell_image_channels))
 
     def _hidden(
         self,
@@ -94,10 +97,11 @@ class BlockedNetwork(nn.Module):
     ) -> Float[Tensor, "b hidden y x"]:
         """Return what the Fourier stage draws in the cells of `grid`."""
         canvas = grid.pixels.canvas
-        context = network.context_of_whole(x_t, t, grid.pixels) if context is None else context
         window = Window(network.fourier_config, canvas)
-        state = network.spectrum(context, t.float(), canvas)
+        with computing_alone():
+            context = network.context_of_whole(x_t, t, grid.pixels) if context is None else context
+            state = network.spectrum(context, t.float(), canvas)
         assert self.fourier is not None
         state = self.fourier.run(state, t, window.region, noise, window.origin, network.first_mask)
-        with torch.no_grad():
+        with torch.no_grad(), computing_alone():
             return network.draw(state, grid, x_t.dtype)

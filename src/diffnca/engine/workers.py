@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from queue import Empty, SimpleQueue
+from threading import Barrier
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,33 +17,41 @@ import torch
 Result = TypeVar("Result")
 
 
+@contextmanager
+def computing_alone() -> Iterator[int]:
+    """Within the block the calling thread computes alone; yields how many threads torch used before.
+
+    The threads that torch starts for one operator keep their cores busy for milliseconds after it, waiting
+    for the next: on few cores they would slow down all others.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(count)
+
+
 class Workers:
     """As many threads as torch uses, each of which computes alone, without gradients."""
 
-    def __init__(self) -> None:
-        """Plan the threads."""
-        self.count = torch.get_num_threads()
-
     def __enter__(self) -> Workers:
-        """Start them."""
-        self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+        """Take them; until they are given back, the calling thread computes alone too."""
+        self.alone = computing_alone()
+        self.count = self.alone.__enter__()
+        self.others = _threads(max(self.count - 1, 1))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them; threads that torch starts from now on follow its former setting again."""
-        self.pool.shutdown()
-        torch.set_num_threads(self.count)
+        """Give them back."""
+        self.alone.__exit__(kind, error, trace)
 
     def once(self, task: Callable[[], Result]) -> Result:
-        """Return what `task` returns in one of the threads."""
-
-        def work() -> Result:
-            with torch.no_grad():
-                return task()
-
-        return self.pool.submit(work).result()
+        """Return what `task` returns, computed as in one of the threads."""
+        with torch.no_grad():
+            return task()
 
     def each(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Run `task` for each of the `items`, in any order."""
@@ -56,5 +68,22 @@ class Workers:
                         return
                     task(item)
 
-        for running in [self.pool.submit(work) for _ in range(min(self.count, waiting.qsize()))]:
-            running.result()
+        helped = [self.others.submit(work) for _ in range(min(self.count, waiting.qsize()) - 1)]
+        try:
+            work()
+        finally:
+            for running in helped:
+                running.result()
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Return `count` threads that compute alone; they are kept, as it takes milliseconds to end them."""
+    pool, started = ThreadPoolExecutor(count, "diffnca", torch.set_num_threads, (1,)), Barrier(count)
+    for running in [pool.submit(started.wait) for _ in range(count)]:
+        running.result()
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads of its parent
+    os.register_at_fork(after_in_child=_threads.cache_clear)

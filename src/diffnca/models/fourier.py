@@ -146,7 +146,7 @@ def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Floa
 
 
 def synthesise(
-    spectrum: Float[Tensor, "b two_c r k"], region: Region, window: Window
+    spectrum: Float[Tensor, "b two_c r k"], region: Region, window: Window, block: int = BLOCK_PX
 ) -> Float[Tensor, "b c h w"]:
     """Return the real part of the sum of `coefficient * exp(2 pi i k . position)` on `region`.
 
@@ -158,6 +158,7 @@ def synthesise(
         spectrum: coefficients, already scaled; real parts, then imaginary parts.
         region: the pixels or cells that are asked for.
         window: the frequencies of the coefficients.
+        block: side of the blocks, the same for all regions of a canvas.
     """
     real, imaginary = spectrum.movedim(1, -1).chunk(2, dim=-1)
     upper, lower = torch.cat([real, -imaginary], dim=2), torch.cat([-imaginary, -real], dim=2)
@@ -165,16 +166,16 @@ def synthesise(
         [upper, lower], dim=1
     )  # b 2r 2k c: coefficients of cos/sin of the row x cos/sin of the column
     bands = []
-    for top in _block_starts(region.top, region.height):
-        rows = _waves(window.rows, top, region.canvas.height, spectrum.device).to(spectrum.dtype)
-        band = (rows.mT @ waves.flatten(2)).reshape(len(waves), BLOCK_PX, *waves.shape[2:])
+    for top in _block_starts(region.top, region.height, block):
+        rows = _waves(window.rows, top, region.canvas.height, spectrum.device, block).to(spectrum.dtype)
+        band = (rows.mT @ waves.flatten(2)).reshape(len(waves), block, *waves.shape[2:])
         blocks = []
-        for left in _block_starts(region.left, region.width):
-            columns = _waves(window.columns, left, region.canvas.width, spectrum.device).to(spectrum.dtype)
-            blocks.append(columns.mT @ band)
+        for left in _block_starts(region.left, region.width, block):
+            columns = _waves(window.columns, left, region.canvas.width, spectrum.device, block)
+            blocks.append(columns.to(spectrum.dtype).mT @ band)
         bands.append(torch.cat(blocks, dim=2))
     drawn = torch.cat(bands, dim=1).movedim(-1, 1)
-    top, left = region.top % BLOCK_PX, region.left % BLOCK_PX
+    top, left = region.top % block, region.left % block
     return drawn[..., top : top + region.height, left : left + region.width]
 
 
@@ -185,20 +186,22 @@ def _combine(products: Float64[Tensor, "b n two_r two_c"]) -> tuple[Tensor, Tens
     return cos_cos - sin_sin, -(sin_cos + cos_sin)
 
 
-def _waves(frequencies: range, first: int, size: int, device: torch.device) -> Float64[Tensor, "two_k block"]:
+def _waves(
+    frequencies: range, first: int, size: int, device: torch.device, block: int = BLOCK_PX
+) -> Float64[Tensor, "two_k block"]:
     """Return the cosines and then the sines of the frequencies over one block that starts at `first`.
 
     The phase is reduced in whole numbers, so it is as exact on a gigapixel canvas as on a small one.
     """
     numbers = torch.tensor(frequencies, device=device)
-    turns = torch.outer(numbers, torch.arange(first, first + BLOCK_PX, device=device)) % size
+    turns = torch.outer(numbers, torch.arange(first, first + block, device=device)) % size
     angles = turns.double() * (2.0 * math.pi / size)
     return torch.cat([angles.cos(), angles.sin()])
 
 
-def _block_starts(start: int, length: int) -> Iterator[int]:
+def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> Iterator[int]:
     """Return where the canvas-aligned blocks start that cover `length` px from `start` on."""
-    return iter(range(start - start % BLOCK_PX, start + length, BLOCK_PX))
+    return iter(range(start - start % block, start + length, block))
 
 
 def _padded_block(x: Tensor, top: int, left: int) -> Tensor:

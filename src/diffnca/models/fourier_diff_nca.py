@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffnca.config import FourierConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import prediction
-from diffnca.models.fourier import Window, analyse, synthesise
+from diffnca.models.fourier import BLOCK_PX, Window, analyse, synthesise
 from diffnca.models.nca import CellRule, run_cells
 from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
@@ -144,4 +144,4 @@ class FourierDiffNCA(nn.Module):
             scaled = precise * window.synthesis_scale().to(precise)
             real, imaginary = scaled.chunk(2, dim=1)
             hidden = torch.cat([real[:, self.image_channels :], imaginary[:, self.image_channels :]], dim=1)
-            return synthesise(hidden, grid.cells, window).to(dtype)
+            return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
