@@ -51,9 +51,9 @@ def test_the_operations_of_a_fourier_stage_are_those_that_torch_counts(patch: in
     useful = sum(product.operations for product in products(config, 12, 16))
     protected = 2 * 24 * 3 * (rows * columns * 2 + 12 * 16)
     embedding = 2 * 3 * 2 * (2 * 6 * 2 + 1)
-    blocks, batched = 64 * 64, 2 * config.channels - 2 * config.cell_image_channels
+    block, drawn = 64 // patch, 2 * (config.channels - config.cell_image_channels)
     transforms = 2 * 2 * rows * 64 * 64 + 2 * 2 * rows * 64 * 2 * columns
-    drawing = 64 * 2 * rows * 2 * columns * batched + blocks * 2 * columns * batched
+    drawing = block * 2 * rows * 2 * columns * drawn + block * block * 2 * columns * drawn
     assert counted(config, 12, 16) == useful + protected + embedding + transforms + drawing
 
 
