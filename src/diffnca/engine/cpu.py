@@ -232,7 +232,7 @@ class Cells:
         """
         ready = self.ready
         if self.places is None:
-            embedding = workers.once(lambda: ready.embed(clocks[None]))
+            embedding = ready.embed(clocks[None])
         else:
             numbers = torch.cat([self.places, clocks.expand(self.count, 2)], dim=1)
             embedding = torch.empty(self.count, self.config.embedding_channels)
@@ -245,8 +245,8 @@ class Cells:
             shown = slice(self.active, self.active + embedding.shape[1])
             self.seen.of_images[images.start : images.stop, :, shown] = embedding.to(ready.dtype)
         if self.places is None:
-            return workers.once(lambda: ready.fold(layers, embedding).to(ready.dtype)), None
-        return workers.once(lambda: layers.to(ready.dtype)), embedding
+            return ready.fold(layers, embedding).to(ready.dtype), None
+        return layers.to(ready.dtype), embedding
 
     def _update(self, step: CellStep, part: tuple[slice, list[slice]]) -> None:
         """Do a cell step for one block of some images."""

@@ -10,11 +10,9 @@ from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Barrier
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -47,11 +45,6 @@ class Workers:
     ) -> None:
         """Give them back."""
         self.alone.__exit__(kind, error, trace)
-
-    def once(self, task: Callable[[], Result]) -> Result:
-        """Return what `task` returns, computed as in one of the threads."""
-        with torch.no_grad():
-            return task()
 
     def each(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Run `task` for each of the `items`, in any order."""
