@@ -8,7 +8,7 @@ import pytest
 import diffnca
 
 SOURCE = Path(diffnca.__file__).parent
-FIRST = {"geometry", "noise", "pixels", "config", "stores"}
+FIRST = {"geometry", "noise", "pixels", "networks", "config", "stores"}
 LAST = {"recipes", "interop", "training", "evaluation", "reproduction", "about", "benchmark", "cli", "web"}
 LAST |= {"sampling", "gigapixel", "targets", "making", "editing", "films"}
 SECOND = {"models", "diffusion", "variational", "writers", "data", "metrics"}

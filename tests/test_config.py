@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from diffnca.config import CellConfig, Config, NCAConfig, from_json, to_json
+from diffnca.config import Config, from_json, to_json
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.recipes import RECIPES, recipe_named
 
 

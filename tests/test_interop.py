@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.config import CellConfig, Config
+from diffnca.config import Config
 from diffnca.interop import network_from_arrays, read_published_checkpoint
 from diffnca.models import DiffNCA, FourierDiffNCA, build_network
+from diffnca.networks import CellConfig
 from diffnca.recipes import recipe_named
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, NCAConfig
+from diffnca.config import Config
 from diffnca.models import DiffNCA, FourierDiffNCA, build_cells
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.recipes import recipe_named
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}

@@ -15,19 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffnca.config import (
-    CellConfig,
-    Config,
-    DataConfig,
-    FourierConfig,
-    LossConfig,
-    NCAConfig,
-    SamplingConfig,
-    ScheduleConfig,
-    TrainingConfig,
-    UNetConfig,
-    VNCAConfig,
-)
+from diffnca.config import Config, DataConfig, LossConfig, SamplingConfig, ScheduleConfig, TrainingConfig
+from diffnca.networks import CellConfig, FourierConfig, NCAConfig, UNetConfig, VNCAConfig
 
 
 def diff_nca() -> Config:

@@ -18,8 +18,9 @@ from diffnca.benchmark.products import products
 from diffnca.benchmark.timing import Timing
 from diffnca.benchmark.works import bench_training
 from diffnca.cli import main
-from diffnca.config import CellConfig, Config, FourierConfig, NCAConfig
+from diffnca.config import Config
 from diffnca.models import build_network
+from diffnca.networks import CellConfig, FourierConfig, NCAConfig
 from diffnca.recipes import recipe_named
 
 CPU = torch.device("cpu")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, LossConfig, NCAConfig
+from diffnca.config import Config, LossConfig
 from diffnca.diffusion.denoiser import clean_of, loss_weight, noise_of, stratified_steps, target_of
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import build_denoiser
 
 PREDICTIONS = ("noise", "clean", "velocity")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, NCAConfig
 from diffnca.engine import prepare
 from diffnca.engine.cpu import BlockedCells
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
 from diffnca.models.nca import CellNoise, run_cells
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.noise import Noise
 from diffnca.recipes import recipe_named
 

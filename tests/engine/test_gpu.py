@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, NCAConfig
 from diffnca.engine import fused, prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
 from diffnca.models.nca import run_cells
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.noise import CellNoise, Noise
 from diffnca.recipes import recipe_named
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from diffnca.cli import main
-from diffnca.config import CellConfig, Config, DataConfig, NCAConfig, SamplingConfig, TrainingConfig
+from diffnca.config import Config, DataConfig, SamplingConfig, TrainingConfig
 from diffnca.evaluation.samples import Samples
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import build_model, write_model
 from diffnca.writers.png import read_png_text
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from diffnca.config import CellConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.embedding import Embedding, FourierEmbedding, LinearEmbedding, positions
+from diffnca.networks import CellConfig
 
 CPU = torch.device("cpu")
 T = torch.tensor([0.25, 0.75])

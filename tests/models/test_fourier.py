@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, FourierConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models import FourierDiffNCA
 from diffnca.models.fourier import Window, analyse, synthesise
 from diffnca.models.nca import run_cells
+from diffnca.networks import CellConfig, FourierConfig, NCAConfig
 from diffnca.recipes import recipe_named
 
 SIZES = [(64, 64), (36, 44), (17, 9), (1, 1), (2, 3), (70, 5)]

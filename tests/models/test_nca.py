@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.config import CellConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.nca import CellRule, Modulation, modulate, pad, run_cells
+from diffnca.networks import CellConfig
 
 ROW = torch.tensor([[[[1.0, 2.0, 3.0]]]])  # one row of three pixels
 T = torch.tensor([0.5])

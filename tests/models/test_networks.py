@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models import DiffNCA, FourierDiffNCA, build_network
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.recipes import RECIPES, recipe_named
 
 Network = DiffNCA | FourierDiffNCA

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import NCAConfig
 from diffnca.engine import prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
 from diffnca.models.fourier import Window
 from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.patches import PatchGrid
+from diffnca.networks import NCAConfig
 from diffnca.noise import Noise
 from diffnca.recipes import recipe_named
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from diffnca.config import UNetConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models import UNet
+from diffnca.networks import UNetConfig
 from diffnca.recipes import recipe_named
 from diffnca.training.checkpoint import build_denoiser
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffnca.config import VNCAConfig
 from diffnca.geometry import Canvas
 from diffnca.models import VNCA
+from diffnca.networks import VNCAConfig
 from diffnca.noise import Noise
 from diffnca.recipes import recipe_named
 from diffnca.training.checkpoint import build_model

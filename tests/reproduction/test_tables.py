@@ -4,8 +4,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from diffnca.config import Config, NCAConfig, VNCAConfig
+from diffnca.config import Config
 from diffnca.models import build_network
+from diffnca.networks import NCAConfig, VNCAConfig
 from diffnca.recipes import RECIPES, fourier_diff_nca
 from diffnca.reproduction.child import warm_up
 from diffnca.reproduction.rows import multiply_adds, parameters

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.config import CellConfig, Config, NCAConfig
+from diffnca.config import Config
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import build_denoiser, find_model, load, read_card, read_config, write_model
 
 CONFIG = Config(model=NCAConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))

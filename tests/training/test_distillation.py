@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, Config, NCAConfig, TrainingConfig
+from diffnca.config import Config, TrainingConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DDIM
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import build_denoiser
 from diffnca.training.distillation import Distillation, estimate_of_jump, student_config
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, Config, NCAConfig, TrainingConfig
+from diffnca.config import Config, TrainingConfig
 from diffnca.engine.precision import has_compiler
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors
 from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
 

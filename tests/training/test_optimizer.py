@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig, TrainingConfig, UNetConfig
+from diffnca.config import TrainingConfig
 from diffnca.models import build_network
+from diffnca.networks import CellConfig, UNetConfig
 from diffnca.recipes import recipe_named
 from diffnca.training.optimizer import RMS_OF_ADAM, Muon, build_optimizer, orthogonalised
 

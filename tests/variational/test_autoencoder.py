@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from diffnca import generate
-from diffnca.config import Config, DataConfig, TrainingConfig, VNCAConfig, from_json, to_json
+from diffnca.config import Config, DataConfig, TrainingConfig, from_json, to_json
+from diffnca.networks import VNCAConfig
 from diffnca.training.checkpoint import build_model
 from diffnca.training.loop import RandomMasks
 from diffnca.variational.autoencoder import Autoencoder, damaged

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffnca.config import CellConfig, NCAConfig
 from diffnca.geometry import Canvas
 from diffnca.models.fourier import Window
 from diffnca.models.patches import PatchGrid
+from diffnca.networks import CellConfig, NCAConfig
 
 
 class Product(NamedTuple):

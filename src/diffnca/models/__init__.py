@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from diffnca.config import Model, NCAConfig, UNetConfig
 from diffnca.models.diff_nca import DiffNCA
 from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.unet import UNet
 from diffnca.models.vnca import VNCA
+from diffnca.networks import Model, NCAConfig, UNetConfig
 
 __all__ = ["VNCA", "DiffNCA", "FourierDiffNCA", "UNet", "build_cells", "build_network"]
 

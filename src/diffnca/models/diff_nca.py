@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.nca import CellRule, run_cells
 from diffnca.models.patches import PatchGrid
+from diffnca.networks import NCAConfig
 from diffnca.noise import CellNoise
 
 

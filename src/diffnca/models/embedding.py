@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import CellConfig
 from diffnca.geometry import Region
+from diffnca.networks import CellConfig
 
 PIXELS_PER_UNIT = 32.0
 """Position unit of `positions="pixels"`."""

@@ -35,8 +35,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.config import FourierConfig
 from diffnca.geometry import Canvas, Region
+from diffnca.networks import FourierConfig
 
 BLOCK_PX = 64
 """Side of the canvas-aligned blocks in which pixels and frequencies are transformed into each other."""

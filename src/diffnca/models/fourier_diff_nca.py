@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from diffnca.config import FourierConfig, NCAConfig
 from diffnca.geometry import Canvas, Region
 from diffnca.models.diff_nca import prediction
 from diffnca.models.fourier import BLOCK_PX, Window, analyse, synthesise
 from diffnca.models.nca import CellRule, run_cells
 from diffnca.models.patches import PatchGrid
+from diffnca.networks import FourierConfig, NCAConfig
 from diffnca.noise import CellNoise
 
 

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from diffnca.config import CellConfig
 from diffnca.geometry import Region, fold
 from diffnca.models.embedding import Embedding
+from diffnca.networks import CellConfig
 from diffnca.noise import CellNoise
 
 NORMALISATION_EPSILON = 1e-5

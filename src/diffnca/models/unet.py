@@ -12,8 +12,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import UNetConfig
 from diffnca.geometry import Canvas, Region
+from diffnca.networks import UNetConfig
 from diffnca.noise import CellNoise
 
 TIMESTEPS = 1000.0

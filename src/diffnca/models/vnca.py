@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from diffnca.config import VNCAConfig
 from diffnca.geometry import Canvas
+from diffnca.networks import VNCAConfig
 from diffnca.noise import CellNoise
 
 NUM_HALVINGS = 4

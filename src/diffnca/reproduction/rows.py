@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.cli import INTERRUPTED
-from diffnca.config import Config, VNCAConfig, from_json, to_json
+from diffnca.config import Config, from_json, to_json
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Selection, whole
 from diffnca.geometry import Canvas
 from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, extract_cached
+from diffnca.networks import VNCAConfig
 from diffnca.noise import Noise
 from diffnca.tasks import walk_of
 from diffnca.training.checkpoint import STATE_FILE, build_model, load, read_header

@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from diffnca.config import (
-    Config,
-    DataConfig,
-    FourierConfig,
-    LossConfig,
-    NCAConfig,
-    ScheduleConfig,
-    VNCAConfig,
-)
+from diffnca.config import Config, DataConfig, LossConfig, ScheduleConfig
+from diffnca.networks import FourierConfig, NCAConfig, VNCAConfig
 from diffnca.recipes import EMA_HALFLIFE_BATCHES, RECIPES, fourier_diff_nca
 
 HELD_OUT = 0.1

@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffnca.config import Config, VNCAConfig, from_json, to_json
+from diffnca.config import Config, from_json, to_json
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.models import build_network
+from diffnca.networks import VNCAConfig
 from diffnca.variational.autoencoder import Autoencoder
 
 MODEL_FILE = "model.safetensors"

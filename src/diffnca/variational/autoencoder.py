@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import Config, VNCAConfig
+from diffnca.config import Config
 from diffnca.geometry import Canvas
+from diffnca.networks import VNCAConfig
 from diffnca.noise import CellNoise, Noise, Stream
 from diffnca.variational.likelihood import DiscretisedLogistic
 
