@@ -14,7 +14,7 @@ from diffnca.recipes import RECIPES, recipe_named
 from diffnca.training.checkpoint import bundled_models, find_model, read_card, read_config
 
 if TYPE_CHECKING:
-    from diffnca.cli import Info
+    from diffnca.commands.inspections import Info
 
 
 def info(command: Info) -> int:

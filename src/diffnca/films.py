@@ -32,7 +32,7 @@ from diffnca.writers.film import FORMATS, check_film, write_film
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Interpolate
+    from diffnca.commands.images import Interpolate
 
 MOST_FRAMES = 120
 """Frames of a film, about; of more cell steps, some are left out."""

@@ -33,7 +33,8 @@ from diffnca.training.checkpoint import find_model, read_card
 from diffnca.writers.ome_zarr import OmeZarrWriter
 
 if TYPE_CHECKING:
-    from diffnca.cli import Making, Verify
+    from diffnca.commands.images import Making
+    from diffnca.commands.inspections import Verify
     from diffnca.writers.ome_tiff import Compression
 
 SMALLEST_SHARD_PX, SHARD_PX, CHUNK_PX = 16, 512, 256

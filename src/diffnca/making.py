@@ -15,7 +15,7 @@ from diffnca.training.checkpoint import find_model
 from diffnca.writers.png import check_target
 
 if TYPE_CHECKING:
-    from diffnca.cli import Making
+    from diffnca.commands.images import Making
 
 SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "none": ("reflect", "reflect"),

@@ -19,7 +19,7 @@ from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Sample
+    from diffnca.commands.images import Sample
 
 
 def sample(command: Sample) -> int:

@@ -17,7 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffnca.cli import INTERRUPTED, Reproduce, Train, main
+from diffnca.cli import INTERRUPTED, main
+from diffnca.commands.measurements import Reproduce
+from diffnca.commands.models import Train
 from diffnca.config import Config, to_json
 from diffnca.metrics import ModuleFeatures
 from diffnca.reproduction import child

@@ -19,7 +19,7 @@ from diffnca.recipes import RECIPES, recipe_named
 from diffnca.training.checkpoint import build_denoiser, load_denoiser
 
 if TYPE_CHECKING:
-    from diffnca.cli import Bench
+    from diffnca.commands.measurements import Bench
 
 CALL_IMAGES = 8
 """Images in a call of the denoiser, unless told otherwise."""

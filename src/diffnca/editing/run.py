@@ -43,7 +43,7 @@ from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import read_png_text, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Edit, Inpaint
+    from diffnca.commands.edits import Edit, Inpaint
 
 MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
 
@@ -130,7 +130,7 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
 
 def read_by(command: Edit) -> list[Path]:
     """Return the files that a command for one image reads."""
-    from diffnca.cli import Inpaint
+    from diffnca.commands.edits import Inpaint
 
     mask = command.mask if isinstance(command, Inpaint) else None
     return [command.image] + ([] if mask is None else [mask_of(command.image, mask)])
@@ -180,7 +180,7 @@ def request_of(command: Edit, given: Given) -> Request:
     Raises:
         ValueError: it cannot be done with this image.
     """
-    from diffnca.cli import Extend, Inpaint, Upscale
+    from diffnca.commands.edits import Extend, Inpaint, Upscale
 
     image, boundary = given.image, SEAMLESS[command.seamless]
     height, width = given.pixels.shape[:2]
@@ -246,7 +246,7 @@ def inside_of(box: tuple[int, int, int, int], height: int, width: int) -> Bool[T
 
 def facts_of(command: Edit, given: Given, holes: Tensor | None) -> dict[str, str]:
     """Return what tells a request from another one: the image, the holes, the choices of the command."""
-    from diffnca.cli import Editing
+    from diffnca.commands.edits import Editing
 
     shared = {each.name for each in fields(Editing)} | {"mask", "box"}
     choices = {
@@ -261,7 +261,7 @@ def facts_of(command: Edit, given: Given, holes: Tensor | None) -> dict[str, str
 
 def told(command: Edit, given: Given, pixels: UInt8[np.ndarray, "h w c"]) -> str:
     """Return what a user should know of a result, as text."""
-    from diffnca.cli import Upscale
+    from diffnca.commands.edits import Upscale
 
     if not isinstance(command, Upscale):
         return ""

@@ -29,7 +29,7 @@ from diffnca.training.checkpoint import MODEL_FILE, bundled_models, find_model, 
 from diffnca.writers.png import check_target, contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Evaluate
+    from diffnca.commands.measurements import Evaluate
 
 FEATURES_FOLDER = Path.home() / ".cache" / "diffnca" / "features"
 """Where features of images are kept, by the hash of their pixels."""

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from diffnca.benchmark import peak_memory_bytes
-from diffnca.cli import INTERRUPTED, Train
+from diffnca.cli import INTERRUPTED
+from diffnca.commands.models import Train
 from diffnca.config import Config, from_json
 from diffnca.training.loop import RunOptions, Trainer
 from diffnca.training.run import train

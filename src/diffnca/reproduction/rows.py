@@ -32,7 +32,7 @@ from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Reproduce
+    from diffnca.commands.measurements import Reproduce
 
 SHOWN = 36
 """Images in the picture of a row."""

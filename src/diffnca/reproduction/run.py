@@ -34,7 +34,7 @@ from diffnca.reproduction.rows import (
 from diffnca.reproduction.tables import Table, table_named
 
 if TYPE_CHECKING:
-    from diffnca.cli import Reproduce
+    from diffnca.commands.measurements import Reproduce
 
 
 def run(command: Reproduce) -> int:

@@ -44,7 +44,7 @@ from diffnca.training.signals import StopRequestedError
 from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.cli import Distill, Run, Train
+    from diffnca.commands.models import Distill, Run, Train
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
