@@ -1,6 +1,7 @@
 """Turn a model of K cell steps into one of 2K that computes nearly the same, to be trained on.
 
-Each cell step is done twice with half the change, as one halves the steps of an Euler method. Example:
+Each cell step on the image is done twice with half the change, as one halves the steps of an Euler method; a
+Fourier stage stays as it is. Example:
 
     python benchmarks/deepen.py runs/shallow deep.safetensors
     diffnca train --from deep.safetensors --data slides/ --out runs/deep
@@ -12,6 +13,7 @@ from pathlib import Path
 import tyro
 
 from diffnca.config import Config
+from diffnca.networks import NCAConfig
 from diffnca.training.checkpoint import build_denoiser, find_model, load, write_model
 
 
@@ -20,13 +22,13 @@ class Options:
     """From what, to where."""
 
     model: tyro.conf.Positional[str]
-    """A local model of cells without weight norm: a bundled one, a file, or a run's folder."""
+    """A model of cells without weight norm: a bundled one, a file, or a run's folder."""
     out: tyro.conf.Positional[Path]
     """The model file to write."""
 
 
 def deepened(config: Config) -> Config:
-    """Return the configuration with every cell step twice."""
+    """Return the configuration with every cell step on the image twice."""
     cell = config.model.cell
     twice = tuple(cell.dilation(k // 2) for k in range(2 * cell.num_cell_steps))
     length = next(n for n in range(1, len(twice) + 1) if twice == (twice[:n] * len(twice))[: len(twice)])
@@ -37,8 +39,9 @@ def deepened(config: Config) -> Config:
 def main(options: Options) -> None:
     """Write the deeper model."""
     shallow = load(find_model(options.model))
-    if shallow.config.model.family != "diff_nca" or shallow.config.model.cell.weight_norm:
-        raise SystemExit(f"{options.model}: must be a diff_nca model without weight norm")
+    model = shallow.config.model
+    if not isinstance(model, NCAConfig) or model.cell.weight_norm:
+        raise SystemExit(f"{options.model}: must be a model of cells without weight norm")
     weights = shallow.network.state_dict()
     for name in ("image.project.weight", "image.project.bias"):
         weights[name] = 0.5 * weights[name]
