@@ -150,11 +150,14 @@ class SamplingConfig:
         steps: how many diffusion steps to take.
         visited: the diffusion steps to visit, noisiest first, `steps` of them; `None` spaces them evenly in
             log-SNR. A distilled model knows no others.
+        grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
+            of that size; the published ones do not.
     """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
     steps: int = 20
     visited: tuple[int, ...] | None = None
+    grown: bool = True
 
 
 @dataclass(frozen=True)

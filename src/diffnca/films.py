@@ -116,8 +116,18 @@ class Filmed:
         return estimate
 
     def write(self) -> None:
-        """Write the film."""
-        write_film(self.frames, self.path, MILLISECONDS)
+        """Write the film; frames of the smaller images out of which the last one has grown are enlarged."""
+        height, width = self.frames[-1].shape[:2]
+        write_film([enlarged(frame, height, width) for frame in self.frames], self.path, MILLISECONDS)
+
+
+def enlarged(frame: UInt8[np.ndarray, "y x c"], height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return a frame at this size, its pixels shown as rectangles."""
+    rows, columns = (
+        np.arange(new) * old // new for new, old in zip((height, width), frame.shape[:2], strict=True)
+    )
+    shown: np.ndarray = frame[rows[:, None], columns]
+    return shown
 
 
 def watched(

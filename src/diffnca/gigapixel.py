@@ -58,7 +58,13 @@ BYTES_PER_CHANNEL = 12.0
 
 
 def make(
-    command: Making, out: str, denoiser: ImageDenoiser, sampler: Sampler, task: Task, facts: dict[str, str]
+    command: Making,
+    out: str,
+    denoiser: ImageDenoiser,
+    sampler: Sampler,
+    task: Task,
+    facts: dict[str, str],
+    seed: int,
 ) -> int:
     """Make a large image; return the exit code.
 
@@ -69,6 +75,7 @@ def make(
         sampler: how a step is taken.
         task: what is made.
         facts: what tells it from any other image.
+        seed: of its random numbers.
     """
     canvas = task.canvas
     is_local = command.scheduler is None or is_remote(out)
@@ -90,7 +97,7 @@ def make(
         denoiser,
         task,
         sampler,
-        command.seed,
+        seed,
         States(f"{target.work}/states", canvas, denoiser.image_channels, chunk, sampler.is_multistep),
         OmeZarrWriter(target.image, microns_of(command.model), shard, chunk),
         command.device,

@@ -165,7 +165,7 @@ def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
             batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
         ),
         data=DataConfig(crop=64, flips=False, quarter_turns=False),
-        sampling=SamplingConfig("ddpm", 300),
+        sampling=SamplingConfig("ddpm", 300, grown=False),
     )
 
 

@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from diffnca.config import Config
 from diffnca.engine.precision import device_named
 from diffnca.films import Filmed
 from diffnca.geometry import Canvas, Region
 from diffnca.giga.blended import Blended
 from diffnca.making import SEAMLESS, check_out, is_in_tiles, numbered, of_walk, progress_bar, provenance
+from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
-from diffnca.tasks import ImageDenoiser, check_parts, generate, generation, walk_of
+from diffnca.tasks import ImageDenoiser, canvases_of, check_parts, generate, growth, ready, walk_of
 from diffnca.training.checkpoint import load
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
@@ -44,8 +47,14 @@ def sample(command: Sample) -> int:
     from diffnca.gigapixel import make
 
     method, levels = walk_of(model, command.sampler, command.steps)
+    canvases = canvases_for(command, model, canvas)
     facts = provenance(command, command.seamless, canvas, command.seed) | of_walk(method, len(levels))
-    return make(command, command.out, model, method, generation(model, canvas, levels), facts)
+    facts |= of_growth(canvases)
+    place = torch.device(device)
+    with progress_bar("the smaller images") as progress:
+        first = Noise((command.seed,), place)
+        task, noise = growth(ready(model, place, command.engine), canvases, levels, method, first, progress)
+    return make(command, command.out, model, method, task, facts, noise.seeds[0])
 
 
 def check(command: Sample) -> None:
@@ -79,7 +88,7 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
     facts: dict[str, str] = {}
     if not isinstance(model, Autoencoder):
         method, levels = walk_of(model, command.sampler, command.steps)
-        facts = of_walk(method, len(levels))
+        facts = of_walk(method, len(levels)) | of_growth(canvases_for(command, model, canvas))
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
         if command.film is not None:
@@ -97,6 +106,7 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
                 sampler=command.sampler,
                 steps=command.steps,
                 boundary=canvas.boundary,
+                direct=command.direct,
                 progress=progress,
                 device=device,
                 engine=command.engine,
@@ -109,6 +119,17 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
         model.write()
         print(command.film)
     return 0
+
+
+def canvases_for(command: Sample, model: ImageDenoiser, canvas: Canvas) -> tuple[Canvas, ...]:
+    """Return the canvases on which the image is made, one after the other."""
+    return (canvas,) if command.direct else canvases_of(model, canvas)
+
+
+def of_growth(canvases: tuple[Canvas, ...]) -> dict[str, str]:
+    """Return the metadata of the images out of which one has grown, if it has."""
+    smaller = ", ".join(f"{canvas.height}x{canvas.width}" for canvas in canvases[:-1])
+    return {"diffnca:grown": smaller} if smaller else {}
 
 
 def cost_of_region(region: Region, radius: int, steps: int) -> str:

@@ -59,6 +59,8 @@ class Sample(Making):
         batch: how many at once; changes speed and memory, not the images.
         seamless: axes along which the image continues at the opposite edge.
         region: make only this part, TOP,LEFT,HEIGHT,WIDTH in pixels, equal to the crop of the whole.
+        direct: make a large image in one walk, also with a model that would else grow it out of one of the
+            size of its training, because it sees the whole.
     """
 
     out: str = "sample.png"
@@ -68,6 +70,7 @@ class Sample(Making):
     batch: int = 1
     seamless: Literal["none", "x", "y", "both"] = "none"
     region: tuple[int, int, int, int] | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,9 @@ def edit_one(command: Edit, model: ImageDenoiser) -> int:
         from diffnca.gigapixel import make
 
         own = provenance(command, command.seamless, request.canvas, command.seed)
-        return make(command, command.out, model, sampler, request.task(model, levels), own | facts)
+        return make(
+            command, command.out, model, sampler, request.task(model, levels), own | facts, command.seed
+        )
     device = torch.device(command.device)
     task = request.task(model, levels)
     filmed = None if command.film is None else Filmed(model, command.film, len(task.levels))

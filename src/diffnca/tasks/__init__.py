@@ -6,11 +6,14 @@ from diffnca.tasks.denoisers import check_parts as check_parts
 from diffnca.tasks.denoisers import ready as ready
 from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate
-from diffnca.tasks.generation import generation as generation
+from diffnca.tasks.growth import canvases_of as canvases_of
+from diffnca.tasks.growth import grown_seed as grown_seed
+from diffnca.tasks.growth import growth as growth
 from diffnca.tasks.inpainting import extend as extend
 from diffnca.tasks.inpainting import inpaint as inpaint
 from diffnca.tasks.task import Options as Options
 from diffnca.tasks.task import Task as Task
+from diffnca.tasks.task import generation as generation
 from diffnca.tasks.upscaling import upscale as upscale
 from diffnca.tasks.variation import interpolate as interpolate
 from diffnca.tasks.variation import vary as vary

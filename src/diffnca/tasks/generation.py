@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.diffusion.samplers import Progress, Sampler
-from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import Noise
 from diffnca.tasks.arguments import place_of, seeds_of, whole_number
 from diffnca.tasks.denoisers import ImageDenoiser, ready, walk_of
-from diffnca.tasks.task import PureNoise, Task, carried_out
+from diffnca.tasks.growth import canvases_of, growth
+from diffnca.tasks.task import carried_out
 from diffnca.variational.autoencoder import Autoencoder
 
 
@@ -30,6 +30,7 @@ def generate(
     sampler: str | Sampler | None = None,
     steps: int | None = None,
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    direct: bool = False,
     progress: Progress | None = None,
     device: str | torch.device | None = None,
     engine: Engine = "auto",
@@ -52,7 +53,9 @@ def generate(
         sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
         steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
-        progress: called after each step with the steps done and their number.
+        direct: make the image in one walk, also a large one that the model would else grow out of one of the
+            size of its training, because it sees the whole.
+        progress: called after each step of a walk with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
         engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
             by the kernels for NVIDIA GPUs, which have not been run on one yet.
@@ -76,12 +79,9 @@ def generate(
         return _drawn(model, region, noise)
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
-    return carried_out(generation(denoiser, canvas, levels), denoiser, method, noise, region, progress)
-
-
-def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...]) -> Task:
-    """Return the task to make an image out of noise."""
-    return Task(canvas, levels, PureNoise(denoiser.image_channels))
+    canvases = (canvas,) if direct else canvases_of(denoiser, canvas)
+    task, noise = growth(denoiser, canvases, levels, method, noise, progress)
+    return carried_out(task, denoiser, method, noise, region, progress)
 
 
 @torch.no_grad()

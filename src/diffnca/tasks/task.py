@@ -82,6 +82,11 @@ class PureNoise:
         return noise.normal(Stream.INITIAL, 0, region, self.channels)
 
 
+def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...]) -> Task:
+    """Return the task to make an image out of noise."""
+    return Task(canvas, levels, PureNoise(denoiser.image_channels))
+
+
 @torch.no_grad()
 def carried_out(
     task: Task,
