@@ -1,14 +1,15 @@
 """Make images of sizes never trained, and measure them in two ways.
 
-The centre of the size of training tells whether the texture holds; the largest square in the middle, reduced
-to that size, tells whether the whole does: a face of 128x128 should be a face, and not four. Images smaller
-than those of training are compared with real ones reduced as far. The real ones are those that the training
-held out; the row "real" compares as many training images with them. Example:
+The centre of the size of training tells whether the texture holds; the whole image, brought to that size (and
+to its shape: a face is as wide as its canvas), tells whether the whole does: a face of 128x128 should be a
+face, and not four. Images smaller than those of training are compared with real ones reduced as far. The real
+ones are those that the training held out; the row "real" compares as many training images with them. Example:
 
     python benchmarks/sizes.py faces --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128 --published-law
 
-With `--published-law` the same weights are used once more, with coefficients of the spectrum that change with
-the size as the published ones do (1/(h*w), [1]); at the size of training both are the same network.
+A model that grows large images out of small ones is measured a second time without that ("direct"). With
+`--published-law` the same weights are used once more, also directly, with coefficients of the spectrum that
+change with the size as the published ones do (1/(h*w), [1]); at the size of training both are one network.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -35,6 +36,7 @@ from diffnca.geometry import Canvas
 from diffnca.metrics import efficientnet_lite0, extract, kid_error, kid_full
 from diffnca.models.fourier import Window
 from diffnca.pixels import to_uint8
+from diffnca.tasks import canvases_of
 from diffnca.writers.png import contact_sheet, write_png
 
 SHOWN = 6
@@ -85,7 +87,7 @@ class Measure:
     def row(self, name: str, images: Tensor) -> str:
         """Return a line of the table."""
         smallest = min(images.shape[-2:])
-        whole = self.kid(reduced(centre(images, smallest), min(smallest, self.side)))
+        whole = self.kid(reduced(images, min(smallest, self.side)))
         return (
             f"| {name} | {self.kid(centre(images, self.side)) if smallest >= self.side else '-'} | {whole} |"
         )
@@ -105,21 +107,27 @@ def centre(images: Tensor, side: int) -> Tensor:
 
 
 def reduced(images: Tensor, side: int) -> Tensor:
-    """Return square images at this side."""
-    if images.shape[-1] == side:
+    """Return images as squares of this side."""
+    if images.shape[-2:] == (side, side):
         return images
     changed = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True, align_corners=False)
     return changed.round().clamp(0, 255).byte()
 
 
-def made_by(name: str, size: str, options: Options) -> Tensor:
+def made_by(name: str, size: str, options: Options, direct: bool = False) -> Tensor:
     """Return images of a model."""
-    height, width = map(int, size.split("x"))
     model, made = load(name), []
+    choice = {**size_of(size), "steps": options.steps, "direct": direct}
     for seeds in in_batches(torch.arange(options.n)):
-        images = generate(model, height=height, width=width, seed=seeds.tolist(), steps=options.steps)
+        images = generate(model, seed=seeds.tolist(), **choice)
         made.append(torch.from_numpy(to_uint8(images)).movedim(-1, 1))
     return torch.cat(made)
+
+
+def size_of(size: str) -> dict[str, int]:
+    """Return the height and width that are written as 64x128."""
+    height, width = map(int, size.split("x"))
+    return {"height": height, "width": width}
 
 
 @contextmanager
@@ -153,9 +161,11 @@ def main(options: Options) -> None:
     print(measure.row("real", measure.training), flush=True)
     for name, size in itertools.product(options.models, options.sizes):
         report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
+        if len(canvases_of(load(name), Canvas(**size_of(size)))) > 1:
+            report(measure, f"{Path(name).stem}-{size}-direct", made_by(name, size, options, True), options)
         if options.published_law:
             with published_law(measure.side):
-                images = made_by(name, size, options)
+                images = made_by(name, size, options, True)
             report(measure, f"{Path(name).stem}-{size}-published", images, options)
 
 

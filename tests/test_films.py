@@ -16,7 +16,7 @@ from diffnca.tasks import generate, walk_of
 from diffnca.training.checkpoint import load
 from diffnca.writers.film import LAST_MILLISECONDS, write_film
 
-MODEL = "pathology_fast"
+MODEL = "pathology-4step"
 
 
 def test_the_last_cell_step_is_the_estimate() -> None:

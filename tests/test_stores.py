@@ -47,7 +47,7 @@ def test_an_address_that_refuses_is_an_oserror_that_names_it(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["sample pathology_fast --height 64 --width 64 --out", "verify", "view --no-open"]
+    "command", ["sample pathology-4step --height 64 --width 64 --out", "verify", "view --no-open"]
 )
 def test_a_command_says_so_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), ADDRESS]) == 2

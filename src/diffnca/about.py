@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def info(command: Info) -> int:
     """Print what is known of a recipe, a model or the installation; return the exit code."""
-    facts = _installation() if command.name is None else _facts_of(command.name)
+    facts = _installation() if command.name is None else facts_of(command.name)
     if command.json:
         print(json.dumps(facts, indent=1, sort_keys=True))
     else:
@@ -50,7 +50,7 @@ def _installation() -> dict[str, Any]:
     return {"versions": versions, "recipes": list(RECIPES), "models": list(bundled_models())}
 
 
-def _facts_of(name: str) -> dict[str, Any]:
+def facts_of(name: str) -> dict[str, Any]:
     """Return what is known of a recipe or a model; a recipe's name comes first."""
     if name in RECIPES:
         config, card = recipe_named(name), {}

@@ -9,7 +9,7 @@ from PIL import Image
 from diffnca.cli import main
 from diffnca.writers.ome_zarr import read_pixels
 
-MODEL = "pathology_fast"
+MODEL = "pathology-4step"
 
 
 def pixels(height: int = 24, width: int = 32, seed: int = 0) -> np.ndarray:

@@ -23,7 +23,7 @@ from diffnca.tasks.denoisers import ImageDenoiser
 from diffnca.tasks.task import Task, carried_out, generation
 from diffnca.tasks.upscaling import enlargement
 
-STRENGTH = 0.3
+STRENGTH = 0.2
 """Where the walk of an enlarged image starts."""
 
 LEAST_FACTOR = 1.1

@@ -1,0 +1,123 @@
+"""Write the page of a bundled model, with uncurated pictures, from the card in its file.
+
+    python benchmarks/card_pages.py pathology aerial      # pages and pictures
+    python benchmarks/card_pages.py --text-only faces     # after a change of the card alone
+
+The pictures are 64 samples, seeds 0 to 63, none left out, and of textures one of 1024x1024 px, seed 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from PIL import Image
+
+from diffnca import generate, load
+from diffnca.about import facts_of
+from diffnca.pixels import to_uint8
+from diffnca.writers.png import contact_sheet
+
+DOCS = Path(__file__).parents[1] / "docs"
+BATCH = 8
+NUM_SAMPLES, SAMPLE_PX, LARGE_PX = 64, 128, 1024
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which pages."""
+
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """Bundled models."""
+    text_only: bool = False
+    """Leave the pictures as they are."""
+    threads: int = 2
+    """Threads to compute with."""
+
+
+def page(name: str) -> str:
+    """Return the page of a model, in Markdown."""
+    facts = facts_of(name)
+    side, is_local = sample_px(name), facts["radius_px"] != "the whole image"
+    lines = [
+        f"# {name}",
+        "",
+        facts["description"] + ".",
+        "",
+        f"![64 samples of {side}x{side} px](../images/cards/{name}.jpg)",
+        "",
+        f"*64 samples of {side}x{side} px, seeds 0 to 63, none left out.*",
+        "",
+    ]
+    if is_texture(name):
+        lines += [
+            f"![one of 1024x1024 px](../images/cards/{name}-1024.jpg)",
+            "",
+            "*1024x1024 px, seed 0.*",
+            "",
+        ]
+    seen = f"{facts['radius_px']} px" if is_local else "the whole image, through its low frequencies"
+    rows = {
+        "recipe": f"`{facts['recipe']}`, {facts['parameters']:,} parameters; a call sees {seen}",
+        "data": facts["data"],
+        "licence": facts["licence"],
+        "images seen": f"{facts['images_seen']:,}",
+        "training": f"{facts['training_hours']} hours on {facts['machine']}",
+        "trained by": facts["trained_by"],
+        "KID x 1000": score(facts["scores"]),
+        "known failures": "; ".join(facts["limits"]),
+    }
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), ""]
+    return "\n".join(lines)
+
+
+def score(scores: dict[str, Any]) -> str:
+    """Return KID with its protocol."""
+    text = f"{scores['kid_x1000']:.0f} ± {scores['error']:.0f}; n = {scores['n']}, {scores['split']}; "
+    text += f"features of {scores['features']}; {scores['sampler']}"
+    if "real_kid_x1000" in scores:
+        text += f"; real images score {scores['real_kid_x1000']:.0f} ± {scores['real_error']:.0f}"
+    return text
+
+
+def is_texture(name: str) -> bool:
+    """Return whether the model makes a texture of any size."""
+    return bool(facts_of(name)["config"]["model"]["family"] == "diff_nca")
+
+
+def sample_px(name: str) -> int:
+    """Return the side of the 64 samples."""
+    return SAMPLE_PX if is_texture(name) else int(facts_of(name)["config"]["data"]["crop"])
+
+
+def draw(name: str) -> None:
+    """Make the pictures of a model."""
+    model, side = load(name), sample_px(name)
+    folder = DOCS / "images" / "cards"
+    folder.mkdir(exist_ok=True)
+    seeds = torch.arange(NUM_SAMPLES).split(BATCH)
+    images = torch.cat([generate(model, height=side, width=side, seed=each.tolist()) for each in seeds])
+    Image.fromarray(contact_sheet(to_uint8(images))).save(folder / f"{name}.jpg", quality=QUALITY)
+    if is_texture(name):
+        large = to_uint8(generate(model, height=LARGE_PX, width=LARGE_PX, seed=0))[0]
+        Image.fromarray(large).save(folder / f"{name}-1024.jpg", quality=QUALITY)
+
+
+def main(options: Options) -> None:
+    """Write the pages."""
+    torch.set_num_threads(options.threads)
+    for name in options.models:
+        if not options.text_only:
+            draw(name)
+        path = DOCS / "cards" / f"{name}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(page(name), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
