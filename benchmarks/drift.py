@@ -45,9 +45,9 @@ class Options:
 
 def block_means(picture: np.ndarray, side: int) -> np.ndarray:
     """Return the mean colours of the whole blocks in a picture (y x c), one in each row."""
-    rows, columns = (size // side for size in picture.shape[:2])
+    (rows, columns), channels = (size // side for size in picture.shape[:2]), picture.shape[2]
     blocks = picture[: rows * side, : columns * side].astype(np.float64)
-    return blocks.reshape(rows, side, columns, side, -1).mean(axis=(1, 3)).reshape(rows * columns, -1)
+    return blocks.reshape(rows, side, columns, side, channels).mean(axis=(1, 3)).reshape(-1, channels)
 
 
 def spread(pictures: list[np.ndarray], side: int) -> float | None:
