@@ -86,18 +86,20 @@ class FourierConfig:
         spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
         scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
             noise are expected to have at this size and frequency.
+        trained_px: side of the images of training; on larger ones `ortho` keeps the image, not the noise.
         cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
     """
 
     window: int = 16
     spectrum: Literal["quadrant", "half_plane"] = "half_plane"
     scaling: Literal["forward", "ortho"] = "ortho"
+    trained_px: int = 64
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a window without frequencies."""
-        if self.window < 1:
-            raise ValueError(f"window={self.window}: must be >= 1")
+        """Refuse a window without frequencies, and images without pixels."""
+        for name in ("window", "trained_px"):
+            require(getattr(self, name) >= 1, f"model.fourier.{name}", getattr(self, name), ">= 1")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def diff_nca_arxiv_v1() -> Config:
 
 def fourier_diff_nca_arxiv_v1() -> Config:
     """Return FourierDiff-NCA of [1]: 885,960 parameters."""
-    fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_v1_cell(512, 32)))
+    fourier = FourierConfig(16, "quadrant", "forward", cell=_fourier_cell(_v1_cell(512, 32)))
     model = NCAConfig("fourier_diff_nca", channels=96, cell=_v1_cell(512, 20), fourier=fourier)
     return _arxiv_v1("fourier_diff_nca_arxiv_v1", model, batch=16)
 
@@ -72,7 +72,7 @@ def diff_nca_npj() -> Config:
 
 def fourier_diff_nca_npj() -> Config:
     """Return FourierDiff-NCA of [2]: 1,098,144 parameters."""
-    fourier = FourierConfig(16, "quadrant", "forward", _fourier_cell(_npj_cell(512, 32)))
+    fourier = FourierConfig(16, "quadrant", "forward", cell=_fourier_cell(_npj_cell(512, 32)))
     model = NCAConfig("fourier_diff_nca", channels=96, cell=_npj_cell(512, 10), fourier=fourier)
     return _npj("fourier_diff_nca_npj", model, batch=16)
 

@@ -25,13 +25,13 @@ def sizes(name: str, height: int, width: int) -> list[tuple[int, int]]:
 
 
 class TestCanvases:
-    def test_they_begin_with_the_area_of_training_and_at_most_double(self) -> None:
+    def test_they_begin_with_the_smaller_side_of_training_and_at_most_double(self) -> None:
         assert sizes("fourier_diff_nca", 256, 256) == [(64, 64), (128, 128), (256, 256)]
 
     def test_the_shape_is_that_of_the_image(self) -> None:
-        assert sizes("fourier_diff_nca", 64, 256) == [(32, 128), (64, 256)]
+        assert sizes("fourier_diff_nca", 100, 200) == [(64, 128), (100, 200)]
 
-    @pytest.mark.parametrize("size", [(64, 64), (48, 48), (70, 70), (16, 256)])
+    @pytest.mark.parametrize("size", [(64, 64), (48, 48), (70, 70), (64, 256)])
     def test_an_image_about_as_large_as_those_of_training_is_made_at_once(
         self, size: tuple[int, int]
     ) -> None:

@@ -5,18 +5,22 @@ products over the rows and columns at hand, from their coordinates on the canvas
 part without a transform of the whole. In the notation of this file, a spectrum has r x c frequencies, as
 real parts and then imaginary parts along the channels.
 
-**Scaling.** Write h x w for the size of the canvas and k for a frequency in cycles per canvas. Of the
-orthonormal transform, white noise has unit variance at every size and frequency. Images do not: their
-spectrum follows a power law, 1/k^2 ([2]), and being scale-invariant it is the same law for a larger piece
-of the same texture and for the same object drawn larger. The expected power of a coefficient is
-`P = IMAGE_POWER * h * w / k^2`; it grows with the canvas, and falls over the window by three orders of
-magnitude. No constant serves both: `forward` (1/(h*w)) keeps the image and lets the noise vanish on large
-canvases, plain `ortho` keeps the noise and lets the image explode. So `ortho` divides each coefficient by
-`sqrt(1 + P)`: the power in `x_t = alpha * x_0 + sigma * noise` is then
-`(alpha^2 * P + sigma^2) / (1 + P)`, which lies between `alpha^2` and `sigma^2` at every size and frequency
-and is 1/2 where they meet. On the way back the same factor is multiplied, so what unit coefficients draw has
-the spectrum of an image, at every size. What no factor can change is the ratio of image to noise: larger
-canvases show more of their low frequencies at the same t.
+**Scaling.** Write N for the pixels of the canvas, K for those of the images of training (`trained_px`
+squared) and k for a frequency in cycles per canvas. Of the orthonormal transform, white noise has unit
+variance at every size and frequency. Images do not: their spectrum follows a power law, 1/k^2 ([2]), and
+being scale-invariant it is the same law for the same object drawn larger, or stretched. The expected power
+of a coefficient is `P = IMAGE_POWER * N / k^2`; it grows with the canvas, and falls over the window by
+three orders of magnitude. No constant serves both: `forward` (1/N) keeps the image and lets the noise
+vanish on large canvases, plain `ortho` keeps the noise and lets the image explode. So `ortho` divides each
+coefficient by `sqrt(1 + P)`: the power in `x_t = alpha * x_0 + sigma * noise` is then `(alpha^2 * P +
+sigma^2) / (1 + P)`, which lies between `alpha^2` and `sigma^2` at every frequency and is 1/2 where they
+meet. On the way back the same factor is multiplied, so what unit coefficients draw has the spectrum of an
+image.
+
+What no factor can change is the ratio of image to noise: larger canvases show more of their low frequencies
+at the same t. So one of the two must differ from what the cells know, and it is made the smaller one: on
+canvases smaller than those of training the noise is kept and the image is weaker, on larger ones P and the
+orthonormal factor stay those of K, the image is kept (`K / N` more) and the noise is weaker.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291, section 3.3.
@@ -89,10 +93,10 @@ class Window:
 
     def analysis_scale(self) -> Float64[Tensor, "r c"]:
         """Return the factors from sums over the canvas to what the cells see (see Scaling, above)."""
-        pixels = self.canvas.height * self.canvas.width
         if self.config.scaling == "forward":
-            return torch.full((len(self.rows), len(self.columns)), 1.0 / pixels, dtype=torch.float64)
-        return 1.0 / (self._expected_deviation() * math.sqrt(pixels))
+            return torch.full((len(self.rows), len(self.columns)), 1.0 / self._pixels, dtype=torch.float64)
+        known = self._known_pixels
+        return (known / self._pixels) / (self._expected_deviation() * math.sqrt(known))
 
     def synthesis_scale(self) -> Float64[Tensor, "r c"]:
         """Return the factors from what the cells wrote to the waves that are drawn.
@@ -100,24 +104,31 @@ class Window:
         In the half plane each frequency stands for its mirror image too, unless that is in the window as well
         (column 0, and the last column of an even width when it is there).
         """
-        pixels = self.canvas.height * self.canvas.width
         scale = torch.ones(len(self.rows), len(self.columns), dtype=torch.float64)
         if self.config.scaling == "ortho":
-            scale = self._expected_deviation() / math.sqrt(pixels)
+            scale = self._expected_deviation() / math.sqrt(self._known_pixels)
         if self.config.spectrum == "half_plane":
             scale = scale * torch.tensor(
                 [1.0 if 2 * column % self.canvas.width == 0 else 2.0 for column in self.columns]
             )
         return scale
 
+    @property
+    def _pixels(self) -> int:
+        """Pixels of the canvas."""
+        return self.canvas.height * self.canvas.width
+
+    @property
+    def _known_pixels(self) -> int:
+        """Pixels of the canvas, but not more than of an image of training."""
+        return min(self._pixels, self.config.trained_px**2)
+
     def _expected_deviation(self) -> Float64[Tensor, "r c"]:
-        """Return the deviation expected of image plus unit noise after the orthonormal transform."""
-        height, width = self.canvas.height, self.canvas.width
+        """Return the deviation expected of image plus unit noise on a canvas of so many pixels."""
         rows = torch.tensor(self.rows, dtype=torch.float64)[:, None]
         columns = torch.tensor(self.columns, dtype=torch.float64)[None, :]
-        # in equal steps per pixel along both axes, also where the canvas is not square
-        squared = rows**2 * (width / height) + columns**2 * (height / width) + MEAN_FREQUENCY_SQUARED
-        return (1.0 + IMAGE_POWER * height * width / squared).sqrt()
+        squared = rows**2 + columns**2 + MEAN_FREQUENCY_SQUARED
+        return (1.0 + IMAGE_POWER * self._known_pixels / squared).sqrt()
 
 
 def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Float64[Tensor, "b two_n r c"]:

@@ -1,10 +1,10 @@
 """Images larger than those of training, grown out of one of that size.
 
-A model that sees the whole image knows how wholes look at the size it was trained at, and nowhere else: on a
-larger canvas each low frequency holds more of the image beside as much noise as before, at any time. So the
-whole is made on a canvas of the shape asked for and the area of training; then it is enlarged, noised in part
-and denoised (SDEdit [1]), by a factor of at most two at a time, and gets its detail. The smallest image is
-the one that its seed gives at that size.
+A model that sees the whole image knows how wholes look at the size it was trained at, and nowhere else: on
+a larger canvas each low frequency holds more of the image beside as much noise as before, at any time. So
+the whole is made on a canvas of the shape asked for, whose smaller side is that of training; then it is
+enlarged, noised in part and denoised (SDEdit [1]), by a factor of at most two at a time, and gets its
+detail. The smallest image is the one that its seed gives at that size.
 
 References:
     [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
@@ -27,7 +27,7 @@ STRENGTH = 0.2
 """Where the walk of an enlarged image starts."""
 
 LEAST_FACTOR = 1.1
-"""Up to which, on each axis, a model makes an image that is larger than those of training as it is."""
+"""Up to which a model makes an image at once whose smaller side is larger than that of training."""
 
 LARGEST_KNOWN_PX = 1024**2
 """Area of the largest image that is enlarged; the last one is enlarged by as much as it takes."""
@@ -43,7 +43,7 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas) -> tuple[Canvas, ...]:
     training grow.
     """
     side = denoiser.config.data.crop
-    factor = math.sqrt(canvas.whole.area) / side
+    factor = min(canvas.height, canvas.width) / side
     if not (denoiser.has_context and denoiser.config.sampling.grown) or factor <= LEAST_FACTOR:
         return (canvas,)
     count = math.ceil(math.log2(factor))
