@@ -11,6 +11,7 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DDIM
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
 from diffnca.networks import CellConfig, NCAConfig
+from diffnca.tasks import Guided
 from diffnca.training.checkpoint import build_denoiser
 from diffnca.training.distillation import Distillation, estimate_of_jump, student_config
 
@@ -26,6 +27,12 @@ def small() -> Config:
 
 class Linear(nn.Module):
     """The exact denoiser of white Gaussian data of this deviation, as a network that predicts velocity."""
+
+    radius = 0
+    has_context = False
+
+    def context(self, *_: object) -> None:
+        return None
 
     def __init__(self, deviation: float) -> None:
         super().__init__()
@@ -102,6 +109,41 @@ def test_only_the_student_is_trained() -> None:
     student = build_denoiser(student_config(small(), 4))
     distillation = Distillation(build_denoiser(small()), student, CPU)
     assert {id(p) for p in distillation.parameters()} == {id(p) for p in student.parameters()}
+
+
+def test_a_student_that_walks_like_its_teacher_learns_what_a_guide_adds() -> None:
+    config = student_config(small(), None)
+    better, weaker = linear(0.5, small()), linear(0.7, small())
+    distillation = Distillation(Guided(better, weaker, 2.5), linear(0.5, config), CPU)
+    generator = torch.Generator().manual_seed(3)
+    jump = int(torch.randint(len(distillation.substeps), (), generator=generator))
+    level = distillation.substeps[jump][0]
+    x_t = level.sigma * torch.randn(1, 3, 4, 4, generator=generator).double()
+    added = 1.5 * (better.x_0_estimate(x_t, level) - weaker.x_0_estimate(x_t, level))
+    assert loss(distillation, 3) == pytest.approx(float((added / level.sigma).square().mean().detach()))
+    assert len(distillation.substeps) == SCHEDULE.num_diffusion_steps
+
+
+def test_a_student_of_the_guided_comes_nearer_to_it() -> None:
+    torch.manual_seed(0)
+    better, weaker, student = (build_denoiser(small()) for _ in range(3))
+    for model in (better, weaker):
+        for weight in model.parameters():
+            nn.init.normal_(weight, std=0.1)
+    distillation = Distillation(Guided(better, weaker, 2.0), student, CPU)
+    x_0 = torch.zeros(4, 3, 8, 8)
+
+    def distance() -> float:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
+        return sum(distillation(x_0, generator).item() for generator in generators)
+
+    before = distance()
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    for step in range(40):
+        optimizer.zero_grad()
+        distillation(x_0, torch.Generator().manual_seed(100 + step)).backward()
+        optimizer.step()
+    assert distance() < 0.5 * before
 
 
 @pytest.mark.parametrize("steps", [0, 51])

@@ -9,6 +9,7 @@ from diffnca.tasks.generation import generate as generate
 from diffnca.tasks.growth import canvases_of as canvases_of
 from diffnca.tasks.growth import grown_seed as grown_seed
 from diffnca.tasks.growth import growth as growth
+from diffnca.tasks.guidance import Guided as Guided
 from diffnca.tasks.inpainting import extend as extend
 from diffnca.tasks.inpainting import inpaint as inpaint
 from diffnca.tasks.task import Options as Options

@@ -2,11 +2,11 @@
 
 The walk from noise to image is cut into as many jumps as the student shall have steps, evenly in time. From a
 noised training image the teacher walks one jump in small steps; the student's only estimate must lead to the
-same place by one step of DDIM.
-
+same XX
 References:
     [1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target;
         here the jump is learnt at once instead of by halving.
+    [2] Meng et al., "On Distillation of Guided Diffusion Models", CVPR 2023.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from diffnca.config import Config, SamplingConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.engine import prepare
+from diffnca.geometry import Canvas
+from diffnca.tasks import ImageDenoiser, ready
 
 TEACHER_STEPS = 6
 """Steps of the teacher in a jump, of second order but for the first."""
 
 
-def student_config(teacher: Config, steps: int) -> Config:
-    """Return the configuration of a student that samples in so many steps.
+def student_config(teacher: Config, steps: int | None) -> Config:
+    """Return the configuration of a student that samples in so many steps, `None` as its teacher does.
 
     Raises:
         ValueError: the teacher's walk cannot be cut into so many jumps.
     """
+    if steps is None:
+        return teacher
     available = teacher.schedule.num_diffusion_steps
     if not 1 <= steps <= available // TEACHER_STEPS:
         raise ValueError(
@@ -48,17 +51,21 @@ class Distillation(nn.Module):
 
     Attributes:
         student: learns; its configuration says which levels it visits.
-        substeps: the levels at which the teacher is called in each jump, the last one being its end.
+        substeps: the levels at which the teacher is called in each jump, the last one being its end. Jumps of
+            one call are those between all neighbouring levels, for a student that walks like its teacher.
     """
 
-    def __init__(self, teacher: Denoiser, student: Denoiser, device: torch.device) -> None:
+    def __init__(self, teacher: ImageDenoiser, student: Denoiser, device: torch.device) -> None:
         """Let `student` learn from `teacher`, which has the same schedule, on `device`."""
         super().__init__()
         self.student = student
-        ready = Denoiser(prepare(teacher.network, device), teacher.schedule, teacher.config)
-        self._teacher = (ready,)  # in a tuple, so that it is no part of what is trained
+        self._teacher = (ready(teacher, device),)  # in a tuple, so that it is no part of what is trained
         level, visited = teacher.schedule.level, student.config.sampling.visited
-        assert visited is not None
+        self.substeps: list[tuple[Level, ...]]
+        if visited is None:
+            every = range(teacher.schedule.num_diffusion_steps - 1, -1, -1)
+            self.substeps = [(level(index), level(index - 1)) for index in every]
+            return
         self.substeps = [
             tuple(level(index) for index in teacher.schedule.visited(TEACHER_STEPS + 1, first, last))
             for first, last in pairwise(visited)
@@ -79,17 +86,25 @@ class Distillation(nn.Module):
         jump = int(torch.randint(len(self.substeps), (), generator=generator))
         start, end = self.substeps[jump][0], self.substeps[jump][-1]
         x_t = start.alpha * x_0 + start.sigma * torch.randn(x_0.shape, generator=generator).to(x_0)
-        target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
+        if len(self.substeps[jump]) == 2:
+            target = self._estimate(x_t, start)
+        else:
+            target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
         estimate = self.student.x_0_estimate(x_t, start, None, masks)
         error: Tensor = (estimate.float() - target) / start.sigma
         return error.square().mean()
+
+    @torch.no_grad()
+    def _estimate(self, x_t: Tensor, level: Level) -> Tensor:
+        """Return the estimate of the teacher."""
+        return self._teacher[0].x_0_estimate(x_t, level, Canvas(*x_t.shape[-2:]).whole, None, None)
 
     @torch.no_grad()
     def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
         """Return where the teacher comes to from `x`."""
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
-            estimate = self._teacher[0].x_0_estimate(x, level_t)
+            estimate = self._estimate(x, level_t)
             x, memory = DPMSolverPP2M().step(x, estimate, level_t, level_s, None, memory)
         return x
 

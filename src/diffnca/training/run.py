@@ -22,7 +22,7 @@ from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
-from diffnca.tasks import generate
+from diffnca.tasks import Guided, ImageDenoiser, generate
 from diffnca.training.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
@@ -62,8 +62,11 @@ def train(command: Train) -> int:
 def distill(command: Distill) -> int:
     """Train a student as the command says; return the exit code."""
     path = find_model(command.model)
-    teacher = load_denoiser(path)
-    config = student_config(teacher.config, command.steps)
+    alone = load_denoiser(path)
+    teacher, origin = guided(command, alone)
+    if command.steps == 0 and command.guide is None:
+        raise ValueError("--steps 0: must have a --guide, or there is nothing to learn")
+    config = student_config(alone.config, command.steps or None)
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -71,17 +74,32 @@ def distill(command: Distill) -> int:
         batch=config.training.batch if command.batch is None else command.batch,
         learning_rate=command.learning_rate,
     )
-    config = replace(
-        config, name=f"{config.name}_{command.steps}_steps", training=budgeted(training, command)
-    )
+    name = f"{config.name}_{command.steps}_steps" if command.steps else config.name
+    config = replace(config, name=name, training=budgeted(training, command))
+    walk = f", jumps {config.sampling.visited}" if command.steps else ", guidance"
     return carry_out(
         command,
         config,
         start=command.model,
-        card={"distilled_from": command.model},
+        card={"distilled_from": command.model} | origin,
         objective=partial(Distillation, teacher),
-        teacher=f", jumps {config.sampling.visited}, teacher {sha256(path.read_bytes()).hexdigest()}",
+        teacher=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{_told(origin)}",
     )
+
+
+def guided(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
+    """Return the teacher, guided if that is asked for, and what the card says of its guide."""
+    if command.guide is None:
+        return alone, {}
+    path = find_model(command.guide)
+    teacher = Guided(alone, load_denoiser(path), command.guidance)
+    weights = sha256(path.read_bytes()).hexdigest()
+    return teacher, {"guide": command.guide, "guide_weights": weights, "guidance": command.guidance}
+
+
+def _told(origin: dict[str, Any]) -> str:
+    """Return what tells guides apart."""
+    return f", guide {origin['guide_weights']} by {origin['guidance']}" if origin else ""
 
 
 def carry_out(
