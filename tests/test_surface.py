@@ -16,6 +16,7 @@ NAMES = {
     "Canvas",
     "Config",
     "Denoiser",
+    "Guided",
     "Noise",
     "Region",
     "extend",

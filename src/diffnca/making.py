@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffnca.diffusion.samplers import Sampler
 from diffnca.geometry import Boundary, Canvas
-from diffnca.training.checkpoint import find_model
+from diffnca.tasks import Guided
+from diffnca.training.checkpoint import find_model, load, load_denoiser
 from diffnca.writers.png import check_target
 
 if TYPE_CHECKING:
@@ -92,6 +93,19 @@ def numbered(path: Path, index: int, count: int) -> Path:
     return path if count == 1 else path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}")
 
 
+def model_of(command: Making) -> Any:
+    """Return the model of a command, guided if that is asked for.
+
+    It lies on the CPU: workers may have other devices.
+
+    Raises:
+        ValueError: one of the two is no denoiser, or they do not fit.
+    """
+    if command.guide is None:
+        return load(command.model)
+    return Guided(load_denoiser(command.model), load_denoiser(command.guide), command.guidance)
+
+
 def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
     """Return the metadata of the way from noise to image."""
     return {"diffnca:sampler": sampler.name, "diffnca:steps": str(steps)}
@@ -111,6 +125,9 @@ def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dic
         "diffnca:width": str(canvas.width),
     }
     windows = {} if command.windows is None else {"diffnca:windows": str(command.windows)}
+    if command.guide is not None:
+        weights = sha256(find_model(command.guide).read_bytes()).hexdigest()[:16]
+        facts |= {"diffnca:guide": f"{command.guide} {weights}", "diffnca:guidance": f"{command.guidance:g}"}
     return facts | windows | ({} if command.engine == "auto" else {"diffnca:engine": command.engine})
 
 

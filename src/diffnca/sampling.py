@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,11 +13,19 @@ from diffnca.engine.precision import device_named
 from diffnca.films import Filmed
 from diffnca.geometry import Canvas, Region
 from diffnca.giga.blended import Blended
-from diffnca.making import SEAMLESS, check_out, is_in_tiles, numbered, of_walk, progress_bar, provenance
+from diffnca.making import (
+    SEAMLESS,
+    check_out,
+    is_in_tiles,
+    model_of,
+    numbered,
+    of_walk,
+    progress_bar,
+    provenance,
+)
 from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
 from diffnca.tasks import ImageDenoiser, canvases_of, check_parts, generate, growth, ready, walk_of
-from diffnca.training.checkpoint import load
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
 
@@ -30,7 +38,7 @@ def sample(command: Sample) -> int:
     command = replace(command, out=command.out.rstrip("/"))
     check(command)
     device = device_named(command.device)
-    model: Any = load(command.model)  # on the CPU: workers may have other devices
+    model = model_of(command)
     canvas = canvas_of(command, model.config)
     in_tiles = command.region is None and is_in_tiles(command, command.out, command.count, canvas)
     if isinstance(model, Autoencoder):

@@ -1,16 +1,21 @@
 """Guidance: the formula, what both models must have in common, and that parts are parts of the whole."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffnca import Canvas, Region, generate, load
+from diffnca.cli import main
 from diffnca.config import ScheduleConfig
 from diffnca.diffusion.denoiser import Denoiser
+from diffnca.pixels import to_uint8
 from diffnca.recipes import recipe_named
 from diffnca.tasks import Guided
-from diffnca.training.checkpoint import build_denoiser
+from diffnca.training.checkpoint import build_denoiser, build_model, write_model
 
 
 def fresh(recipe: str = "diff_nca", seed: int = 0, steps: int = 2) -> Denoiser:
@@ -75,3 +80,37 @@ def test_a_guide_that_sees_no_whole_is_refused_where_the_model_does() -> None:
 def test_a_guidance_out_of_range_is_refused(guidance: float) -> None:
     with pytest.raises(ValueError, match="must be from 1 to 10"):
         Guided(fresh(), fresh(), guidance)
+
+
+class TestCommand:
+    def test_a_guided_image_is_that_of_the_python_function(self, tmp_path: Path) -> None:
+        command = ["sample", "pathology", "--guide", "pathology-4step", "--guidance", "1.5"]
+        command += ["--height", "40", "--width", "30", "--steps", "2", "--out"]
+        assert main([*command, str(tmp_path / "a.png")]) == 0
+        model = Guided(load("pathology"), load("pathology-4step"), 1.5)
+        expected = to_uint8(generate(model, height=40, width=30, steps=2))[0]
+        with Image.open(tmp_path / "a.png") as image:
+            assert np.array_equal(np.asarray(image), expected)
+            assert image.info["diffnca:guidance"] == "1.5"
+
+    def test_in_tiles_another_guidance_is_another_image(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["sample", "pathology", "--guide", "pathology-4step", "--height", "40", "--width", "40"]
+        command += ["--steps", "1", "--tile", "32", "--out", str(tmp_path / "a.ome.zarr")]
+        assert main(command) == 0
+        assert main([*command, "--guidance", "3"]) != 0
+        assert "guidance" in capsys.readouterr().err
+
+    def test_an_autoencoder_is_no_guide(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "vnca.safetensors"
+        model = build_model(recipe_named("vnca"))
+        write_model(path, model.network.state_dict(), model.config, {})
+        assert main(["sample", "pathology", "--guide", str(path), "--out", str(tmp_path / "a.png")]) != 0
+        assert "denoiser" in capsys.readouterr().err
+
+    def test_without_a_guide_there_is_nothing_to_learn_in_all_steps(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["distill", "pathology", "--steps", "0", "--data", "examples/canopy"]) != 0
+        assert "--steps 0: must have a --guide" in capsys.readouterr().err

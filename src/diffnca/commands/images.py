@@ -18,6 +18,8 @@ class Making:
         seed: of the first image; image i has seed + i.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps from pure noise on; without it, the model's own choice.
+        guide: a weaker model of the same images, from whose errors the model is led away (autoguidance).
+        guidance: how far it is led away; 1 is not at all.
         device: where to compute; auto takes a GPU where there is one.
         engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
             kernels for NVIDIA GPUs that have not been run on one yet.
@@ -35,6 +37,8 @@ class Making:
     seed: int = 0
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
     steps: int | None = None
+    guide: str | None = None
+    guidance: float = 2.0
     device: str = "auto"
     engine: Literal["auto", "eager", "fused"] = "auto"
     tile: int | None = None

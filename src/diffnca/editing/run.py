@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from diffnca.making import (
     check_options,
     check_out,
     is_in_tiles,
+    model_of,
     numbered,
     of_walk,
     progress_bar,
@@ -38,7 +39,6 @@ from diffnca.tasks.pictures import KnownPixels, Picture
 from diffnca.tasks.task import carried_out
 from diffnca.tasks.upscaling import enlarged_canvas, enlargement, residual
 from diffnca.tasks.variation import variation
-from diffnca.training.checkpoint import load
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import read_png_text, write_png
 
@@ -66,7 +66,7 @@ class Request:
 def edit(command: Edit) -> int:
     """Edit an image, or all images of a folder; return the exit code."""
     command = replace(command, device=device_named(command.device), out=command.out.rstrip("/"))
-    model: Any = load(command.model)  # on the CPU: workers may have other devices
+    model = model_of(command)
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {command.model}: must be a denoiser; this one only makes new images")
     if command.windows is not None:
