@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffnca.diffusion.denoiser import Denoiser
     from diffnca.geometry import Canvas, Region
     from diffnca.noise import Noise
-    from diffnca.tasks import Guided, extend, generate, inpaint, interpolate, upscale, vary
+    from diffnca.tasks import extend, generate, guided, inpaint, interpolate, upscale, vary
     from diffnca.training.checkpoint import load
 
 __version__ = "0.1.0"
@@ -27,11 +27,11 @@ __all__ = [
     "Canvas",
     "Config",
     "Denoiser",
-    "Guided",
     "Noise",
     "Region",
     "extend",
     "generate",
+    "guided",
     "inpaint",
     "interop",
     "interpolate",
@@ -45,11 +45,11 @@ _OWNERS = {
     "Canvas": "geometry",
     "Config": "config",
     "Denoiser": "diffusion.denoiser",
-    "Guided": "tasks",
     "Noise": "noise",
     "Region": "geometry",
     "extend": "tasks",
     "generate": "tasks",
+    "guided": "tasks",
     "inpaint": "tasks",
     "interpolate": "tasks",
     "load": "training.checkpoint",

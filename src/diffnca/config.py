@@ -19,6 +19,8 @@ from typing import Any, Literal
 from diffnca.networks import Model, NCAConfig, UNetConfig, VNCAConfig, require
 
 FORMAT_VERSION = 1
+
+LARGEST_GUIDANCE = 10.0
 """Version of the JSON layout, stored beside each configuration."""
 
 
@@ -150,6 +152,9 @@ class SamplingConfig:
         steps: how many diffusion steps to take.
         visited: the diffusion steps to visit, noisiest first, `steps` of them; `None` spaces them evenly in
             log-SNR. A distilled model knows no others.
+        guidance: how far estimates are led away from those of the same model without its last cell steps
+            (`tasks.guidance`); 1 is not at all.
+        guide_leaves_out: how many cell steps of each stage the guide leaves out.
         grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
             of that size; the published ones do not.
     """
@@ -157,6 +162,8 @@ class SamplingConfig:
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
     steps: int = 20
     visited: tuple[int, ...] | None = None
+    guidance: float = 1.0
+    guide_leaves_out: int = 1
     grown: bool = True
 
 
@@ -182,6 +189,7 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
+        self._require_guidance()
         if self.training.optimizer == "muon":
             is_normed = isinstance(self.model, NCAConfig) and self.model.cell.weight_norm
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
@@ -192,6 +200,20 @@ class Config:
         if isinstance(self.model, VNCAConfig):
             size = self.model.size
             require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
+
+    def _require_guidance(self) -> None:
+        """Refuse a guide that cannot be made of the model."""
+        guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
+        allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
+        require(1.0 <= guidance <= LARGEST_GUIDANCE, "sampling.guidance", guidance, allowed)
+        if guidance == 1.0:
+            return
+        stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
+        allowed = "1 for a model without cells; sample it with a --guide"
+        require(bool(stages), "sampling.guidance", guidance, allowed)
+        fewest = min(stage.num_cell_steps for stage in stages)
+        allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
+        require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
 
 
 def to_json(config: Config) -> str:

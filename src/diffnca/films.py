@@ -108,7 +108,8 @@ class Filmed:
     ) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image, and film how it comes about."""
         estimate = self.denoiser.x_0_estimate(x_t, level, region, noise, context)
-        growing = list(watched(self.cells, x_t, level, region, noise, context)) or [estimate]
+        watched_cells = list(watched(self.cells, x_t, level, region, noise, context))
+        growing = [*watched_cells[:-1], estimate]  # the last one may be guided
         stride = -(-self.calls * len(growing) // MOST_FRAMES)
         for shown in growing[::-1][::stride][::-1]:  # the last one always
             both = to_uint8(torch.cat([x_t[:1], shown[:1]]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffnca.diffusion.samplers import Sampler
 from diffnca.geometry import Boundary, Canvas
-from diffnca.tasks import Guided
+from diffnca.tasks import GUIDANCE, guided
 from diffnca.training.checkpoint import find_model, load, load_denoiser
 from diffnca.writers.png import check_target
 
@@ -99,11 +99,13 @@ def model_of(command: Making) -> Any:
     It lies on the CPU: workers may have other devices.
 
     Raises:
-        ValueError: one of the two is no denoiser, or they do not fit.
+        ValueError: it cannot be guided, or not by this guide.
     """
-    if command.guide is None:
+    if command.guide is None and command.guidance is None:
         return load(command.model)
-    return Guided(load_denoiser(command.model), load_denoiser(command.guide), command.guidance)
+    guide = None if command.guide is None else load_denoiser(command.guide)
+    guidance = GUIDANCE if command.guidance is None else command.guidance
+    return guided(load_denoiser(command.model), guidance, guide)
 
 
 def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
@@ -127,7 +129,9 @@ def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dic
     windows = {} if command.windows is None else {"diffnca:windows": str(command.windows)}
     if command.guide is not None:
         weights = sha256(find_model(command.guide).read_bytes()).hexdigest()[:16]
-        facts |= {"diffnca:guide": f"{command.guide} {weights}", "diffnca:guidance": f"{command.guidance:g}"}
+        facts |= {"diffnca:guide": f"{command.guide} {weights}"}
+    if command.guide is not None or command.guidance is not None:
+        facts |= {"diffnca:guidance": f"{GUIDANCE if command.guidance is None else command.guidance:g}"}
     return facts | windows | ({} if command.engine == "auto" else {"diffnca:engine": command.engine})
 
 

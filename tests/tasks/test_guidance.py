@@ -10,11 +10,13 @@ from PIL import Image
 
 from diffnca import Canvas, Region, generate, load
 from diffnca.cli import main
-from diffnca.config import ScheduleConfig
+from diffnca.config import SamplingConfig, ScheduleConfig
 from diffnca.diffusion.denoiser import Denoiser
+from diffnca.models.diff_nca import prediction
+from diffnca.models.patches import PatchGrid
 from diffnca.pixels import to_uint8
 from diffnca.recipes import recipe_named
-from diffnca.tasks import Guided
+from diffnca.tasks import Guided, guided
 from diffnca.training.checkpoint import build_denoiser, build_model, write_model
 
 
@@ -76,6 +78,52 @@ def test_a_guide_that_sees_no_whole_is_refused_where_the_model_does() -> None:
         Guided(fresh("fourier_diff_nca"), load("pathology"), 2.0)
 
 
+@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
+def test_the_guide_of_a_model_alone_is_its_state_before_the_last_cell_steps(recipe: str) -> None:
+    model = fresh(recipe, steps=4)
+    weaker = guided(model, 1.5).guide
+    fewer = model.config.model.without_last(1)
+    assert [stage.num_cell_steps for stage in fewer.stages] == [
+        stage.num_cell_steps - 1 for stage in model.config.model.stages
+    ]
+    x_t, t, states = torch.randn(1, 3, 64, 64), torch.tensor([0.4]), []
+    if recipe == "fourier_diff_nca":
+        return
+    model.network.image.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    model.network(x_t, t)
+    grid = PatchGrid(Canvas(64, 64).whole, model.config.model.patch)
+    expected = grid.scatter(prediction(states[-1], model.config.model.cell_image_channels))
+    torch.testing.assert_close(weaker.network(x_t, t), expected)
+
+
+def test_what_the_configuration_says_is_done_unless_something_else_is_asked_for() -> None:
+    model, size = fresh(steps=3), {"height": 16, "width": 20, "steps": 2}
+    alone = generate(model, **size)
+    own = replace(model.config, sampling=replace(model.config.sampling, guidance=1.7))
+    asking = Denoiser(model.network, model.schedule, own)
+    assert torch.equal(generate(asking, **size), generate(guided(model, 1.7), **size))
+    assert not torch.equal(generate(asking, **size), alone)
+    assert torch.equal(generate(guided(asking, 1.0), **size), alone)
+
+
+def test_the_guide_shares_the_weights() -> None:
+    model = fresh(steps=3)
+    pairs = zip(model.parameters(), guided(model, 2.0).guide.parameters(), strict=True)
+    assert all(own.data_ptr() == other.data_ptr() for own, other in pairs)
+
+
+@pytest.mark.parametrize("left_out", [0, 3])
+def test_a_guide_without_cell_steps_is_refused(left_out: int) -> None:
+    model = fresh(steps=3)
+    with pytest.raises(ValueError, match=f"guide_leaves_out={left_out}: must be from 1 to 2"):
+        replace(model.config, sampling=SamplingConfig(guidance=2.0, guide_leaves_out=left_out))
+
+
+def test_a_unet_has_no_cell_steps_to_leave_out() -> None:
+    with pytest.raises(ValueError, match="sampling.guidance=2.0: must be 1 for a model without cells"):
+        replace(recipe_named("unet_1m"), sampling=SamplingConfig(guidance=2.0))
+
+
 @pytest.mark.parametrize("guidance", [0.5, 11.0, float("nan")])
 def test_a_guidance_out_of_range_is_refused(guidance: float) -> None:
     with pytest.raises(ValueError, match="must be from 1 to 10"):
@@ -113,4 +161,4 @@ class TestCommand:
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["distill", "pathology", "--steps", "0", "--data", "examples/canopy"]) != 0
-        assert "--steps 0: must have a --guide" in capsys.readouterr().err
+        assert "--steps 0: must have --guidance" in capsys.readouterr().err

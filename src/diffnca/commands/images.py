@@ -18,8 +18,9 @@ class Making:
         seed: of the first image; image i has seed + i.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps from pure noise on; without it, the model's own choice.
-        guide: a weaker model of the same images, from whose errors the model is led away (autoguidance).
-        guidance: how far it is led away; 1 is not at all.
+        guidance: how far the model is led away from the errors of a weaker one, from 1 (not at all) to 10;
+            without it, the model's own choice, or 2 with --guide.
+        guide: the weaker model, of the same images; without it, the model without its last cell steps.
         device: where to compute; auto takes a GPU where there is one.
         engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
             kernels for NVIDIA GPUs that have not been run on one yet.
@@ -37,8 +38,8 @@ class Making:
     seed: int = 0
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
     steps: int | None = None
+    guidance: float | None = None
     guide: str | None = None
-    guidance: float = 2.0
     device: str = "auto"
     engine: Literal["auto", "eager", "fused"] = "auto"
     tile: int | None = None

@@ -59,18 +59,18 @@ class Distill(Run):
 
     Attributes:
         model: the teacher: a bundled model, a model file, a run's folder, or a hub id.
-        steps: diffusion steps of the student; 0 leaves the walk as it is, to learn what a guide does.
-        guide: a weaker model of the same images, from which the teacher is led away: for example one that was
-            trained for a tenth of the time.
-        guidance: how far it is led away; 1 is not at all.
+        steps: diffusion steps of the student; 0 leaves the walk as it is, to learn what guidance does.
+        guidance: how far the teacher is led away from the errors of a weaker model, from 1 (not at all) to
+            10; without it, the teacher's own choice, or 2 with --guide.
+        guide: the weaker model, of the same images; without it, the teacher without its last cell steps.
         batch: crops per training step; without it, as the teacher was trained.
         learning_rate: peak learning rate.
     """
 
     model: tyro.conf.Positional[str]
     steps: int = 4
+    guidance: float | None = None
     guide: str | None = None
-    guidance: float = 2.0
     batch: int | None = None
     learning_rate: float = 1e-3
 

@@ -3,13 +3,15 @@
 from diffnca.tasks.denoisers import HoldsDenoiser as HoldsDenoiser
 from diffnca.tasks.denoisers import ImageDenoiser as ImageDenoiser
 from diffnca.tasks.denoisers import check_parts as check_parts
-from diffnca.tasks.denoisers import ready as ready
 from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate
 from diffnca.tasks.growth import canvases_of as canvases_of
 from diffnca.tasks.growth import grown_seed as grown_seed
 from diffnca.tasks.growth import growth as growth
+from diffnca.tasks.guidance import GUIDANCE as GUIDANCE
 from diffnca.tasks.guidance import Guided as Guided
+from diffnca.tasks.guidance import guided as guided
+from diffnca.tasks.guidance import ready as ready
 from diffnca.tasks.inpainting import extend as extend
 from diffnca.tasks.inpainting import inpaint as inpaint
 from diffnca.tasks.task import Options as Options

@@ -66,8 +66,8 @@ class HoldsDenoiser(Protocol):
         ...
 
 
-def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
-    """Return `denoiser` with its network made ready for `device`."""
+def prepared(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
+    """Return `denoiser` with its networks made ready for `device`."""
     if isinstance(denoiser, HoldsDenoiser):
         return denoiser.made_ready(device, engine)
     if not isinstance(denoiser, Denoiser):

@@ -13,8 +13,9 @@ from diffnca.engine import Engine
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import Noise
 from diffnca.tasks.arguments import place_of, seeds_of, whole_number
-from diffnca.tasks.denoisers import ImageDenoiser, ready, walk_of
+from diffnca.tasks.denoisers import ImageDenoiser, walk_of
 from diffnca.tasks.growth import canvases_of, growth
+from diffnca.tasks.guidance import ready
 from diffnca.tasks.task import carried_out
 from diffnca.variational.autoencoder import Autoencoder
 

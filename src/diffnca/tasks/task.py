@@ -16,7 +16,8 @@ from diffnca.engine import Engine
 from diffnca.geometry import Canvas, Region
 from diffnca.noise import CellNoise, Noise, Stream
 from diffnca.tasks.arguments import place_of, seeds_of
-from diffnca.tasks.denoisers import ImageDenoiser, check_parts, ready, walk_of
+from diffnca.tasks.denoisers import ImageDenoiser, check_parts, walk_of
+from diffnca.tasks.guidance import ready
 from diffnca.variational.autoencoder import Autoencoder
 
 Initial = Callable[[Region, Noise], Tensor]

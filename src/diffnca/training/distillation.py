@@ -36,14 +36,14 @@ def student_config(teacher: Config, steps: int | None) -> Config:
         ValueError: the teacher's walk cannot be cut into so many jumps.
     """
     if steps is None:
-        return teacher
+        return replace(teacher, sampling=replace(teacher.sampling, guidance=1.0))
     available = teacher.schedule.num_diffusion_steps
     if not 1 <= steps <= available // TEACHER_STEPS:
         raise ValueError(
             f"--steps {steps}: must be 1 to {available // TEACHER_STEPS}, the jumps it has room for"
         )
     visited = tuple(available * jump // steps - 1 for jump in range(steps, 0, -1))
-    return replace(teacher, sampling=SamplingConfig("ddim", steps, visited))
+    return replace(teacher, sampling=SamplingConfig("ddim", steps, visited, grown=teacher.sampling.grown))
 
 
 class Distillation(nn.Module):

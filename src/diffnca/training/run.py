@@ -22,7 +22,7 @@ from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
-from diffnca.tasks import Guided, ImageDenoiser, generate
+from diffnca.tasks import GUIDANCE, ImageDenoiser, generate, guided
 from diffnca.training.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
@@ -63,9 +63,9 @@ def distill(command: Distill) -> int:
     """Train a student as the command says; return the exit code."""
     path = find_model(command.model)
     alone = load_denoiser(path)
-    teacher, origin = guided(command, alone)
-    if command.steps == 0 and command.guide is None:
-        raise ValueError("--steps 0: must have a --guide, or there is nothing to learn")
+    teacher, origin = guided_teacher(command, alone)
+    if command.steps == 0 and not origin:
+        raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
     config = student_config(alone.config, command.steps or None)
     training = replace(
         config.training,
@@ -76,6 +76,7 @@ def distill(command: Distill) -> int:
     )
     name = f"{config.name}_{command.steps}_steps" if command.steps else config.name
     config = replace(config, name=name, training=budgeted(training, command))
+    told = f", guidance {origin}" if origin else ""
     walk = f", jumps {config.sampling.visited}" if command.steps else ", guidance"
     return carry_out(
         command,
@@ -83,23 +84,21 @@ def distill(command: Distill) -> int:
         start=command.model,
         card={"distilled_from": command.model} | origin,
         objective=partial(Distillation, teacher),
-        teacher=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{_told(origin)}",
+        teacher=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{told}",
     )
 
 
-def guided(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
-    """Return the teacher, guided if that is asked for, and what the card says of its guide."""
+def guided_teacher(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
+    """Return the teacher, guided if that is asked for, and what the card says of its guidance."""
+    own = alone.config.sampling.guidance
     if command.guide is None:
-        return alone, {}
+        guidance = own if command.guidance is None else command.guidance
+        return guided(alone, guidance), {} if guidance == 1.0 else {"guidance": guidance}
+    guidance = GUIDANCE if command.guidance is None else command.guidance
     path = find_model(command.guide)
-    teacher = Guided(alone, load_denoiser(path), command.guidance)
     weights = sha256(path.read_bytes()).hexdigest()
-    return teacher, {"guide": command.guide, "guide_weights": weights, "guidance": command.guidance}
-
-
-def _told(origin: dict[str, Any]) -> str:
-    """Return what tells guides apart."""
-    return f", guide {origin['guide_weights']} by {origin['guidance']}" if origin else ""
+    told = {"guidance": guidance, "guide": command.guide, "guide_weights": weights}
+    return guided(alone, guidance, load_denoiser(path)), told
 
 
 def carry_out(
