@@ -7,8 +7,9 @@ The card is the JSON file, over what the run knows itself (images seen, hours of
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -28,6 +29,14 @@ class Options:
     """JSON file with what is to be told of the model."""
     out: tyro.conf.Positional[Path]
     """File to write."""
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    """How it is sampled, if not as the run says."""
+    steps: int | None = None
+    """Diffusion steps, likewise."""
+    guidance: float | None = None
+    """Guidance by the model without its last cell steps, likewise."""
+    guide_leaves_out: int | None = None
+    """How many cell steps the guide leaves out, likewise."""
 
 
 def main(options: Options) -> None:
@@ -38,7 +47,10 @@ def main(options: Options) -> None:
     if missing:
         raise SystemExit(f"{options.card}: the card lacks {', '.join(missing)}")
     weights, _ = read_tensors(path)
-    write_model(options.out, weights, read_config(path), card, torch.float16)
+    config = read_config(path)
+    asked = {key: getattr(options, key) for key in ("sampler", "steps", "guidance", "guide_leaves_out")}
+    sampling = replace(config.sampling, **{key: value for key, value in asked.items() if value is not None})
+    write_model(options.out, weights, replace(config, sampling=sampling), card, torch.float16)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes")
 
 
