@@ -3,6 +3,7 @@
 The references are features of 64 crops of held-out pictures (`benchmarks/reference_features.py`).
 """
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from diffnca.metrics import efficientnet_lite0, extract, kid_full
 from diffnca.pixels import to_uint8
 from diffnca.training.checkpoint import bundled_models
 
-REFERENCES = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+REFERENCES = ROOT / "tests" / "reference"
 CROP = 64
 LIMITS = {"aerial": 0.24, "faces": 0.13, "pathology": 0.2, "pathology-40x": 0.16, "pathology-4step": 0.24}
 """Of KID on 16 images, where the models have 0.05 to 0.19; noise has 0.65, canopy as tissue 0.47."""
@@ -54,3 +56,9 @@ def test_it_makes_what_it_was_trained_for(name: str) -> None:
     distances = {kind: kid_to(kind, images) for kind in sorted(set(KIND.values()))}
     assert distances[own] < LIMITS[name], distances
     assert min(distances, key=lambda kind: distances[kind]) == own, distances
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_its_page_says_what_its_card_says(name: str) -> None:
+    page = runpy.run_path(str(ROOT / "benchmarks" / "card_pages.py"))["page"]
+    assert (ROOT / "docs" / "cards" / f"{name}.md").read_text(encoding="utf-8") == page(name)

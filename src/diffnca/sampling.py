@@ -25,7 +25,7 @@ from diffnca.making import (
 )
 from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
-from diffnca.tasks import ImageDenoiser, canvases_of, check_parts, generate, growth, ready, walk_of
+from diffnca.tasks import ImageDenoiser, canvases_of, check_parts, generate, grown, ready, walk_of
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
 
@@ -61,7 +61,7 @@ def sample(command: Sample) -> int:
     place = torch.device(device)
     with progress_bar("the smaller images") as progress:
         first = Noise((command.seed,), place)
-        task, noise = growth(ready(model, place, command.engine), canvases, levels, method, first, progress)
+        task, noise = grown(ready(model, place, command.engine), canvases, levels, method, first, progress)
     return make(command, command.out, model, method, task, facts, noise.seeds[0])
 
 

@@ -6,8 +6,8 @@ from diffnca.tasks.denoisers import check_parts as check_parts
 from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate
 from diffnca.tasks.growth import canvases_of as canvases_of
+from diffnca.tasks.growth import grown as grown
 from diffnca.tasks.growth import grown_seed as grown_seed
-from diffnca.tasks.growth import growth as growth
 from diffnca.tasks.guidance import GUIDANCE as GUIDANCE
 from diffnca.tasks.guidance import Guided as Guided
 from diffnca.tasks.guidance import guided as guided

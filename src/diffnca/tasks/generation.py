@@ -14,7 +14,7 @@ from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import Noise
 from diffnca.tasks.arguments import place_of, seeds_of, whole_number
 from diffnca.tasks.denoisers import ImageDenoiser, walk_of
-from diffnca.tasks.growth import canvases_of, growth
+from diffnca.tasks.growth import canvases_of, grown
 from diffnca.tasks.guidance import ready
 from diffnca.tasks.task import carried_out
 from diffnca.variational.autoencoder import Autoencoder
@@ -81,7 +81,7 @@ def generate(
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
     canvases = (canvas,) if direct else canvases_of(denoiser, canvas)
-    task, noise = growth(denoiser, canvases, levels, method, noise, progress)
+    task, noise = grown(denoiser, canvases, levels, method, noise, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
 
 

@@ -23,7 +23,7 @@ from diffnca.tasks.denoisers import ImageDenoiser
 from diffnca.tasks.task import Task, carried_out, generation
 from diffnca.tasks.upscaling import enlargement
 
-STRENGTH = 0.2
+STRENGTH = 0.6
 """Where the walk of an enlarged image starts."""
 
 LEAST_FACTOR = 1.1
@@ -51,7 +51,7 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas) -> tuple[Canvas, ...]:
     return (smaller[0], *(each for each in smaller[1:] if each.whole.area <= LARGEST_KNOWN_PX), canvas)
 
 
-def growth(
+def grown(
     denoiser: ImageDenoiser,
     canvases: tuple[Canvas, ...],
     levels: tuple[Level, ...],
