@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffnca.config import Config
 from diffnca.diffusion.denoiser import Denoiser, clean_of
-from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.engine.precision import device_named
 from diffnca.geometry import Region
@@ -25,7 +24,7 @@ from diffnca.models.fourier_diff_nca import FourierDiffNCA
 from diffnca.models.patches import PatchGrid
 from diffnca.noise import CellNoise
 from diffnca.pixels import to_uint8
-from diffnca.tasks import ImageDenoiser, ready
+from diffnca.tasks import AroundDenoiser, ImageDenoiser, ready
 from diffnca.tasks import interpolate as interpolated
 from diffnca.training.checkpoint import load
 from diffnca.writers.film import FORMATS, check_film, write_film
@@ -42,7 +41,7 @@ MILLISECONDS = 50
 
 
 @dataclass(frozen=True)
-class Filmed:
+class Filmed(AroundDenoiser):
     """A denoiser that is filmed while it works: the noisy image, and the estimate after each cell step.
 
     Attributes:
@@ -63,40 +62,11 @@ class Filmed:
         """Refuse a file that cannot be written."""
         check_film(self.path)
 
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.denoiser.image_channels
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
-        return self.denoiser.schedule
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the model."""
-        return self.denoiser.config
-
-    @property
-    def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see."""
-        return self.denoiser.radius
-
-    @property
-    def has_context(self) -> bool:
-        """Whether it must know something of the whole canvas."""
-        return self.denoiser.has_context
-
     def made_ready(self, device: torch.device, engine: Engine) -> Filmed:
         """Return the same of a denoiser that is ready for `device`; the frames are shared."""
         trained: Any = self.denoiser
         cells = trained.to(device) if isinstance(trained, Denoiser) else None
         return Filmed(ready(self.denoiser, device, engine), self.path, self.calls, cells, self.frames)
-
-    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
-        """Return what must be known of the whole canvas."""
-        return self.denoiser.context(x_t, level, region)
 
     def x_0_estimate(
         self,
@@ -124,9 +94,8 @@ class Filmed:
 
 def enlarged(frame: UInt8[np.ndarray, "y x c"], height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
     """Return a frame at this size, its pixels shown as rectangles."""
-    rows, columns = (
-        np.arange(new) * old // new for new, old in zip((height, width), frame.shape[:2], strict=True)
-    )
+    rows = np.arange(height) * frame.shape[0] // height
+    columns = np.arange(width) * frame.shape[1] // width
     shown: np.ndarray = frame[rows[:, None], columns]
     return shown
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffnca.diffusion.samplers import Sampler
 from diffnca.geometry import Boundary, Canvas
-from diffnca.tasks import GUIDANCE, guided
+from diffnca.tasks import guided
 from diffnca.training.checkpoint import find_model, load, load_denoiser
 from diffnca.writers.png import check_target
 
@@ -104,8 +104,7 @@ def model_of(command: Making) -> Any:
     if command.guide is None and command.guidance is None:
         return load(command.model)
     guide = None if command.guide is None else load_denoiser(command.guide)
-    guidance = GUIDANCE if command.guidance is None else command.guidance
-    return guided(load_denoiser(command.model), guidance, guide)
+    return guided(load_denoiser(command.model), command.guidance, guide)
 
 
 def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
@@ -130,8 +129,8 @@ def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dic
     if command.guide is not None:
         weights = sha256(find_model(command.guide).read_bytes()).hexdigest()[:16]
         facts |= {"diffnca:guide": f"{command.guide} {weights}"}
-    if command.guide is not None or command.guidance is not None:
-        facts |= {"diffnca:guidance": f"{GUIDANCE if command.guidance is None else command.guidance:g}"}
+    if command.guidance is not None:
+        facts |= {"diffnca:guidance": f"{command.guidance:g}"}
     return facts | windows | ({} if command.engine == "auto" else {"diffnca:engine": command.engine})
 
 

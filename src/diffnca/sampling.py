@@ -55,7 +55,7 @@ def sample(command: Sample) -> int:
     from diffnca.gigapixel import make
 
     method, levels = walk_of(model, command.sampler, command.steps)
-    canvases = canvases_for(command, model, canvas)
+    canvases = canvases_of(model, canvas, command.direct)
     facts = provenance(command, command.seamless, canvas, command.seed) | of_walk(method, len(levels))
     facts |= of_growth(canvases)
     place = torch.device(device)
@@ -96,7 +96,7 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
     facts: dict[str, str] = {}
     if not isinstance(model, Autoencoder):
         method, levels = walk_of(model, command.sampler, command.steps)
-        facts = of_walk(method, len(levels)) | of_growth(canvases_for(command, model, canvas))
+        facts = of_walk(method, len(levels)) | of_growth(canvases_of(model, canvas, command.direct))
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
         if command.film is not None:
@@ -127,11 +127,6 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
         model.write()
         print(command.film)
     return 0
-
-
-def canvases_for(command: Sample, model: ImageDenoiser, canvas: Canvas) -> tuple[Canvas, ...]:
-    """Return the canvases on which the image is made, one after the other."""
-    return (canvas,) if command.direct else canvases_of(model, canvas)
 
 
 def of_growth(canvases: tuple[Canvas, ...]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from diffnca.cli import main
 from diffnca.geometry import Canvas
 from diffnca.noise import MAX_SEED
 from diffnca.recipes import recipe_named
-from diffnca.tasks import canvases_of, grown_seed, upscale
-from diffnca.tasks.growth import LARGEST_KNOWN_PX, STRENGTH
+from diffnca.tasks import canvases_of, upscale
+from diffnca.tasks.growth import LARGEST_KNOWN_PX, STRENGTH, grown_seed
 from diffnca.training.checkpoint import build_denoiser
 
 

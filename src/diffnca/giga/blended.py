@@ -18,16 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from diffnca.config import Config
-from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.noise import CellNoise
-from diffnca.tasks import ImageDenoiser, ready
+from diffnca.tasks import AroundDenoiser, ImageDenoiser, ready
 
 
 @dataclass(frozen=True)
-class Blended:
+class Blended(AroundDenoiser):
     """A denoiser of any canvas, made of one that sees whole windows.
 
     Attributes:
@@ -44,21 +43,6 @@ class Blended:
             raise ValueError(
                 f"window={self.window_px} px: must be >= 2; the side of the training crops is best"
             )
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.denoiser.image_channels
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
-        return self.denoiser.schedule
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the model."""
-        return self.denoiser.config
 
     @property
     def radius(self) -> int:

@@ -1,5 +1,6 @@
 """What a model can be asked for: images out of noise, and images that something is known of."""
 
+from diffnca.tasks.denoisers import AroundDenoiser as AroundDenoiser
 from diffnca.tasks.denoisers import HoldsDenoiser as HoldsDenoiser
 from diffnca.tasks.denoisers import ImageDenoiser as ImageDenoiser
 from diffnca.tasks.denoisers import check_parts as check_parts
@@ -7,8 +8,6 @@ from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate
 from diffnca.tasks.growth import canvases_of as canvases_of
 from diffnca.tasks.growth import grown as grown
-from diffnca.tasks.growth import grown_seed as grown_seed
-from diffnca.tasks.guidance import GUIDANCE as GUIDANCE
 from diffnca.tasks.guidance import Guided as Guided
 from diffnca.tasks.guidance import guided as guided
 from diffnca.tasks.guidance import ready as ready

@@ -66,6 +66,45 @@ class HoldsDenoiser(Protocol):
         ...
 
 
+class AroundDenoiser:
+    """What a denoiser that is made of another one takes over from it.
+
+    Attributes:
+        denoiser: the other one.
+    """
+
+    denoiser: ImageDenoiser
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.denoiser.image_channels
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that it knows."""
+        return self.denoiser.schedule
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the model."""
+        return self.denoiser.config
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        return self.denoiser.radius
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an estimate needs to know something of the whole canvas."""
+        return self.denoiser.has_context
+
+    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
+        """Return what must be known of the whole canvas."""
+        return self.denoiser.context(x_t, level, region)
+
+
 def prepared(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
     """Return `denoiser` with its networks made ready for `device`."""
     if isinstance(denoiser, HoldsDenoiser):

@@ -54,8 +54,7 @@ def generate(
         sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
         steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
-        direct: make the image in one walk, also a large one that the model would else grow out of one of the
-            size of its training, because it sees the whole.
+        direct: make the image in one walk, where the model would else grow it out of a smaller one.
         progress: called after each step of a walk with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
         engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
@@ -80,7 +79,7 @@ def generate(
         return _drawn(model, region, noise)
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
-    canvases = (canvas,) if direct else canvases_of(denoiser, canvas)
+    canvases = canvases_of(denoiser, canvas, direct)
     task, noise = grown(denoiser, canvases, levels, method, noise, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
 

@@ -36,15 +36,16 @@ GOLDEN = 0x9E3779B97F4A7C15
 """Between the seeds of an image and of what it becomes, which must draw other numbers."""
 
 
-def canvases_of(denoiser: ImageDenoiser, canvas: Canvas) -> tuple[Canvas, ...]:
+def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -> tuple[Canvas, ...]:
     """Return the canvases on which an image grows, the one asked for last; this one alone if it does not.
 
     Only models that see the whole image, and whose configuration says so, let larger ones than those of
-    training grow.
+    training grow, unless they are to be made directly.
     """
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
-    if not (denoiser.has_context and denoiser.config.sampling.grown) or factor <= LEAST_FACTOR:
+    grows = denoiser.has_context and denoiser.config.sampling.grown and not direct
+    if not grows or factor <= LEAST_FACTOR:
         return (canvas,)
     count = math.ceil(math.log2(factor))
     smaller = [_reduced(canvas, factor ** (stage / count - 1.0), denoiser) for stage in range(count)]

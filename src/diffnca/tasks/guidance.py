@@ -24,17 +24,17 @@ from torch import Tensor
 
 from diffnca.config import LARGEST_GUIDANCE, Config
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.geometry import Region
 from diffnca.models import build_network
 from diffnca.networks import NCAConfig, require
 from diffnca.noise import CellNoise
-from diffnca.tasks.denoisers import ImageDenoiser, prepared
+from diffnca.tasks.denoisers import AroundDenoiser, ImageDenoiser, prepared
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(AroundDenoiser):
     """A denoiser that is guided by a weaker one; each call takes both.
 
     Attributes:
@@ -68,39 +68,15 @@ class Guided:
                 raise ValueError(f"guide {self.guide.config.name}: must have {name} of {own}, not {other}")
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.denoiser.image_channels
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that both know."""
-        return self.denoiser.schedule
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the better model."""
-        return self.denoiser.config
-
-    @property
     def radius(self) -> int | None:
         """Pixels that one pixel of an estimate can see; `None` for all."""
         own, other = self.denoiser.radius, self.guide.radius
         return None if own is None or other is None else max(own, other)
 
-    @property
-    def has_context(self) -> bool:
-        """Whether it must know something of the whole canvas."""
-        return self.denoiser.has_context
-
     def made_ready(self, device: torch.device, engine: Engine) -> Guided:
         """Return the same of two models that are ready for `device`."""
         better, weaker = (prepared(each, device, engine) for each in (self.denoiser, self.guide))
         return Guided(better, weaker, self.guidance)
-
-    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
-        """Return what both must know of the whole canvas."""
-        return self.denoiser.context(x_t, level, region)
 
     def x_0_estimate(
         self,
@@ -120,12 +96,14 @@ GUIDANCE = 2.0
 """By a guide, unless something else is said."""
 
 
-def guided(model: Denoiser, guidance: float, guide: Denoiser | None = None) -> ImageDenoiser:
-    """Return a model that is guided, to be sampled like any other.
+def guided(
+    model: Denoiser, guidance: float | None = None, guide: Denoiser | None = None
+) -> Guided | Denoiser:
+    """Return a model that is guided, to be sampled like any other; itself if it is not.
 
     Args:
         model: as `diffnca.load` returns it.
-        guidance: how far to go, from 1 to 10.
+        guidance: how far to go, from 1 to 10; `None` is 2 with a guide, else the model's own choice.
         guide: a weaker model of the same images; `None` is the model without its last cell steps, as many as
             its configuration says.
 
@@ -133,10 +111,11 @@ def guided(model: Denoiser, guidance: float, guide: Denoiser | None = None) -> I
         ValueError: the two do not fit, or the model has no cell steps to leave out.
     """
     if guide is not None:
-        return Guided(model, guide, guidance)
-    sampling = replace(model.config.sampling, guidance=guidance)
-    model = Denoiser(model.network, model.schedule, replace(model.config, sampling=sampling))
-    return model if guidance == 1.0 else self_guided(model)
+        return Guided(model, guide, GUIDANCE if guidance is None else guidance)
+    own = model.config.sampling
+    config = replace(model.config, sampling=own if guidance is None else replace(own, guidance=guidance))
+    model = Denoiser(model.network, model.schedule, config)
+    return model if config.sampling.guidance == 1.0 else self_guided(model)
 
 
 def self_guided(model: Denoiser) -> Guided:
@@ -152,9 +131,7 @@ def self_guided(model: Denoiser) -> Guided:
 
 def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
     """Return `denoiser` made ready for `device`, guided if its configuration asks for it."""
-    if isinstance(denoiser, Denoiser) and denoiser.config.sampling.guidance > 1.0:
-        denoiser = self_guided(denoiser)
-    return prepared(denoiser, device, engine)
+    return prepared(guided(denoiser) if isinstance(denoiser, Denoiser) else denoiser, device, engine)
 
 
 def _window_of(config: Config) -> tuple[int, str] | None:

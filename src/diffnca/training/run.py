@@ -22,7 +22,7 @@ from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
-from diffnca.tasks import GUIDANCE, ImageDenoiser, generate, guided
+from diffnca.tasks import Guided, ImageDenoiser, generate, guided
 from diffnca.training.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
@@ -90,15 +90,15 @@ def distill(command: Distill) -> int:
 
 def guided_teacher(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
     """Return the teacher, guided if that is asked for, and what the card says of its guidance."""
-    own = alone.config.sampling.guidance
-    if command.guide is None:
-        guidance = own if command.guidance is None else command.guidance
-        return guided(alone, guidance), {} if guidance == 1.0 else {"guidance": guidance}
-    guidance = GUIDANCE if command.guidance is None else command.guidance
-    path = find_model(command.guide)
-    weights = sha256(path.read_bytes()).hexdigest()
-    told = {"guidance": guidance, "guide": command.guide, "guide_weights": weights}
-    return guided(alone, guidance, load_denoiser(path)), told
+    guide = None if command.guide is None else load_denoiser(command.guide)
+    teacher = guided(alone, command.guidance, guide)
+    if not isinstance(teacher, Guided):
+        return teacher, {}
+    told: dict[str, Any] = {"guidance": teacher.guidance}
+    if command.guide is not None:
+        weights = sha256(find_model(command.guide).read_bytes()).hexdigest()
+        told |= {"guide": command.guide, "guide_weights": weights}
+    return teacher, told
 
 
 def carry_out(
