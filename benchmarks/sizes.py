@@ -3,7 +3,8 @@
 The centre of the size of training tells whether the texture holds; the whole image, brought to that size (and
 to its shape: a face is as wide as its canvas), tells whether the whole does: a face of 128x128 should be a
 face, and not four. Images smaller than those of training are compared with real ones reduced as far. The real
-ones are those that the training held out; the row "real" compares as many training images with them. Example:
+ones are those that the training held out; the row "real" compares as many training images with them, and the
+rows "real-HxW" the same enlarged to larger sizes: their centres are no whole faces, and not sharp. Example:
 
     python benchmarks/sizes.py faces --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128 --published-law
 
@@ -92,6 +93,10 @@ class Measure:
             f"| {name} | {self.kid(centre(images, self.side)) if smallest >= self.side else '-'} | {whole} |"
         )
 
+    def enlarged(self, height: int, width: int) -> Tensor:
+        """Return the images of training at a larger size: as much as 64 px can tell of larger faces."""
+        return resized(self.training, height, width)
+
     def kid(self, images: Tensor) -> str:
         """Return KID x 1000 of square images, with its error."""
         features = extract(self.extractor, images)
@@ -108,9 +113,13 @@ def centre(images: Tensor, side: int) -> Tensor:
 
 def reduced(images: Tensor, side: int) -> Tensor:
     """Return images as squares of this side."""
-    if images.shape[-2:] == (side, side):
-        return images
-    changed = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True, align_corners=False)
+    return images if images.shape[-2:] == (side, side) else resized(images, side, side)
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """Return images of another size."""
+    size = (height, width)
+    changed = F.interpolate(images.float(), size, mode="bicubic", antialias=True, align_corners=False)
     return changed.round().clamp(0, 255).byte()
 
 
@@ -159,6 +168,9 @@ def main(options: Options) -> None:
     measure = Measure(options, load(options.models[0]).config.data.crop)
     print("| model, size | KID x 1000 of the centre | KID x 1000 of the whole |\n|---|---|---|")
     print(measure.row("real", measure.training), flush=True)
+    for size in options.sizes:
+        if min(size_of(size).values()) > measure.side:
+            print(measure.row(f"real-{size}", measure.enlarged(**size_of(size))), flush=True)
     for name, size in itertools.product(options.models, options.sizes):
         report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
         if len(canvases_of(load(name), Canvas(**size_of(size)))) > 1:

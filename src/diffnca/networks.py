@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -68,11 +68,6 @@ class CellConfig:
     def dilation(self, cell_step: int) -> int:
         """Return the spacing of the perception in this cell step, in cells."""
         return self.dilations[cell_step % len(self.dilations)]
-
-    def without_last(self, count: int) -> CellConfig:
-        """Return the same rule, applied so many times less."""
-        period = self.num_cell_steps if self.cell_step_period is None else self.cell_step_period
-        return replace(self, num_cell_steps=self.num_cell_steps - count, cell_step_period=period)
 
     @property
     def radius(self) -> int | None:
@@ -158,13 +153,6 @@ class NCAConfig:
     def stages(self) -> tuple[CellConfig, ...]:
         """The rules of all stages."""
         return (self.cell,) if self.fourier is None else (self.fourier.cell, self.cell)
-
-    def without_last(self, count: int) -> NCAConfig:
-        """Return the same network without the last cell steps of each stage; the weights are the same."""
-        fourier = self.fourier
-        if fourier is not None:
-            fourier = replace(fourier, cell=fourier.cell.without_last(count))
-        return replace(self, cell=self.cell.without_last(count), fourier=fourier)
 
     @property
     def radius(self) -> int | None:

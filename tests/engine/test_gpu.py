@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diffnca.engine import fused, prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
-from diffnca.models.nca import run_cells
+from diffnca.models.nca import SelfGuidance, run_cells
 from diffnca.networks import CellConfig, NCAConfig
 from diffnca.noise import CellNoise, Noise
 from diffnca.recipes import recipe_named
@@ -161,6 +161,14 @@ def test_layers_wider_than_a_block_are_computed() -> None:
 def test_a_damped_update_is_that_of_the_network() -> None:
     cell = small(recipe_named("diff_nca").model.cell, update_probability=0.3)
     assert error_of(network_of("diff_nca", cell=cell), WHOLE) < ALLOWED[torch.float32]
+
+
+@pytest.mark.parametrize("name", ["diff_nca", "fourier_diff_nca_npj"])
+def test_a_guided_state_is_led_on_as_that_of_the_network(name: str) -> None:
+    network = network_of(name)
+    for rule in network.compiled_parts():
+        rule.guidance = SelfGuidance(1.7, rule.config.num_cell_steps - 1)
+    assert error_of(network, WHOLE) < ALLOWED[torch.float32]
 
 
 def test_masks_are_those_of_the_network() -> None:

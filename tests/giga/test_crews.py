@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,33 @@ def in_memory(job: Job) -> np.ndarray:
     return to_uint8(images)[0]
 
 
+@contextmanager
+def silent_children() -> Iterator[None]:
+    """Within the block, processes are started whose errors nobody sees."""
+    shown = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
 @pytest.fixture
 def cluster() -> Iterator[Callable[[int], Any]]:
-    """Return a function that starts a Dask cluster of this machine; it ends with the test."""
+    """Return a function that starts a Dask cluster of this machine; it ends with the test.
+
+    What its workers write, which are other processes, is not shown.
+    """
     distributed = pytest.importorskip("distributed")
     started = []
 
     def start(workers: int) -> Any:
-        made = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
-        )
+        with silent_children():
+            made = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
+            )
         started.append(made)
         return made
 

@@ -12,8 +12,8 @@ from diffnca import Canvas, Region, generate, load
 from diffnca.cli import main
 from diffnca.config import SamplingConfig, ScheduleConfig
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.models.diff_nca import prediction
-from diffnca.models.patches import PatchGrid
+from diffnca.engine import prepare
+from diffnca.networks import CellConfig
 from diffnca.pixels import to_uint8
 from diffnca.recipes import recipe_named
 from diffnca.tasks import Guided, guided
@@ -44,14 +44,19 @@ def test_a_guidance_of_one_is_the_better_model_to_the_bit() -> None:
     assert torch.equal(generate(Guided(better, fresh(), 1.0), **size), generate(better, **size))
 
 
-def test_a_part_is_the_same_to_the_bit_as_in_the_whole() -> None:
-    model = Guided(fresh(seed=1), fresh(seed=2, steps=4), 2.0)
-    assert model.radius == max(model.denoiser.radius, model.guide.radius)
+@pytest.mark.parametrize("guide", [None, fresh(seed=2, steps=4)], ids=["itself", "another"])
+def test_a_part_is_the_same_to_the_bit_as_in_the_whole(guide: Denoiser | None) -> None:
+    model = guided(fresh(seed=1, steps=3), 1.7, guide)
     canvas, options = Canvas(90, 80), {"height": 90, "width": 80, "steps": 2, "seed": 4}
     part = Region(31, 17, 12, 9, canvas)
     assert torch.equal(
         generate(model, region=part, **options), part.crop(generate(model, **options), canvas.whole)
     )
+
+
+def test_two_models_see_as_far_as_the_one_that_sees_farther() -> None:
+    better, weaker = fresh(steps=2), fresh(steps=4)
+    assert Guided(better, weaker, 2.0).radius == weaker.radius
 
 
 def test_models_of_the_whole_share_what_they_know_of_it() -> None:
@@ -78,23 +83,49 @@ def test_a_guide_that_sees_no_whole_is_refused_where_the_model_does() -> None:
         Guided(fresh("fourier_diff_nca"), load("pathology"), 2.0)
 
 
-@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
-def test_the_guide_leaves_out_the_last_cell_step_of_each_stage(recipe: str) -> None:
-    own = recipe_named(recipe).model
-    found = guided(build_denoiser(recipe_named(recipe)), 1.5).guide.config.model
-    left_out = [a.num_cell_steps - b.num_cell_steps for a, b in zip(own.stages, found.stages, strict=True)]
-    assert left_out == [1] * len(own.stages)
+def without_last(model: Denoiser, count: int) -> Denoiser:
+    """Return the same model with so many cell steps less in each stage."""
+    own = model.config.model
+
+    def shorter(cell: CellConfig) -> CellConfig:
+        return replace(cell, num_cell_steps=cell.num_cell_steps - count, cell_step_period=cell.num_cell_steps)
+
+    fourier = own.fourier and replace(own.fourier, cell=shorter(own.fourier.cell))
+    made = build_denoiser(
+        replace(model.config, model=replace(own, cell=shorter(own.cell), fourier=fourier))
+    ).eval()
+    made.load_state_dict(model.state_dict())
+    return made.requires_grad_(False)
 
 
-def test_what_a_guide_says_stands_in_the_state_before_the_last_cell_step() -> None:
+@pytest.mark.parametrize("left_out", [1, 3])
+def test_cells_are_led_away_from_the_model_without_its_last_cell_steps(left_out: int) -> None:
     model = fresh(steps=4)
-    weaker, states = guided(model, 1.5).guide, []
-    x_t, t = torch.randn(1, 3, 32, 32), torch.tensor([0.4])
-    model.network.image.register_forward_pre_hook(lambda _, given: states.append(given[0]))
-    model.network(x_t, t)
-    grid = PatchGrid(Canvas(32, 32).whole, model.config.model.patch)
-    expected = grid.scatter(prediction(states[-1], model.config.model.cell_image_channels))
-    torch.testing.assert_close(weaker.network(x_t, t), expected)
+    own = replace(model.config, sampling=replace(model.config.sampling, guide_leaves_out=left_out))
+    led = guided(Denoiser(model.network, model.schedule, own), 1.7)
+    pair = Guided(model, without_last(model, left_out), 1.7)
+    x_t, level, whole = torch.randn(1, 3, 32, 32), model.schedule.level(150), Canvas(32, 32).whole
+    found, expected = (each.x_0_estimate(x_t, level, whole, None, None) for each in (led, pair))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_fourier_stage_hands_on_a_spectrum_that_is_led_away_too() -> None:
+    model = fresh("fourier_diff_nca", steps=4)
+    led, shorter = guided(model, 1.7).network, without_last(model, 1).network
+    x_t, t, whole = torch.randn(1, 3, 64, 64), torch.tensor([0.4]), Canvas(64, 64).whole
+    context = model.network.context(x_t, t, whole)
+    own, other, found = (
+        each.transform(context, t, whole.canvas, None) for each in (model.network, shorter, led)
+    )
+    torch.testing.assert_close(found, other + 1.7 * (own - other))
+    assert not torch.equal(own, other)
+
+
+@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
+def test_the_engine_computes_what_the_guided_network_does(recipe: str) -> None:
+    network = guided(fresh(recipe, steps=4), 1.7).network
+    x_t, t = torch.randn(2, 3, 64, 64), torch.tensor([0.4, 0.2])
+    torch.testing.assert_close(prepare(network, "cpu", torch.float32)(x_t, t), network(x_t, t))
 
 
 def test_what_the_configuration_says_is_done_unless_something_else_is_asked_for() -> None:
@@ -105,12 +136,15 @@ def test_what_the_configuration_says_is_done_unless_something_else_is_asked_for(
     assert torch.equal(generate(asking, **size), generate(guided(model, 1.7), **size))
     assert not torch.equal(generate(asking, **size), alone)
     assert torch.equal(generate(guided(asking, 1.0), **size), alone)
+    assert torch.equal(generate(guided(guided(model, 3.0), 1.0), **size), alone)
 
 
-def test_the_guide_shares_the_weights() -> None:
+def test_a_guided_model_shares_the_weights_and_the_model_stays_as_it_is() -> None:
     model = fresh(steps=3)
-    pairs = zip(model.parameters(), guided(model, 2.0).guide.parameters(), strict=True)
+    led = guided(model, 2.0)
+    pairs = zip(model.parameters(), led.parameters(), strict=True)
     assert all(own.data_ptr() == other.data_ptr() for own, other in pairs)
+    assert model.network.image.guidance is None
 
 
 @pytest.mark.parametrize("left_out", [0, 3])

@@ -52,7 +52,7 @@ class BlockedCells:
             small_image_cells: cells of an image that is often computed alone. A block has as many where that
                 is possible: one image would leave most of a larger one empty.
         """
-        self.config, self.channels = rule.config, rule.channels
+        self.config, self.channels, self.guidance = rule.config, rule.channels, rule.guidance
         self.dtype, self.block_cells = dtype, min(max(small_image_cells, SMALLEST_BLOCK), LARGEST_BLOCK)
         self.rule = on_single_cells(rule)
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
@@ -88,14 +88,18 @@ class BlockedCells:
         with torch.inference_mode(False), torch.no_grad(), Workers() as workers:
             times, order = t.float().sort(stable=True)  # images at the same time side by side
             cells = Cells(self, state[order], region, origin)
+            before = cells.state
             for k in range(self.config.num_cell_steps):
+                if self.guidance is not None and k == self.guidance.from_cell_step:
+                    before = cells.state.clone()
                 share = None
                 if noise is not None and self.config.update_probability < 1.0:
                     drawn = noise.mask(first_mask + k, region, self.config.update_probability)
                     share = drawn[order].flatten(2).movedim(1, -1).float()
                 cells.advance(times, k, share, workers)
+            found = cells.state if self.guidance is None else self.guidance.lead(cells.state, before)
             final = torch.empty(len(state), self.channels, cells.count)
-            final[order] = cells.state.movedim(-1, 1)
+            final[order] = found.movedim(-1, 1)
             return final.view(len(state), self.channels, region.height, region.width)
 
     def pad(self, rows: Float[Tensor, "r n"]) -> Float[Tensor, "block n"]:

@@ -44,6 +44,7 @@ class FusedCells:
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype` on `device`."""
         self.config, self.channels, self.device = rule.config, rule.channels, device
+        self.guidance = rule.guidance
         rule = on_single_cells(rule, lambda convolution: Tiled(*parameters_of(convolution)))
         self.period, self.embedding = rule.embedding.period, rule.embedding.features.to(device)
         self.layers = FusedLayers(rule, device, dtype)
@@ -64,11 +65,15 @@ class FusedCells:
         """Return the state after all cell steps; the arguments are those of `engine.cpu.BlockedCells.run`."""
         times, time_of_image = torch.unique(t.float(), return_inverse=True)
         cells = Cells(self, state, region, time_of_image)
+        before = cells.state
         with torch.cuda.device_of(state):  # Triton starts kernels on the current GPU
             for k, (embedding, modulations) in enumerate(self.conditions(times, region, origin)):
+                if self.guidance is not None and k == self.guidance.from_cell_step:
+                    before = cells.state.clone()
                 share = self.share(noise, first_mask + k, region, len(state))
                 cells.advance(k, embedding, modulations, share)
-        final = cells.state[..., : self.channels].movedim(-1, 1)
+        found = cells.state if self.guidance is None else self.guidance.lead(cells.state, before)
+        final = found[..., : self.channels].movedim(-1, 1)
         return final.reshape(len(state), self.channels, region.height, region.width)
 
     def conditions(

@@ -28,6 +28,22 @@ NORMALISATION_EPSILON = 1e-5
 LEAKY_SLOPE = 0.01
 
 
+class SelfGuidance(NamedTuple):
+    """The state led on from what it was before the last cell steps (`diffnca.tasks.guidance`).
+
+    Attributes:
+        strength: how far; 1 leaves it where it is.
+        from_cell_step: the first of the last cell steps.
+    """
+
+    strength: float
+    from_cell_step: int
+
+    def lead(self, state: Tensor, before: Tensor) -> Tensor:
+        """Return the final state, led on from that `before` the last cell steps."""
+        return before + self.strength * (state - before)
+
+
 class Modulation(NamedTuple):
     """What the embedding does to one layer: multiply by `scale`, add `shift` (`None`: leave it)."""
 
@@ -74,13 +90,20 @@ class Modulator(nn.Module):
 
 
 class CellRule(nn.Module):
-    """One update rule for all cells: perceive, expand, normalise, project."""
+    """One update rule for all cells: perceive, expand, normalise, project.
+
+    Attributes:
+        config: the choices it was built from.
+        channels: of the state.
+        guidance: what is done to the state after all cell steps, in sampling only.
+    """
 
     def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
         """Make a rule for a state of `channels`, of which the `protected` ones are never overwritten."""
         super().__init__()
         self.config = config
         self.channels = channels
+        self.guidance: SelfGuidance | None = None
         self.embedding = Embedding(config)
         seen = channels + config.embedding_channels * config.perceive_embedding
         perceived = seen + channels
@@ -179,7 +202,7 @@ def run_cells(
     origin: tuple[int, int] | None = None,
     first_mask: int = 0,
 ) -> Tensor:
-    """Apply `rule` for all its cell steps to `state` (b, M, h, w), which lies on `region`.
+    """Apply `rule` for all its cell steps to `state` (b, M, h, w), which lies on `region`, guided if it is.
 
     Args:
         rule: the cell rule.
@@ -191,7 +214,7 @@ def run_cells(
         origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
         first_mask: number of the first mask, so that two stages of one call draw different ones.
     """
-    probability = rule.config.update_probability
+    probability, guidance, before = rule.config.update_probability, rule.guidance, state
 
     def change_of(state: Tensor, k: int) -> Tensor:
         condition = rule.condition(t, torch.tensor(float(k), device=t.device), region, origin)
@@ -199,6 +222,8 @@ def run_cells(
         return change
 
     for k in range(rule.config.num_cell_steps):
+        if guidance is not None and k == guidance.from_cell_step:
+            before = state
         change = (
             checkpoint(change_of, state, k, use_reentrant=False) if checkpoint_cells else change_of(state, k)
         )
@@ -206,4 +231,4 @@ def run_cells(
             drawn = noise.mask(first_mask + k, region, probability) if noise is not None else None
             change = change * (probability if drawn is None else drawn.to(change))
         state = state + change
-    return state
+    return state if guidance is None else guidance.lead(state, before)

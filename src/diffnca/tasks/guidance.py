@@ -5,9 +5,10 @@ says is moved on, along the line from the weaker one's estimate to its own [1]:
 
     guided = weaker + guidance * (better - weaker)
 
-A guidance of 1 is the better model alone. The weaker one may be trained for less long, or it may be the model
-itself with some of its work left out ([2] skips layers): here the last cell steps of each stage. What the
-automaton was about to change is then changed by more. It needs no other weights.
+A guidance of 1 is the better model alone. The weaker one may be trained for less long (`Guided`), or it may
+be the model itself with some of its work left out ([2] skips layers): here the last cell steps. Its answer
+then stands in the state before them, so this costs nothing: each stage leads its final state on from that
+one. For a model of one stage that is the formula above; a Fourier stage hands on a spectrum that is guided.
 
 References:
     [1] Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS 2024.
@@ -27,7 +28,8 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.geometry import Region
-from diffnca.models import build_network
+from diffnca.models import DiffNCA, FourierDiffNCA
+from diffnca.models.nca import SelfGuidance
 from diffnca.networks import NCAConfig, require
 from diffnca.noise import CellNoise
 from diffnca.tasks.denoisers import AroundDenoiser, ImageDenoiser, prepared
@@ -99,7 +101,7 @@ GUIDANCE = 2.0
 def guided(
     model: Denoiser, guidance: float | None = None, guide: Denoiser | None = None
 ) -> Guided | Denoiser:
-    """Return a model that is guided, to be sampled like any other; itself if it is not.
+    """Return a model that is guided, to be sampled like any other.
 
     Args:
         model: as `diffnca.load` returns it.
@@ -114,19 +116,20 @@ def guided(
         return Guided(model, guide, GUIDANCE if guidance is None else guidance)
     own = model.config.sampling
     config = replace(model.config, sampling=own if guidance is None else replace(own, guidance=guidance))
-    model = Denoiser(model.network, model.schedule, config)
-    return model if config.sampling.guidance == 1.0 else self_guided(model)
+    return self_guided(Denoiser(model.network, model.schedule, config))
 
 
-def self_guided(model: Denoiser) -> Guided:
-    """Return a model that is guided by itself as its configuration says; the weights are shared."""
-    sampling, network = model.config.sampling, model.config.model
-    assert isinstance(network, NCAConfig)
-    config = replace(model.config, model=network.without_last(sampling.guide_leaves_out))
-    weaker = build_network(config.model)
-    weaker.load_state_dict(model.network.state_dict(), assign=True)
-    weaker.eval().requires_grad_(False)
-    return Guided(model, Denoiser(weaker, model.schedule, config), sampling.guidance)
+def self_guided(model: Denoiser) -> Denoiser:
+    """Return a model whose cells are guided as its configuration says; the weights are shared."""
+    if not isinstance(model.network, DiffNCA | FourierDiffNCA):  # has no cells, or they are ready
+        return model
+    sampling, network = model.config.sampling, type(model.network)(model.network.config)
+    network.load_state_dict(model.network.state_dict(), assign=True)
+    network.eval().requires_grad_(False)
+    for rule in network.compiled_parts():
+        first = rule.config.num_cell_steps - sampling.guide_leaves_out
+        rule.guidance = None if sampling.guidance == 1.0 else SelfGuidance(sampling.guidance, first)
+    return Denoiser(network, model.schedule, model.config)
 
 
 def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:

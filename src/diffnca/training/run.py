@@ -92,9 +92,10 @@ def guided_teacher(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, di
     """Return the teacher, guided if that is asked for, and what the card says of its guidance."""
     guide = None if command.guide is None else load_denoiser(command.guide)
     teacher = guided(alone, command.guidance, guide)
-    if not isinstance(teacher, Guided):
+    strength = teacher.guidance if isinstance(teacher, Guided) else teacher.config.sampling.guidance
+    if strength == 1.0:
         return teacher, {}
-    told: dict[str, Any] = {"guidance": teacher.guidance}
+    told: dict[str, Any] = {"guidance": strength}
     if command.guide is not None:
         weights = sha256(find_model(command.guide).read_bytes()).hexdigest()
         told |= {"guide": command.guide, "guide_weights": weights}
