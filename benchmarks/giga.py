@@ -65,7 +65,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     from diffnca.giga.sweeps import sample_tiled
     from diffnca.giga.tiles import Job
     from diffnca.gigapixel import CHUNK_PX, plan_of, shard_of
-    from diffnca.tasks import generation, walk_of
+    from diffnca.tasks import Task, start_of, walk_of
     from diffnca.training.checkpoint import load
     from diffnca.writers.ome_zarr import OmeZarrWriter
 
@@ -78,7 +78,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
         chunk = min(shard, CHUNK_PX)
         states = States(f"{folder}/states", canvas, 3, chunk, sampler.is_multistep)
         writer = OmeZarrWriter(f"{folder}/image.ome.zarr", 1.25, shard, chunk)
-        job = Job(denoiser, generation(denoiser, canvas, levels), sampler, 0, states, writer, "cpu")
+        job = Job(denoiser, Task(canvas, levels, start_of(denoiser)), sampler, 0, states, writer, "cpu")
         plan = replace(plan_of(job, arguments.tile), fused=1)  # every size in the same way
         writer.open(canvas, 3, {})
         begun = time.perf_counter()

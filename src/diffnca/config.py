@@ -157,6 +157,8 @@ class SamplingConfig:
         guide_leaves_out: how many cell steps of each stage the guide leaves out.
         grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
             of that size; the published ones do not.
+        even_px: side in pixels of the squares whose noise starts with one mean, so that a texture has one
+            tone (`tasks.tone`); 0 leaves the noise as it is.
     """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
@@ -165,6 +167,7 @@ class SamplingConfig:
     guidance: float = 1.0
     guide_leaves_out: int = 1
     grown: bool = True
+    even_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
+        require(sampling.even_px >= 0, "sampling.even_px", sampling.even_px, ">= 0")
         self._require_guidance()
         if self.training.optimizer == "muon":
             is_normed = isinstance(self.model, NCAConfig) and self.model.cell.weight_norm

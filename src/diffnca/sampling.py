@@ -25,7 +25,16 @@ from diffnca.making import (
 )
 from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
-from diffnca.tasks import ImageDenoiser, canvases_of, check_parts, generate, grown, ready, walk_of
+from diffnca.tasks import (
+    ImageDenoiser,
+    canvases_of,
+    check_parts,
+    generate,
+    grown,
+    ready,
+    start_of,
+    walk_of,
+)
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
 
@@ -57,11 +66,12 @@ def sample(command: Sample) -> int:
     method, levels = walk_of(model, command.sampler, command.steps)
     canvases = canvases_of(model, canvas, command.direct)
     facts = provenance(command, command.seamless, canvas, command.seed) | of_walk(method, len(levels))
-    facts |= of_growth(canvases)
+    facts |= of_growth(canvases) | of_tone(command)
     place = torch.device(device)
     with progress_bar("the smaller images") as progress:
-        first = Noise((command.seed,), place)
-        task, noise = grown(ready(model, place, command.engine), canvases, levels, method, first, progress)
+        first, start = Noise((command.seed,), place), start_of(model, command.even_px, command.tone)
+        denoiser = ready(model, place, command.engine)
+        task, noise = grown(denoiser, canvases, levels, method, first, start, progress)
     return make(command, command.out, model, method, task, facts, noise.seeds[0])
 
 
@@ -96,7 +106,8 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
     facts: dict[str, str] = {}
     if not isinstance(model, Autoencoder):
         method, levels = walk_of(model, command.sampler, command.steps)
-        facts = of_walk(method, len(levels)) | of_growth(canvases_of(model, canvas, command.direct))
+        facts = of_walk(method, len(levels)) | of_tone(command)
+        facts |= of_growth(canvases_of(model, canvas, command.direct))
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
         if command.film is not None:
@@ -115,6 +126,8 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
                 steps=command.steps,
                 boundary=canvas.boundary,
                 direct=command.direct,
+                even_px=command.even_px,
+                tone=command.tone,
                 progress=progress,
                 device=device,
                 engine=command.engine,
@@ -133,6 +146,12 @@ def of_growth(canvases: tuple[Canvas, ...]) -> dict[str, str]:
     """Return the metadata of the images out of which one has grown, if it has."""
     smaller = ", ".join(f"{canvas.height}x{canvas.width}" for canvas in canvases[:-1])
     return {"diffnca:grown": smaller} if smaller else {}
+
+
+def of_tone(command: Sample) -> dict[str, str]:
+    """Return the metadata of the noise that an image starts from, if it is not the model's choice."""
+    told = {"even_px": command.even_px, "tone": command.tone}
+    return {f"diffnca:{name}": str(value) for name, value in told.items() if value is not None}
 
 
 def cost_of_region(region: Region, radius: int, steps: int) -> str:

@@ -15,7 +15,7 @@ from diffnca.giga.plan import Plan, Rates
 from diffnca.giga.states import States
 from diffnca.giga.tiles import Job
 from diffnca.recipes import recipe_named
-from diffnca.tasks import generation, walk_of
+from diffnca.tasks import Task, start_of, walk_of
 from diffnca.training.checkpoint import build_denoiser
 
 CHUNK = 8
@@ -92,7 +92,13 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
         method, levels = walk_of(denoiser, sampler, steps)
         states = States(str(tmp_path / folder), canvas, 3, CHUNK, method.is_multistep)
         return Job(
-            denoiser, generation(denoiser, canvas, levels), method, seed, states, ArrayWriter(canvas), "cpu"
+            denoiser,
+            Task(canvas, levels, start_of(denoiser)),
+            method,
+            seed,
+            states,
+            ArrayWriter(canvas),
+            "cpu",
         )
 
     return make

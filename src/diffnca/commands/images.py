@@ -66,6 +66,10 @@ class Sample(Making):
         region: make only this part, TOP,LEFT,HEIGHT,WIDTH in pixels, equal to the crop of the whole.
         direct: make a large image in one walk, also with a model that would else grow it out of one of the
             size of its training, because it sees the whole.
+        even_px: side of the squares in pixels whose noise starts with one mean, so that a texture has one
+            tone; 0 is another tone in each place; without it, the model's own choice.
+        tone: which colours the image starts with, in standard deviations, one number for each channel
+            (--tone 1 0 -1); without it, drawn by the seed.
     """
 
     out: str = "sample.png"
@@ -76,6 +80,8 @@ class Sample(Making):
     seamless: Literal["none", "x", "y", "both"] = "none"
     region: tuple[int, int, int, int] | None = None
     direct: bool = False
+    even_px: int | None = None
+    tone: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from diffnca.tasks.guidance import guided as guided
 from diffnca.tasks.guidance import ready as ready
 from diffnca.tasks.inpainting import extend as extend
 from diffnca.tasks.inpainting import inpaint as inpaint
+from diffnca.tasks.starts import start_of as start_of
 from diffnca.tasks.task import Options as Options
 from diffnca.tasks.task import Task as Task
-from diffnca.tasks.task import generation as generation
 from diffnca.tasks.upscaling import upscale as upscale
 from diffnca.tasks.variation import interpolate as interpolate
 from diffnca.tasks.variation import vary as vary

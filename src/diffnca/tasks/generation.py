@@ -16,6 +16,7 @@ from diffnca.tasks.arguments import place_of, seeds_of, whole_number
 from diffnca.tasks.denoisers import ImageDenoiser, walk_of
 from diffnca.tasks.growth import canvases_of, grown
 from diffnca.tasks.guidance import ready
+from diffnca.tasks.starts import start_of
 from diffnca.tasks.task import carried_out
 from diffnca.variational.autoencoder import Autoencoder
 
@@ -32,6 +33,8 @@ def generate(
     steps: int | None = None,
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     direct: bool = False,
+    even_px: int | None = None,
+    tone: Sequence[float] | None = None,
     progress: Progress | None = None,
     device: str | torch.device | None = None,
     engine: Engine = "auto",
@@ -55,6 +58,10 @@ def generate(
         steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         direct: make the image in one walk, where the model would else grow it out of a smaller one.
+        even_px: side of the squares in pixels whose noise starts with one mean, so that a texture has one
+            tone; 0 is another tone in each place, `None` the choice of the model.
+        tone: which colours a texture of one tone starts with, one number for each channel, in standard
+            deviations; `None` draws them for each image.
         progress: called after each step of a walk with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
         engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
@@ -74,13 +81,16 @@ def generate(
     place = place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
-        if sampler is not None or steps is not None:
-            raise ValueError(f"model {model.config.name}: must be without sampler and steps; leave them out")
+        if any(choice is not None for choice in (sampler, steps, even_px, tone)):
+            raise ValueError(
+                f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"
+            )
         return _drawn(model, region, noise)
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
     canvases = canvases_of(denoiser, canvas, direct)
-    task, noise = grown(denoiser, canvases, levels, method, noise, progress)
+    initial = start_of(denoiser, even_px, tone)
+    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
 
 

@@ -20,7 +20,8 @@ from diffnca.diffusion.schedule import Level
 from diffnca.geometry import Canvas
 from diffnca.noise import MAX_SEED, Noise
 from diffnca.tasks.denoisers import ImageDenoiser
-from diffnca.tasks.task import Task, carried_out, generation
+from diffnca.tasks.starts import Initial
+from diffnca.tasks.task import Task, carried_out
 from diffnca.tasks.upscaling import enlargement
 
 STRENGTH = 0.6
@@ -58,6 +59,7 @@ def grown(
     levels: tuple[Level, ...],
     sampler: Sampler,
     noise: Noise,
+    initial: Initial,
     progress: Progress | None = None,
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task of the last one and what it draws from.
@@ -68,9 +70,10 @@ def grown(
         levels: those of a walk from pure noise.
         sampler: how a step is taken.
         noise: the random numbers of the images.
+        initial: gives the first image at the first level.
         progress: is told the steps of each walk.
     """
-    task = generation(denoiser, canvases[0], levels)
+    task = Task(canvases[0], levels, initial)
     for stage, canvas in enumerate(canvases[1:], start=1):
         image = carried_out(task, denoiser, sampler, grown_noise(noise, stage - 1), progress=progress)
         task = enlargement(canvas, image, "noise", STRENGTH)(denoiser, levels)

@@ -19,7 +19,8 @@ from diffnca.geometry import Boundary, Canvas
 from diffnca.tasks.arguments import check_images, whole_number
 from diffnca.tasks.denoisers import ImageDenoiser
 from diffnca.tasks.pictures import Known, KnownPixels, Picture
-from diffnca.tasks.task import Options, PureNoise, Task, made
+from diffnca.tasks.starts import PureNoise
+from diffnca.tasks.task import Options, Task, made
 from diffnca.variational.autoencoder import Autoencoder
 
 JUMP, ROUNDS = 5, 4

@@ -22,7 +22,7 @@ from diffnca.diffusion.schedule import Level
 from diffnca.geometry import Canvas, Region
 from diffnca.noise import Noise, Stream
 from diffnca.tasks.grids import NEIGHBOURS, Grid
-from diffnca.tasks.task import Initial
+from diffnca.tasks.starts import Initial
 
 HALVINGS = 30
 """Of the interval from -2 to 2, in which the shift is sought that gives a block its mean."""

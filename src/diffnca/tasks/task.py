@@ -14,14 +14,12 @@ from diffnca.diffusion.samplers import Constraint, Progress, Sampler, Walk
 from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.geometry import Canvas, Region
-from diffnca.noise import CellNoise, Noise, Stream
+from diffnca.noise import CellNoise, Noise
 from diffnca.tasks.arguments import place_of, seeds_of
 from diffnca.tasks.denoisers import ImageDenoiser, check_parts, walk_of
 from diffnca.tasks.guidance import ready
+from diffnca.tasks.starts import Initial
 from diffnca.variational.autoencoder import Autoencoder
-
-Initial = Callable[[Region, Noise], Tensor]
-"""Gives the image at the first level on a region: `(region, noise) -> x`."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +64,6 @@ class Options(TypedDict, total=False):
     progress: Progress | None
     device: str | torch.device | None
     engine: Engine
-
-
-@dataclass(frozen=True)
-class PureNoise:
-    """The start of an image that is made out of nothing.
-
-    Attributes:
-        channels: of the image.
-    """
-
-    channels: int
-
-    def __call__(self, region: Region, noise: Noise) -> Tensor:
-        """Return noise of variance 1 on `region`."""
-        return noise.normal(Stream.INITIAL, 0, region, self.channels)
-
-
-def generation(denoiser: ImageDenoiser, canvas: Canvas, levels: tuple[Level, ...]) -> Task:
-    """Return the task to make an image out of noise."""
-    return Task(canvas, levels, PureNoise(denoiser.image_channels))
 
 
 @torch.no_grad()

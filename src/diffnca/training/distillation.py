@@ -46,7 +46,9 @@ def student_config(teacher: Config, steps: int | None) -> Config:
             f"--steps {steps}: must be 1 to {available // TEACHER_STEPS}, the jumps it has room for"
         )
     visited = tuple(available * jump // steps - 1 for jump in range(steps, 0, -1))
-    return replace(teacher, sampling=SamplingConfig("ddim", steps, visited, grown=teacher.sampling.grown))
+    own = teacher.sampling
+    sampling = SamplingConfig("ddim", steps, visited, grown=own.grown, even_px=own.even_px)
+    return replace(teacher, sampling=sampling)
 
 
 class Distillation(nn.Module):
