@@ -30,7 +30,7 @@ SIZE = ["--height", "90", "--width", "150", "--steps", "3", "--seed", "4"]
 def small(recipe: str = "diff_nca") -> Config:
     config = recipe_named(recipe)
     cell = replace(config.model.cell, num_cell_steps=2, hidden=24)
-    return replace(config, model=replace(config.model, channels=24, cell=cell))
+    return replace(config, model=replace(config.model, channels=24, cell=cell, coarse=None))
 
 
 @pytest.fixture

@@ -103,6 +103,23 @@ class FourierConfig:
 
 
 @dataclass(frozen=True)
+class CoarseConfig:
+    """The coarse stage: cells of larger squares, which say what the cells of the image stage begin with.
+
+    Attributes:
+        patch: side of the square of pixels that one cell holds, a multiple of that of the image stage.
+        channels: channels of the cell state; the first hold the noisy image, the next what is handed down.
+        handed: numbers for each cell of the image stage.
+        cell: the rule of this stage.
+    """
+
+    patch: int = 4
+    channels: int = 96
+    handed: int = 10
+    cell: CellConfig = field(default_factory=CellConfig)
+
+
+@dataclass(frozen=True)
 class NCAConfig:
     """A network of cells: its family, its state, its stages.
 
@@ -113,6 +130,7 @@ class NCAConfig:
         channels: channels of the cell state; the first hold the noisy image, the next the prediction.
         cell: the rule of the image stage.
         fourier: the Fourier stage, for `fourier_diff_nca` only.
+        coarse: a stage of larger cells before the image stage, for `diff_nca` only; `None` for none.
     """
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
@@ -121,6 +139,7 @@ class NCAConfig:
     channels: int = 64
     cell: CellConfig = field(default_factory=CellConfig)
     fourier: FourierConfig | None = None
+    coarse: CoarseConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse contradictions between the fields."""
@@ -133,11 +152,33 @@ class NCAConfig:
             )
         if (self.fourier is None) == (self.family == "fourier_diff_nca"):
             raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
+        if self.coarse is not None:
+            self._require_fitting(self.coarse)
+
+    def _require_fitting(self, coarse: CoarseConfig) -> None:
+        """Refuse a coarse stage that does not fit the image stage."""
+        name = "model.coarse"
+        require(self.fourier is None, name, coarse, "left out where there is a `fourier` stage")
+        allowed = f"a multiple of patch={self.patch}, and larger"
+        fits = coarse.patch > self.patch and coarse.patch % self.patch == 0
+        require(fits, f"{name}.patch", coarse.patch, allowed)
+        require(coarse.handed >= 1, f"{name}.handed", coarse.handed, ">= 1")
+        least = self.coarse_image_channels + coarse.handed * (coarse.patch // self.patch) ** 2
+        allowed = f">= {least}, the noisy image and what is handed down"
+        require(coarse.channels >= least, f"{name}.channels", coarse.channels, allowed)
+        least = 2 * self.cell_image_channels + coarse.handed
+        allowed = f">= {least}, the noisy image, the prediction and what is handed down"
+        require(self.channels >= least, "model.channels", self.channels, allowed)
 
     @property
     def cell_image_channels(self) -> int:
         """Numbers of the image that one cell holds."""
         return self.image_channels * self.patch**2
+
+    @property
+    def coarse_image_channels(self) -> int:
+        """Numbers of the image that one cell of the coarse stage holds; 0 without one."""
+        return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
 
     @property
     def spectrum_channels(self) -> int:
@@ -152,7 +193,8 @@ class NCAConfig:
     @property
     def stages(self) -> tuple[CellConfig, ...]:
         """The rules of all stages."""
-        return (self.cell,) if self.fourier is None else (self.fourier.cell, self.cell)
+        first = self.fourier or self.coarse
+        return (self.cell,) if first is None else (first.cell, self.cell)
 
     @property
     def radius(self) -> int | None:
@@ -161,7 +203,12 @@ class NCAConfig:
         A Fourier stage sees more, but what it sees comes in through the context.
         """
         cells = self.cell.radius
-        return None if cells is None else self.patch * (cells + 1) - 1
+        if cells is None:
+            return None
+        if self.coarse is None:
+            return self.patch * (cells + 1) - 1
+        squares = self.coarse.cell.radius
+        return None if squares is None else self.coarse.patch * (squares + 1) + self.patch * cells - 1
 
 
 @dataclass(frozen=True)

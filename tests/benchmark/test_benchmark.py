@@ -86,7 +86,8 @@ def test_works_are_timed_in_turns() -> None:
 def tiny() -> Config:
     """Return a recipe whose training steps take milliseconds."""
     config = recipe_named("diff_nca")
-    model = replace(config.model, channels=24, cell=replace(config.model.cell, hidden=16, num_cell_steps=2))
+    cell = replace(config.model.cell, hidden=16, num_cell_steps=2)
+    model = replace(config.model, channels=24, cell=cell, coarse=None)
     training = replace(config.training, batch=2, precision="float32", compile="off")
     return replace(config, model=model, training=training, data=replace(config.data, crop=16))
 

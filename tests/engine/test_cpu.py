@@ -32,9 +32,8 @@ def network_of(name: str, image_channels: int = 3, num_cell_steps: int = 3, chan
     model = recipe_named(name).model
     fourier = model.fourier and replace(model.fourier, window=4, cell=small(model.fourier.cell, 2))
     cell = small(model.cell, num_cell_steps)
-    return with_random_weights(
-        replace(model, image_channels=image_channels, patch=1, channels=channels, cell=cell, fourier=fourier)
-    )
+    model = replace(model, image_channels=image_channels, patch=1, coarse=None)
+    return with_random_weights(replace(model, channels=channels, cell=cell, fourier=fourier))
 
 
 def with_random_weights(model: NCAConfig) -> nn.Module:

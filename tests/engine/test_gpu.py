@@ -49,8 +49,8 @@ def network_of(name: str, **changes: object) -> nn.Module:
     model = recipe_named(name).model
     fourier = model.fourier and replace(model.fourier, window=3, cell=small(model.fourier.cell))
     cell = small(model.cell)
-    patch = min(model.patch, 2)
-    small_model = replace(model, patch=patch, image_channels=1, channels=16, cell=cell, fourier=fourier)
+    model = replace(model, patch=min(model.patch, 2), image_channels=1, coarse=None)
+    small_model = replace(model, channels=16, cell=cell, fourier=fourier)
     return with_random_weights(replace(small_model, **changes))
 
 

@@ -51,6 +51,7 @@ def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: A
         config.model,
         patch=min(config.model.patch, 2) if patch is None else patch,
         channels=24,
+        coarse=None,
         cell=replace(config.model.cell, num_cell_steps=2, hidden=24, **cell),
     )
     if model.fourier is not None:

@@ -29,10 +29,11 @@ def small(cell: CellConfig) -> CellConfig:
 
 
 def small_config(name: str) -> NCAConfig:
+    """Return a small network of this recipe, without a coarse stage (`test_coarse.py` has one)."""
     model = recipe_named(name).model
     assert isinstance(model, NCAConfig)
     fourier = model.fourier and replace(model.fourier, window=4, cell=small(model.fourier.cell))
-    return replace(model, patch=1, channels=8, cell=small(model.cell), fourier=fourier)
+    return replace(model, patch=1, channels=8, cell=small(model.cell), fourier=fourier, coarse=None)
 
 
 def network_of(config: NCAConfig) -> Network:

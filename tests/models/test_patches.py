@@ -30,7 +30,8 @@ def network_of(patch: int, update_probability: float = 1.0) -> nn.Module:
     cell = replace(model.cell, hidden=12, num_cell_steps=2, dilations=(1, 2), embedding_width=8)
     cell = replace(cell, update_probability=update_probability)
     torch.manual_seed(0)
-    network = build_network(replace(model, patch=patch, channels=6 * patch**2 + 2, cell=cell))
+    choice = replace(model, patch=patch, channels=6 * patch**2 + 2, cell=cell, coarse=None)
+    network = build_network(choice)
     for parameter in network.parameters():
         inputs = parameter[0].numel()
         nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)

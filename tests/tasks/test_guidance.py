@@ -25,7 +25,7 @@ def fresh(recipe: str = "diff_nca", seed: int = 0, steps: int = 2) -> Denoiser:
     config = recipe_named(recipe)
     cell = replace(config.model.cell, hidden=16, num_cell_steps=steps)
     torch.manual_seed(seed)
-    model = build_denoiser(replace(config, model=replace(config.model, cell=cell))).eval()
+    model = build_denoiser(replace(config, model=replace(config.model, cell=cell, coarse=None))).eval()
     for weight in model.requires_grad_(False).parameters():
         weight.add_(0.05 * torch.randn_like(weight))
     return model

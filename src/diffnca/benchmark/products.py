@@ -37,6 +37,9 @@ def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list
     canvas = Canvas(height, width)
     cells = PatchGrid(canvas.whole, config.patch).cells
     needed = _of_rule(config.cell, config.channels, config.cell_image_channels, batch * cells.area)
+    if config.coarse is not None:
+        coarse, squares = config.coarse, PatchGrid(canvas.whole, config.coarse.patch).cells
+        needed += _of_rule(coarse.cell, coarse.channels, config.coarse_image_channels, batch * squares.area)
     if config.fourier is not None:
         window = Window(config.fourier, canvas).region
         channels, protected = 2 * config.spectrum_channels, 2 * config.image_channels

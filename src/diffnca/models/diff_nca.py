@@ -1,5 +1,9 @@
 """Diff-NCA: a local denoiser made of cells alone.
 
+There may be a coarse stage before the image stage, in the manner of the Fourier stage of FourierDiff-NCA:
+fewer cells, each of which holds a larger square of the image and so sees farther at the same cost. What they
+hand down stands in the state of the cells of the image stage when these begin.
+
 References:
     [1] Kalkhof et al., arXiv 2401.06291, section 3.2.
 """
@@ -27,6 +31,8 @@ class DiffNCA(nn.Module):
         radius: pixels that one output pixel can see in each direction, `None` for the whole image.
         has_context: whether it must know something of the whole canvas, which `context` sums up.
         checkpoint_cells: recompute each cell step in the backward pass, to save memory.
+        coarse: the rule of the coarse stage; `None` if there is none.
+        image: the rule of the image stage.
     """
 
     has_context = False
@@ -38,11 +44,15 @@ class DiffNCA(nn.Module):
         self.image_channels = config.image_channels
         self.radius = config.radius
         self.checkpoint_cells = False
+        self.coarse: CellRule | None = None
+        if config.coarse is not None:
+            protected = tuple(range(config.coarse_image_channels))
+            self.coarse = CellRule(config.coarse.cell, config.coarse.channels, protected)
         self.image = CellRule(config.cell, config.channels, tuple(range(config.cell_image_channels)))
 
     def compiled_parts(self) -> list[CellRule]:
         """Return the modules that training compiles: the cell rules of all stages."""
-        return [self.image]
+        return [self.image] if self.coarse is None else [self.coarse, self.image]
 
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:
         """Return what must be known of the whole canvas: nothing."""
@@ -67,9 +77,41 @@ class DiffNCA(nn.Module):
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
         grid = PatchGrid(region, self.config.patch)
-        state = initial_state(grid.gather(x_t), self.config.channels)
+        state = grid.gather(x_t)
+        if self.coarse is not None:
+            squares = self.squares(region)
+            first = initial_state(squares.gather(x_t), self.coarse.channels)
+            clock = (squares.cells, noise, self.checkpoint_cells, None, self.first_mask)
+            state = self.hand_down(run_cells(self.coarse, first, t, *clock), state, grid)
+        state = initial_state(state, self.config.channels)
         state = run_cells(self.image, state, t, grid.cells, noise, self.checkpoint_cells)
         return grid.scatter(prediction(state, self.config.cell_image_channels))
+
+    @property
+    def first_mask(self) -> int:
+        """Number of the first mask of the coarse stage: those before are the image stage's."""
+        return self.config.cell.num_cell_steps
+
+    def squares(self, region: Region) -> PatchGrid:
+        """Return the cells of the coarse stage on a region."""
+        assert self.config.coarse is not None
+        return PatchGrid(region, self.config.coarse.patch)
+
+    def hand_down(
+        self, coarse: Float[Tensor, "b m v u"], image: Float[Tensor, "b n_p_p y x"], grid: PatchGrid
+    ) -> Float[Tensor, "b a y x"]:
+        """Return the state that the cells of `grid` begin with: the noisy image, no prediction, the rest.
+
+        Args:
+            coarse: the final state of the coarse stage.
+            image: the noisy image in the cells of the image stage.
+            grid: these cells.
+        """
+        choice = self.config.coarse
+        assert choice is not None
+        side, seen = choice.patch // self.config.patch, self.config.coarse_image_channels
+        handed = PatchGrid(grid.cells, side).scatter(coarse[:, seen : seen + choice.handed * side**2])
+        return torch.cat([image, torch.zeros_like(image), handed.to(image.dtype)], dim=1)
 
 
 def initial_state(x_t: Float[Tensor, "b n h w"], channels: int) -> Float[Tensor, "b c h w"]:
