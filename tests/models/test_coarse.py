@@ -1,4 +1,4 @@
-"""The coarse stage: what it sees, to whom it hands what, and that parts of an image are those of the whole."""
+"""The coarse stage: what it sees, to whom it hands what, and that parts of images are those of the whole."""
 
 from dataclasses import replace
 from pathlib import Path
