@@ -4,11 +4,12 @@ A picture is cut into blocks, and the mean colour of each is taken. Their standa
 (root mean square over the three channels, in levels of 255) is what the eye sees as patches of other stain;
 that of the means of whole pictures tells how far pictures are apart. Example:
 
-    python benchmarks/drift.py pathology --data slides/ --reduce 2 --max-background 0.2
+    python benchmarks/drift.py pathology --data slides/ --reduce 2 --max-background 0.2 --even-px 0 64 128
 
 Blocks that real pictures are too small for are measured in the generated ones alone.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Options:
     """Height and width of the generated pictures in px."""
     num_samples: int = 2
     """Generated pictures of each model."""
+    even_px: tuple[int, ...] = ()
+    """Make the pictures with these sides of squares that start with one mean; none is the model's choice."""
     threads: int = 2
     """Threads to compute with."""
 
@@ -74,13 +77,11 @@ def main(options: Options) -> None:
     choice = {"reduce": options.reduce, "max_background": options.max_background}
     real = open_images((options.data,), **choice)
     print(row("real", [real[index] for index in range(len(real))], options.blocks), flush=True)
-    for name in options.models:
-        model = load(name)
-        made = [
-            to_uint8(generate(model, height=options.side, width=options.side, seed=seed))[0]
-            for seed in range(options.num_samples)
-        ]
-        print(row(name, made, options.blocks), flush=True)
+    for name, even_px in itertools.product(options.models, options.even_px or (None,)):
+        model, size = load(name), {"height": options.side, "width": options.side, "even_px": even_px}
+        made = [to_uint8(generate(model, seed=seed, **size))[0] for seed in range(options.num_samples)]
+        title = name if even_px is None else f"{name}, even_px={even_px}"
+        print(row(title, made, options.blocks), flush=True)
 
 
 if __name__ == "__main__":
