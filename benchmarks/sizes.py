@@ -1,10 +1,11 @@
 """Make images of sizes never trained, and measure them in two ways.
 
-The centre of the size of training tells whether the texture holds; the whole image, brought to that size (and
-to its shape: a face is as wide as its canvas), tells whether the whole does: a face of 128x128 should be a
-face, and not four. Images smaller than those of training are compared with real ones reduced as far. The real
-ones are those that the training held out; the row "real" compares as many training images with them, and the
-rows "real-HxW" the same enlarged to larger sizes: their centres are no whole faces, and not sharp. Example:
+The columns are KID x 1000. The whole image, brought to the size of training (and to its shape: a face is as
+wide as its canvas), tells whether the whole holds: a face of 128x128 should be a face, and not four. The
+centre, as large as images of training, tells whether the texture does; it is compared with whole real images,
+and with the centres of real images enlarged (bicubic), which are cut alike but not sharp. Images smaller than
+those of training are compared with real ones reduced as far. The real ones are those that the training held
+out; the row "real" compares as many training images with them, the rows "real-HxW" these enlarged. Example:
 
     python benchmarks/sizes.py faces --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128 --published-law
 
@@ -87,22 +88,20 @@ class Measure:
 
     def row(self, name: str, images: Tensor) -> str:
         """Return a line of the table."""
-        smallest = min(images.shape[-2:])
-        whole = self.kid(reduced(images, min(smallest, self.side)))
-        return (
-            f"| {name} | {self.kid(centre(images, self.side)) if smallest >= self.side else '-'} | {whole} |"
+        smallest, middles = min(images.shape[-2:]), ["-", "-"]
+        if smallest >= self.side:
+            middle, larger = centre(images, self.side), resized(self.held_out, *images.shape[-2:])
+            middles = [self.kid(middle, self.held_out), self.kid(middle, centre(larger, self.side))]
+        whole = reduced(images, min(smallest, self.side))
+        return f"| {name} | {self.kid(whole, self.held_out)} | {middles[0]} | {middles[1]} |"
+
+    def kid(self, images: Tensor, reference: Tensor) -> str:
+        """Return KID x 1000 of square images against real ones reduced to their size, with its error."""
+        of_images, of_reference = (
+            extract(self.extractor, each) for each in (images, reduced(reference, images.shape[-1]))
         )
-
-    def enlarged(self, height: int, width: int) -> Tensor:
-        """Return the images of training at a larger size: as much as 64 px can tell of larger faces."""
-        return resized(self.training, height, width)
-
-    def kid(self, images: Tensor) -> str:
-        """Return KID x 1000 of square images, with its error."""
-        features = extract(self.extractor, images)
-        reference = extract(self.extractor, reduced(self.held_out, images.shape[-1]))
-        error = 1000 * kid_error(features, reference)
-        return f"{1000 * kid_full(features, reference):.0f} ± {error:.0f}"
+        error = 1000 * kid_error(of_images, of_reference)
+        return f"{1000 * kid_full(of_images, of_reference):.0f} ± {error:.0f}"
 
 
 def centre(images: Tensor, side: int) -> Tensor:
@@ -166,11 +165,12 @@ def main(options: Options) -> None:
     """Print a row for each model and size."""
     torch.set_num_threads(options.threads)
     measure = Measure(options, load(options.models[0]).config.data.crop)
-    print("| model, size | KID x 1000 of the centre | KID x 1000 of the whole |\n|---|---|---|")
+    print("| model, size | whole | centre | centre, against that of enlarged real ones |\n|---|---|---|---|")
     print(measure.row("real", measure.training), flush=True)
     for size in options.sizes:
         if min(size_of(size).values()) > measure.side:
-            print(measure.row(f"real-{size}", measure.enlarged(**size_of(size))), flush=True)
+            larger = resized(measure.training, **size_of(size))
+            print(measure.row(f"real-{size}", larger), flush=True)
     for name, size in itertools.product(options.models, options.sizes):
         report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
         if len(canvases_of(load(name), Canvas(**size_of(size)))) > 1:

@@ -19,9 +19,12 @@ from typing import Any, Literal
 from diffnca.networks import Model, NCAConfig, UNetConfig, VNCAConfig, require
 
 FORMAT_VERSION = 1
+"""Version of the JSON layout, stored beside each configuration."""
 
 LARGEST_GUIDANCE = 10.0
-"""Version of the JSON layout, stored beside each configuration."""
+
+LARGEST_SQUARE_PX = 1024
+"""Side of squares with one mean, at most: a tile draws the noise of all squares that it touches."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class SamplingConfig:
         grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
             of that size; the published ones do not.
         even_px: side in pixels of the squares whose noise starts with one mean, so that a texture has one
-            tone (`tasks.tone`); 0 leaves the noise as it is.
+            tone (`tasks.starts`); 0 leaves the noise as it is.
     """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
@@ -192,10 +195,12 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
-        require(sampling.even_px >= 0, "sampling.even_px", sampling.even_px, ">= 0")
+        allowed = f"from 0 to {LARGEST_SQUARE_PX}"
+        require(0 <= sampling.even_px <= LARGEST_SQUARE_PX, "sampling.even_px", sampling.even_px, allowed)
         self._require_guidance()
         if self.training.optimizer == "muon":
-            is_normed = isinstance(self.model, NCAConfig) and self.model.cell.weight_norm
+            stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
+            is_normed = any(stage.weight_norm for stage in stages)
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
         if isinstance(self.model, UNetConfig):

@@ -187,8 +187,9 @@ class NCAConfig:
 
     @property
     def channels_per_px(self) -> float:
-        """Numbers of the state for each pixel of the image."""
-        return self.channels / self.patch**2
+        """Numbers of the states of all stages on the image, for each of its pixels."""
+        coarse = self.coarse
+        return self.channels / self.patch**2 + (0.0 if coarse is None else coarse.channels / coarse.patch**2)
 
     @property
     def stages(self) -> tuple[CellConfig, ...]:

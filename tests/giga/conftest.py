@@ -14,6 +14,7 @@ from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.giga.plan import Plan, Rates
 from diffnca.giga.states import States
 from diffnca.giga.tiles import Job
+from diffnca.networks import CellConfig, CoarseConfig
 from diffnca.recipes import recipe_named
 from diffnca.tasks import Task, start_of, walk_of
 from diffnca.training.checkpoint import build_denoiser
@@ -42,7 +43,13 @@ class ArrayWriter:
         )
 
 
-def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: Any) -> Denoiser:
+COARSE = CoarseConfig(4, 56, 2, CellConfig(hidden=16, num_cell_steps=2, dilations=(1, 2)))
+"""A small coarse stage."""
+
+
+def small_denoiser(
+    recipe: str = "diff_nca", patch: int | None = None, coarse: CoarseConfig | None = None, **cell: Any
+) -> Denoiser:
     """Return a denoiser with fresh weights, disturbed so that it does something, of few cell steps."""
     from dataclasses import replace
 
@@ -50,8 +57,8 @@ def small_denoiser(recipe: str = "diff_nca", patch: int | None = None, **cell: A
     model = replace(
         config.model,
         patch=min(config.model.patch, 2) if patch is None else patch,
-        channels=24,
-        coarse=None,
+        channels=24 if coarse is None else 24 + coarse.handed,
+        coarse=coarse,
         cell=replace(config.model.cell, num_cell_steps=2, hidden=24, **cell),
     )
     if model.fourier is not None:

@@ -20,7 +20,7 @@ from diffnca.pixels import to_uint8
 from diffnca.tasks import generate
 from diffnca.writers.ome_zarr import OmeZarrWriter, read_pixels
 
-from .conftest import plan_of, small_denoiser
+from .conftest import COARSE, plan_of, small_denoiser
 
 MakeJob = Callable[..., Job]
 
@@ -84,6 +84,11 @@ def cluster() -> Iterator[Callable[[int], Any]]:
 def test_a_crew_gives_the_pixels_of_the_whole(make_job: MakeJob, tmp_path: Path, crew: Any) -> None:
     job = on_disk(make_job(small_denoiser()), tmp_path)
     assert np.array_equal(pixels_of(job, crew), in_memory(job))
+
+
+def test_processes_know_a_coarse_stage(make_job: MakeJob, tmp_path: Path) -> None:
+    job = on_disk(make_job(small_denoiser(coarse=COARSE)), tmp_path)
+    assert np.array_equal(pixels_of(job, Processes(2)), in_memory(job))
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -17,7 +17,7 @@ from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job, work
 from diffnca.tasks import generate
 
-from .conftest import as_pixels, plan_of, small_denoiser
+from .conftest import COARSE, as_pixels, plan_of, small_denoiser
 
 pytestmark = pytest.mark.usefixtures("unrounded")
 
@@ -86,6 +86,12 @@ class TestEqualToTheWhole:
     def test_for_every_boundary(self, make_job: MakeJob, recipe: str, boundary: Any) -> None:
         job = make_job(small_denoiser(recipe), boundary=boundary)
         assert torch.equal(in_tiles(job), in_memory(job))
+
+    @pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")])
+    @pytest.mark.parametrize("tile", [8, 32])
+    def test_with_a_coarse_stage(self, make_job: MakeJob, boundary: Any, tile: int) -> None:
+        job = make_job(small_denoiser(coarse=COARSE), 44, 72, boundary=boundary)
+        assert torch.equal(in_tiles(job, tile), in_memory(job))
 
     @pytest.mark.parametrize(("tile", "fused"), [(8, 1), (24, 2), (32, 3), (64, 1), (64, 3)])
     def test_for_every_tile_and_number_of_steps_in_a_sweep(

@@ -97,6 +97,30 @@ def test_a_tile_equals_the_whole_to_the_bit(boundary: tuple[Boundary, Boundary],
         assert torch.equal(found, tile.crop(whole, canvas.whole))
 
 
+@pytest.mark.parametrize("length", [61, 62, 63, 64])
+@pytest.mark.parametrize("top", range(-2, 2))
+def test_of_nearly_a_whole_circular_axis_all_but_the_margin_is_right(top: int, length: int) -> None:
+    network, canvas, t = with_random_weights(), Canvas(64, 64, ("circular", "circular")), torch.tensor([0.3])
+    x_t, region = noisy(canvas.whole), Region(top, 0, length, 64, canvas)
+    found = network(region.crop(x_t, canvas.whole), t, region)
+    inner = Region(top + RADIUS, 0, length - 2 * RADIUS, 64, canvas)
+    expected = inner.crop(network(x_t, t, canvas.whole), canvas.whole)
+    torch.testing.assert_close(inner.crop(found, region), expected)
+
+
+def test_a_shift_by_the_larger_cells_shifts_the_prediction_and_no_other_does() -> None:
+    network, t, whole = (
+        with_random_weights(),
+        torch.tensor([0.3]),
+        Canvas(32, 32, ("circular", "circular")).whole,
+    )
+    x_t = noisy(whole)
+    own = network(x_t, t, whole)
+    by_4, by_2 = (network(x_t.roll((by, 2 * by), (2, 3)), t, whole) for by in (4, 2))
+    torch.testing.assert_close(by_4, own.roll((4, 8), (2, 3)))
+    assert (by_2 - own.roll((2, 4), (2, 3))).abs().max() > 0.1
+
+
 def test_the_engine_computes_what_the_network_does() -> None:
     network, x_t, t = with_random_weights(), noisy(Canvas(33, 46).whole, 2), torch.tensor([0.3, 0.8])
     torch.testing.assert_close(prepare(network, "cpu", torch.float32)(x_t, t), network(x_t, t))

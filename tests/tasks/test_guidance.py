@@ -147,6 +147,12 @@ def test_a_guided_model_shares_the_weights_and_the_model_stays_as_it_is() -> Non
     assert model.network.image.guidance is None
 
 
+def test_no_random_number_is_taken_from_the_global_state() -> None:
+    model, before = fresh(steps=3), torch.get_rng_state()
+    guided(model, 2.0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("left_out", [0, 3])
 def test_a_guide_without_cell_steps_is_refused(left_out: int) -> None:
     model = fresh(steps=3)

@@ -1,5 +1,6 @@
 """Noise of one tone: the means of its squares, what stays as it is, and that parts are parts of the whole."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffnca import Canvas, Region, generate, load
+from diffnca import Canvas, Region, generate, interpolate, load
 from diffnca.cli import main
+from diffnca.diffusion.denoiser import Denoiser
 from diffnca.geometry import Boundary
 from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
@@ -70,7 +72,9 @@ def test_a_part_across_a_circular_edge_is_that_of_the_whole() -> None:
 
 def test_a_far_corner_of_a_huge_canvas_takes_no_more_than_its_squares() -> None:
     side = 2**31
-    assert EvenNoise(3, 16)(Region(side - 5, side - 9, 5, 9, Canvas(side, side)), SEEDS).shape == (2, 3, 5, 9)
+    corner = Region(side - 16, side - 32, 16, 32, Canvas(side, side))
+    found = means(EvenNoise(3, 16, (1.0, 2.0, -1.0))(corner, SEEDS), 1, 2)
+    assert found[0, :, 0, 1].mul(16).tolist() == pytest.approx([1.0, 2.0, -1.0], abs=1e-5)
 
 
 def test_a_tone_is_seen_in_the_image() -> None:
@@ -80,6 +84,15 @@ def test_a_tone_is_seen_in_the_image() -> None:
     assert bright > dark + 0.1
 
 
+def test_a_film_begins_with_the_image_of_its_seed() -> None:
+    model = load("pathology")
+    sampling = replace(model.config.sampling, even_px=16)
+    even = Denoiser(model.network, model.schedule, replace(model.config, sampling=sampling))
+    size = {"height": 40, "width": 24, "steps": 1}
+    first = interpolate(even, seeds=(3, 4), shares=(0.0,), **size)
+    assert torch.equal(first, generate(even, seed=3, **size))
+
+
 def test_without_squares_the_noise_is_as_it_was() -> None:
     assert isinstance(start_of(load("aerial"), 0), PureNoise)
 
@@ -87,9 +100,11 @@ def test_without_squares_the_noise_is_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"even_px": -1}, "even_px=-1: must be >= 0"),
+        ({"even_px": -1}, "even_px=-1: must be from 0 to 1024"),
+        ({"even_px": 2000}, "even_px=2000: must be from 0 to 1024"),
+        ({"even_px": 16, "tone": (1.0, float("nan"), 0.0)}, "must be 3 finite numbers"),
         ({"even_px": 0, "tone": (1.0, 0.0, 0.0)}, "left out where even_px=0"),
-        ({"even_px": 16, "tone": (1.0, 0.0)}, "must be 3 numbers, one for each channel"),
+        ({"even_px": 16, "tone": (1.0, 0.0)}, "must be 3 finite numbers, one for each channel"),
     ],
 )
 def test_what_cannot_be_started_is_refused(given: dict[str, Any], message: str) -> None:

@@ -71,18 +71,18 @@ def blocked(network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> BlockedNet
     """Return `network` with cells for a CPU."""
     small = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX)
     image = BlockedCells(network.image, dtype, PatchGrid(small.whole, network.config.patch).cells.area)
-    before = None
+    first_stage = None
     if isinstance(network, FourierDiffNCA):
         window = Window(network.fourier_config, small).region
-        before = BlockedCells(network.fourier, dtype, window.area)
+        first_stage = BlockedCells(network.fourier, dtype, window.area)
     elif network.coarse is not None:
-        before = BlockedCells(network.coarse, dtype, network.squares(small.whole).cells.area)
-    return BlockedNetwork(network, image, before)
+        first_stage = BlockedCells(network.coarse, dtype, network.squares(small.whole).cells.area)
+    return BlockedNetwork(network, image, first_stage)
 
 
 def fused(network: DiffNCA | FourierDiffNCA, device: torch.device, dtype: torch.dtype) -> BlockedNetwork:
     """Return `network` with cells for a GPU (or for Triton's interpreter)."""
     from diffnca.engine.gpu import FusedCells
 
-    *before, image = (FusedCells(rule, device, dtype) for rule in network.compiled_parts())
-    return BlockedNetwork(network, image, *before)
+    *first_stage, image = (FusedCells(rule, device, dtype) for rule in network.compiled_parts())
+    return BlockedNetwork(network, image, *first_stage)

@@ -48,7 +48,7 @@ class BlockedNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: DiffNCA | FourierDiffNCA, image: ReadyCells, before: ReadyCells | None = None
+        self, network: DiffNCA | FourierDiffNCA, image: ReadyCells, first_stage: ReadyCells | None = None
     ) -> None:
         """Take the `network`, and the rules made ready: of its image stage, and of the stage before it."""
         super().__init__()
@@ -58,7 +58,7 @@ class BlockedNetwork(nn.Module):
         self.radius = network.radius
         self.has_context = network.has_context
         self.image = image
-        self.before = before
+        self.first_stage = first_stage
 
     def context(self, x_t: Tensor, t: Tensor, region: Region) -> Tensor | None:
         """Return what must be known of the whole canvas; additive over the parts of it."""
@@ -82,11 +82,11 @@ class BlockedNetwork(nn.Module):
             hidden = self._hidden(self.network, x_t.float(), t, grid, noise, context)
             with computing_alone():
                 state = torch.cat([state, hidden], dim=1)
-        elif self.before is not None:
+        elif self.first_stage is not None:
             squares = self.network.squares(region)
             with computing_alone():
                 first = squares.gather(x_t.float())
-            coarse = self.before.run(first, t, squares.cells, noise, None, self.network.first_mask)
+            coarse = self.first_stage.run(first, t, squares.cells, noise, None, self.network.first_mask)
             with computing_alone():
                 state = self.network.hand_down(coarse, state, grid)
         final = self.image.run(state, t, grid.cells, noise)
@@ -108,7 +108,7 @@ class BlockedNetwork(nn.Module):
         with computing_alone():
             context = network.context_of_whole(x_t, t, grid.pixels) if context is None else context
             state = network.spectrum(context, t.float(), canvas)
-        assert self.before is not None
-        state = self.before.run(state, t, window.region, noise, window.origin, network.first_mask)
+        assert self.first_stage is not None
+        state = self.first_stage.run(state, t, window.region, noise, window.origin, network.first_mask)
         with torch.no_grad(), computing_alone():
             return network.draw(state, grid, x_t.dtype)

@@ -81,8 +81,8 @@ class DiffNCA(nn.Module):
         if self.coarse is not None:
             squares = self.squares(region)
             first = initial_state(squares.gather(x_t), self.coarse.channels)
-            clock = (squares.cells, noise, self.checkpoint_cells, None, self.first_mask)
-            state = self.hand_down(run_cells(self.coarse, first, t, *clock), state, grid)
+            cells = (squares.cells, noise, self.checkpoint_cells, None, self.first_mask)
+            state = self.hand_down(run_cells(self.coarse, first, t, *cells), state, grid)
         state = initial_state(state, self.config.channels)
         state = run_cells(self.image, state, t, grid.cells, noise, self.checkpoint_cells)
         return grid.scatter(prediction(state, self.config.cell_image_channels))

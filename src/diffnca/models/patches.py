@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,22 +43,22 @@ class PatchGrid:
     def cells(self) -> Region:
         """The region in cells, on a canvas of cells."""
         pixels, canvas = self.pixels, self.pixels.canvas
-        top, height = self._span(pixels.top, pixels.height)
-        left, width = self._span(pixels.left, pixels.width)
         sides = (-(-canvas.height // self.patch), -(-canvas.width // self.patch))
+        top, height = self._span(pixels.top, pixels.height, sides[0])
+        left, width = self._span(pixels.left, pixels.width, sides[1])
         return Region(top, left, height, width, Canvas(*sides, canvas.boundary))
 
     def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
         """Return the pixels of each cell as its channels.
 
-        Squares that end beyond the region are filled with its mirror image: right at an edge of the canvas;
+        What squares hold beyond the region is filled with its mirror image: right at an edge of the canvas;
         elsewhere the caller crops what that has touched.
         """
         if self.patch == 1:
             return image
-        top, bottom, left, right = self._margins()
-        rows = fold(torch.arange(-top, self.pixels.height + bottom), self.pixels.height, "reflect")
-        columns = fold(torch.arange(-left, self.pixels.width + right), self.pixels.width, "reflect")
+        cells, pixels, (top, left) = self.cells, self.pixels, self._overhang()
+        rows = self._held(top, cells.height, pixels.height, pixels.canvas.height)
+        columns = self._held(left, cells.width, pixels.width, pixels.canvas.width)
         filled = image.index_select(2, rows.to(image.device)).index_select(3, columns.to(image.device))
         return F.pixel_unshuffle(filled, self.patch)
 
@@ -66,18 +66,25 @@ class PatchGrid:
         """Return the image whose pixels the cells hold."""
         if self.patch == 1:
             return cells
-        top, _, left, _ = self._margins()
-        image = F.pixel_shuffle(cells, self.patch)
-        return image[..., top : top + self.pixels.height, left : left + self.pixels.width].contiguous()
+        image, (top, left) = F.pixel_shuffle(cells, self.patch), self._overhang()
+        rows = torch.arange(top, top + self.pixels.height, device=image.device) % image.shape[-2]
+        columns = torch.arange(left, left + self.pixels.width, device=image.device) % image.shape[-1]
+        return image.index_select(2, rows).index_select(3, columns)
 
-    def _span(self, start: int, length: int) -> tuple[int, int]:
-        """Return the first square that touches a span of pixels, and how many do."""
+    def _span(self, start: int, length: int, squares: int) -> tuple[int, int]:
+        """Return the first square that touches a span of pixels, and how many do.
+
+        A span of nearly a whole circular axis may begin and end in the same square, which counts once.
+        """
         first = start // self.patch
-        return first, -(-(start + length) // self.patch) - first
+        return first, min(-(-(start + length) // self.patch) - first, squares)
 
-    def _margins(self) -> tuple[int, int, int, int]:
-        """Return by how many pixels the squares overhang the region: top, bottom, left, right."""
-        pixels, cells = self.pixels, self.cells
-        top, left = pixels.top - cells.top * self.patch, pixels.left - cells.left * self.patch
-        bottom = cells.height * self.patch - pixels.height - top
-        return top, bottom, left, cells.width * self.patch - pixels.width - left
+    def _overhang(self) -> tuple[int, int]:
+        """Return by how many pixels the first squares begin before the region: above, and to the left."""
+        return self.pixels.top % self.patch, self.pixels.left % self.patch
+
+    def _held(self, overhang: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
+        """Return which row (or column) of the region each one of the squares shows."""
+        index = torch.arange(-overhang, squares * self.patch - overhang)
+        is_around = (index < 0) & (index + size < length)  # of the square in which a circular axis ends
+        return fold(torch.where(is_around, index + size, index), length, "reflect")

@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,12 +124,15 @@ def self_guided(model: Denoiser) -> Denoiser:
     """Return a model whose cells are guided as its configuration says; the weights are shared."""
     if not isinstance(model.network, DiffNCA | FourierDiffNCA):  # has no cells, or they are ready
         return model
-    sampling, network = model.config.sampling, type(model.network)(model.network.config)
-    network.load_state_dict(model.network.state_dict(), assign=True)
-    network.eval().requires_grad_(False)
-    for rule in network.compiled_parts():
-        first = rule.config.num_cell_steps - sampling.guide_leaves_out
-        rule.guidance = None if sampling.guidance == 1.0 else SelfGuidance(sampling.guidance, first)
+    sampling, rules = model.config.sampling, model.network.compiled_parts()
+    firsts = [rule.config.num_cell_steps - sampling.guide_leaves_out for rule in rules]
+    asked = [None if sampling.guidance == 1.0 else SelfGuidance(sampling.guidance, first) for first in firsts]
+    if [rule.guidance for rule in rules] == asked:
+        return model
+    weights = (*model.network.parameters(), *model.network.buffers())
+    network = copy.deepcopy(model.network, {id(weight): weight for weight in weights})
+    for rule, guidance in zip(network.compiled_parts(), asked, strict=True):
+        rule.guidance = guidance
     return Denoiser(network, model.schedule, model.config)
 
 

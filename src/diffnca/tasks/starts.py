@@ -12,16 +12,19 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from diffnca.config import LARGEST_SQUARE_PX
 from diffnca.geometry import Canvas, Region
 from diffnca.networks import require
 from diffnca.noise import Noise, Stream
+from diffnca.tasks.arguments import whole_number
 from diffnca.tasks.denoisers import ImageDenoiser
 
 Initial = Callable[[Region, Noise], Tensor]
@@ -53,8 +56,8 @@ class EvenNoise:
     Attributes:
         channels: of the image.
         side: of the squares in pixels, at most; they divide the canvas evenly.
-        tone: the mean of each channel, times the side of a square: in the standard deviations that the mean
-            of a square of independent noise has; `None` draws it for each image.
+        tone: the mean of each channel, in the standard deviations that the mean of a full square of
+            independent noise has (one over its side); `None` draws it for each image.
     """
 
     channels: int
@@ -62,20 +65,21 @@ class EvenNoise:
     tone: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a tone of other channels."""
+        """Refuse a tone of other channels, or none at all."""
         if self.tone is not None:
-            allowed = f"{self.channels} numbers, one for each channel"
-            require(len(self.tone) == self.channels, "tone", self.tone, allowed)
+            allowed = f"{self.channels} finite numbers, one for each channel"
+            is_told = len(self.tone) == self.channels and all(map(math.isfinite, self.tone))
+            require(is_told, "tone", self.tone, allowed)
 
     def __call__(self, region: Region, noise: Noise) -> Float32[Tensor, "b c h w"]:
         """Return the noise on `region`, the same as in the whole."""
-        grown = region.grow(self.side)
-        drawn = noise.normal(Stream.INITIAL, 0, grown, self.channels)
-        rows, columns = self._squares(grown)
-        common = self._common(region.canvas, noise)
+        grown, computed = region.grow(self.side), replace(noise, device=noise.computed_on)
+        drawn = computed.normal(Stream.INITIAL, 0, grown, self.channels)
+        rows, columns = (index.to(drawn.device) for index in self._squares(grown))
+        common = self._common(region.canvas, noise).to(drawn.device)
         for image, mean in zip(drawn.flatten(0, 1), common.flatten(), strict=True):
             image += (mean - means_of(image, rows, columns))[rows][:, columns]
-        return region.crop(drawn, grown)
+        return region.crop(drawn, grown).to(noise.device)
 
     def _squares(self, region: Region) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " w"]]:
         """Return in which square each row and each column of a region lies, counted from 0."""
@@ -88,13 +92,14 @@ class EvenNoise:
         canvas = region.canvas
         return squares(region.rows(), canvas.height), squares(region.columns(), canvas.width)
 
-    def _common(self, canvas: Canvas, noise: Noise) -> Float[Tensor, "b c"]:
+    def _common(self, canvas: Canvas, noise: Noise) -> Float32[Tensor, "b c"]:
         """Return the mean that all squares shall have, of each image."""
         pixels = min(self.side, canvas.height) * min(self.side, canvas.width)
-        drawn = noise.normal(Stream.INITIAL, 1, Canvas(1, 1).whole, self.channels)[..., 0, 0]
-        tone = drawn if self.tone is None else drawn.new_tensor(self.tone).expand_as(drawn)
-        means: Tensor = tone / pixels**0.5
-        return means
+        drawn = replace(noise, device="cpu").normal(Stream.INITIAL, 1, Canvas(1, 1).whole, self.channels)
+        tone = drawn[..., 0, 0].double()
+        if self.tone is not None:
+            tone = tone.new_tensor(self.tone).expand_as(tone)
+        return (tone / math.sqrt(pixels)).float()
 
 
 def start_of(
@@ -104,15 +109,16 @@ def start_of(
 
     Args:
         denoiser: the model.
-        even_px: side of the squares that start with one mean, 0 for none; `None` is the model's choice.
+        even_px: side of the squares that start with one mean, 0 for none, at most 1024; `None` is the choice
+            of the model.
         tone: the mean; `None` draws it for each image.
 
     Raises:
-        ValueError: the side is negative, or a tone is asked for where each place has its own.
+        ValueError: the side is out of range, or a tone is asked for where each place has its own.
     """
     channels = denoiser.image_channels
-    side = denoiser.config.sampling.even_px if even_px is None else even_px
-    require(side >= 0, "even_px", side, ">= 0")
+    side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)
+    require(0 <= side <= LARGEST_SQUARE_PX, "even_px", side, f"from 0 to {LARGEST_SQUARE_PX}")
     if side:
         return EvenNoise(channels, side, None if tone is None else tuple(tone))
     require(
@@ -125,7 +131,6 @@ def means_of(
     image: Float[Tensor, "h w"], rows: Int64[Tensor, " h"], columns: Int64[Tensor, " w"]
 ) -> Float32[Tensor, "y x"]:
     """Return the mean of each square, given in which its rows and columns lie."""
-    rows, columns = rows.to(image.device), columns.to(image.device)
     counts = torch.outer(rows.bincount(), columns.bincount())
     of_rows = counts.new_zeros(len(counts), image.shape[1])
     of_rows.index_add_(0, rows, (image.double() * UNIT).round().long())

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from diffnca.diffusion.schedule import Level
 from diffnca.geometry import Boundary, Canvas, Region
-from diffnca.noise import Noise, Stream
+from diffnca.noise import Noise
 from diffnca.tasks.arguments import check_between, check_images, seeds_of, whole_number
 from diffnca.tasks.denoisers import ImageDenoiser, later_levels
 from diffnca.tasks.pictures import Noised, Picture
+from diffnca.tasks.starts import Initial, start_of
 from diffnca.tasks.task import Options, Task, made
 from diffnca.variational.autoencoder import Autoencoder
 
@@ -102,7 +103,7 @@ def interpolate(
         len(shares),
         {**options, "seed": [first] * len(shares)},
         lambda denoiser, levels: Task(
-            canvas, levels, Between(denoiser.image_channels, second, tuple(map(float, shares)))
+            canvas, levels, Between(start_of(denoiser), second, tuple(map(float, shares)))
         ),
     )
 
@@ -112,19 +113,18 @@ class Between:
     """A start between the noise at hand and that of another seed.
 
     Attributes:
-        channels: of the image.
+        start: gives the noise of a seed.
         seed: the other seed.
         shares: of each image, the way to the other.
     """
 
-    channels: int
+    start: Initial
     seed: int
     shares: tuple[float, ...]
 
     def __call__(self, region: Region, noise: Noise) -> Tensor:
         """Return the start on `region`."""
-        own = noise.normal(Stream.INITIAL, 0, region, self.channels)
-        other = Noise((self.seed,), noise.device).normal(Stream.INITIAL, 0, region, self.channels)
+        own, other = self.start(region, noise), self.start(region, Noise((self.seed,), noise.device))
         angles = torch.tensor(self.shares, dtype=torch.float64)[:, None, None, None] * (math.pi / 2.0)
         return torch.cos(angles).to(own) * own + torch.sin(angles).to(own) * other
 

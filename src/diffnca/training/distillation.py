@@ -3,8 +3,8 @@
 The walk from noise to image is cut into as many jumps as the student shall have steps, evenly in time. From a
 noised training image the teacher walks one jump in small steps; the student's only estimate must lead to the
 same place by one step of DDIM. A student that shall have as many steps as its teacher learns the estimates
-themselves, at all levels: what there is to learn then is that the teacher is two models, one guided by the
-other ([2], stage one).
+themselves, at all levels: what there is to learn then is that the teacher is guided, by another model or by
+itself ([2], stage one).
 
 References:
     [1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target;
