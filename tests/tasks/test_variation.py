@@ -10,6 +10,7 @@ from diffnca.geometry import Canvas
 from diffnca.noise import Noise, Stream
 from diffnca.tasks import generate, interpolate, vary
 from diffnca.tasks.denoisers import later_levels, walk_of
+from diffnca.tasks.starts import PureNoise
 from diffnca.tasks.variation import Between
 
 from .test_generation import GaussianDenoiser
@@ -65,7 +66,7 @@ def test_the_ends_of_an_interpolation_are_the_images_of_the_seeds() -> None:
 
 
 def test_noise_between_two_seeds_has_variance_one() -> None:
-    noise = Between(1, 9, (0.1, 0.5, 0.8))(Canvas(128, 128).whole, Noise((4, 4, 4)))
+    noise = Between(PureNoise(1), 9, (0.1, 0.5, 0.8))(Canvas(128, 128).whole, Noise((4, 4, 4)))
     assert torch.allclose(noise.var((-2, -1)), torch.ones(3, 1), atol=0.05)
 
 
