@@ -63,6 +63,7 @@ def page(name: str) -> str:
     seen = f"{facts['radius_px']} px" if is_local else "the whole image, through its low frequencies"
     rows = {
         "recipe": f"`{facts['recipe']}`, {facts['parameters']:,} parameters; a call sees {seen}",
+        "cells": stages(facts["config"]["model"]),
         "data": facts["data"],
         "licence": facts["licence"],
         "images seen": f"{facts['images_seen']:,}",
@@ -73,6 +74,20 @@ def page(name: str) -> str:
     }
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), ""]
     return "\n".join(lines)
+
+
+def stages(model: dict[str, Any]) -> str:
+    """Return which cells a model has, stage after stage."""
+    told = []
+    if model["fourier"] is not None:
+        window, cell = model["fourier"]["window"], model["fourier"]["cell"]
+        told.append(f"{cell['num_cell_steps']} steps on a window of {window} frequencies")
+    for stage in (model["coarse"], model):
+        if stage is not None:
+            side, steps = stage["patch"], stage["cell"]["num_cell_steps"]
+            width = f"{stage['channels']} channels, hidden {stage['cell']['hidden']}"
+            told.append(f"{steps} steps of cells of {side}x{side} px ({width})")
+    return ", then ".join(told)
 
 
 def score(scores: dict[str, Any]) -> str:
