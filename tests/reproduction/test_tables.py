@@ -10,7 +10,7 @@ from diffnca.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.recipes import RECIPES, fourier_diff_nca
 from diffnca.reproduction.child import warm_up
 from diffnca.reproduction.rows import multiply_adds, parameters
-from diffnca.reproduction.tables import ABLATIONS, table_named
+from diffnca.reproduction.tables import ABLATIONS, STAGES, table_named
 
 
 def of_cells(*names: str) -> set[str]:
@@ -110,8 +110,20 @@ def test_the_default_of_the_ablation_is_our_recipe() -> None:
     assert row("ablation", "default").model == fourier_diff_nca().model
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_every_row_of_the_stages_can_be_built(name: str) -> None:
+    config = row("stages", name)
+    assert sum(p.numel() for p in build_network(config.model).parameters()) > 0
+
+
+def test_rows_of_the_stages_say_their_steps_and_windows() -> None:
+    assert [cell.num_cell_steps for cell in row("stages", "16_steps_on_spectrum").model.stages] == [16, 8]
+    assert [cell.num_cell_steps for cell in row("stages", "4_steps_on_image").model.stages] == [8, 4]
+    assert row("stages", "window_12").model.fourier.window == 12
+
+
 def test_a_table_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(ValueError, match="must be faces64, pathology or ablation"):
+    with pytest.raises(ValueError, match="must be faces64, pathology, ablation or stages"):
         table_named("cats", 1)
 
 

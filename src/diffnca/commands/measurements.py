@@ -73,7 +73,8 @@ class Reproduce:
     A larger budget later trains the same models on.
 
     Attributes:
-        table: faces64 and pathology compare networks, ablation takes single choices back.
+        table: faces64 and pathology compare networks, ablation takes single choices back, stages changes the
+            Fourier stage and the cell steps.
         data: folders (searched recursively), zip files, images or whole slides.
         out: folder of the table: results.json, table.md, a picture of each row.
         minutes: training time of each row.
@@ -89,7 +90,7 @@ class Reproduce:
         device: where to sample; auto takes a GPU where there is one. Training takes all GPUs there are.
     """
 
-    table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation"]]
+    table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation", "stages"]]
     out: Path
     data: tuple[Path, ...] = ()
     minutes: float | None = None

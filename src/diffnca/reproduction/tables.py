@@ -42,7 +42,7 @@ def table_named(name: str, reduce: int) -> Table:
     """Return a table.
 
     Args:
-        name: `faces64`, `pathology` or `ablation`.
+        name: `faces64`, `pathology`, `ablation` or `stages`.
         reduce: whole factor by which the images are made smaller.
 
     Raises:
@@ -58,9 +58,15 @@ def table_named(name: str, reduce: int) -> Table:
         case "faces64":
             return Table(name, "fourier_diff_nca", _recipes_on(faces))
         case "ablation":
-            rows = [replace(make(), name=row) for row, make in ABLATIONS.items()]
-            return Table(name, "default", tuple(_on(row, faces) for row in rows))
-    raise ValueError(f"table {name!r}: must be faces64, pathology or ablation")
+            return Table(name, "default", _named_rows(ABLATIONS, faces))
+        case "stages":
+            return Table(name, "default", _named_rows(STAGES, faces))
+    raise ValueError(f"table {name!r}: must be faces64, pathology, ablation or stages")
+
+
+def _named_rows(rows: dict[str, Callable[[], Config]], data: DataConfig) -> tuple[Config, ...]:
+    """Return the rows of a table, on the same images."""
+    return tuple(_on(replace(make(), name=name), data) for name, make in rows.items())
 
 
 def _recipes_on(data: DataConfig) -> tuple[Config, ...]:
@@ -103,6 +109,16 @@ def _stages(config: Config) -> tuple[NCAConfig, FourierConfig]:
     assert isinstance(config.model, NCAConfig)
     assert config.model.fourier is not None
     return config.model, config.model.fourier
+
+
+def _with_steps(of_spectrum: int, of_image: int) -> Config:
+    """Return our model with so many cell steps in each stage."""
+    config = fourier_diff_nca()
+    model, fourier = _stages(config)
+    fourier = replace(fourier, cell=replace(fourier.cell, num_cell_steps=of_spectrum))
+    return replace(
+        config, model=replace(model, fourier=fourier, cell=replace(model.cell, num_cell_steps=of_image))
+    )
 
 
 def _relative_positions() -> Config:
@@ -171,3 +187,17 @@ Two rows change more than one number: `linear_embedding` has `relative_positions
 their own, and `published_training` has `adam`, likewise. One more difference, gates computed once for all
 images instead of for each, changes no number but the time.
 """
+
+STAGES: dict[str, Callable[[], Config]] = {
+    "default": fourier_diff_nca,
+    "no_fourier_stage": _no_low_frequencies,
+    "quadrant": lambda: _with_fourier(spectrum="quadrant"),
+    "window_12": lambda: _with_fourier(window=12),
+    "window_16": lambda: _with_fourier(window=16),
+    "2_steps_on_spectrum": lambda: _with_steps(2, 8),
+    "4_steps_on_spectrum": lambda: _with_steps(4, 8),
+    "16_steps_on_spectrum": lambda: _with_steps(16, 8),
+    "4_steps_on_image": lambda: _with_steps(8, 4),
+    "16_steps_on_image": lambda: _with_steps(8, 16),
+}
+"""What the Fourier stage of `fourier_diff_nca` brings, and how many cell steps each stage needs (8 and 8)."""
