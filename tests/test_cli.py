@@ -16,7 +16,7 @@ from diffnca.cli import condensed, main
 from diffnca.making import numbered
 
 SMALL = (
-    "--model.channels 24 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
+    "--model.channels 36 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
     "--model.cell.embedding-channels 8 --data.crop 16 --training.batch 4 --training.precision float32 "
     "--sample-minutes 0"
 ).split()

@@ -9,17 +9,17 @@ from diffnca import generate, load
 from diffnca.engine import prepare
 from diffnca.pixels import to_uint8
 
-LEVELS = 1
-"""By which pixels of 8 bits may differ, after all steps, between bfloat16 and float32."""
+LEVELS = {"aerial": 1, "pathology": 2}
+"""By which pixels of 8 bits may differ, after all steps, between bfloat16 and float32; more with guidance."""
 
 
-@pytest.mark.parametrize("name", ["aerial", "pathology"])
+@pytest.mark.parametrize("name", LEVELS)
 def test_the_default_gives_the_image_that_the_network_as_trained_gives(name: str) -> None:
     images = [
         to_uint8(generate(load(name), height=96, width=96, seed=3, engine=engine)).astype(int)
         for engine in ("auto", "eager")
     ]
-    assert abs(images[0] - images[1]).max() <= LEVELS
+    assert abs(images[0] - images[1]).max() <= LEVELS[name]
 
 
 def test_an_unknown_engine_is_refused() -> None:

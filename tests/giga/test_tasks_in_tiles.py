@@ -18,6 +18,7 @@ from diffnca.tasks import Task, ready, walk_of
 from diffnca.tasks.denoisers import ImageDenoiser
 from diffnca.tasks.inpainting import completion, margins
 from diffnca.tasks.pictures import KnownMeans, KnownPixels, Picture
+from diffnca.tasks.starts import PureNoise
 from diffnca.tasks.task import carried_out
 from diffnca.tasks.upscaling import enlargement
 from diffnca.tasks.variation import Between, variation
@@ -52,7 +53,7 @@ TASKS: dict[str, tuple[Canvas, Any]] = {
     "upscale by 1.5 and 1.8": (CANVAS, enlargement(CANVAS, picture(16, 20), "consistent", 0.9)),
     "upscale with noise": (CANVAS, enlargement(CANVAS, picture(12, 18), "noise", 0.5)),
     "vary": (CANVAS, variation(CANVAS, picture(24, 36), 0.6)),
-    "interpolate": (CANVAS, lambda denoiser, levels: Task(CANVAS, levels, Between(3, 9, (0.4,)))),
+    "interpolate": (CANVAS, lambda denoiser, levels: Task(CANVAS, levels, Between(PureNoise(3), 9, (0.4,)))),
 }
 
 

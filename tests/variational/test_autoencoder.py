@@ -115,7 +115,7 @@ def test_another_size_is_refused() -> None:
 
 
 def test_a_sampler_is_refused() -> None:
-    with pytest.raises(ValueError, match="without sampler and steps"):
+    with pytest.raises(ValueError, match="without sampler, steps, even_px and tone"):
         generate(made(), height=16, width=16, steps=4)
 
 
