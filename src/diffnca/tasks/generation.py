@@ -39,29 +39,23 @@ def generate(
     device: str | torch.device | None = None,
     engine: Engine = "auto",
 ) -> Float[Tensor, "b c h w"]:
-    """Make images out of noise.
-
-    The walk starts from noise of variance 1, also where the schedule does not reach pure noise, as the
-    published models with a linear schedule do. (In training the variance there is between `sigma**2` and 1.)
+    """Make images out of noise of variance 1, also where the schedule does not reach pure noise.
 
     Args:
-        model: as `diffnca.load` returns it. What is said of steps holds for denoisers; an `Autoencoder` takes
-            none, and makes whole images of its one size.
+        model: as `diffnca.load` returns it; an `Autoencoder` takes no steps, and makes whole images of its
+            one size.
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
-        region: the part of the image to make, equal to the crop of the whole. What it takes is computed on a
-            region that reaches `radius` px farther for each step; `None` is the whole.
+        region: the part of the image to make, equal to the crop of the whole; `None` is the whole.
         batch: number of images; `None` is one per seed.
-        seed: of the first image, where image i has seed + i; or a list of one seed per image. The same seed
-            gives the same image in any batch.
+        seed: of the first image, where image i has seed + i; or a list of one seed per image.
         sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
         steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         direct: make the image in one walk, where the model would else grow it out of a smaller one.
-        even_px: side of the squares in pixels whose noise starts with one mean, so that a texture has one
-            tone; 0 is another tone in each place, `None` the choice of the model.
-        tone: which colours a texture of one tone starts with, one number for each channel, in standard
-            deviations; `None` draws them for each image.
+        even_px: side of the squares in pixels whose noise starts with one mean, for a texture of one tone; 0
+            is another tone in each place, `None` the choice of the model.
+        tone: which tone, one number for each channel in standard deviations; `None` draws it.
         progress: called after each step of a walk with the steps done and their number.
         device: where to compute, the model being moved there; `None` is where the model lies.
         engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
@@ -81,26 +75,27 @@ def generate(
     place = place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
-        if any(choice is not None for choice in (sampler, steps, even_px, tone)):
-            raise ValueError(
-                f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"
-            )
-        return _drawn(model, region, noise)
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone))
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
-    canvases = canvases_of(denoiser, canvas, direct)
-    initial = start_of(denoiser, even_px, tone)
+    canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
 
 
 @torch.no_grad()
-def _drawn(model: Autoencoder, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
+def _drawn(
+    model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
+) -> Float[Tensor, "b c h w"]:
     """Let an autoencoder make images, of its one size.
 
     Raises:
-        ValueError: another size, a part, or a seamless image is asked for.
+        ValueError: another size, a part, or a seamless image is asked for, or a choice of denoisers made.
     """
+    if any(choice is not None for choice in choices):
+        raise ValueError(
+            f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"
+        )
     size = model.choices.size
     if region != Canvas(size, size).whole:
         raise ValueError(
