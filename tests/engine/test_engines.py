@@ -9,17 +9,22 @@ from diffnca import generate, load
 from diffnca.engine import prepare
 from diffnca.pixels import to_uint8
 
-LEVELS = {"aerial": 1, "pathology": 2}
-"""By which pixels of 8 bits may differ, after all steps, between bfloat16 and float32; more with guidance."""
+MOST_LEVELS = 3
+"""By which pixels of 8 bits may differ, after all steps, between bfloat16 and float32."""
+
+SHARE_ABOVE_ONE = 0.005
+"""Of values that may differ by more than one level; measured: 0 to 0.0025."""
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", ["aerial", "pathology"])
 def test_the_default_gives_the_image_that_the_network_as_trained_gives(name: str) -> None:
     images = [
         to_uint8(generate(load(name), height=96, width=96, seed=3, engine=engine)).astype(int)
         for engine in ("auto", "eager")
     ]
-    assert abs(images[0] - images[1]).max() <= LEVELS[name]
+    difference = abs(images[0] - images[1])
+    assert difference.max() <= MOST_LEVELS
+    assert (difference > 1).mean() <= SHARE_ABOVE_ONE
 
 
 def test_an_unknown_engine_is_refused() -> None:
