@@ -1,7 +1,7 @@
 """Turn a model of K cell steps into one of 2K that computes nearly the same, to be trained on.
 
-Each cell step on the image is done twice with half the change, as one halves the steps of an Euler method; a
-Fourier stage stays as it is. Example:
+Each cell step on the image, and of the coarse stage where there is one, is done twice with half the change,
+as one halves the steps of an Euler method; a Fourier stage stays as it is. Example:
 
     python benchmarks/deepen.py runs/shallow deep.safetensors
     diffnca train --from deep.safetensors --data slides/ --out runs/deep
@@ -12,8 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from diffnca.config import Config
-from diffnca.networks import NCAConfig
+from diffnca.networks import CellConfig, NCAConfig
 from diffnca.training.checkpoint import build_denoiser, find_model, load, write_model
 
 
@@ -27,13 +26,16 @@ class Options:
     """The model file to write."""
 
 
-def deepened(config: Config) -> Config:
-    """Return the configuration with every cell step on the image twice."""
-    cell = config.model.cell
-    twice = tuple(cell.dilation(k // 2) for k in range(2 * cell.num_cell_steps))
-    length = next(n for n in range(1, len(twice) + 1) if twice == (twice[:n] * len(twice))[: len(twice)])
-    deep = replace(cell, num_cell_steps=2 * cell.num_cell_steps, dilations=twice[:length])
-    return replace(config, model=replace(config.model, cell=deep))
+def twice(cell: CellConfig) -> CellConfig:
+    """Return the rule with each of its cell steps twice."""
+    dilations = tuple(dilation for dilation in cell.dilations for _ in range(2))
+    return replace(cell, num_cell_steps=2 * cell.num_cell_steps, dilations=dilations)
+
+
+def deepened(model: NCAConfig) -> NCAConfig:
+    """Return the configuration with every cell step on squares of the image twice."""
+    coarse = model.coarse and replace(model.coarse, cell=twice(model.coarse.cell))
+    return replace(model, cell=twice(model.cell), coarse=coarse)
 
 
 def main(options: Options) -> None:
@@ -43,9 +45,10 @@ def main(options: Options) -> None:
     if not isinstance(model, NCAConfig) or model.cell.weight_norm:
         raise SystemExit(f"{options.model}: must be a model of cells without weight norm")
     weights = shallow.network.state_dict()
-    for name in ("image.project.weight", "image.project.bias"):
-        weights[name] = 0.5 * weights[name]
-    config = deepened(shallow.config)
+    for stage in ("image", "coarse") if model.coarse else ("image",):
+        for name in (f"{stage}.project.weight", f"{stage}.project.bias"):
+            weights[name] = 0.5 * weights[name]
+    config = replace(shallow.config, model=deepened(model))
     build_denoiser(config).network.load_state_dict(weights)  # the same shapes, or an error
     write_model(options.out, weights, config, {"deepened_from": options.model})
 

@@ -84,6 +84,13 @@ def test_a_row_says_what_it_takes(table: Path) -> None:
         assert cost["peak_memory_bytes"] > 50e6
 
 
+def test_denoisers_have_an_error_on_held_out_images_and_vnca_has_none(table: Path) -> None:
+    errors = {row["name"]: row["held_out_error"] for row in results(table)["results"]}
+    assert errors["vnca"] is None
+    assert 0.2 < errors["unet_1m"] < 2.0  # a velocity has a power of about 1
+    assert f" | {errors['unet_1m']:.4f} | " in (table / "table.md").read_text()
+
+
 def test_real_images_beat_every_row(table: Path) -> None:
     found = results(table)
     scores = [row["evaluation"]["score"]["kid_x1000"] for row in found["results"]]

@@ -9,13 +9,14 @@ from diffnca.models import build_network
 from diffnca.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.recipes import RECIPES, fourier_diff_nca
 from diffnca.reproduction.child import warm_up
+from diffnca.reproduction.choices import ABLATIONS, STAGES, TEXTURES
 from diffnca.reproduction.rows import multiply_adds, parameters
-from diffnca.reproduction.tables import ABLATIONS, STAGES, table_named
+from diffnca.reproduction.tables import table_named
 
 
-def of_cells(*names: str) -> set[str]:
+def of_cells(*names: str, first: str = "fourier") -> set[str]:
     """Return fields of the cells of both stages."""
-    return {f"{cell}.{name}" for cell in ("model.cell", "model.fourier.cell") for name in names}
+    return {f"{cell}.{name}" for cell in ("model.cell", f"model.{first}.cell") for name in names}
 
 
 CHANGED = {
@@ -42,6 +43,23 @@ CHANGED = {
     "no_fourier_stage": {"model.family"},
 }
 
+ONE_STAGE = {"model.channels", "model.cell.hidden", "model.cell.num_cell_steps", "model.cell.dilations"}
+CHANGED_TEXTURES = {
+    "one_stage_1px": ONE_STAGE | {"model.patch"},
+    "one_stage_2px": ONE_STAGE,
+    "one_stage_4px": ONE_STAGE | {"model.patch"},
+    "half_the_steps": of_cells("num_cell_steps", first="coarse"),
+    "twice_the_steps": of_cells("num_cell_steps", first="coarse"),
+    "fewer_channels": {"model.channels", "model.coarse.channels"} | of_cells("hidden", first="coarse"),
+    "neighbours_only": of_cells("dilations", first="coarse"),
+    "random_updates": of_cells("update_probability", first="coarse"),
+    "gates": of_cells("modulation", first="coarse"),
+    "noise_prediction": {"prediction"},
+    "clean_prediction": {"prediction"},
+    "min_snr": {"loss.weighting"},
+    "adam": {"training.optimizer"},
+}
+
 
 def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested values under dotted names."""
@@ -60,13 +78,13 @@ def test_every_recipe_has_its_row(name: str) -> None:
     assert [config.name for config in table_named(name, 1).rows] == list(RECIPES)
 
 
-@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation"])
+@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation", "textures"])
 @pytest.mark.parametrize("reduce", [1, 2])
 def test_all_rows_see_the_same_images(name: str, reduce: int) -> None:
     assert len({config.data for config in table_named(name, reduce).rows}) == 1
 
 
-@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation"])
+@pytest.mark.parametrize("name", ["faces64", "pathology", "ablation", "textures"])
 def test_the_subject_is_a_row(name: str) -> None:
     table = table_named(name, 1)
     assert table.subject in [config.name for config in table.rows]
@@ -93,6 +111,20 @@ def test_an_ablation_changes_one_choice(name: str) -> None:
 
 def test_every_ablation_says_what_it_changes() -> None:
     assert CHANGED.keys() | {"default"} == ABLATIONS.keys()
+    assert CHANGED_TEXTURES.keys() | {"default"} == TEXTURES.keys()
+
+
+@pytest.mark.parametrize("name", CHANGED_TEXTURES)
+def test_a_row_of_the_textures_changes_one_choice(name: str) -> None:
+    default, changed = flat(asdict(row("textures", "default"))), flat(asdict(row("textures", name)))
+    shared = default.keys() & changed.keys()  # a stage that is left out has no fields
+    differ = {key for key in shared if default[key] != changed[key]}
+    assert differ - {"model.coarse"} == CHANGED_TEXTURES[name] | {"name"}
+
+
+@pytest.mark.parametrize("name", TEXTURES)
+def test_rows_of_the_textures_have_about_as_many_parameters(name: str) -> None:
+    assert 180_000 < parameters(row("textures", name))[0] < 209_000
 
 
 def test_published_training_is_that_of_the_published_network() -> None:
@@ -123,7 +155,7 @@ def test_rows_of_the_stages_say_their_steps_and_windows() -> None:
 
 
 def test_a_table_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(ValueError, match="must be faces64, pathology, ablation or stages"):
+    with pytest.raises(ValueError, match="must be faces64, pathology, ablation, stages or textures"):
         table_named("cats", 1)
 
 

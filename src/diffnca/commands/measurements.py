@@ -74,7 +74,7 @@ class Reproduce:
 
     Attributes:
         table: faces64 and pathology compare networks, ablation takes single choices back, stages changes the
-            Fourier stage and the cell steps.
+            Fourier stage and the cell steps, textures the cells of diff_nca.
         data: folders (searched recursively), zip files, images or whole slides.
         out: folder of the table: results.json, table.md, a picture of each row.
         minutes: training time of each row.
@@ -90,7 +90,7 @@ class Reproduce:
         device: where to sample; auto takes a GPU where there is one. Training takes all GPUs there are.
     """
 
-    table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation", "stages"]]
+    table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation", "stages", "textures"]]
     out: Path
     data: tuple[Path, ...] = ()
     minutes: float | None = None

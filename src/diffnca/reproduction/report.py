@@ -17,6 +17,7 @@ from diffnca.metrics import Difference
 from diffnca.reproduction.rows import Result
 
 HEAD = ("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied")
+HEAD_ERROR = "held-out error"
 HEAD_COST = ("parameters", "multiply-adds per image", "images seen", "minutes", "peak memory")
 
 
@@ -63,11 +64,12 @@ def as_markdown(report: Report) -> str:
     for result in report.results:
         by_name.setdefault(result.name, []).append(result)
     rows = sorted(by_name.values(), key=_mean_kid)
-    lines = [_line(HEAD + HEAD_COST), "|---" * len(HEAD + HEAD_COST) + "|"]
-    lines += [
-        _line((*_numbers(_name(same[0].name), [r.evaluation for r in same]), *_costs(same))) for same in rows
-    ]
-    lines.append(_line((*_numbers("real", [report.real]), *[""] * len(HEAD_COST))))
+    head = (*HEAD, HEAD_ERROR, *HEAD_COST)
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for same in rows:
+        measured = _numbers(_name(same[0].name), [result.evaluation for result in same])
+        lines.append(_line((*measured, _held_out_error(same), *_costs(same))))
+    lines.append(_line((*_numbers("real", [report.real]), *[""] * (1 + len(HEAD_COST)))))
     lines += ["", *_terms(report), ""]
     if report.differences:
         lines += [
@@ -91,9 +93,7 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     """Return the cells of what was measured, the means over all trainings of a row."""
     scores = [each.score for each in evaluations]
     kids = [score.kid_x1000 for score in scores]
-    error = (
-        statistics.stdev(kids) / math.sqrt(len(kids)) if len(kids) > 1 else scores[0].error
-    )  # trainings differ by more than images do
+    error = _over_trainings(kids) if len(kids) > 1 else scores[0].error
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
 
     def mean(numbers: Sequence[float], digits: int) -> str:
@@ -107,6 +107,20 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
         mean([each.spectrum_error_db for each in evaluations], 1),
         f"{statistics.mean(copied):.1%}" if copied else "",
     )
+
+
+def _over_trainings(numbers: Sequence[float]) -> float:
+    """Return the standard error of the mean of two or more trainings."""
+    return statistics.stdev(numbers) / math.sqrt(len(numbers))
+
+
+def _held_out_error(results: Sequence[Result]) -> str:
+    """Return the cell of the error on held-out images, the mean over all trainings of a row."""
+    errors = [each.held_out_error for each in results if each.held_out_error is not None]
+    if not errors:
+        return ""
+    spread = f" ± {_over_trainings(errors):.4f}" if len(errors) > 1 else ""
+    return f"{statistics.mean(errors):.4f}{spread}"
 
 
 def _costs(results: Sequence[Result]) -> tuple[str, ...]:
@@ -131,7 +145,8 @@ def _terms(report: Report) -> list[str]:
         f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "
         f"{score.checksum[:8]}; ± is the standard error {_error_of(report)}; FID compares within this table "
         "only. *real*: as many training images measured in the same way. *copied*: share nearer to a "
-        "training image than 99% of unseen images are (1% is expected).",
+        "training image than 99% of unseen images are (1% is expected). *held-out error*: mean squared error "
+        "of the velocity on held-out images, the same images and noise for all.",
         "",
         *(f"- {name}: {value}" for name, value in report.facts.items()),
     ]

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.cli import INTERRUPTED
 from diffnca.config import Config, from_json, to_json
+from diffnca.evaluation.errors import velocity_error
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Selection, whole
@@ -24,7 +25,7 @@ from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, extract_cached
 from diffnca.networks import VNCAConfig
 from diffnca.noise import Noise
-from diffnca.tasks import walk_of
+from diffnca.tasks import ready, walk_of
 from diffnca.training.checkpoint import STATE_FILE, build_model, load, read_header
 from diffnca.training.compatibility import check_same_run
 from diffnca.training.loop import Progress
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 SHOWN = 36
 """Images in the picture of a row."""
+
+ERROR_IMAGES = 64
+"""Held-out images, at most, on which the error of a row is taken."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ class Result:
         seed: of its training.
         cost: what it took.
         evaluation: its numbers.
+        held_out_error: of the velocity, on held-out images; `None` for VNCA, which estimates none.
     """
 
     name: str
     seed: int
     cost: Cost
     evaluation: Evaluation
+    held_out_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,11 @@ def measure_row(
     )
     cost = cost_of(model.config, folder, command)
     features = extract_cached(extractor, generated.images, cache)
-    return Result(config.name, config.training.seed, cost, evaluation), features
+    error = None
+    if not isinstance(model, Autoencoder):
+        device = torch.device(command.device)
+        error = velocity_error(ready(model, device), real.held_out.images[:ERROR_IMAGES].to(device))
+    return Result(config.name, config.training.seed, cost, evaluation, error), features
 
 
 def samples_of(config: Config, folder: Path, command: Reproduce) -> Samples:
