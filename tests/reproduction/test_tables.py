@@ -58,6 +58,8 @@ CHANGED_TEXTURES = {
     "clean_prediction": {"prediction"},
     "min_snr": {"loss.weighting"},
     "adam": {"training.optimizer"},
+    "half_the_rate": {"training.learning_rate"},
+    "twice_the_rate": {"training.learning_rate"},
 }
 
 

@@ -163,6 +163,12 @@ def _one_stage(patch: int, channels: int, hidden: int) -> Config:
     return replace(config, model=NCAConfig("diff_nca", patch=patch, channels=channels, cell=cell))
 
 
+def _texture_training(**changes: object) -> Config:
+    """Return `diff_nca` with its training changed."""
+    config = diff_nca()
+    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
+
+
 def _fewer_channels() -> Config:
     """A smaller state and a wider hidden layer in both stages, of about as many parameters."""
     config = diff_nca()
@@ -187,6 +193,8 @@ TEXTURES: dict[str, Callable[[], Config]] = {
     "noise_prediction": lambda: replace(diff_nca(), prediction="noise"),
     "clean_prediction": lambda: replace(diff_nca(), prediction="clean"),
     "min_snr": lambda: replace(diff_nca(), loss=LossConfig(weighting="min_snr")),
-    "adam": lambda: replace(diff_nca(), training=replace(diff_nca().training, optimizer="adam")),
+    "adam": lambda: _texture_training(optimizer="adam"),
+    "half_the_rate": lambda: _texture_training(learning_rate=diff_nca().training.learning_rate / 2),
+    "twice_the_rate": lambda: _texture_training(learning_rate=2 * diff_nca().training.learning_rate),
 }
 """Our `diff_nca` with its cells, its prediction, its loss or its optimiser changed, one at a time."""
