@@ -25,6 +25,9 @@ from diffnca.networks import CellConfig
 from diffnca.noise import CellNoise
 
 NORMALISATION_EPSILON = 1e-5
+SAFE_CHANNELS = 16
+"""oneDNN's bf16 gradient of the weights of a dilated convolution (torch 2.13, AVX-512) is wrong, or no number,
+for wide channels-last inputs unless the channels are a multiple of this."""
 LEAKY_SLOPE = 0.01
 
 
@@ -141,13 +144,20 @@ class CellRule(nn.Module):
         if condition.embedding is not None:
             everywhere = condition.embedding.expand(-1, -1, *state.shape[-2:])
             seen = torch.cat([state, everywhere.to(state.dtype)], dim=1)
-        padded = pad(seen, dilation, region, self.config.padding)
-        near = F.conv2d(padded, self.perceive.weight, self.perceive.bias, dilation=dilation)
+        near = self.near(pad(seen, dilation, region, self.config.padding), dilation)
         perception = modulate(torch.cat([seen.to(near.dtype), near], dim=1), condition.perception)
         hidden = self.normalise(self.expand(perception))
         hidden = self.activate(hidden, condition.hidden)
         change: Tensor = self.project(hidden) * self.writable
         return change
+
+    def near(self, padded: Tensor, dilation: int) -> Tensor:
+        """Return what each cell sees of its neighbours, `dilation` cells apart."""
+        weight = self.perceive.weight
+        missing = -padded.shape[1] % SAFE_CHANNELS
+        if missing and dilation > 1 and padded.device.type == "cpu" and torch.is_grad_enabled():
+            padded, weight = (F.pad(each, (0, 0, 0, 0, 0, missing)) for each in (padded, weight))
+        return F.conv2d(padded, weight, self.perceive.bias, dilation=dilation)
 
     def normalise(self, hidden: Tensor) -> Tensor:
         """Normalise the hidden layer, per cell over its channels, or ([1], v1) over channels and space."""
