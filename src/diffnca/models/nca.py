@@ -26,8 +26,8 @@ from diffnca.noise import CellNoise
 
 NORMALISATION_EPSILON = 1e-5
 SAFE_CHANNELS = 16
-"""oneDNN's bf16 gradient of the weights of a dilated convolution (torch 2.13, AVX-512) is wrong, or no number,
-for wide channels-last inputs unless the channels are a multiple of this."""
+"""oneDNN's bf16 gradient of the weights of a dilated convolution (torch 2.13, AVX-512) is wrong, or not a
+number, for wide channels-last inputs unless their channels are a multiple of this."""
 LEAKY_SLOPE = 0.01
 
 
