@@ -201,5 +201,5 @@ class TestCommand:
     def test_without_a_guide_there_is_nothing_to_learn_in_all_steps(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["distill", "aerial", "--steps", "0", "--data", "examples/canopy"]) != 0
+        assert main(["distill", "pathology-4step", "--steps", "0", "--data", "examples/canopy"]) != 0
         assert "--steps 0: must have --guidance" in capsys.readouterr().err
