@@ -4,76 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from diffnca.config import Config, LossConfig, ScheduleConfig
 from diffnca.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
 from diffnca.recipes import EMA_HALFLIFE_BATCHES, diff_nca, fourier_diff_nca
 
 
-def _with_cells(**changes: object) -> Config:
-    """Return our model with the cells of both stages changed."""
-    config = fourier_diff_nca()
-    model, fourier = _stages(config)
-    return replace(
-        config,
-        model=replace(
-            model,
-            cell=replace(model.cell, **changes),  # type: ignore[arg-type]
-            fourier=replace(fourier, cell=replace(fourier.cell, **changes)),  # type: ignore[arg-type]
-        ),
-    )
+def _parts(config: Config) -> tuple[NCAConfig, Literal["fourier", "coarse"], FourierConfig | CoarseConfig]:
+    """Return the network, and the name and choices of the stage before its image stage."""
+    model = config.model
+    assert isinstance(model, NCAConfig)
+    if model.fourier is not None:
+        return model, "fourier", model.fourier
+    assert model.coarse is not None
+    return model, "coarse", model.coarse
 
 
-def _with_fourier(**changes: object) -> Config:
-    """Return our model with its Fourier stage changed."""
-    config = fourier_diff_nca()
-    model, fourier = _stages(config)
-    return replace(config, model=replace(model, fourier=replace(fourier, **changes)))  # type: ignore[arg-type]
+def _with_first(config: Config, **changes: object) -> Config:
+    """Return a recipe with its Fourier or coarse stage changed."""
+    model, name, first = _parts(config)
+    changed = replace(first, **changes)  # type: ignore[arg-type]
+    return replace(config, model=replace(model, **{name: changed}))  # type: ignore[arg-type]
 
 
-def _stages(config: Config) -> tuple[NCAConfig, FourierConfig]:
-    """Return the network and its Fourier stage."""
+def _with_cells(config: Config, first: dict[str, object], image: dict[str, object]) -> Config:
+    """Return a recipe with the cells of its first stage and of its image stage changed."""
+    _, _, stage = _parts(config)
+    config = _with_first(config, cell=replace(stage.cell, **first))  # type: ignore[arg-type]
+    model, _, _ = _parts(config)
+    return replace(config, model=replace(model, cell=replace(model.cell, **image)))  # type: ignore[arg-type]
+
+
+def _with_both(config: Config, **changes: object) -> Config:
+    """Return a recipe with the cells of both stages changed alike."""
+    return _with_cells(config, changes, changes)
+
+
+def _with_steps(config: Config, of_first: int, of_image: int) -> Config:
+    """Return a recipe with so many cell steps in each stage."""
+    return _with_cells(config, {"num_cell_steps": of_first}, {"num_cell_steps": of_image})
+
+
+def _with_model(config: Config, **changes: object) -> Config:
+    """Return a recipe with its network changed."""
     assert isinstance(config.model, NCAConfig)
-    assert config.model.fourier is not None
-    return config.model, config.model.fourier
+    return replace(config, model=replace(config.model, **changes))  # type: ignore[arg-type]
 
 
-def _with_steps(of_spectrum: int, of_image: int) -> Config:
-    """Return our model with so many cell steps in each stage."""
-    config = fourier_diff_nca()
-    model, fourier = _stages(config)
-    fourier = replace(fourier, cell=replace(fourier.cell, num_cell_steps=of_spectrum))
-    return replace(
-        config, model=replace(model, fourier=fourier, cell=replace(model.cell, num_cell_steps=of_image))
-    )
-
-
-def _relative_positions() -> Config:
-    """Positions of both stages stretch with the image."""
-    return _with_cells(positions="relative")
+def _with_training(config: Config, **changes: object) -> Config:
+    """Return a recipe with its training changed."""
+    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
 
 
 def _linear_embedding() -> Config:
     """Time and positions enter as they are, and positions stretch with the image: one published choice."""
-    return _with_cells(embedding="linear", embedding_channels=4, embedding_width=256, positions="relative")
-
-
-def _pixel_cells() -> Config:
-    """A cell of the image stage holds one pixel, not 4x4."""
-    config = fourier_diff_nca()
-    model, _ = _stages(config)
-    return replace(config, model=replace(model, patch=1))
-
-
-def _with_training(**changes: object) -> Config:
-    """Return our model with its training changed."""
-    config = fourier_diff_nca()
-    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
+    sizes = {"embedding_channels": 4, "embedding_width": 256}
+    return _with_both(fourier_diff_nca(), embedding="linear", positions="relative", **sizes)
 
 
 def _published_training() -> Config:
     """Adam, a learning rate that decays with each batch, a short average."""
     return _with_training(
+        fourier_diff_nca(),
         optimizer="adam",
         learning_rate=1.6e-3,
         decay="exponential",
@@ -83,30 +76,23 @@ def _published_training() -> Config:
     )
 
 
-def _no_low_frequencies() -> Config:
-    """The image stage alone."""
-    config = fourier_diff_nca()
-    model, _ = _stages(config)
-    return replace(config, model=replace(model, family="diff_nca", fourier=None))
-
-
 ABLATIONS: dict[str, Callable[[], Config]] = {
     "default": fourier_diff_nca,
-    "quadrant": lambda: _with_fourier(spectrum="quadrant"),
-    "forward_scaling": lambda: _with_fourier(scaling="forward"),
+    "quadrant": lambda: _with_first(fourier_diff_nca(), spectrum="quadrant"),
+    "forward_scaling": lambda: _with_first(fourier_diff_nca(), scaling="forward"),
     "linear_embedding": _linear_embedding,
-    "relative_positions": _relative_positions,
+    "relative_positions": lambda: _with_both(fourier_diff_nca(), positions="relative"),
     "published_training": _published_training,
-    "adam": lambda: _with_training(optimizer="adam"),
+    "adam": lambda: _with_training(fourier_diff_nca(), optimizer="adam"),
     "noise_prediction": lambda: replace(fourier_diff_nca(), prediction="noise"),
     "linear_schedule": lambda: replace(fourier_diff_nca(), schedule=ScheduleConfig("linear")),
-    "random_updates": lambda: _with_cells(update_probability=0.9),
+    "random_updates": lambda: _with_both(fourier_diff_nca(), update_probability=0.9),
     "published_loss": lambda: replace(fourier_diff_nca(), loss=LossConfig("l1_l2")),
-    "published_window": lambda: _with_fourier(window=16),
-    "pixel_cells": _pixel_cells,
-    "gates": lambda: _with_cells(modulation="gate"),
-    "neighbours_only": lambda: _with_cells(dilations=(1,)),
-    "no_fourier_stage": _no_low_frequencies,
+    "published_window": lambda: _with_first(fourier_diff_nca(), window=16),
+    "pixel_cells": lambda: _with_model(fourier_diff_nca(), patch=1),
+    "gates": lambda: _with_both(fourier_diff_nca(), modulation="gate"),
+    "neighbours_only": lambda: _with_both(fourier_diff_nca(), dilations=(1,)),
+    "no_fourier_stage": lambda: _with_model(fourier_diff_nca(), family="diff_nca", fourier=None),
 }
 """Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
 
@@ -117,66 +103,29 @@ images instead of for each, changes no number but the time.
 
 STAGES: dict[str, Callable[[], Config]] = {
     "default": fourier_diff_nca,
-    "no_fourier_stage": _no_low_frequencies,
-    "quadrant": lambda: _with_fourier(spectrum="quadrant"),
-    "window_12": lambda: _with_fourier(window=12),
-    "window_16": lambda: _with_fourier(window=16),
-    "2_steps_on_spectrum": lambda: _with_steps(2, 8),
-    "4_steps_on_spectrum": lambda: _with_steps(4, 8),
-    "16_steps_on_spectrum": lambda: _with_steps(16, 8),
-    "4_steps_on_image": lambda: _with_steps(8, 4),
-    "16_steps_on_image": lambda: _with_steps(8, 16),
+    "no_fourier_stage": lambda: _with_model(fourier_diff_nca(), family="diff_nca", fourier=None),
+    "quadrant": lambda: _with_first(fourier_diff_nca(), spectrum="quadrant"),
+    "window_12": lambda: _with_first(fourier_diff_nca(), window=12),
+    "window_16": lambda: _with_first(fourier_diff_nca(), window=16),
+    "2_steps_on_spectrum": lambda: _with_steps(fourier_diff_nca(), 2, 8),
+    "4_steps_on_spectrum": lambda: _with_steps(fourier_diff_nca(), 4, 8),
+    "16_steps_on_spectrum": lambda: _with_steps(fourier_diff_nca(), 16, 8),
+    "4_steps_on_image": lambda: _with_steps(fourier_diff_nca(), 8, 4),
+    "16_steps_on_image": lambda: _with_steps(fourier_diff_nca(), 8, 16),
 }
 """What the Fourier stage of `fourier_diff_nca` brings, and how many cell steps each stage needs (8 and 8)."""
 
 
-def _coarse_of(config: Config) -> tuple[NCAConfig, CoarseConfig]:
-    """Return the network and its coarse stage."""
-    assert isinstance(config.model, NCAConfig)
-    assert config.model.coarse is not None
-    return config.model, config.model.coarse
-
-
-def _texture_cells(**changes: object) -> Config:
-    """Return `diff_nca` with the cells of both stages changed."""
-    config = diff_nca()
-    model, coarse = _coarse_of(config)
-    cell = replace(model.cell, **changes)  # type: ignore[arg-type]
-    coarse = replace(coarse, cell=replace(coarse.cell, **changes))  # type: ignore[arg-type]
-    return replace(config, model=replace(model, cell=cell, coarse=coarse))
-
-
-def _texture_steps(of_coarse: int, of_image: int) -> Config:
-    """Return `diff_nca` with so many cell steps in each stage."""
-    config = diff_nca()
-    model, coarse = _coarse_of(config)
-    coarse = replace(coarse, cell=replace(coarse.cell, num_cell_steps=of_coarse))
-    return replace(
-        config, model=replace(model, coarse=coarse, cell=replace(model.cell, num_cell_steps=of_image))
-    )
-
-
 def _one_stage(patch: int, channels: int, hidden: int) -> Config:
     """Return `diff_nca` with one stage of eight cell steps, of about as many parameters."""
-    config = diff_nca()
     cell = CellConfig(hidden=hidden, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
-    return replace(config, model=NCAConfig("diff_nca", patch=patch, channels=channels, cell=cell))
-
-
-def _texture_training(**changes: object) -> Config:
-    """Return `diff_nca` with its training changed."""
-    config = diff_nca()
-    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
+    return replace(diff_nca(), model=NCAConfig("diff_nca", patch=patch, channels=channels, cell=cell))
 
 
 def _fewer_channels() -> Config:
     """A smaller state and a wider hidden layer in both stages, of about as many parameters."""
-    config = diff_nca()
-    model, coarse = _coarse_of(config)
-    coarse = replace(coarse, channels=88, cell=replace(coarse.cell, hidden=160))
-    return replace(
-        config, model=replace(model, channels=36, cell=replace(model.cell, hidden=176), coarse=coarse)
-    )
+    config = _with_model(_with_first(diff_nca(), channels=88), channels=36)
+    return _with_cells(config, {"hidden": 160}, {"hidden": 176})
 
 
 TEXTURES: dict[str, Callable[[], Config]] = {
@@ -184,17 +133,17 @@ TEXTURES: dict[str, Callable[[], Config]] = {
     "one_stage_1px": lambda: _one_stage(1, 64, 560),
     "one_stage_2px": lambda: _one_stage(2, 80, 384),
     "one_stage_4px": lambda: _one_stage(4, 112, 160),
-    "half_the_steps": lambda: _texture_steps(4, 3),
-    "twice_the_steps": lambda: _texture_steps(16, 12),
+    "half_the_steps": lambda: _with_steps(diff_nca(), 4, 3),
+    "twice_the_steps": lambda: _with_steps(diff_nca(), 16, 12),
     "fewer_channels": _fewer_channels,
-    "neighbours_only": lambda: _texture_cells(dilations=(1,)),
-    "random_updates": lambda: _texture_cells(update_probability=0.9),
-    "gates": lambda: _texture_cells(modulation="gate"),
+    "neighbours_only": lambda: _with_both(diff_nca(), dilations=(1,)),
+    "random_updates": lambda: _with_both(diff_nca(), update_probability=0.9),
+    "gates": lambda: _with_both(diff_nca(), modulation="gate"),
     "noise_prediction": lambda: replace(diff_nca(), prediction="noise"),
     "clean_prediction": lambda: replace(diff_nca(), prediction="clean"),
     "min_snr": lambda: replace(diff_nca(), loss=LossConfig(weighting="min_snr")),
-    "adam": lambda: _texture_training(optimizer="adam"),
-    "half_the_rate": lambda: _texture_training(learning_rate=diff_nca().training.learning_rate / 2),
-    "twice_the_rate": lambda: _texture_training(learning_rate=2 * diff_nca().training.learning_rate),
+    "adam": lambda: _with_training(diff_nca(), optimizer="adam"),
+    "half_the_rate": lambda: _with_training(diff_nca(), learning_rate=diff_nca().training.learning_rate / 2),
+    "twice_the_rate": lambda: _with_training(diff_nca(), learning_rate=2 * diff_nca().training.learning_rate),
 }
 """Our `diff_nca` with its cells, its prediction, its loss or its optimiser changed, one at a time."""

@@ -110,7 +110,7 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
 
 
 def _over_trainings(numbers: Sequence[float]) -> float:
-    """Return the standard error of the mean of two or more trainings."""
+    """Return the standard error of the mean of two or more trainings, which differ by more than images do."""
     return statistics.stdev(numbers) / math.sqrt(len(numbers))
 
 
