@@ -42,7 +42,7 @@ class Options:
 def page(name: str) -> str:
     """Return the page of a model, in Markdown."""
     facts = facts_of(name)
-    side, is_local = sample_px(name), facts["radius_px"] != "the whole image"
+    side, seen = sample_px(name), f"{facts['radius_px']} px"
     lines = [
         f"# {name}",
         "",
@@ -60,9 +60,10 @@ def page(name: str) -> str:
             "*1024x1024 px, seed 0.*",
             "",
         ]
-    seen = f"{facts['radius_px']} px" if is_local else "the whole image, through its low frequencies"
+    if facts["config"]["model"]["fourier"] is not None:
+        seen += ", and the whole image through its low frequencies"
     rows = {
-        "recipe": f"`{facts['recipe']}`, {facts['parameters']:,} parameters; a call sees {seen}",
+        "configuration": f"`{facts['recipe']}`, {facts['parameters']:,} parameters; a call sees {seen}",
         "cells": stages(facts["config"]["model"]),
         "data": facts["data"],
         "licence": facts["licence"],

@@ -1,6 +1,6 @@
 """What the benchmarks of tasks share: real crops, and how far results are from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from diffnca.data import open_images
 from diffnca.evaluation import Selection, crops
 from diffnca.metrics import FeatureExtractor, extract, kid_error, kid_full
+from diffnca.pixels import to_uint8
 
 BATCH = 16
 
@@ -80,6 +81,17 @@ class Judge:
 HEAD = "| method | PSNR dB | SSIM | feature distance | KID x 1000 |\n|---|---|---|---|---|"
 
 
-def in_batches(images: Tensor) -> Sequence[Tensor]:
-    """Return the images in batches."""
-    return images.split(BATCH)
+def done(images: Tensor, seed: int, task: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
+    """Return what a task makes of images, uint8, some at a time.
+
+    Args:
+        images: uint8.
+        seed: of the first image; image i has seed + i.
+        task: from images in [-1, 1] and their seeds to images.
+    """
+    results = []
+    for first in range(0, len(images), BATCH):
+        part = images[first : first + BATCH].float() / 127.5 - 1.0
+        seeds = list(range(seed + first, seed + first + len(part)))
+        results.append(torch.from_numpy(to_uint8(task(part, seeds))).movedim(-1, 1))
+    return torch.cat(results)

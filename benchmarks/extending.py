@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 import tyro
-from comparisons import RealCrops, in_batches
+from comparisons import RealCrops, done
 from torch import Tensor
 
 from diffnca import extend, load
 from diffnca.metrics import colour_error, efficientnet_lite0, extract, kid_error, kid_full, spectrum_error_db
-from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
 
 SHOWN = 6
@@ -42,13 +41,12 @@ class Options:
 
 def by_model(options: Options, given: Tensor, width: int, rounds: int) -> Tensor:
     """Return the images extended by the model."""
-    model, extended, first = load(options.model), [], options.real.seed
-    for part in in_batches(given):
-        seeds = list(range(first, first + len(part)))
-        result = extend(model, part.float() / 127.5 - 1.0, right=width, rounds=rounds, seed=seeds)
-        extended.append(torch.from_numpy(to_uint8(result)).movedim(-1, 1))
-        first += len(part)
-    return torch.cat(extended)
+    model = load(options.model)
+    return done(
+        given,
+        options.real.seed,
+        lambda part, seeds: extend(model, part, right=width, rounds=rounds, seed=seeds),
+    )
 
 
 def main(options: Options) -> None:

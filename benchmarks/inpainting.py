@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from comparisons import HEAD, Judge, RealCrops, in_batches
+from comparisons import HEAD, Judge, RealCrops, done
 from torch import Tensor
 
 from diffnca import inpaint, load
 from diffnca.metrics import efficientnet_lite0
-from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
 
 try:
@@ -83,21 +82,14 @@ def by_mean(images: Tensor, mask: Tensor) -> Tensor:
 
 def by_model(options: Options, images: Tensor, mask: Tensor, method: str, rounds: int) -> Tensor:
     """Return the images filled by the model."""
-    model, filled, first = load(options.model), [], options.real.seed
-    for part in in_batches(images):
-        seeds = list(range(first, first + len(part)))
-        result = inpaint(
-            model,
-            part.float() / 127.5 - 1.0,
-            mask,
-            method=method,
-            jump=options.jump,
-            rounds=rounds,
-            seed=seeds,
-        )
-        filled.append(torch.from_numpy(to_uint8(result)).movedim(-1, 1))
-        first += len(part)
-    return torch.cat(filled)
+    model = load(options.model)
+    return done(
+        images,
+        options.real.seed,
+        lambda part, seeds: inpaint(
+            model, part, mask, method=method, jump=options.jump, rounds=rounds, seed=seeds
+        ),
+    )
 
 
 def main(options: Options) -> None:

@@ -3,7 +3,8 @@
 Example:
     python benchmarks/release.py aerial-run benchmarks/cards/aerial.json aerial.safetensors
 
-The card is the JSON file, over what the run knows itself (images seen, hours of training).
+The card is the JSON file, over what the run knows itself (images seen, hours of training); what is null in
+the file is left out.
 """
 
 import json
@@ -42,7 +43,8 @@ class Options:
 def main(options: Options) -> None:
     """Write the file, if its card is complete."""
     path = find_model(options.run)
-    card = {**read_card(path), **json.loads(options.card.read_text())}
+    told = {**read_card(path), **json.loads(options.card.read_text())}
+    card = {key: value for key, value in told.items() if value is not None}
     missing = [key for key in REQUIRED if key not in card]
     if missing:
         raise SystemExit(f"{options.card}: the card lacks {', '.join(missing)}")

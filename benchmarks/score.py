@@ -2,9 +2,9 @@
 
 Samples are generated one at a time and cut into crops; KID x1000 (with its standard error, pictures being
 the independent draws) and FID are measured in the features of EfficientNet-Lite0 against as many crops of
-validation pictures. Example, with the fifth of the pictures that training held out:
+validation pictures. Example, with the tenth of the pictures that training held out:
 
-    python benchmarks/score.py pathology --data slides/ --holdout 0.2 --reduce 2 --max-background 0.2
+    python benchmarks/score.py pathology --data slides/ --holdout 0.1 --reduce 2 --max-background 0.2
 
 The row "real" scores the other pictures of the folder against the same validation pictures. Without
 --holdout a random half of the pictures is for validation.

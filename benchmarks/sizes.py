@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import torch
 import tyro
-from comparisons import in_batches
+from comparisons import BATCH
 from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
@@ -126,7 +126,7 @@ def made_by(name: str, size: str, options: Options, direct: bool = False) -> Ten
     """Return images of a model."""
     model, made = load(name), []
     choice = {**size_of(size), "steps": options.steps, "direct": direct}
-    for seeds in in_batches(torch.arange(options.n)):
+    for seeds in torch.arange(options.n).split(BATCH):
         images = generate(model, seed=seeds.tolist(), **choice)
         made.append(torch.from_numpy(to_uint8(images)).movedim(-1, 1))
     return torch.cat(made)

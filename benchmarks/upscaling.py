@@ -14,14 +14,13 @@ from pathlib import Path
 
 import torch
 import tyro
-from comparisons import HEAD, Judge, RealCrops, in_batches
+from comparisons import HEAD, Judge, RealCrops, done
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import load, upscale
 from diffnca.metrics import efficientnet_lite0, radial_spectrum
-from diffnca.pixels import to_uint8
 from diffnca.writers.png import contact_sheet, write_png
 
 SHOWN = 6
@@ -61,14 +60,12 @@ def by_pillow(small: Tensor, factor: int, method: Image.Resampling) -> Tensor:
 
 def by_model(options: Options, small: Tensor, factor: int, method: str, strength: float) -> Tensor:
     """Return the images enlarged by the model."""
-    model, enlarged, first = load(options.model), [], options.real.seed
-    for part in in_batches(small):
-        seeds = list(range(first, first + len(part)))
-        image = part.float() / 127.5 - 1.0
-        result = upscale(model, image, float(factor), method=method, strength=strength, seed=seeds)
-        enlarged.append(torch.from_numpy(to_uint8(result)).movedim(-1, 1))
-        first += len(part)
-    return torch.cat(enlarged)
+    model = load(options.model)
+    return done(
+        small,
+        options.real.seed,
+        lambda part, seeds: upscale(model, part, float(factor), method=method, strength=strength, seed=seeds),
+    )
 
 
 def reduced(images: Tensor, factor: int) -> Tensor:

@@ -82,7 +82,7 @@ class FourierConfig:
     """The Fourier stage: which low frequencies are worked on, and the cell rule that does it.
 
     Attributes:
-        window: frequencies per axis.
+        window: frequencies per axis, to either side of zero in the half plane.
         spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
         scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
             noise are expected to have at this size and frequency.

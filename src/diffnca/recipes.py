@@ -22,8 +22,8 @@ from diffnca.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig,
 def diff_nca() -> Config:
     """Return our local denoiser, of 202,784 parameters: cells of 4x4 pixels, then cells of 2x2 pixels.
 
-    Their perception is spaced 1, 2 and 4 cells in turn. They know no positions: a shift of the noisy image by
-    4 pixels shifts the prediction.
+    The perception of the larger ones is spaced 1, 2 and 4 cells in turn, that of the smaller ones 1 and 2.
+    They know no positions: a shift of the noisy image by 4 pixels shifts the prediction.
     """
     larger = CellConfig(hidden=128, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
     smaller = CellConfig(hidden=128, num_cell_steps=6, dilations=(1, 2, 1), embedding_channels=32)

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from diffnca.engine import prepare
 from diffnca.engine.cpu import BlockedCells
 from diffnca.geometry import Boundary, Canvas, Region
-from diffnca.models import build_network
 from diffnca.models.nca import CellNoise, run_cells
-from diffnca.networks import CellConfig, NCAConfig
+from diffnca.networks import CellConfig
 from diffnca.noise import Noise
 from diffnca.recipes import recipe_named
+
+from .conftest import of_one_stage, with_random_weights
 
 LOCAL = ("diff_nca", "fourier_diff_nca", "diff_nca_npj", "fourier_diff_nca_npj")
 WHOLE = Canvas(41, 37).whole
@@ -34,15 +35,6 @@ def network_of(name: str, image_channels: int = 3, num_cell_steps: int = 3, chan
     cell = small(model.cell, num_cell_steps)
     model = replace(model, image_channels=image_channels, patch=1, coarse=None)
     return with_random_weights(replace(model, channels=channels, cell=cell, fourier=fourier))
-
-
-def with_random_weights(model: NCAConfig) -> nn.Module:
-    torch.manual_seed(0)
-    network = build_network(model)
-    for parameter in network.parameters():
-        inputs = parameter[0].numel()
-        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
-    return network
 
 
 def noisy(region: Region, images: int = 1, image_channels: int = 3) -> Tensor:
@@ -105,18 +97,13 @@ def test_it_computes_what_the_network_computes_at_any_size_and_edge(
 def test_every_choice_of_a_cell_is_computed(
     modulation: str, positions: str, perceive_embedding: bool, padding: str
 ) -> None:
-    cell = CellConfig(
-        hidden=18,
+    network = of_one_stage(
         num_cell_steps=3,
-        dilations=(2, 1),
-        embedding_width=8,
-        embedding_channels=5,
         modulation=modulation,
         positions=positions,
         perceive_embedding=perceive_embedding,
         padding=padding,
     )
-    network = with_random_weights(NCAConfig("diff_nca", image_channels=1, channels=7, cell=cell))
     x_t = noisy(WHOLE, 1, 1)
     found = predict(prepare(network, "cpu", torch.float32), x_t, WHOLE)
     assert relative_error(found, predict(network, x_t, WHOLE)) < 2e-6

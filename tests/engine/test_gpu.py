@@ -16,9 +16,11 @@ from diffnca.engine import fused, prepare
 from diffnca.geometry import Boundary, Canvas, Region
 from diffnca.models import build_network
 from diffnca.models.nca import SelfGuidance, run_cells
-from diffnca.networks import CellConfig, NCAConfig
+from diffnca.networks import CellConfig
 from diffnca.noise import CellNoise, Noise
 from diffnca.recipes import recipe_named
+
+from .conftest import of_one_stage, with_random_weights
 
 pytest.importorskip("triton")
 
@@ -58,15 +60,6 @@ def small(cell: CellConfig, **changes: object) -> CellConfig:
     """Return the rule with few channels and two cell steps, which reach 1 and 2 cells."""
     few = {"hidden": 24, "num_cell_steps": 2, "dilations": (1, 2), "embedding_width": 16}
     return replace(cell, **(few | changes))
-
-
-def with_random_weights(model: NCAConfig) -> nn.Module:
-    torch.manual_seed(0)
-    network = build_network(model)
-    for parameter in network.parameters():
-        inputs = parameter[0].numel()
-        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
-    return network
 
 
 def ready_for(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -138,18 +131,13 @@ def test_circular_axes_meet(boundary: tuple[Boundary, Boundary]) -> None:
 def test_every_choice_of_a_cell_is_computed(
     modulation: str, positions: str, perceive_embedding: bool, padding: str
 ) -> None:
-    cell = CellConfig(
-        hidden=18,
+    network = of_one_stage(
         num_cell_steps=2,
-        dilations=(2, 1),
-        embedding_width=8,
-        embedding_channels=5,
         modulation=modulation,
         positions=positions,
         perceive_embedding=perceive_embedding,
         padding=padding,
     )
-    network = with_random_weights(NCAConfig("diff_nca", image_channels=1, channels=7, cell=cell))
     assert error_of(network, Canvas(6, 7).whole) < ALLOWED[torch.float32]
 
 

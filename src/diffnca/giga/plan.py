@@ -23,7 +23,7 @@ import numpy as np
 from diffnca.geometry import Boundary, Canvas, Region
 
 TILE_OVERHEAD = 0.08
-"""Share that a tile of the default side computes more than its own pixels."""
+"""Share that a tile of the default side computes more than its own pixels, up to `LARGEST_TILE_PX`."""
 
 LARGEST_TILE_PX = 4096
 
