@@ -6,14 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffnca import sampling
 from diffnca.cli import condensed, main
 from diffnca.making import numbered
+from diffnca.training.checkpoint import read_card
+from diffnca.writers.png import read_png_text
 
 SMALL = (
     "--model.channels 36 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
@@ -256,4 +261,48 @@ def test_a_student_of_another_teacher_is_another_run(
     assert main(["distill", str(run_folder), "--steps", "3", *common]) == 0
     assert main(["train", "--data", str(photos), "--images", "12", "--out", str(run_folder), *SMALL]) == 0
     line = error_of(capsys, ["distill", str(run_folder), "--steps", "3", *common])
-    assert "began with other images or another teacher" in line
+    assert "began with other images, weights or another teacher" in line
+
+
+def test_a_run_that_began_with_other_weights_is_not_gone_on_with(
+    run_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--from", str(run_folder), "--data", str(photos), "--images", "16"]
+    assert "began with other images, weights or another teacher" in error_of(
+        capsys, [*arguments, "--out", str(run_folder)]
+    )
+
+
+def test_a_student_is_not_trained_on_as_if_it_knew_all_levels(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--from", "pathology-4step", "--data", str(photos), "--data.reduce", "1"]
+    arguments += ["--data.crop", "16", "--images", "8", "--out", str(tmp_path / "on")]
+    assert "--from pathology-4step: must know all levels" in error_of(capsys, arguments)
+    again = ["--sampling.visited", "None", "--sampling.sampler", "dpmpp2m", "--sampling.steps", "20"]
+    assert main([*arguments, *again, "--data.max-background", "1", "--dry-run"]) == 0
+
+
+def test_the_pixel_size_of_training_reaches_the_card(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(out), *SMALL]
+    assert main([*arguments, "--data.microns-per-px", "0.5"]) == 0
+    assert read_card(out / "model.safetensors")["microns_per_px"] == 0.5
+
+
+def test_images_tell_the_weights_they_were_made_with(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = run_folder / "model.safetensors"
+    weights = sha256(file.read_bytes()).hexdigest()[:16]
+    made = sampling.write_png
+
+    def trained_on(*arguments: Any) -> None:
+        made(*arguments)
+        file.write_bytes(file.read_bytes() + b" ")  # as a training that goes on replaces it
+
+    monkeypatch.setattr(sampling, "write_png", trained_on)
+    command = ["sample", str(run_folder), "--steps", "2", "--count", "2", "--out", str(tmp_path / "a.png")]
+    assert main(command) == 0
+    texts = [read_png_text(tmp_path / f"a-{index:03d}.png") for index in range(2)]
+    assert [text["diffnca:weights"] for text in texts] == [weights, weights]

@@ -146,6 +146,12 @@ def test_growing_around_a_circular_axis_gives_exactly_the_whole_axis(n: int) -> 
     assert Region(7, -3, 4, 4, canvas).grow(n) == canvas.whole
 
 
+@pytest.mark.parametrize("top", [0, 3, -2])
+def test_growing_by_nothing_leaves_a_whole_circular_axis_where_it_begins(top: int) -> None:
+    canvas = Canvas(8, 9, ("circular", "reflect"))
+    assert Region(top, 0, 8, 9, canvas).grow(0) == Region(top, 0, 8, 9, canvas)
+
+
 def test_growing_short_of_a_circular_axis_does_not_wrap() -> None:
     canvas = Canvas(11, 11, ("circular", "circular"))
     assert Region(7, 7, 4, 4, canvas).grow(3) == Region(4, 4, 10, 10, canvas)

@@ -333,6 +333,28 @@ def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), in_memory(model)[20:31, 30:43])
 
 
+def test_a_region_over_the_seam_is_the_whole_rolled(model: str, tmp_path: Path) -> None:
+    square = ["sample", model, "--height", "32", "--width", "32", "--steps", "2", "--seamless", "both"]
+    assert main([*square, "--out", str(tmp_path / "whole.png")]) == 0
+    assert main([*square, "--region", "0", "16", "32", "32", "--out", str(tmp_path / "rolled.png")]) == 0
+    whole, rolled = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("whole", "rolled"))
+    assert np.array_equal(rolled, np.roll(whole, -16, axis=1))
+
+
+def test_the_end_of_a_name_may_be_in_capitals(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.PNG")) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.PNG")), in_memory(model))
+
+
+def test_circular_axes_are_told_what_the_largest_cells_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = ["--height", "18", "--width", "18", "--seamless", "both"]
+    for more in ([], ["--tile", "64"]):
+        message = error_of(capsys, ["sample", "aerial", *square, *more, "--out", str(tmp_path / "x.png")])
+        assert "height=18 on a circular axis: must be a multiple of 4 px" in message
+
+
 def test_a_region_tells_what_it_costs(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")])
     assert "times the work of an image of its size" in capsys.readouterr().out

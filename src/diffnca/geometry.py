@@ -181,6 +181,8 @@ def _check_span(
 
 def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
     """Return start and length of one axis with `n` px more on each side."""
+    if n == 0:
+        return start, length  # of a whole circular axis too, which may begin anywhere
     if boundary == "circular":
         return (start - n, length + 2 * n) if length + 2 * n < size else (0, size)
     first, end = max(start - n, 0), min(start + length + n, size)

@@ -28,7 +28,7 @@ from diffnca.giga.tiles import Job
 from diffnca.making import progress_bar
 from diffnca.stores import is_of_one_process, is_remote, remove
 from diffnca.targets import Target
-from diffnca.tasks import ImageDenoiser, Task, check_parts
+from diffnca.tasks import ImageDenoiser, Task, check_canvas, check_parts
 from diffnca.training.checkpoint import find_model, read_card
 from diffnca.writers.ome_zarr import OmeZarrWriter
 
@@ -78,6 +78,7 @@ def make(
         seed: of its random numbers.
     """
     canvas = task.canvas
+    check_canvas(denoiser, canvas)
     is_local = command.scheduler is None or is_remote(out)
     target = Target(out if is_local else str(Path(out).resolve()))
     crew = crew_of(command, out)

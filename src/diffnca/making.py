@@ -60,12 +60,21 @@ def check_out(command: Making, out: str, count: int) -> None:
         raise ValueError(f"--out {out}: must end in .png with --count; rename it")
     elif command.film is not None:
         raise ValueError(f"--film {command.film}: must be of a small image; let --out end in .png")
+    check_compression(command, out)
+    if command.film is not None and command.film.resolve() == Path(out).resolve():
+        raise ValueError(f"--film {command.film}: must be another file than --out; rename it")
+
+
+def check_compression(command: Making, out: str) -> None:
+    """Refuse a compression of another file than TIFF.
+
+    Raises:
+        ValueError: there is one.
+    """
     if command.compression is not None and not out.endswith(TIFF_FORMATS):
         raise ValueError(
             f"--compression {command.compression}: must be of a TIFF file; end --out in .ome.tif"
         )
-    if command.film is not None and command.film.resolve() == Path(out).resolve():
-        raise ValueError(f"--film {command.film}: must be another file than --out; rename it")
 
 
 def check_kept(given: Iterable[Path], written: Iterable[Path]) -> None:
@@ -112,18 +121,15 @@ def of_walk(sampler: Sampler, steps: int) -> dict[str, str]:
     return {"diffnca:sampler": sampler.name, "diffnca:steps": str(steps)}
 
 
-def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dict[str, str]:
-    """Return the metadata of a generated image: what, with the way it was made, tells it from any other."""
+def provenance(command: Making, seamless: str) -> dict[str, str]:
+    """Return the metadata of the images of a command: what they are made with, as it is when it begins."""
     from diffnca import __version__
 
     facts = {
         "Software": f"diffnca {__version__}",
         "diffnca:model": command.model,
         "diffnca:weights": sha256(find_model(command.model).read_bytes()).hexdigest()[:16],
-        "diffnca:seed": str(seed),
         "diffnca:seamless": seamless,
-        "diffnca:height": str(canvas.height),
-        "diffnca:width": str(canvas.width),
     }
     windows = {} if command.windows is None else {"diffnca:windows": str(command.windows)}
     if command.guide is not None:
@@ -132,6 +138,15 @@ def provenance(command: Making, seamless: str, canvas: Canvas, seed: int) -> dic
     if command.guidance is not None:
         facts |= {"diffnca:guidance": f"{command.guidance:g}"}
     return facts | windows | ({} if command.engine == "auto" else {"diffnca:engine": command.engine})
+
+
+def of_place(canvas: Canvas, seed: int) -> dict[str, str]:
+    """Return the metadata of one image among those of a command."""
+    return {
+        "diffnca:seed": str(seed),
+        "diffnca:height": str(canvas.height),
+        "diffnca:width": str(canvas.width),
+    }
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from diffnca.making import (
     is_in_tiles,
     model_of,
     numbered,
+    of_place,
     of_walk,
     progress_bar,
     provenance,
@@ -65,7 +66,9 @@ def sample(command: Sample) -> int:
 
     method, levels = walk_of(model, command.sampler, command.steps)
     canvases = canvases_of(model, canvas, command.direct)
-    facts = provenance(command, command.seamless, canvas, command.seed) | of_walk(method, len(levels))
+    facts = (
+        provenance(command, command.seamless) | of_place(canvas, command.seed) | of_walk(method, len(levels))
+    )
     facts |= of_growth(canvases) | of_tone(command)
     place = torch.device(device)
     with progress_bar("the smaller images") as progress:
@@ -103,10 +106,10 @@ def canvas_of(command: Sample, config: Config) -> Canvas:
 def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canvas, device: str) -> int:
     """Make images and write each to its file."""
     region = canvas.whole if command.region is None else Region(*command.region, canvas)
-    facts: dict[str, str] = {}
+    facts = provenance(command, command.seamless)
     if not isinstance(model, Autoencoder):
         method, levels = walk_of(model, command.sampler, command.steps)
-        facts = of_walk(method, len(levels)) | of_tone(command)
+        facts |= of_walk(method, len(levels)) | of_tone(command)
         facts |= of_growth(canvases_of(model, canvas, command.direct))
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
@@ -134,7 +137,7 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
             )
         for index, (seed, pixels) in enumerate(zip(seeds, to_uint8(images), strict=True), start=first):
             path = numbered(Path(command.out), index, command.count)
-            write_png(path, pixels, provenance(command, command.seamless, canvas, seed) | facts)
+            write_png(path, pixels, facts | of_place(canvas, seed))
             print(path)
     if isinstance(model, Filmed):
         model.write()

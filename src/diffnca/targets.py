@@ -44,6 +44,11 @@ class Target:
         return self.out.endswith((".tif", ".tiff"))
 
     @property
+    def is_png(self) -> bool:
+        """Whether it is a PNG file."""
+        return self.out.lower().endswith(".png")
+
+    @property
     def work(self) -> str:
         """Where all else is kept until it is finished."""
         return f"{self.out}.work"
@@ -67,7 +72,7 @@ class Target:
             raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
         if self.is_tiff:
             import diffnca.writers.ome_tiff  # noqa: F401  what is missing is told before the work
-        if self.out.endswith(".png") and canvas.whole.area > LARGEST_PNG_PX:
+        if self.is_png and canvas.whole.area > LARGEST_PNG_PX:
             raise ValueError(
                 f"{self.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
                 "end its name in .ome.zarr or .ome.tif"
@@ -79,7 +84,7 @@ class Target:
             return OmeZarrWriter(self.out).read_text() if OmeZarrWriter(self.out).is_finished else None
         if not Path(self.out).exists():
             return None
-        if self.out.endswith(".png"):
+        if self.is_png:
             return read_png_text(Path(self.out))
         from diffnca.writers.ome_tiff import read_ome_tiff_text
 
@@ -106,7 +111,7 @@ class Target:
         """Make the file of the pixels, and remove what was needed for that."""
         with progress_bar("levels") as progress:
             writer.close(progress)
-        if self.out.endswith(".png"):
+        if self.is_png:
             write_png(Path(self.out), read_pixels(self.image), facts)
         elif not self.is_zarr:
             from diffnca.writers.ome_tiff import write_ome_tiff

@@ -257,6 +257,7 @@ def test_what_is_given_is_not_overwritten(
         (("vary", "--count", 2, "--tile", 16), "must be without --count"),
         (("vary", "--tile", 17), "--tile 17: must be a multiple"),
         (("vary", "--tile", 16, "--workers", 0), "--workers 0"),
+        (("vary", "--compression", "jpeg"), "--compression jpeg: must be of a TIFF file"),
         (("vary", "--steps", 0), "0"),
         (("vary", "--engine", "fused"), "engine=fused"),
         (("inpaint", *BOX, "--rounds", 0), "rounds=0"),
@@ -287,3 +288,14 @@ def test_an_image_that_is_not_opaque_is_not_enlarged(
     Image.fromarray(np.dstack([pixels(), pixels()[..., :1]])).save(tmp_path / "open.png")
     message = refused(capsys, "upscale", "--image", tmp_path / "open.png", "--out", tmp_path / "out.png")
     assert "not opaque everywhere" in message
+
+
+def test_sizes_of_a_folder_that_do_not_fit_are_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, side in (("a", 16), ("b", 18)):
+        Image.fromarray(pixels(20, 20)[:side, :side]).save(tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "out"
+    message = refused(capsys, "vary", "--image", tmp_path / "in", "--seamless", "both", "--out", out)
+    assert "must be a multiple of 4 px" in message and not out.exists()

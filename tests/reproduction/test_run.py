@@ -138,6 +138,20 @@ def test_a_finished_table_is_made_again_without_training_or_sampling(table: Path
     assert [file.stat().st_mtime_ns for file in files] == times
 
 
+def test_steps_that_a_row_has_not_are_refused_before_it_is_trained(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in ("0", "500"):
+        assert main(command(faces, tmp_path / "table", 64, "--steps", steps)) == 2
+        assert f"--steps {steps}: must be from 1 to 300" in capsys.readouterr().err
+    assert not (tmp_path / "table").exists()
+
+
+def test_other_folders_beside_the_rows_are_left_alone(table: Path, faces: Path) -> None:
+    (table / "rows" / f"{ROWS[0]}-0.bak").mkdir()
+    assert main(command(faces, table, 64)) == 0
+
+
 class Brightness(torch.nn.Module):
     """Stands for a feature network where only the order of events matters."""
 

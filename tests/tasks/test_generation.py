@@ -250,3 +250,8 @@ def test_opposite_edges_of_a_seamless_image_meet(axis: int) -> None:
 @pytest.mark.parametrize(("boundary", "axis"), [(("circular", "reflect"), -1), (("reflect", "circular"), -2)])
 def test_edges_that_are_none_do_not_meet(boundary: tuple[Boundary, Boundary], axis: int) -> None:
     assert strangeness_of_seam(boundary, axis) > 10.0
+
+
+def test_a_distilled_model_takes_no_other_number_of_steps() -> None:
+    with pytest.raises(ValueError, match="steps=8: must be 4, which diff_nca_4_steps was distilled for"):
+        generate(load("pathology-4step"), height=16, width=16, steps=8)

@@ -1,5 +1,6 @@
 """Model files: what is written is what is read, and damage is told in one line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,9 @@ def test_a_folder_of_other_things_does_not_hide_a_bundled_model(
     (tmp_path / "pathology").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_model("pathology").name == "pathology.safetensors"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no rights of groups on Windows")
+def test_a_model_file_has_the_rights_that_new_files_have_here(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    assert model.stat().st_mode == (tmp_path / "new").stat().st_mode

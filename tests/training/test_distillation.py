@@ -150,3 +150,15 @@ def test_a_student_of_the_guided_comes_nearer_to_it() -> None:
 def test_a_walk_without_room_for_the_jumps_is_refused(steps: int) -> None:
     with pytest.raises(ValueError, match=f"--steps {steps}: must be 1 to 50"):
         student_config(small(), steps)
+
+
+def test_a_student_cannot_teach_in_levels_that_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="--steps 2: must be of a teacher that knows all levels"):
+        student_config(student_config(small(), 4), 2)
+
+
+def test_a_student_is_called_at_its_own_levels_alone() -> None:
+    config = student_config(small(), 4)
+    distillation = Distillation(linear(0.5, config), linear(0.5, student_config(config, None)), CPU)
+    assert [levels[0].index for levels in distillation.substeps] == list(config.sampling.visited)
+    assert {len(levels) for levels in distillation.substeps} == {2}  # one call, whose estimate is the target

@@ -1,6 +1,8 @@
 """The training loop: learning, resuming to the bit, stopping, divergence."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +162,34 @@ def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:
     train(tmp_path / "run", small_config(240), replace(QUIET, trackers=("tensorboard",)))
     events = accumulator.EventAccumulator(str(tmp_path / "run" / TRACKER_FOLDER)).Reload()
     assert [event.step for event in events.Scalars("loss")] == [20, 40, 60]
+
+
+def test_a_run_is_finished_only_when_its_model_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(16)
+    monkeypatch.setattr("diffnca.training.loop.write_tensors", full_disk)
+    with pytest.raises(OSError, match="full"):
+        train(tmp_path / "run", config)
+    assert (tmp_path / "run" / MODEL_FILE).is_file() and not (tmp_path / "run" / STATE_FILE).is_file()
+
+
+def full_disk(*_: object) -> None:
+    raise OSError("the disk is full")
+
+
+def test_a_diverging_run_that_is_stopped_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(small_config(400), tmp_path / "run", stripes, QUIET)
+
+    def worsen_and_stop(progress: Progress, training: TrainingConfig) -> None:
+        if progress.step == 3:
+            trainer.save()
+        if progress.step == 5:
+            progress.best_loss = progress.loss / 3.0
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer.options = replace(QUIET, report=worsen_and_stop)
+    trainer.run()
+    _, header = read_tensors(tmp_path / "run" / STATE_FILE)
+    assert json.loads(header["progress"])["step"] == 3

@@ -21,19 +21,21 @@ from diffnca.geometry import Canvas
 from diffnca.giga.blended import Blended
 from diffnca.making import (
     SEAMLESS,
+    check_compression,
     check_kept,
     check_options,
     check_out,
     is_in_tiles,
     model_of,
     numbered,
+    of_place,
     of_walk,
     progress_bar,
     provenance,
 )
 from diffnca.noise import Noise
 from diffnca.pixels import to_model, to_uint8
-from diffnca.tasks import ImageDenoiser, Task, check_parts, ready, walk_of
+from diffnca.tasks import ImageDenoiser, Task, check_canvas, check_parts, ready, walk_of
 from diffnca.tasks.inpainting import check_mask, completion, margins
 from diffnca.tasks.pictures import KnownPixels, Picture
 from diffnca.tasks.task import carried_out
@@ -112,6 +114,7 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
     """
     first = commands[0]
     check_options(first, first.count)
+    check_compression(first, first.out)
     check_kept(
         [path for command in commands for path in read_by(command)],
         [path for command in commands for path in written_by(command)],
@@ -120,6 +123,7 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
     _, levels = walk_of(model, first.sampler, first.steps)
     for command in commands:
         request = request_of(command, read_image(command.image, model.image_channels))
+        check_canvas(model, request.canvas)
         task = request.task(model, levels)
         if is_in_tiles(command, command.out, command.count, request.canvas):
             from diffnca.gigapixel import crew_of, shard_of, tile_of
@@ -147,21 +151,19 @@ def edit_one(command: Edit, model: ImageDenoiser) -> int:
     given = read_image(command.image, model.image_channels)
     request = request_of(command, given)
     sampler, levels = walk_of(model, command.sampler, command.steps)
-    facts = request.facts | of_walk(sampler, len(levels))
+    facts = provenance(command, command.seamless) | request.facts | of_walk(sampler, len(levels))
     if is_in_tiles(command, command.out, command.count, request.canvas):
         from diffnca.gigapixel import make
 
-        own = provenance(command, command.seamless, request.canvas, command.seed)
-        return make(
-            command, command.out, model, sampler, request.task(model, levels), own | facts, command.seed
-        )
+        facts |= of_place(request.canvas, command.seed)
+        return make(command, command.out, model, sampler, request.task(model, levels), facts, command.seed)
     device = torch.device(command.device)
     task = request.task(model, levels)
     filmed = None if command.film is None else Filmed(model, command.film, len(task.levels))
     denoiser = ready(filmed or model, device, command.engine)
     for index in range(command.count):
         seed, path = command.seed + index, numbered(Path(command.out), index, command.count)
-        text = provenance(command, command.seamless, request.canvas, seed) | facts
+        text = facts | of_place(request.canvas, seed)
         if filmed is None and path.is_file() and read_png_text(path) == text:
             print(f"{path} is finished already")
             continue

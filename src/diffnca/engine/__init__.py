@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,7 +34,7 @@ def prepare(
     """Return a network that computes what `network` does, made for inference on `device`.
 
     On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
-    a finite radius (group normalisation), and any on another device, is returned as it is, moved there.
+    a finite radius (group normalisation), and any on another device, is returned as it is, or a copy there.
 
     Args:
         network: a network as `diffnca.models.build_network` makes it.
@@ -52,7 +53,8 @@ def prepare(
     dtype = fast_dtype(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.bfloat16; choose one of these")
-    made: Any = network.to(device)
+    is_there = all(weight.device.type == device.type for weight in network.parameters())
+    made: Any = (network if is_there else copy.deepcopy(network)).to(device)
     is_local = isinstance(made, (DiffNCA, FourierDiffNCA)) and made.radius is not None
     if engine == "fused":
         if not (is_local and device.type == "cuda" and has_triton()):

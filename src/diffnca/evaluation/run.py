@@ -287,9 +287,9 @@ def generated_by(command: Evaluate, config: Config, real: RealImages) -> tuple[l
         command.steps,
         device_named(command.device),
     )
+    facts = {"model": command.model, "seed": str(command.seed), **samples.facts()}
     with progress_bar(f"{count} images of {height}x{width} px") as progress:
-        pictures = list(samples.pictures(count, command.samples, progress))
-    return pictures, {"model": command.model, "seed": str(command.seed), **samples.facts()}
+        return list(samples.pictures(count, command.samples, progress)), facts
 
 
 def write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:

@@ -21,6 +21,7 @@ from diffnca.evaluation.scores import Evaluation, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops
 from diffnca.metrics import Difference, FeatureExtractor, extract_cached, kid_difference
 from diffnca.metrics.memorisation import MIN_UNSEEN
+from diffnca.networks import VNCAConfig
 from diffnca.reproduction.report import Report, write
 from diffnca.reproduction.rows import (
     RealSelections,
@@ -111,13 +112,17 @@ def chosen(table: Table, command: Reproduce) -> list[Config]:
     """Return the rows to be trained, once for each seed.
 
     Raises:
-        ValueError: a row is not in the table.
+        ValueError: a row is not in the table, or cannot be sampled in so many steps.
     """
     names = [row.name for row in table.rows]
     for name in command.rows:
         if name not in names:
             raise ValueError(f"--rows {name}: must be among {', '.join(names)}")
     rows = [row for row in table.rows if not command.rows or row.name in command.rows]
+    for row in rows:
+        most = row.schedule.num_diffusion_steps
+        if not isinstance(row.model, VNCAConfig) and not 1 <= command.steps <= most:
+            raise ValueError(f"--steps {command.steps}: must be from 1 to {most}, the steps of {row.name}")
     return [with_seed(row, seed) for seed in range(command.seeds) for row in rows]
 
 
@@ -130,8 +135,9 @@ def others(table: Table, rows: list[Config], command: Reproduce) -> tuple[list[C
     kept, left_out = [], {}
     for row in table.rows:
         for folder in sorted((command.out / "rows").glob(f"{row.name}-*")):
-            config = with_seed(row, int(folder.name.removeprefix(f"{row.name}-")))
-            if config in rows:
+            seed = folder.name.removeprefix(f"{row.name}-")
+            config = with_seed(row, int(seed)) if seed.isdecimal() else None
+            if config is None or config in rows:
                 continue
             try:
                 if is_finished(config, folder, command):

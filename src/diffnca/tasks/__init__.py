@@ -3,6 +3,7 @@
 from diffnca.tasks.denoisers import AroundDenoiser as AroundDenoiser
 from diffnca.tasks.denoisers import HoldsDenoiser as HoldsDenoiser
 from diffnca.tasks.denoisers import ImageDenoiser as ImageDenoiser
+from diffnca.tasks.denoisers import check_canvas as check_canvas
 from diffnca.tasks.denoisers import check_parts as check_parts
 from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate

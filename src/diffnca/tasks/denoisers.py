@@ -12,7 +12,9 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import Sampler, sampler_named
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.engine import Engine, prepare
-from diffnca.geometry import Region
+from diffnca.geometry import Canvas, Region
+from diffnca.models.patches import PatchGrid
+from diffnca.networks import NCAConfig
 from diffnca.noise import CellNoise
 from diffnca.tasks.arguments import whole_number
 
@@ -129,16 +131,34 @@ def check_parts(denoiser: ImageDenoiser) -> int:
     return denoiser.radius
 
 
+def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
+    """Refuse a canvas around whose circular axes the largest cells of a model do not fit.
+
+    Raises:
+        ValueError: its height or width is no multiple of their side.
+    """
+    model = denoiser.config.model
+    if isinstance(model, NCAConfig):
+        PatchGrid(canvas.whole, model.patch if model.coarse is None else model.coarse.patch)
+
+
 def walk_of(
     denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
 ) -> tuple[Sampler, tuple[Level, ...]]:
-    """Return the sampler and the levels it visits, by default those of the model."""
+    """Return the sampler and the levels it visits, by default those of the model.
+
+    Raises:
+        ValueError: a distilled model is to walk in another number of steps than its own.
+    """
     default = denoiser.config.sampling
     sampler = default.sampler if sampler is None else sampler
     method = sampler_named(sampler) if isinstance(sampler, str) else sampler
     steps = default.steps if steps is None else whole_number("steps", steps)
-    own = default.visited if steps == default.steps else None
-    visited = denoiser.schedule.visited(steps) if own is None else own
+    if default.visited is not None and steps != default.steps:
+        raise ValueError(
+            f"steps={steps}: must be {default.steps}, which {denoiser.config.name} was distilled for"
+        )
+    visited = denoiser.schedule.visited(steps) if default.visited is None else default.visited
     return method, tuple(denoiser.schedule.level(index) for index in visited)
 
 

@@ -95,7 +95,7 @@ class KnownPixels:
         rows, columns, known = self.picture.place_of(region)
         values = self.picture.pixels[..., rows, columns].to(x)
         if self.unknown is not None:
-            known = known & ~self.unknown[rows, columns]
+            known = known & ~self.unknown[rows, columns].to(known.device)
         if self.is_noised and level.sigma > 0.0:
             values = level.alpha * values + level.sigma * _fresh(noise, step, region, x)
         return torch.where(known.to(x.device), values, x)

@@ -16,7 +16,7 @@ from diffnca.engine import Engine
 from diffnca.geometry import Canvas, Region
 from diffnca.noise import CellNoise, Noise
 from diffnca.tasks.arguments import place_of, seeds_of
-from diffnca.tasks.denoisers import ImageDenoiser, check_parts, walk_of
+from diffnca.tasks.denoisers import ImageDenoiser, check_canvas, check_parts, walk_of
 from diffnca.tasks.guidance import ready
 from diffnca.tasks.starts import Initial
 from diffnca.variational.autoencoder import Autoencoder
@@ -78,8 +78,10 @@ def carried_out(
     """Sample a task in memory, or a region of it.
 
     Raises:
-        ValueError: the region is not the whole, and the model must see the whole.
+        ValueError: the region is not the whole, and the model must see the whole; or the cells of the model
+            do not fit around a circular axis.
     """
+    check_canvas(denoiser, task.canvas)
     region = task.canvas.whole if region is None else region
     radius = 0 if region == task.canvas.whole else check_parts(denoiser) + task.reach
     if radius and denoiser.has_context:

@@ -57,8 +57,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """Write a safetensors file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    partial.touch()  # with the rights that new files have here; safetensors makes it private
+    rights = partial.stat().st_mode
     try:
         save_file(stored, partial, dict(header))
+        partial.chmod(rights)
     except SafetensorError as error:
         partial.unlink(missing_ok=True)
         raise OSError(

@@ -38,6 +38,11 @@ def student_config(teacher: Config, steps: int | None) -> Config:
     Raises:
         ValueError: the teacher's walk cannot be cut into so many jumps.
     """
+    if steps is not None and teacher.sampling.visited is not None:
+        raise ValueError(
+            f"--steps {steps}: must be of a teacher that knows all levels, not of {teacher.name}, which was "
+            "distilled; take its teacher"
+        )
     if steps is None:
         return replace(teacher, sampling=replace(teacher.sampling, guidance=1.0))
     available = teacher.schedule.num_diffusion_steps
@@ -57,7 +62,7 @@ class Distillation(nn.Module):
     Attributes:
         student: learns; its configuration says which levels it visits.
         substeps: the levels at which the teacher is called in each jump, the last one being its end. Jumps of
-            one call are those between all neighbouring levels, for a student that walks like its teacher.
+            one call are for a student that walks like its teacher: its target is the teacher's estimate.
     """
 
     def __init__(self, teacher: ImageDenoiser, student: Denoiser, device: torch.device) -> None:
@@ -66,10 +71,14 @@ class Distillation(nn.Module):
         self.student = student
         self._teacher = (ready(teacher, device),)  # in a tuple, so that it is no part of what is trained
         level, visited = teacher.schedule.level, student.config.sampling.visited
+        known = teacher.config.sampling.visited
         self.substeps: list[tuple[Level, ...]]
         if visited is None:
             every = range(teacher.schedule.num_diffusion_steps - 1, -1, -1)
             self.substeps = [(level(index), level(index - 1)) for index in every]
+            return
+        if known is not None:  # a student as the teacher of one that walks like it
+            self.substeps = [(level(index), CLEAN) for index in known]
             return
         self.substeps = [
             tuple(level(index) for index in teacher.schedule.visited(TEACHER_STEPS + 1, first, last))

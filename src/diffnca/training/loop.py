@@ -198,11 +198,12 @@ class Trainer:
                 if now - saved >= options.checkpoint_seconds and self._is_learning():
                     self.save()
                     saved = time.monotonic()
-                if now - sampled >= options.sample_seconds > 0:
+                if now - sampled >= options.sample_seconds > 0 and self._is_learning():
                     self.save()
                     self._sample(stopped)
                     sampled = time.monotonic()
-            self.save()
+            if self._is_learning() or self.progress.share(training) >= 1.0:
+                self.save()
             if options.sample_seconds > 0 and self.progress.share(training) >= 1.0:
                 self._sample(stopped)
         self.accelerator.end_training()
@@ -302,9 +303,9 @@ class Trainer:
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         header = {"config": to_json(self.config), "progress": json.dumps(asdict(self.progress))}
         header["data"] = self.fingerprint
-        write_tensors(self.out / STATE_FILE, tensors, header)
         card = {**self.options.card, "images_seen": self.progress.images, "training_hours": self._hours()}
         write_model(self.out / MODEL_FILE, self.average, self.config, card)
+        write_tensors(self.out / STATE_FILE, tensors, header)  # last: what it calls finished is there
 
     def _hours(self) -> float:
         """Return the hours of training so far."""
@@ -315,7 +316,9 @@ class Trainer:
         tensors, header = read_tensors(self.out / STATE_FILE)
         check_same_run(self.out, from_json(header["config"]), self.config)
         if header["data"] != self.fingerprint:
-            raise ValueError(f"{self.out}: began with other images or another teacher; give a new --out")
+            raise ValueError(
+                f"{self.out}: began with other images, weights or another teacher; give a new --out"
+            )
         self.progress = Progress(**json.loads(header["progress"]))
         self.trained.network.load_state_dict(_under("network.", tensors))
         for name, value in _under("average.", tensors).items():

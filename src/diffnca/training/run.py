@@ -55,8 +55,15 @@ STUDENT_IMAGES = 50_000
 def train(command: Train) -> int:
     """Train as the command says; return the exit code."""
     config = replace(command.config, training=budgeted(command.config.training, command))
-    card = {"fine_tuned_from": command.start} if command.start else {}
-    return carry_out(command, config, start=command.start, card=card)
+    if command.start is None:
+        return carry_out(command, config, start=None, card={})
+    if config.sampling.visited is not None:
+        raise ValueError(
+            f"--from {command.start}: must know all levels, but was distilled; train its teacher, or give "
+            "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
+        )
+    card = {"fine_tuned_from": command.start}
+    return carry_out(command, config, start=command.start, card=card, origin=f", from {command.start}")
 
 
 def distill(command: Distill) -> int:
@@ -84,7 +91,7 @@ def distill(command: Distill) -> int:
         start=command.model,
         card={"distilled_from": command.model} | origin,
         objective=partial(Distillation, teacher),
-        teacher=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{told}",
+        origin=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{told}",
     )
 
 
@@ -108,7 +115,7 @@ def carry_out(
     start: str | None,
     card: dict[str, Any],
     objective: Objective | None = None,
-    teacher: str = "",
+    origin: str = "",
 ) -> int:
     """Train `config` in the folder of the run; return the exit code.
 
@@ -118,7 +125,7 @@ def carry_out(
         start: the model whose weights a new run begins with.
         card: what the card says besides.
         objective: the loss, if it is not that of the denoiser.
-        teacher: tells runs of other teachers apart.
+        origin: tells runs that began with other weights, or have other teachers, apart.
     """
     out = command.out or Path(f"{config.name}-{command.data[0].resolve().stem}")
     check_folder(out)
@@ -139,9 +146,9 @@ def carry_out(
             report=report,
             sample=sample_sheet,
             trackers=command.trackers,
-            card=card_of(command, images, held_out) | card,
+            card=card_of(command, config, images, held_out) | card,
         )
-        batches, fingerprint = batches_of(images, config), images.fingerprint + teacher
+        batches, fingerprint = batches_of(images, config), images.fingerprint + origin
         trainer = Trainer(config, out, batches, options, first, fingerprint, objective)
         already = trainer.progress.share(config.training) >= 1.0
         progress = trainer.progress if already else trainer.run()
@@ -247,15 +254,16 @@ def plan(config: Config, images: ImageSet, num_skipped: int, out: Path) -> list[
     ]
 
 
-def card_of(command: Run, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
+def card_of(command: Run, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     """Return what a card can say before training."""
+    microns = config.data.microns_per_px
     return {
         "data": ", ".join(str(path) for path in command.data),
         "images": len(images),
         "held_out": list(held_out.names),
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    }
+    } | ({} if microns is None else {"microns_per_px": microns})
 
 
 def sample_sheet(model: Generator, path: Path, stopped: Callable[[], bool]) -> None:
