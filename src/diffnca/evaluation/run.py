@@ -323,9 +323,14 @@ def as_table(evaluation: Evaluation) -> str:
         ("compared", f"{score.n} images of {protocol.height}x{protocol.width} px, {protocol.stored}"),
         ("with", f"{score.n_reference} real ones, {protocol.split}"),
         ("protocol", f"{protocol.name}, features {score.features} {score.checksum[:8]}"),
-        ("made", ", ".join(f"{key} {value[:16]}" for key, value in evaluation.made.items())),
+        ("made", ", ".join(f"{key} {_short(key, value)}" for key, value in evaluation.made.items())),
     ]
     return "\n".join(f"{name:18} {value}" for name, value in lines)
+
+
+def _short(name: str, value: str) -> str:
+    """Return a fact for people: of a checksum, the beginning."""
+    return value[:16] if name == "weights" else value
 
 
 def _memorised(evaluation: Evaluation) -> str:

@@ -102,7 +102,7 @@ def guided_teacher(command: Distill, alone: Denoiser) -> tuple[ImageDenoiser, di
     strength = teacher.guidance if isinstance(teacher, Guided) else teacher.config.sampling.guidance
     if strength == 1.0:
         return teacher, {}
-    told: dict[str, Any] = {"guidance": strength}
+    told: dict[str, Any] = {"teacher_guidance": strength}
     if command.guide is not None:
         weights = sha256(find_model(command.guide).read_bytes()).hexdigest()
         told |= {"guide": command.guide, "guide_weights": weights}
