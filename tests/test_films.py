@@ -126,3 +126,13 @@ def test_frames_are_not_written_over_a_file(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "frames").touch()
     assert main(["interpolate", MODEL, "--seeds", "1", "2", "--out", str(tmp_path / "frames")]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_frames_do_not_join_those_of_a_longer_film(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["interpolate", MODEL, "--seeds", "1", "2", "--height", "16", "--width", "16", "--out"]
+    for frames in ("3", "3"):  # the same ones are written again
+        assert main([*arguments, str(tmp_path / "film"), "--frames", frames]) == 0
+    assert main([*arguments, str(tmp_path / "film"), "--frames", "2"]) == 2
+    assert "holds 0002.png, which is none of 2 frames" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def states_of(network: DiffNCA | FourierDiffNCA) -> Iterator[list[Tensor]]:
 def interpolate(command: Interpolate) -> int:
     """Make the images between two seeds; return the exit code."""
     is_film = bool(command.out.suffix) and not command.out.is_dir()
-    check_film(command.out) if is_film else check_frames(command.out)
+    check_film(command.out) if is_film else check_frames(command.out, command.frames)
     if command.frames < 2 or command.batch < 1 or command.milliseconds < 1:
         raise ValueError(
             f"--frames {command.frames} --batch {command.batch} --milliseconds {command.milliseconds}: must "
@@ -169,18 +169,27 @@ def interpolate(command: Interpolate) -> int:
         command.out.mkdir(exist_ok=True)
         facts = {"diffnca:model": command.model, "diffnca:seeds": f"{command.seeds[0]} {command.seeds[1]}"}
         for index, frame in enumerate(frames):
-            write_png(command.out / f"{index:04d}.png", frame, facts)
+            write_png(command.out / frame_name(index), frame, facts)
     print(command.out)
     return 0
 
 
-def check_frames(folder: Path) -> None:
+def frame_name(index: int) -> str:
+    """Return the name of a frame in its folder."""
+    return f"{index:04d}.png"
+
+
+def check_frames(folder: Path, count: int) -> None:
     """Refuse a folder to which no frames can be written.
 
     Raises:
-        ValueError: it is a file, or does not lie in a folder.
+        ValueError: it is a file, does not lie in a folder, or holds what is none of these frames.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; end its name in {', '.join(FORMATS)}, or name a folder")
     if not folder.resolve().parent.is_dir():
         raise ValueError(f"{folder}: the folder {folder.parent} does not exist; create it first")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(there - {frame_name(index) for index in range(count)})
+    if others:
+        raise ValueError(f"{folder}: holds {others[0]}, which is none of {count} frames; name a new folder")

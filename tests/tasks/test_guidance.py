@@ -17,6 +17,7 @@ from diffnca.networks import CellConfig
 from diffnca.pixels import to_uint8
 from diffnca.recipes import recipe_named
 from diffnca.tasks import Guided, guided
+from diffnca.tasks.arguments import place_of
 from diffnca.training.checkpoint import build_denoiser, build_model, write_model
 
 
@@ -203,3 +204,8 @@ class TestCommand:
     ) -> None:
         assert main(["distill", "pathology-4step", "--steps", "0", "--data", "examples/canopy"]) != 0
         assert "--steps 0: must have --guidance" in capsys.readouterr().err
+
+
+def test_a_guided_model_is_where_its_better_one_is() -> None:
+    better, weaker = load("pathology", "meta"), load("pathology-4step", "meta")
+    assert place_of(Guided(better, weaker, 1.5), None).type == "meta"

@@ -12,6 +12,7 @@ from diffnca.tasks import generate, interpolate, vary
 from diffnca.tasks.denoisers import later_levels, walk_of
 from diffnca.tasks.starts import PureNoise
 from diffnca.tasks.variation import Between
+from diffnca.training.checkpoint import load
 
 from .test_generation import GaussianDenoiser
 
@@ -74,3 +75,9 @@ def test_noise_between_two_seeds_has_variance_one() -> None:
 def test_shares_beyond_the_ends_are_refused(shares: list[float]) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         interpolate(GaussianDenoiser(), (1, 2), shares, height=4, width=4)
+
+
+def test_shares_may_be_a_tensor() -> None:
+    model, size = load("pathology-4step"), {"height": 16, "width": 16}
+    listed = interpolate(model, (1, 2), [0.0, 0.5], **size)
+    assert torch.equal(interpolate(model, (1, 2), torch.tensor([0.0, 0.5]), **size), listed)

@@ -31,7 +31,12 @@ def seeds_of(seed: int | Sequence[int], batch: int | None) -> tuple[int, ...]:
 
 
 def place_of(model: Any, device: str | torch.device | None) -> torch.device:
-    """Return the device to compute on, and move the model there if one is asked for."""
+    """Return the device to compute on, and move the model there if one is asked for.
+
+    A model around another one, such as a guided one, is where that is.
+    """
+    if hasattr(model, "denoiser"):
+        return place_of(model.denoiser, device)
     if isinstance(model, nn.Module):
         if device is not None:
             model.to(device)

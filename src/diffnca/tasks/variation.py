@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -69,7 +69,7 @@ def variation(
 def interpolate(
     model: ImageDenoiser | Autoencoder,
     seeds: tuple[int, int],
-    shares: Sequence[float],
+    shares: Iterable[float] | Float[Tensor, " b"],
     *,
     height: int,
     width: int,
@@ -95,16 +95,15 @@ def interpolate(
         ValueError: an argument is not allowed.
     """
     first, second = seeds_of(seeds, 2)
+    shares = tuple(float(share) for share in shares)
     if not shares or not all(0.0 <= share <= 1.0 for share in shares):
-        raise ValueError(f"shares={tuple(shares)}: must be one or more numbers from 0 to 1")
+        raise ValueError(f"shares={shares}: must be one or more numbers from 0 to 1")
     canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
     return made(
         model,
         len(shares),
         {**options, "seed": [first] * len(shares)},
-        lambda denoiser, levels: Task(
-            canvas, levels, Between(start_of(denoiser), second, tuple(map(float, shares)))
-        ),
+        lambda denoiser, levels: Task(canvas, levels, Between(start_of(denoiser), second, shares)),
     )
 
 
