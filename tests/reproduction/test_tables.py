@@ -33,6 +33,7 @@ CHANGED = {
     },
     "adam": {"training.optimizer"},
     "noise_prediction": {"prediction"},
+    "clean_prediction": {"prediction"},
     "linear_schedule": {"schedule.kind"},
     "random_updates": of_cells("update_probability"),
     "published_loss": {"loss.distance"},

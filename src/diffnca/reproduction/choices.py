@@ -85,6 +85,7 @@ ABLATIONS: dict[str, Callable[[], Config]] = {
     "published_training": _published_training,
     "adam": lambda: _with_training(fourier_diff_nca(), optimizer="adam"),
     "noise_prediction": lambda: replace(fourier_diff_nca(), prediction="noise"),
+    "clean_prediction": lambda: replace(fourier_diff_nca(), prediction="clean"),
     "linear_schedule": lambda: replace(fourier_diff_nca(), schedule=ScheduleConfig("linear")),
     "random_updates": lambda: _with_both(fourier_diff_nca(), update_probability=0.9),
     "published_loss": lambda: replace(fourier_diff_nca(), loss=LossConfig("l1_l2")),
