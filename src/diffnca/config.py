@@ -46,12 +46,13 @@ class LossConfig:
 
     Attributes:
         distance: `l1_l2` is the published sum of both.
-        weighting: `uniform` over steps, or `min_snr` (Hang et al. 2023), in terms of the clean image.
-        min_snr_gamma: the clamp of `min_snr`.
+        weighting: `uniform` over steps, `min_snr` (Hang et al. 2023), in terms of the clean image, or
+            `velocity`: whatever is predicted, the squared error counts as that of the velocity.
+        min_snr_gamma: the clamp of the latter two, in terms of the clean image.
     """
 
     distance: Literal["l2", "l1_l2"] = "l2"
-    weighting: Literal["uniform", "min_snr"] = "uniform"
+    weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
     min_snr_gamma: float = 5.0
 
 

@@ -52,6 +52,16 @@ def test_weighted_losses_mean_the_same_error_of_the_clean_image(prediction: str)
     assert squared == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_errors_weighted_as_the_velocity_are_those_of_the_velocity(prediction: str) -> None:
+    x_0, noise, x_t = example()
+    output = target_of(prediction, x_0, noise, ALPHA, SIGMA) + 0.1
+    loss = LossConfig("l2", "velocity", min_snr_gamma=1e9)
+    weight = loss_weight(prediction, loss, torch.tensor(ALPHA), torch.tensor(SIGMA))
+    error = (clean_of(prediction, output, x_t, ALPHA, SIGMA) - x_0) / SIGMA  # of the velocity
+    assert float(weight) * 0.1**2 == pytest.approx(float(error.square().mean()), rel=1e-6)
+
+
 def test_min_snr_clamps_above_gamma() -> None:
     weight = loss_weight("clean", LossConfig("l2", "min_snr", 5.0), torch.tensor(0.99), torch.tensor(0.1))
     assert float(weight) == 5.0

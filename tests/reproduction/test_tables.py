@@ -57,6 +57,8 @@ CHANGED_TEXTURES = {
     "gates": of_cells("modulation", first="coarse"),
     "noise_prediction": {"prediction"},
     "clean_prediction": {"prediction"},
+    "clean_at_most_5": {"prediction", "loss.weighting"},
+    "clean_at_most_25": {"prediction", "loss.weighting", "loss.min_snr_gamma"},
     "min_snr": {"loss.weighting"},
     "adam": {"training.optimizer"},
     "half_the_rate": {"training.learning_rate"},

@@ -64,14 +64,14 @@ def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: 
     if loss.weighting == "uniform":
         return torch.ones_like(alpha)
     snr = (alpha / sigma) ** 2
-    clamped = snr.clamp(max=loss.min_snr_gamma)
+    of_clean = (snr if loss.weighting == "min_snr" else snr + 1.0).clamp(max=loss.min_snr_gamma)
     match prediction:
         case "noise":
-            return clamped / snr
+            return of_clean / snr
         case "clean":
-            return clamped
+            return of_clean
         case "velocity":
-            return clamped / (snr + 1.0)
+            return of_clean / (snr + 1.0)
 
 
 def stratified_steps(batch: int, num_diffusion_steps: int, generator: torch.Generator) -> Int[Tensor, " b"]:

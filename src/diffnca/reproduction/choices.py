@@ -129,6 +129,12 @@ def _fewer_channels() -> Config:
     return _with_cells(config, {"hidden": 160}, {"hidden": 176})
 
 
+def _clean_as_velocity(gamma: float) -> Config:
+    """Predict the clean image; its error counts as that of the velocity does, but at most `gamma` times."""
+    loss = LossConfig(weighting="velocity", min_snr_gamma=gamma)
+    return replace(diff_nca(), prediction="clean", loss=loss)
+
+
 TEXTURES: dict[str, Callable[[], Config]] = {
     "default": diff_nca,
     "one_stage_1px": lambda: _one_stage(1, 64, 560),
@@ -142,6 +148,8 @@ TEXTURES: dict[str, Callable[[], Config]] = {
     "gates": lambda: _with_both(diff_nca(), modulation="gate"),
     "noise_prediction": lambda: replace(diff_nca(), prediction="noise"),
     "clean_prediction": lambda: replace(diff_nca(), prediction="clean"),
+    "clean_at_most_5": lambda: _clean_as_velocity(5.0),
+    "clean_at_most_25": lambda: _clean_as_velocity(25.0),
     "min_snr": lambda: replace(diff_nca(), loss=LossConfig(weighting="min_snr")),
     "adam": lambda: _with_training(diff_nca(), optimizer="adam"),
     "half_the_rate": lambda: _with_training(diff_nca(), learning_rate=diff_nca().training.learning_rate / 2),
