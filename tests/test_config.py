@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffnca.config import Config, from_json, to_json
+from diffnca.config import Config, LossConfig, from_json, to_json
 from diffnca.networks import CellConfig, NCAConfig
 from diffnca.recipes import RECIPES, recipe_named
 
@@ -69,3 +69,8 @@ def test_a_fourier_stage_needs_its_family() -> None:
 def test_an_unknown_recipe_is_told_the_known_ones() -> None:
     with pytest.raises(ValueError, match="recipe 'unet': must be one of diff_nca, "):
         recipe_named("unet")
+
+
+def test_a_weighting_without_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss.weighting=.?velocity.?: must be uniform or min_snr"):
+        Config(prediction="noise", loss=LossConfig(weighting="velocity"))

@@ -199,6 +199,9 @@ class Config:
         allowed = f"from 0 to {LARGEST_SQUARE_PX}"
         require(0 <= sampling.even_px <= LARGEST_SQUARE_PX, "sampling.even_px", sampling.even_px, allowed)
         self._require_guidance()
+        is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
+        allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
+        require(is_finite, "loss.weighting", "velocity", allowed)
         if self.training.optimizer == "muon":
             stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
             is_normed = any(stage.weight_norm for stage in stages)

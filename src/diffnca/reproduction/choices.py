@@ -97,6 +97,7 @@ ABLATIONS: dict[str, Callable[[], Config]] = {
 }
 """Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
 
+`clean_prediction` alone is a third way, neither theirs nor ours.
 Two rows change more than one number: `linear_embedding` has `relative_positions` besides, which are a row of
 their own, and `published_training` has `adam`, likewise. One more difference, gates computed once for all
 images instead of for each, changes no number but the time.

@@ -36,7 +36,7 @@ def student_config(teacher: Config, steps: int | None) -> Config:
     """Return the configuration of a student that samples in so many steps, `None` as its teacher does.
 
     Raises:
-        ValueError: the teacher's walk cannot be cut into so many jumps.
+        ValueError: the teacher's walk cannot be cut into so many jumps, or knows few levels itself.
     """
     if steps is not None and teacher.sampling.visited is not None:
         raise ValueError(
@@ -73,12 +73,9 @@ class Distillation(nn.Module):
         level, visited = teacher.schedule.level, student.config.sampling.visited
         known = teacher.config.sampling.visited
         self.substeps: list[tuple[Level, ...]]
-        if visited is None:
+        if visited is None or known is not None:  # it walks like its teacher, who may be a student too
             every = range(teacher.schedule.num_diffusion_steps - 1, -1, -1)
-            self.substeps = [(level(index), level(index - 1)) for index in every]
-            return
-        if known is not None:  # a student as the teacher of one that walks like it
-            self.substeps = [(level(index), CLEAN) for index in known]
+            self.substeps = [(level(index), CLEAN) for index in known or every]
             return
         self.substeps = [
             tuple(level(index) for index in teacher.schedule.visited(TEACHER_STEPS + 1, first, last))

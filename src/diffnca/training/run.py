@@ -70,8 +70,8 @@ def distill(command: Distill) -> int:
     """Train a student as the command says; return the exit code."""
     path = find_model(command.model)
     alone = load_denoiser(path)
-    teacher, origin = guided_teacher(command, alone)
-    if command.steps == 0 and not origin:
+    teacher, guidance = guided_teacher(command, alone)
+    if command.steps == 0 and not guidance:
         raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
     config = student_config(alone.config, command.steps or None)
     training = replace(
@@ -83,13 +83,13 @@ def distill(command: Distill) -> int:
     )
     name = f"{config.name}_{command.steps}_steps" if command.steps else config.name
     config = replace(config, name=name, training=budgeted(training, command))
-    told = f", guidance {origin}" if origin else ""
+    told = f", guidance {guidance}" if guidance else ""
     walk = f", jumps {config.sampling.visited}" if command.steps else ", guidance"
     return carry_out(
         command,
         config,
         start=command.model,
-        card={"distilled_from": command.model} | origin,
+        card={"distilled_from": command.model} | guidance,
         objective=partial(Distillation, teacher),
         origin=f"{walk}, teacher {sha256(path.read_bytes()).hexdigest()}{told}",
     )
