@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from diffnca.geometry import Canvas
 from diffnca.giga.sweeps import sample_tiled
 from diffnca.giga.tiles import Job
+from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
-from diffnca.tasks import generate
+from diffnca.tasks import canvases_of, generate, walk_of
+from diffnca.tasks.growth import grown
+from diffnca.tasks.pictures import Noised
+from diffnca.tasks.starts import start_of
+from diffnca.tasks.upscaling import Enlarged
 
 from .conftest import plan_of, small_denoiser
 
@@ -27,3 +33,13 @@ def test_tiles_differ_by_one_level_on_one_pixel_of_a_thousand_at_most(
     whole = generate(job.denoiser, height=200, width=240, seed=5, steps=3, sampler=sampler, device="cuda")
     difference = np.abs(job.writer.pixels - to_uint8(whole)[0])
     assert difference.max() <= 1 and (difference > 0).any(-1).mean() <= 1e-3
+
+
+def test_what_is_left_to_do_of_a_grown_image_can_go_to_a_machine_without_a_gpu() -> None:
+    model = small_denoiser("fourier_diff_nca").to("cuda")
+    sampler, levels = walk_of(model, None, 2)
+    canvases = canvases_of(model, Canvas(96, 96))
+    task, _ = grown(model, canvases, levels, sampler, Noise((0,), "cuda"), start_of(model))
+    start = task.initial
+    assert len(canvases) == 2 and isinstance(start, Noised) and isinstance(start.image, Enlarged)
+    assert start.image.means.small.device.type == "cpu"

@@ -64,6 +64,8 @@ def grown(
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task of the last one and what it draws from.
 
+    The task can be sent to a machine that lacks the device of this one.
+
     Args:
         denoiser: the model.
         canvases: as `canvases_of` returns them.
@@ -76,7 +78,7 @@ def grown(
     task = Task(canvases[0], levels, initial)
     for stage, canvas in enumerate(canvases[1:], start=1):
         image = carried_out(task, denoiser, sampler, grown_noise(noise, stage - 1), progress=progress)
-        task = enlargement(canvas, image, "noise", STRENGTH)(denoiser, levels)
+        task = enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels)
     return task, grown_noise(noise, len(canvases) - 1)
 
 
