@@ -27,6 +27,7 @@ from diffnca.geometry import Canvas, Region
 from diffnca.metrics import efficientnet_lite0
 from diffnca.noise import CellNoise, Noise, Stream
 from diffnca.pixels import to_uint8
+from diffnca.tasks import guided
 
 CROPS_PER_DRAW = 4
 
@@ -53,6 +54,8 @@ class Options:
     """Sampler; the model's own by default."""
     steps: int | None = None
     """Diffusion steps from the level to the clean image; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance by the model itself; the model's own by default, 1 for none."""
     threads: int = 1
     """Processor threads."""
 
@@ -64,7 +67,8 @@ def main(options: Options) -> None:
     extractor = efficientnet_lite0()
     reference = crops(open_images([options.data]), options.n, options.crop)
     real = crops(open_images([options.train]), options.n, options.crop, seed=1).images
-    model = load(options.model)
+    model = guided(load(options.model), options.guidance)
+    assert isinstance(model, Denoiser)  # without a guide
     model = Denoiser(prepare(model.network, torch.device("cpu")), model.schedule, model.config)
     sampler = sampler_named(options.sampler or model.config.sampling.sampler)
     draws = torch.arange(options.n) // CROPS_PER_DRAW

@@ -71,6 +71,12 @@ def test_an_unknown_recipe_is_told_the_known_ones() -> None:
         recipe_named("unet")
 
 
+@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), 101.0])
+def test_a_shift_out_of_range_is_refused(shift: float) -> None:
+    with pytest.raises(ValueError, match=r"loss.timestep_shift=.*: must be from 0.01 to 100"):
+        Config(loss=LossConfig(timestep_shift=shift))
+
+
 def test_a_weighting_without_bound_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loss.weighting=.?velocity.?: must be uniform or min_snr"):
         Config(prediction="noise", loss=LossConfig(weighting="velocity"))

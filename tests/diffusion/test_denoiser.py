@@ -72,6 +72,14 @@ def test_steps_are_spread_evenly_over_the_batch() -> None:
     assert steps.div(10, rounding_mode="floor").tolist() == list(range(30))
 
 
+@pytest.mark.parametrize("shift", [0.25, 4.0])
+def test_shifted_steps_have_their_closed_form(shift: float) -> None:
+    steps = stratified_steps(10_000, 300, torch.Generator().manual_seed(0), shift)
+    for time in (0.1, 0.5, 0.9):
+        share = time / (shift + (1.0 - shift) * time)
+        assert float((steps < 300 * time).double().mean()) == pytest.approx(share, abs=2e-4)
+
+
 def test_a_network_that_answers_zero_has_the_loss_of_its_target() -> None:
     config = small_config(prediction="noise", loss=LossConfig("l1_l2", "uniform"))
     denoiser = build_denoiser(config)

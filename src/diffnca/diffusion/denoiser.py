@@ -14,6 +14,7 @@ References:
     [2] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
     [3] Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
     [4] Kingma et al., "Variational Diffusion Models", 2021.
+    [5] Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024.
 """
 
 from __future__ import annotations
@@ -74,10 +75,16 @@ def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: 
             return of_clean / (snr + 1.0)
 
 
-def stratified_steps(batch: int, num_diffusion_steps: int, generator: torch.Generator) -> Int[Tensor, " b"]:
-    """Draw steps that are uniform one by one and evenly spread over the batch ([4] appendix I.1)."""
+def stratified_steps(
+    batch: int, num_diffusion_steps: int, generator: torch.Generator, shift: float = 1.0
+) -> Int[Tensor, " b"]:
+    """Draw steps that are uniform one by one, or shifted ([5] Eq. 23), and evenly spread over the batch.
+
+    They share one random offset ([4] appendix I.1).
+    """
     offset = torch.rand((), generator=generator, dtype=torch.float64)
-    return ((torch.arange(batch) + offset) / batch * num_diffusion_steps).long()
+    t = (torch.arange(batch) + offset) / batch
+    return (shift * t / (1.0 + (shift - 1.0) * t) * num_diffusion_steps).long()
 
 
 class Denoiser(nn.Module):
@@ -149,7 +156,8 @@ class Denoiser(nn.Module):
             generator: a CPU generator for steps and noise.
             masks: which cells update; `None` updates each by the expectation of its mask.
         """
-        steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator)
+        shift = self.config.loss.timestep_shift
+        steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, shift)
         noise = torch.randn(x_0.shape, generator=generator).to(x_0)
         alpha = self.schedule.alphas()[steps].to(x_0)[:, None, None, None]
         sigma = self.schedule.sigmas()[steps].to(x_0)[:, None, None, None]
