@@ -71,10 +71,11 @@ def test_an_unknown_recipe_is_told_the_known_ones() -> None:
         recipe_named("unet")
 
 
-@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), 101.0])
-def test_a_shift_out_of_range_is_refused(shift: float) -> None:
-    with pytest.raises(ValueError, match=r"loss.timestep_shift=.*: must be from 0.01 to 100"):
-        Config(loss=LossConfig(timestep_shift=shift))
+@pytest.mark.parametrize("field", ["logit_mean", "logit_std"])
+@pytest.mark.parametrize("value", [-11.0, float("nan"), 11.0])
+def test_a_distribution_of_times_out_of_range_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"loss.{field}=.*: must be "):
+        Config(loss=replace(LossConfig(), **{field: value}))
 
 
 def test_a_weighting_without_bound_is_refused() -> None:

@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 LARGEST_GUIDANCE = 10.0
 
-LARGEST_SHIFT = 100.0
+LARGEST_LOGIT = 10.0
 
 LARGEST_SQUARE_PX = 1024
 """Side of squares with one mean, at most: a tile draws the noise of all squares that it touches."""
@@ -51,14 +51,18 @@ class LossConfig:
         weighting: `uniform` over steps, `min_snr` (Hang et al. 2023), in terms of the clean image, or
             `velocity`: whatever is predicted, the squared error counts as that of the velocity.
         min_snr_gamma: the clamp of the latter two, in terms of the clean image.
-        timestep_shift: which times are trained: uniform ones `t` become `s t / (1 + (s - 1) t)` (Esser et al.
-            2024, Eq. 23). 1 leaves them, less trains the clean end more, more the noisy end.
+        timesteps: which times are trained, from 0, the clean end, to 1: `uniform`, or `logit_normal` (Esser
+            et al. 2024, Eq. 19), where the logit of the time is normal.
+        logit_mean: of `logit_normal`: below 0 the clean half is trained more.
+        logit_std: of `logit_normal`: the smaller, the less are both ends trained.
     """
 
     distance: Literal["l2", "l1_l2"] = "l2"
     weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
     min_snr_gamma: float = 5.0
-    timestep_shift: float = 1.0
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -207,8 +211,9 @@ class Config:
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
-        shift, allowed = self.loss.timestep_shift, f"from {1 / LARGEST_SHIFT:g} to {LARGEST_SHIFT:g}"
-        require(1 / LARGEST_SHIFT <= shift <= LARGEST_SHIFT, "loss.timestep_shift", shift, allowed)
+        mean, std, allowed = self.loss.logit_mean, self.loss.logit_std, f"within {LARGEST_LOGIT:g} of 0"
+        require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, allowed)
+        require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
         if self.training.optimizer == "muon":
             stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
             is_normed = any(stage.weight_norm for stage in stages)

@@ -1,6 +1,8 @@
 """The denoiser: conversions between noise, clean and velocity, weights, loss."""
 
+import math
 from dataclasses import replace
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -68,16 +70,22 @@ def test_min_snr_clamps_above_gamma() -> None:
 
 
 def test_steps_are_spread_evenly_over_the_batch() -> None:
-    steps = stratified_steps(30, 300, torch.Generator().manual_seed(0))
+    steps = stratified_steps(30, 300, torch.Generator().manual_seed(0), LossConfig())
     assert steps.div(10, rounding_mode="floor").tolist() == list(range(30))
 
 
-@pytest.mark.parametrize("shift", [0.25, 4.0])
-def test_shifted_steps_have_their_closed_form(shift: float) -> None:
-    steps = stratified_steps(10_000, 300, torch.Generator().manual_seed(0), shift)
-    for time in (0.1, 0.5, 0.9):
-        share = time / (shift + (1.0 - shift) * time)
-        assert float((steps < 300 * time).double().mean()) == pytest.approx(share, abs=2e-4)
+@pytest.mark.parametrize("time", [0.1, 0.4, 0.9])
+def test_the_logits_of_the_times_are_normal(time: float) -> None:
+    loss = LossConfig(timesteps="logit_normal", logit_mean=-0.5, logit_std=1.2)
+    steps = stratified_steps(10_000, 300, torch.Generator().manual_seed(0), loss)
+    share = NormalDist(-0.5, 1.2).cdf(math.log(time / (1.0 - time)))
+    assert float((steps < 300 * time).double().mean()) == pytest.approx(share, abs=2e-4)
+
+
+def test_the_noisiest_step_is_drawn_where_a_time_rounds_to_one() -> None:
+    loss = LossConfig(timesteps="logit_normal", logit_mean=10.0, logit_std=10.0)
+    steps = stratified_steps(1000, 300, torch.Generator().manual_seed(0), loss)
+    assert int(steps.max()) == 299
 
 
 def test_a_network_that_answers_zero_has_the_loss_of_its_target() -> None:

@@ -76,15 +76,17 @@ def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: 
 
 
 def stratified_steps(
-    batch: int, num_diffusion_steps: int, generator: torch.Generator, shift: float = 1.0
+    batch: int, num_diffusion_steps: int, generator: torch.Generator, loss: LossConfig
 ) -> Int[Tensor, " b"]:
-    """Draw steps that are uniform one by one, or shifted ([5] Eq. 23), and evenly spread over the batch.
+    """Draw steps that have the distribution of `loss` one by one, and are evenly spread over the batch.
 
     They share one random offset ([4] appendix I.1).
     """
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     t = (torch.arange(batch) + offset) / batch
-    return (shift * t / (1.0 + (shift - 1.0) * t) * num_diffusion_steps).long()
+    if loss.timesteps == "logit_normal":  # [5] Eq. 19, by its quantiles
+        t = torch.sigmoid(loss.logit_mean + loss.logit_std * torch.special.ndtri(t))
+    return (t * num_diffusion_steps).long().clamp(max=num_diffusion_steps - 1)
 
 
 class Denoiser(nn.Module):
@@ -156,8 +158,8 @@ class Denoiser(nn.Module):
             generator: a CPU generator for steps and noise.
             masks: which cells update; `None` updates each by the expectation of its mask.
         """
-        shift = self.config.loss.timestep_shift
-        steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, shift)
+        loss = self.config.loss
+        steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, loss)
         noise = torch.randn(x_0.shape, generator=generator).to(x_0)
         alpha = self.schedule.alphas()[steps].to(x_0)[:, None, None, None]
         sigma = self.schedule.sigmas()[steps].to(x_0)[:, None, None, None]
@@ -165,9 +167,9 @@ class Denoiser(nn.Module):
         output = self.network(alpha * x_0 + sigma * noise, t, None, masks).float()
         error = output - target_of(self.prediction, x_0, noise, alpha, sigma)
         distance = error.square()
-        if self.config.loss.distance == "l1_l2":
+        if loss.distance == "l1_l2":
             distance = distance + error.abs()
-        weighted: Tensor = loss_weight(self.prediction, self.config.loss, alpha, sigma) * distance
+        weighted: Tensor = loss_weight(self.prediction, loss, alpha, sigma) * distance
         return weighted.mean()
 
     def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
