@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from filelock import FileLock
 from PIL import Image
 
 from diffnca import sampling
 from diffnca.cli import condensed, main
 from diffnca.making import numbered
-from diffnca.training.checkpoint import read_card
+from diffnca.training.checkpoint import load, read_card, read_config
+from diffnca.training.run import LOCK_FILE, SHEET_STEPS
 from diffnca.writers.png import read_png_text
 
 SMALL = (
@@ -217,6 +220,54 @@ def test_a_folder_with_other_files_is_no_run(
 ) -> None:
     arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(photos)]
     assert "holds other files" in error_of(capsys, arguments)
+
+
+def test_a_model_without_its_training_is_not_overwritten(
+    run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder / "state.safetensors").unlink()
+    arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]
+    assert "holds other files (model.safetensors)" in error_of(capsys, arguments)
+
+
+def test_a_finished_run_that_was_killed_before_its_model_gets_it(run_folder: Path, photos: Path) -> None:
+    model = run_folder / "model.safetensors"
+    weights, card = load(model).state_dict(), read_card(model)
+    model.unlink()
+    assert main(["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]) == 0
+    assert read_card(model) == card
+    torch.testing.assert_close(load(model).state_dict(), weights, rtol=0, atol=0)
+
+
+def test_a_finished_run_can_be_sampled_otherwise(run_folder: Path, photos: Path) -> None:
+    arguments = ["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]
+    assert main([*arguments, "--sampling.steps", "7"]) == 0
+    assert read_config(run_folder / "model.safetensors").sampling.steps == 7
+
+
+def test_two_commands_do_not_train_in_one_folder(
+    run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(run_folder / LOCK_FILE):
+        arguments = ["train", "--data", str(photos), "--images", "16", "--out", str(run_folder), *SMALL]
+        assert main(arguments) == 2
+    assert "another command trains here" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_the_run_would(
+    run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--data", str(photos), "--out", str(run_folder), *SMALL, "--dry-run"]
+    assert "began with training.batch=4, not 2" in error_of(capsys, [*arguments, "--training.batch", "2"])
+
+
+def test_a_sheet_of_a_student_of_many_steps_shows_its_own_walk(
+    run_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
+    distill = ["distill", str(run_folder), "--steps", str(SHEET_STEPS + 1), "--data", str(photos)]
+    assert main([*distill, "--images", "8", "--out", str(out)]) == 0
+    assert (out / "samples" / "000000008.png").is_file()
 
 
 def test_numbers_are_added_to_the_name_only_where_there_are_several() -> None:

@@ -78,6 +78,18 @@ def test_a_distribution_of_times_out_of_range_is_refused(field: str, value: floa
         Config(loss=replace(LossConfig(), **{field: value}))
 
 
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_clamp_that_is_not_above_zero_is_refused(gamma: float) -> None:
+    with pytest.raises(ValueError, match=r"loss.min_snr_gamma=.*: must be above 0"):
+        Config(loss=LossConfig(weighting="min_snr", min_snr_gamma=gamma))
+
+
+def test_a_batch_of_which_none_is_damaged_is_refused() -> None:
+    config = recipe_named("vnca_damage")
+    with pytest.raises(ValueError, match="training.batch=3: must be 4 or more"):
+        replace(config, training=replace(config.training, batch=3))
+
+
 def test_a_weighting_without_bound_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loss.weighting=.?velocity.?: must be uniform or min_snr"):
         Config(prediction="noise", loss=LossConfig(weighting="velocity"))

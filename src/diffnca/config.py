@@ -16,7 +16,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from diffnca.networks import Model, NCAConfig, UNetConfig, VNCAConfig, require
+from diffnca.networks import FEWEST_TO_DAMAGE, Model, NCAConfig, UNetConfig, VNCAConfig, require
 
 FORMAT_VERSION = 1
 """Version of the JSON layout, stored beside each configuration."""
@@ -211,6 +211,8 @@ class Config:
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
+        gamma = self.loss.min_snr_gamma
+        require(0.0 < gamma < math.inf, "loss.min_snr_gamma", gamma, "above 0, and finite")
         mean, std, allowed = self.loss.logit_mean, self.loss.logit_std, f"within {LARGEST_LOGIT:g} of 0"
         require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, allowed)
         require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
@@ -225,6 +227,8 @@ class Config:
         if isinstance(self.model, VNCAConfig):
             size = self.model.size
             require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
+            fewest, batch = FEWEST_TO_DAMAGE if self.model.damage else 1, self.training.batch
+            require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
 
     def _require_guidance(self) -> None:
         """Refuse a guide that cannot be made of the model."""

@@ -86,7 +86,8 @@ class FourierConfig:
         spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
         scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
             noise are expected to have at this size and frequency.
-        trained_px: side of the images of training; on larger ones `ortho` keeps the image, not the noise.
+        trained_px: side of the images of training, so best `data.crop`; on larger ones `ortho` keeps the
+            image, not the noise.
         cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
     """
 
@@ -248,6 +249,10 @@ class UNetConfig:
     def divisor(self) -> int:
         """What the sides of an image must be multiples of, in pixels."""
         return int(2 ** (len(self.channels) - 1))
+
+
+FEWEST_TO_DAMAGE = 4
+"""Images of a batch of which a quarter can be damaged."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,29 @@ def pack(folder: Path, path: Path) -> Path:
     return path
 
 
+def test_two_files_of_one_name_in_a_zip_file_are_both_read(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{level}.png", level=level) for level in (10, 200)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(files[0], "same.png")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.write(files[1], "same.png")
+    assert sorted(int(image.max()) for image in open_images([tmp_path / "a.zip"])) == [10, 200]
+
+
+def test_images_of_one_name_cannot_be_held_out(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save(tmp_path / folder / "0.png"), save(tmp_path / folder / "1.png")
+    images = open_images([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(ValueError, match=r"^0.png: 2 images have this name.* give the folder above them"):
+        images.split(0.25, seed=0)
+    assert len(images.split(0.0, seed=0)[0]) == 4
+
+
+def test_what_lies_in_hidden_folders_is_left_out(tmp_path: Path) -> None:
+    save(tmp_path / "a.png"), save(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.png")
+    assert open_images([tmp_path]).names == ("a.png",)
+
+
 def truncated(path: Path) -> Path:
     save(path, 200, 200)
     path.write_bytes(path.read_bytes()[:-200])

@@ -103,6 +103,14 @@ def test_the_tiles_cover_a_slide_that_is_all_tissue_once(all_tissue: Path) -> No
     assert len(images) == 9
 
 
+def test_a_slide_is_held_out_as_a_whole(tmp_path: Path) -> None:
+    for name in "abc":
+        write_slide(tmp_path / f"{name}.tif", pink_texture(600, 1200))
+    training, held_out = open_images([tmp_path], microns_per_px=0.5).split(0.3, seed=0)
+    (slide,) = {name.partition("[")[0] for name in held_out.names}
+    assert len(held_out) > 1 and not any(name.startswith(slide) for name in training.names)
+
+
 def test_tiles_without_tissue_are_left_out(tmp_path: Path) -> None:
     pixels = with_tissue(2048, slice(512, 1024), slice(1024, 2048))
     images = open_images([write_slide(tmp_path / "a.tif", pixels)], microns_per_px=0.5)

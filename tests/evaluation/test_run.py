@@ -222,6 +222,20 @@ def test_an_error_is_one_line_that_says_what_is_allowed(
     assert message in error_of(capsys, *words)
 
 
+def test_seams_are_those_of_whole_images_also_where_crops_are_compared(
+    real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiled").mkdir()
+    for index in range(2):
+        levels = np.random.default_rng(index).integers(0, 200, (4, 4, 3), dtype=np.uint8)
+        tiles = levels.repeat(12, 0).repeat(12, 1)
+        tiles[::2] += 4
+        tiles[:, ::2] += 4
+        Image.fromarray(tiles).save(tmp_path / "tiled" / f"{index}.png")
+    arguments = (tmp_path / "tiled", "--reference", real, "--n", 8, "--crop", 8, "--seam-px", 12)
+    assert evaluated(capsys, cache, *arguments)["seam_ratio"] > 5.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -230,7 +244,8 @@ def test_an_error_is_one_line_that_says_what_is_allowed(
         ("--reference FEW --n 8 --train LARGER", "gives 8 images or crops, all images"),
         ("--reference REAL --n 8 --train LARGER", "--train: its images have the shape (c, h, w) (3, 20, 20)"),
         ("--reference REAL --n 8 --seam-px 16", "seams every 16 px: must be from 2 to 15 px apart"),
-        ("--reference REAL --n 8 --seam-px 8 --crop 8", "seams every 8 px: must be from 2 to 7 px apart"),
+        ("--reference REAL --n 8 --cache FILE", "cannot keep features"),
+        ("--reference REAL --n 8 --train REAL", "130 of 130 unseen images equal a training image"),
         ("--reference REAL --n 8 --crop 2", "images of 2x2 px: must be 4 px or more a side"),
         ("--reference THREE --n 8", "--reference: gives 3 images or crops"),
         ("--reference ONE --n 8 --crop 8", "the reference set has 8 images out of 1 pictures"),
@@ -252,6 +267,7 @@ def test_what_cannot_be_measured_is_refused_before_images_are_made(
         "FEW": write_images(tmp_path / "few", 8, seed=4),
         "THREE": write_images(tmp_path / "three", 3, seed=5),
         "ONE": write_images(tmp_path / "one", 1, seed=6, side=64),
+        "FILE": real / "0-000.png",
     }
     words = [str(places.get(word, word)) for word in arguments.split()]
     assert message in error_of(capsys, model, *words)

@@ -31,6 +31,13 @@ def test_a_set_of_copies_has_no_distance() -> None:
     assert found.p_value < 1e-9
 
 
+def test_training_images_among_the_unseen_ones_are_refused() -> None:
+    training, unseen = cloud(500, 0), cloud(200, 2)
+    unseen[:2] = training[:2]
+    with pytest.raises(ValueError, match="^2 of 200 unseen images equal a training image, and less than 1%"):
+        memorisation(training[:100], training, unseen)
+
+
 def test_unseen_images_are_not_taken_for_copies() -> None:
     found = memorisation(cloud(400, 1), cloud(500, 0), cloud(400, 2))
     assert found.distance_ratio == pytest.approx(1.0, abs=0.1)

@@ -159,6 +159,19 @@ def test_rows_of_the_stages_say_their_steps_and_windows() -> None:
     assert row("stages", "window_12").model.fourier.window == 12
 
 
+def test_slides_of_a_table_have_a_scale_and_faces_none() -> None:
+    assert table_named("textures", 1, 0.5).rows[0].data.microns_per_px == 0.5
+    with pytest.raises(ValueError, match=r"--microns-per-px 0.5: must be left out for faces64"):
+        table_named("faces64", 1, 0.5)
+
+
+@pytest.mark.parametrize("reduce", [1, 2])
+def test_a_fourier_stage_knows_the_size_of_the_images(reduce: int) -> None:
+    row = next(row for row in table_named("faces64", reduce).rows if row.name == "fourier_diff_nca")
+    assert isinstance(row.model, NCAConfig) and row.model.fourier is not None
+    assert row.model.fourier.trained_px == row.data.crop == 64 // reduce
+
+
 def test_a_table_that_is_not_there_is_one_line() -> None:
     with pytest.raises(ValueError, match="must be faces64, pathology, ablation, stages or textures"):
         table_named("cats", 1)

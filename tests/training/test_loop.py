@@ -164,20 +164,6 @@ def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("loss")] == [20, 40, 60]
 
 
-def test_a_run_is_finished_only_when_its_model_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small_config(16)
-    monkeypatch.setattr("diffnca.training.loop.write_tensors", full_disk)
-    with pytest.raises(OSError, match="full"):
-        train(tmp_path / "run", config)
-    assert (tmp_path / "run" / MODEL_FILE).is_file() and not (tmp_path / "run" / STATE_FILE).is_file()
-
-
-def full_disk(*_: object) -> None:
-    raise OSError("the disk is full")
-
-
 def test_a_diverging_run_that_is_stopped_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     trainer = Trainer(small_config(400), tmp_path / "run", stripes, QUIET)

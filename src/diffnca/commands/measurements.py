@@ -27,13 +27,14 @@ class Evaluate:
         crop: compare square crops of this side instead of whole images.
         reduce: make real images smaller by this whole factor; without it, as for the model's training.
         max_background: leave out real images with a larger share of near-white pixels; likewise.
+        microns_per_px: scale at which slides are read; likewise.
         height: of the generated images in pixels; without it, the size of the training crops.
         width: likewise.
         seed: of the first image; image i has seed + i.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps; without it, the model's own choice.
         device: where to compute; auto takes a GPU where there is one.
-        seam_px: measure the steps across lines so many pixels apart, where seams could be.
+        seam_px: measure the steps across lines so many pixels apart, where seams could be, in whole images.
         samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
         pairs: write a picture of the generated images nearest to training images, next to them.
         out: write all numbers to this file, as JSON.
@@ -52,6 +53,7 @@ class Evaluate:
     crop: int | None = None
     reduce: int | None = None
     max_background: float | None = None
+    microns_per_px: float | None = None
     height: int | None = None
     width: int | None = None
     seed: int = 0
@@ -81,6 +83,7 @@ class Reproduce:
         images: training images of each row, instead of --minutes.
         rows: train only these; others that are finished stay in the table.
         reduce: make images smaller by this whole factor; faces64 becomes 32x32 with 2.
+        microns_per_px: scale at which slides are read, for pathology and textures.
         n: generated images of each row to measure.
         sampler: of all denoisers.
         steps: diffusion steps of all denoisers.
@@ -97,6 +100,7 @@ class Reproduce:
     images: int | None = None
     rows: tuple[str, ...] = ()
     reduce: int = 1
+    microns_per_px: float | None = None
     n: int = 2048
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
     steps: int = 20

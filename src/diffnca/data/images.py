@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -124,25 +125,41 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def split(self, validation_fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
-        """Hold out whole images: return the training and the validation set.
+        """Hold out whole images, and whole slides: return the training and the validation set.
 
         Names are ranked by a hash of `seed` and the name, so that a few more images hardly change which ones
         are held out.
         A fraction above 0 holds out one image at least.
 
         Raises:
-            ValueError: the fraction is outside [0, 1), or nothing would be left to train on.
+            ValueError: the fraction is outside [0, 1), nothing would be left to train on, or two images have
+                one name, so that nobody could tell later which one was held out.
         """
         if not 0.0 <= validation_fraction < 1.0:
             raise ValueError(f"validation fraction {validation_fraction}: must lie in [0, 1)")
-        count = max(round(len(self) * validation_fraction), int(validation_fraction > 0))
-        if count >= len(self):
+        pictures = {source.picture for source in self._sources}
+        count = max(round(len(pictures) * validation_fraction), int(validation_fraction > 0))
+        if count >= len(pictures):
             raise ValueError(
-                f"validation fraction {validation_fraction} of {len(self)} image(s) leaves none to train on; "
-                "give more images or a fraction of 0"
+                f"validation fraction {validation_fraction} of {len(pictures)} image(s) leaves none to train "
+                "on; give more images or a fraction of 0"
             )
-        ranked = sorted(range(len(self)), key=lambda index: _rank(seed, self._sources[index].name))
-        return self._subset(sorted(ranked[count:])), self._subset(sorted(ranked[:count]))
+        if count:
+            self._require_own_names()
+        held_out = set(sorted(pictures, key=lambda name: _rank(seed, name))[:count])
+        is_held_out = [source.picture in held_out for source in self._sources]
+        return (
+            self._subset([k for k, is_it in enumerate(is_held_out) if not is_it]),
+            self._subset([k for k, is_it in enumerate(is_held_out) if is_it]),
+        )
+
+    def _require_own_names(self) -> None:
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                raise ValueError(
+                    f"{name}: {count} images have this name, so they cannot be told apart when some are held "
+                    "out; give the folder above them, or hold out none"
+                )
 
     def _subset(self, indices: Sequence[int]) -> "ImageSet":
         """Return some of the images, with the same cache."""

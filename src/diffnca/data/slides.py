@@ -128,13 +128,18 @@ class Slide:
 class SlideTile:
     """A part of a slide, as one image."""
 
-    name: str
+    picture: str
     slide: Slide
     top: int
     left: int
     height: int
     width: int
     num_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The slide and the place."""
+        return f"{self.picture}[{self.top},{self.left}]"
 
     def read(self, *, channels: int, reduce: int) -> Pixels:
         """Read the tile; `reduce` is for images without a scale and has no effect here."""
@@ -153,7 +158,10 @@ def tiles_of(
     if isinstance(file, ZipMember):
         raise UnusableImageError("slides are not read from zip files; unpack it")
     if microns_per_px is None:
-        raise ValueError(f"{file.name}: a slide needs a scale; give microns_per_px, for example 1.0")
+        raise ValueError(
+            f"{file.name}: a slide needs a scale; give microns_per_px, for example 1.0 (--microns-per-px; to "
+            "train, --data.microns-per-px)"
+        )
     slide = Slide(file.path, microns_per_px)
     is_tissue = tissue(slide.overview(), background_level)
     side = max(_TILE_PX, 4 * min_size)
@@ -165,7 +173,7 @@ def tiles_of(
             if min(height, width) < min_size or share < SMALLEST_TISSUE_SHARE:
                 continue
             found = True
-            yield SlideTile(f"{file.name}[{top},{left}]", slide, top, left, height, width, file.num_bytes)
+            yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
     if not found:
         raise UnusableImageError(f"holds no tile of at least {min_size} px of which half is tissue")
 

@@ -30,6 +30,10 @@ class Source(Protocol):
         """Path inside the folder or zip file, for messages and for the split."""
 
     @property
+    def picture(self) -> str:
+        """Name of the file that it is, or is a part of: what is held out as a whole."""
+
+    @property
     def num_bytes(self) -> int:
         """Size of the stored image, to notice changed data."""
 
@@ -45,6 +49,11 @@ class File:
     path: Path
     num_bytes: int
 
+    @property
+    def picture(self) -> str:
+        """The file itself."""
+        return self.name
+
     def read(self, *, channels: int, reduce: int) -> Pixels:
         """Decode the file."""
         _require_reasonable_bytes(self.num_bytes)
@@ -55,15 +64,29 @@ class File:
 class ZipMember:
     """An image file inside a zip file, which stays open."""
 
-    name: str
+    info: zipfile.ZipInfo
     archive: zipfile.ZipFile
-    num_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Path inside the zip file."""
+        return self.info.filename
+
+    @property
+    def picture(self) -> str:
+        """The file itself."""
+        return self.name
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self.info.file_size
 
     def read(self, *, channels: int, reduce: int) -> Pixels:
         """Decompress and decode the member."""
         _require_reasonable_bytes(self.num_bytes)
         try:
-            encoded = self.archive.read(self.name)
+            encoded = self.archive.read(self.info)
         except Exception as error:  # damaged, encrypted or oddly compressed: each raises another type
             raise UnusableImageError(f"unreadable in the zip file: {error}") from None
         return decode(encoded, channels=channels, reduce=reduce)
@@ -115,13 +138,14 @@ def _zip_file(path: Path) -> Iterator[ZipMember]:
         raise ValueError(f"{path}: not a readable zip file ({error}); pack or download it again") from None
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
         if not info.is_dir() and _is_image(info.filename):
-            yield ZipMember(info.filename, archive, info.file_size)
+            yield ZipMember(info, archive)
 
 
 def _is_image(name: str) -> bool:
-    """Tell whether `name` ends like an image or slide and is not hidden (macOS makes copies `._x.jpg`)."""
+    """Tell whether `name` ends like an image or slide and nothing in it is hidden (as `._x.jpg` of macOS)."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES + SLIDE_SUFFIXES and not path.name.startswith(".")
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES + SLIDE_SUFFIXES and not is_hidden
 
 
 def _require_reasonable_bytes(num_bytes: int) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,8 @@ from diffnca.making import progress_bar
 from diffnca.metrics import FeatureExtractor, efficientnet_lite0, inception
 from diffnca.metrics.distances import check_pictures
 from diffnca.metrics.manifolds import MIN_IMAGES
-from diffnca.metrics.memorisation import MIN_UNSEEN
-from diffnca.metrics.textures import MIN_SIDE_PX, check_seams
+from diffnca.metrics.memorisation import MIN_UNSEEN, check_unseen
+from diffnca.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.training.checkpoint import MODEL_FILE, bundled_models, find_model, read_card, read_config
 from diffnca.writers.png import check_target, contact_sheet, write_png
 
@@ -70,7 +71,7 @@ def run(command: Evaluate) -> int:
         extractor,
         training=real.training,
         cache=command.cache or FEATURES_FOLDER,
-        seam_px=command.seam_px,
+        seams=None if command.seam_px is None else seam_ratio(islice(pictures, command.n), command.seam_px),
         protocol=command.protocol,
         split=real.split,
         stored=f"JPEG of quality {JPEG_QUALITY}" if command.protocol == "published" else "as they are",
@@ -119,13 +120,29 @@ def check(command: Evaluate) -> None:
         raise ValueError(f"--out {command.out}: is a folder; give the name of a file")
     if command.samples is not None and command.samples.exists() and not command.samples.is_dir():
         raise ValueError(f"--samples {command.samples}: is a file; give a folder")
+    check_writable(command.cache or FEATURES_FOLDER)
+
+
+def check_writable(cache: Path) -> None:
+    """Make the folder of the cache.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise ValueError(f"--cache {cache}: cannot keep features ({error}); give another folder") from None
 
 
 def check_real(real: RealImages) -> None:
     """Refuse real images that cannot be compared with.
 
     Raises:
-        ValueError: they are too few, of too few pictures, or of other sizes than the training images.
+        ValueError: they are too few, of too few pictures, of other sizes than the training images, or among
+            them.
     """
     needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
     if len(real.reference) < needed:
@@ -141,19 +158,21 @@ def check_real(real: RealImages) -> None:
             f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: "
             "bring them to one size, or take crops"
         )
+    if real.training is not None:
+        seen = {image.numpy().tobytes() for image in real.training.images}
+        num_seen = sum(image.numpy().tobytes() in seen for image in real.reference.images)
+        check_unseen(num_seen, len(real.reference))
 
 
-def check_made(size: tuple[int, int], real: RealImages, command: Evaluate) -> None:
-    """Refuse generated images, before they are made, that could not be measured.
+def check_made(size: tuple[int, int], real: RealImages) -> None:
+    """Refuse generated images or crops of them, before they are made, that could not be measured.
 
     Raises:
-        ValueError: their size is not that of the real ones, or holds no seam.
+        ValueError: their size is not that of the real ones, or is too small.
     """
     check_size(size, real.reference)
     if min(size) < MIN_SIDE_PX:
         raise ValueError(f"images of {size[0]}x{size[1]} px: must be {MIN_SIDE_PX} px or more a side")
-    if command.seam_px is not None:
-        check_seams(command.seam_px, size)
 
 
 def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtractor:
@@ -176,7 +195,8 @@ def opened(path: Path, command: Evaluate, data: DataConfig, channels: int) -> Im
         reduce=data.reduce if command.reduce is None else command.reduce,
         max_background=data.max_background if command.max_background is None else command.max_background,
         channels=channels,
-        microns_per_px=data.microns_per_px,
+        microns_per_px=data.microns_per_px if command.microns_per_px is None else command.microns_per_px,
+        min_size=data.crop if command.held_out else 1,  # so that slides have the tiles of training
     )
     for name, reason in images.skipped:
         print(f"diffnca: left out {name}: {reason}", file=sys.stderr)
@@ -189,7 +209,7 @@ def real_images(command: Evaluate, config: Config | None) -> RealImages:
     Raises:
         ValueError: there are too few, their sizes differ, or those held out are not there.
     """
-    data, channels = (DataConfig(), 3) if config is None else (config.data, config.model.image_channels)
+    data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     images = opened(command.reference, command, data, channels)
     n, crop, name = None if command.crop is None else command.n, command.crop, str(command.reference)
     if command.protocol == "published":
@@ -277,7 +297,9 @@ def generated_by(command: Evaluate, config: Config, real: RealImages) -> tuple[l
                 "generated images; give a larger --height and --width"
             )
         count = max(2, math.ceil(command.n / per_image))
-    check_made((height, width) if command.crop is None else (command.crop,) * 2, real, command)
+    check_made((height, width) if command.crop is None else (command.crop,) * 2, real)
+    if command.seam_px is not None:
+        check_seams(command.seam_px, (height, width))
     samples = Samples(
         command.model,
         height,

@@ -26,7 +26,6 @@ from diffnca.metrics import (
     kid_full,
     memorisation,
     precision_recall,
-    seam_ratio,
     spectrum_error_db,
 )
 
@@ -149,7 +148,7 @@ def evaluate(
     *,
     training: Selection | None = None,
     cache: Path | None = None,
-    seam_px: int | None = None,
+    seams: float | None = None,
     protocol: str = "clean",
     split: str = "all",
     stored: str = "as they are",
@@ -164,7 +163,7 @@ def evaluate(
         training: the images that the model has seen, for the report on memorisation, which takes the
             reference for unseen ones.
         cache: folder in which features are kept; `None` keeps none.
-        seam_px: distance of possible seams in the generated images.
+        seams: step across the seams of the generated images over the step elsewhere.
         protocol: name of the protocol.
         split: which of the real images the reference is.
         stored: how the generated images were stored.
@@ -189,7 +188,7 @@ def evaluate(
         coverage=coverage,
         spectrum_error_db=spectrum_error_db(generated.images, reference.images),
         colour_error=colour_error(generated.images, reference.images),
-        seam_ratio=None if seam_px is None else seam_ratio(generated.images, seam_px),
+        seam_ratio=seams,
         memorisation=None
         if training is None
         else memorisation(features, extract_cached(extractor, training.images, cache), features_reference),

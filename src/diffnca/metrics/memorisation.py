@@ -60,7 +60,7 @@ def memorisation(
         num_pairs: how many of the nearest pairs to return.
 
     Raises:
-        ValueError: fewer than 100 unseen images, too few for 1% of them.
+        ValueError: fewer than 100 unseen images, too few for 1% of them, or 1% of them are training images.
     """
     if len(held_out) < MIN_UNSEEN:
         raise ValueError(
@@ -70,6 +70,7 @@ def memorisation(
     distances, indices = nearest(generated, training)
     unseen = nearest(held_out, training)[0].sort().values
     rank = math.floor(TAIL * len(unseen))
+    check_unseen(int((unseen == 0.0).sum()), len(unseen))
     num_copied = int((distances < unseen[rank - 1]).sum())
     order = distances.argsort(stable=True)[:num_pairs].tolist()
     return Memorisation(
@@ -80,6 +81,19 @@ def memorisation(
         num_held_out=len(unseen),
         pairs=tuple((k, int(indices[k]), float(distances[k])) for k in order),
     )
+
+
+def check_unseen(num_seen: int, num_unseen: int) -> None:
+    """Refuse unseen images of which so many are training images that no copy could be told.
+
+    Raises:
+        ValueError: 1% of them or more.
+    """
+    if num_seen >= math.floor(TAIL * num_unseen):
+        raise ValueError(
+            f"{num_seen} of {num_unseen} unseen images equal a training image, and less than {TAIL:.0%} may: "
+            "no copy could be told from them; leave them out, or do without the training images"
+        )
 
 
 def nearest(

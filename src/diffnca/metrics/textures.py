@@ -3,6 +3,9 @@
 Images are uint8; powers and moments are those of pixels in [0, 1], in float64.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
@@ -76,24 +79,26 @@ def colour_error(generated: UInt8[Tensor, "n c h w"], reference: UInt8[Tensor, "
     return 255 * float(squared.clamp(min=0).sqrt())
 
 
-def seam_ratio(images: UInt8[Tensor, "n c h w"], every_px: int) -> float:
+def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) -> float:
     """Return the mean step across lines `every_px` apart, on both axes, over the mean step elsewhere.
 
     Args:
-        images: generated in tiles or windows of `every_px`; 1 is no seam.
+        pictures: generated in tiles or windows of `every_px`; 1 is no seam. Whole ones: crops of them have
+            their lines elsewhere.
         every_px: distance of the lines in pixels, from 2 to less than the larger side.
 
     Raises:
-        ValueError: no line, or nothing else, is within the images.
+        ValueError: no line, or nothing else, is within a picture.
     """
-    check_seams(every_px, (images.shape[2], images.shape[3]))
     at_seams, elsewhere = [], []
-    for axis in (2, 3):
-        steps = images.double().diff(dim=axis).abs().mean((0, 1, 5 - axis))
-        is_seam = torch.arange(1, len(steps) + 1) % every_px == 0
-        at_seams.append(steps[is_seam])
-        elsewhere.append(steps[~is_seam])
-    return float(torch.cat(at_seams).mean() / torch.cat(elsewhere).mean())
+    for picture in pictures:
+        check_seams(every_px, (picture.shape[0], picture.shape[1]))
+        for axis in (0, 1):
+            steps = np.abs(np.diff(picture.astype(np.float64), axis=axis)).mean((1 - axis, 2))
+            is_seam = np.arange(1, len(steps) + 1) % every_px == 0
+            at_seams.append(steps[is_seam])
+            elsewhere.append(steps[~is_seam])
+    return float(np.concatenate(at_seams).mean() / np.concatenate(elsewhere).mean())
 
 
 def check_seams(every_px: int, size: tuple[int, int]) -> None:

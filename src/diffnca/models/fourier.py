@@ -101,8 +101,10 @@ class Window:
     def synthesis_scale(self) -> Float64[Tensor, "r c"]:
         """Return the factors from what the cells wrote to the waves that are drawn.
 
-        In the half plane each frequency stands for its mirror image too, unless that is in the window as well
-        (column 0, and the last column of an even width when it is there).
+        In the half plane each frequency stands for its mirror image too, but not in column 0 and the last
+        column of an even width, whose mirror images are in the window as well. Of the first row, `-window`,
+        they are not: what the cells write there in these columns comes back at half, and the cells learn
+        with it.
         """
         scale = torch.ones(len(self.rows), len(self.columns), dtype=torch.float64)
         if self.config.scaling == "ortho":

@@ -42,7 +42,7 @@ def run(command: Reproduce) -> int:
     """Train and measure all rows; return the exit code: 2 if a row could not be trained or measured."""
     check(command)
     command = replace(command, device=device_named(command.device))
-    table = table_named(command.table, command.reduce)
+    table = table_named(command.table, command.reduce, command.microns_per_px)
     rows = chosen(table, command)
     for config in rows:
         is_finished(config, folder_of(config, command.out), command)  # or it is refused before the first

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from diffnca.config import Config, DataConfig
-from diffnca.networks import VNCAConfig
+from diffnca.networks import NCAConfig, VNCAConfig
 from diffnca.recipes import RECIPES
 from diffnca.reproduction.choices import ABLATIONS, STAGES, TEXTURES
 
@@ -39,21 +39,30 @@ class Table:
     rows: tuple[Config, ...]
 
 
-def table_named(name: str, reduce: int) -> Table:
+def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> Table:
     """Return a table.
 
     Args:
         name: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
         reduce: whole factor by which the images are made smaller.
+        microns_per_px: scale at which slides are read.
 
     Raises:
         ValueError: there is no such table, or nothing is left of the images.
     """
-    tissue = DataConfig(crop=TEXTURE_PX, reduce=reduce, validation=HELD_OUT, max_background=0.2)
+    tissue = DataConfig(
+        crop=TEXTURE_PX,
+        reduce=reduce,
+        validation=HELD_OUT,
+        max_background=0.2,
+        microns_per_px=microns_per_px,
+    )
     if name == "pathology":
         return Table(name, "diff_nca", _recipes_on(tissue))
     if name == "textures":
         return Table(name, "default", _named_rows(TEXTURES, tissue))
+    if microns_per_px is not None:
+        raise ValueError(f"--microns-per-px {microns_per_px}: must be left out for {name}, a table of faces")
     if reduce not in (1, 2, 4):
         raise ValueError(f"--reduce {reduce}: must be 1, 2 or 4, for faces of 64, 32 or 16 px")
     faces = DataConfig(crop=FACE_PX // reduce, reduce=reduce, quarter_turns=False, validation=HELD_OUT)
@@ -78,9 +87,11 @@ def _recipes_on(data: DataConfig) -> tuple[Config, ...]:
 
 
 def _on(config: Config, data: DataConfig) -> Config:
-    """Return a configuration on these images; VNCA makes images of one size alone."""
+    """Return a configuration on these images; VNCA makes images of one size, a Fourier stage knows theirs."""
     model = config.model
     if isinstance(model, VNCAConfig):
         start = data.crop if model.start == model.size else model.start
         model = replace(model, size=data.crop, start=start, damage=model.damage * data.crop // model.size)
+    elif isinstance(model, NCAConfig) and model.fourier is not None:
+        model = replace(model, fourier=replace(model.fourier, trained_px=data.crop))
     return replace(config, model=model, data=data)

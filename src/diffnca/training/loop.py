@@ -34,7 +34,7 @@ from diffnca.training.checkpoint import (
     write_model,
     write_tensors,
 )
-from diffnca.training.compatibility import check_same_network, check_same_run
+from diffnca.training.compatibility import check_same_run
 from diffnca.training.ema import ema_decay, update_ema
 from diffnca.training.optimizer import build_optimizer
 from diffnca.training.signals import StopRequestedError, stop_requests
@@ -168,7 +168,6 @@ class Trainer:
         torch.manual_seed(training.seed)
         model = build_model(config)
         if start is not None and not (out / STATE_FILE).is_file():
-            check_same_network(start, config)
             load_weights(model, start)
         model.network.checkpoint_cells = training.checkpoint_cells
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -304,8 +303,8 @@ class Trainer:
         header = {"config": to_json(self.config), "progress": json.dumps(asdict(self.progress))}
         header["data"] = self.fingerprint
         card = {**self.options.card, "images_seen": self.progress.images, "training_hours": self._hours()}
+        write_tensors(self.out / STATE_FILE, tensors, header)  # first: all that the model is written from
         write_model(self.out / MODEL_FILE, self.average, self.config, card)
-        write_tensors(self.out / STATE_FILE, tensors, header)  # last: what it calls finished is there
 
     def _hours(self) -> float:
         """Return the hours of training so far."""

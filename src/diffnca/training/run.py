@@ -14,23 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 from accelerate.tracking import get_available_trackers
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from diffnca.config import Config, TrainingConfig
+from diffnca.config import Config, TrainingConfig, from_json
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.pixels import to_uint8
 from diffnca.tasks import Guided, ImageDenoiser, generate, guided
 from diffnca.training.checkpoint import (
-    MODEL_FILE,
     STATE_FILE,
     Generator,
     build_model,
     find_model,
     load_denoiser,
+    read_header,
 )
+from diffnca.training.compatibility import check_same_network, check_same_run
 from diffnca.training.distillation import Distillation, student_config
 from diffnca.training.loop import (
     LOG_FILE,
@@ -46,6 +49,7 @@ from diffnca.writers.png import contact_sheet, write_png
 if TYPE_CHECKING:
     from diffnca.commands.models import Distill, Run, Train
 
+LOCK_FILE = ".lock"
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
 STUDENT_IMAGES = 50_000
@@ -131,15 +135,19 @@ def carry_out(
     check_folder(out)
     is_new = not (out / STATE_FILE).is_file()
     first = find_model(start) if start is not None and is_new else None
+    if first is not None:
+        check_same_network(first, config)
+    if not is_new:
+        check_same_run(out, from_json(read_header(out / STATE_FILE)["config"]), config)
+    check_trackers(command.trackers)
     everything = opened(command, config)
     images, held_out = everything.split(config.data.validation, config.data.split_seed)
     for line in plan(config, images, len(everything.skipped), out):
         print(line)
-    check_trackers(command.trackers)
     if command.dry_run:
         return 0
     out.mkdir(exist_ok=True)
-    with reporting() as report:
+    with alone_in(out), reporting() as report:
         options = RunOptions(
             checkpoint_seconds=command.checkpoint_seconds,
             sample_seconds=60.0 * command.sample_minutes,
@@ -151,6 +159,8 @@ def carry_out(
         batches, fingerprint = batches_of(images, config), images.fingerprint + origin
         trainer = Trainer(config, out, batches, options, first, fingerprint, objective)
         already = trainer.progress.share(config.training) >= 1.0
+        if already:
+            trainer.save()  # it may have been killed before its model was there, or be sampled otherwise now
         progress = trainer.progress if already else trainer.run()
     return ended(out, config, progress, already)
 
@@ -174,19 +184,36 @@ def check_folder(out: Path) -> None:
     """Refuse a folder in which no run can live.
 
     Raises:
-        ValueError: its parent is missing, or it holds other files than those of a run.
+        ValueError: its parent is missing, or it holds other files than those of a run, or a model alone.
     """
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if out.is_dir() and not (out / STATE_FILE).exists():
-        known = {MODEL_FILE, LOG_FILE, "samples", TRACKER_FOLDER}
+        known = {LOG_FILE, LOCK_FILE, "samples", TRACKER_FOLDER}
         other = [path.name for path in out.iterdir() if path.name not in known and path.suffix != ".partial"]
         if other:
             raise ValueError(
                 f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
             )
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Within the block, no other command trains in this folder; the processes of one do.
+
+    Raises:
+        ValueError: one does already.
+    """
+    if not PartialState().is_main_process:
+        yield
+        return
+    try:
+        with FileLock(out / LOCK_FILE, timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"--out {out}: another command trains here; wait for it, or stop it") from None
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -273,7 +300,8 @@ def sample_sheet(model: Generator, path: Path, stopped: Callable[[], bool]) -> N
         StopRequestedError: a stop was asked for.
     """
     side, own = model.config.data.crop, model.config.sampling
-    sampler, steps = (own.sampler, own.steps) if own.steps <= SHEET_STEPS else ("dpmpp2m", SHEET_STEPS)
+    is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows its own levels alone
+    sampler, steps = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
     has_steps = isinstance(model, Denoiser)
 
     def watch(done: int, total: int) -> None:

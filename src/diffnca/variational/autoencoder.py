@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffnca.config import Config
 from diffnca.geometry import Canvas
-from diffnca.networks import VNCAConfig
+from diffnca.networks import FEWEST_TO_DAMAGE, VNCAConfig
 from diffnca.noise import CellNoise, Noise, Stream
 from diffnca.variational.likelihood import DiscretisedLogistic
 
@@ -57,7 +57,7 @@ class Autoencoder(nn.Module):
         extra = int(torch.randint(self.choices.extra_cell_steps + 1, (), generator=generator))
         steps = self.choices.num_cell_steps + extra
         first = self.network.seed(latent)
-        if self.choices.damage and len(x_0) >= 4:
+        if self.choices.damage and len(x_0) >= FEWEST_TO_DAMAGE:
             first = self._partly_grown(first, steps, generator, masks)
         grown = self.network.grow(first, masks, steps).float()
         reconstruction = self._distribution(grown).log_prob(x_0)
