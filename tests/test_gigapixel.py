@@ -20,6 +20,7 @@ from diffnca.config import Config
 from diffnca.geometry import Canvas
 from diffnca.giga.crews import Alone, Crew, DaskCluster, Processes
 from diffnca.gigapixel import shard_of, tile_of, warn_of_memory
+from diffnca.noise import MAX_SEED
 from diffnca.recipes import recipe_named
 from diffnca.training.checkpoint import build_denoiser, load, write_model
 from diffnca.writers.ome_zarr import read_pixels
@@ -316,6 +317,7 @@ def test_another_model_of_the_same_name_is_refused(
         (["--workers", "0"], "--workers 0: must be >= 1"),
         (["--out", "missing/x.ome.zarr"], "the folder missing does not exist; create it first"),
         (["--out", "x.ome.png", "--height", "65536", "--width", "65536"], "are too many for a PNG file"),
+        (["--out", "x.tif.gz"], "must end in .png, .ome.zarr or .ome.tif"),
         (["--count", "2"], "--count"),
         (["--region", "0", "0", "9", "9"], "must end in .png with --"),
     ],
@@ -331,6 +333,68 @@ def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path) -> None:
     assert main(arguments) == 0
     with Image.open(tmp_path / "r.png") as image:
         assert np.array_equal(np.asarray(image), in_memory(model)[20:31, 30:43])
+
+
+def test_a_region_is_not_taken_for_the_whole(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.png"
+    assert main(["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(out)]) == 0
+    message = error_of(capsys, command(model, out))
+    assert "holds an image of region 20,30,11,13, this command says none" in message
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--out", "missing/x.ome.zarr"], "the folder missing does not exist"),
+        (["--tile", "17"], "--tile 17: must be a multiple of"),
+        (["--region", "0", "0", "8", "8", "--out", "x.png"], "region of 8x8 px: must be the whole canvas"),
+        (["--seamless", "both", "--height", "130", "--out", "x.png"], "height=130 on a circular axis"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_refused_before_smaller_images_are_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffnca.tasks.growth.carried_out", None)
+    arguments = ["sample", "faces", "--height", "128", "--width", "128", "--out", "x.ome.zarr", *more]
+    assert message in error_of(capsys, arguments)
+
+
+def test_a_dry_run_makes_no_smaller_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffnca.tasks.growth.carried_out", None)
+    size = ["--height", "128", "--width", "128"]
+    assert main(["sample", "faces", *size, "--out", str(tmp_path / "x.ome.zarr"), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--scheduler", "tcp://nowhere:1"]])
+def test_a_small_image_takes_no_workers(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", str(tmp_path / "x.png"), *more]
+    assert "--workers and --scheduler: must be left out for a small image" in error_of(capsys, arguments)
+
+
+def test_a_file_that_is_there_and_no_tiff_is_one_clear_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tifffile")
+    (tmp_path / "x.ome.tif").write_text("notes")
+    assert "x.ome.tif: is there, and no TIFF file" in error_of(capsys, command(model, tmp_path / "x.ome.tif"))
+
+
+def test_seeds_that_end_too_high_are_refused_before_the_first_image(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--seed", str(MAX_SEED), "--count", "2"]
+    assert f"seed={MAX_SEED + 1}" in error_of(capsys, [*arguments, "--out", str(tmp_path / "x.png")])
+    assert not (tmp_path / "x-000.png").exists()
 
 
 def test_a_region_over_the_seam_is_the_whole_rolled(model: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ def make(
     task: Task,
     facts: dict[str, str],
     seed: int,
+    complete: Callable[[], Task] | None = None,
 ) -> int:
     """Make a large image; return the exit code.
 
@@ -76,6 +78,7 @@ def make(
         task: what is made.
         facts: what tells it from any other image.
         seed: of its random numbers.
+        complete: gives the task where its start takes work; `task` is then for the plan alone.
     """
     canvas = task.canvas
     check_canvas(denoiser, canvas)
@@ -115,6 +118,8 @@ def make(
         return 0
     if isinstance(crew, DaskCluster):
         crew.check()
+    if complete is not None:
+        job = replace(job, task=complete())
     return carry_out(job, plan, target, facts, crew, command.compression or "jpeg")
 
 
@@ -290,8 +295,6 @@ def crew_of(command: Making, out: str) -> Crew:
     Raises:
         ValueError: there must be workers, and they must reach the image.
     """
-    if command.workers < 1:
-        raise ValueError(f"--workers {command.workers}: must be >= 1")
     if is_of_one_process(out) and (command.workers > 1 or command.scheduler is not None):
         raise ValueError(
             f"--out {out}: is in the memory of this process alone, which no worker reaches; give a folder, "

@@ -41,6 +41,8 @@ def check_options(command: Making, count: int) -> None:
     """
     if count < 1:
         raise ValueError(f"--count {count}: must be >= 1")
+    if command.workers < 1:
+        raise ValueError(f"--workers {command.workers}: must be >= 1")
     if count != 1 and (command.tile is not None or command.dry_run or command.film is not None):
         raise ValueError("--tile, --dry-run and --film: must be without --count; make one image at a time")
     if command.film is not None and (command.tile is not None or command.dry_run):
@@ -54,6 +56,8 @@ def check_out(command: Making, out: str, count: int) -> None:
         ValueError: its name does not end as it must, its folder does not exist, options exclude each other.
     """
     check_options(command, count)
+    if not out.endswith(LARGE_FORMATS) and not out.lower().endswith(".png"):
+        raise ValueError(f"--out {out}: must end in .png, .ome.zarr or .ome.tif; rename it")
     if not out.endswith(LARGE_FORMATS):
         check_target(Path(out))
     elif count != 1:
@@ -74,6 +78,19 @@ def check_compression(command: Making, out: str) -> None:
     if command.compression is not None and not out.endswith(TIFF_FORMATS):
         raise ValueError(
             f"--compression {command.compression}: must be of a TIFF file; end --out in .ome.tif"
+        )
+
+
+def check_in_memory(command: Making) -> None:
+    """Refuse what is for large images alone.
+
+    Raises:
+        ValueError: there are workers, or a cluster.
+    """
+    if command.workers > 1 or command.scheduler is not None:
+        raise ValueError(
+            "--workers and --scheduler: must be left out for a small image, which is made at once; or give "
+            "--tile"
         )
 
 

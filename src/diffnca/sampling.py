@@ -15,6 +15,7 @@ from diffnca.geometry import Canvas, Region
 from diffnca.giga.blended import Blended
 from diffnca.making import (
     SEAMLESS,
+    check_in_memory,
     check_out,
     is_in_tiles,
     model_of,
@@ -28,14 +29,20 @@ from diffnca.noise import Noise
 from diffnca.pixels import to_uint8
 from diffnca.tasks import (
     ImageDenoiser,
+    Task,
     canvases_of,
+    check_canvas,
     check_parts,
     generate,
     grown,
+    planned,
     ready,
     start_of,
     walk_of,
 )
+from diffnca.tasks.arguments import seeds_of
+from diffnca.tasks.denoisers import later_levels
+from diffnca.tasks.growth import STRENGTH, grown_seed
 from diffnca.variational.autoencoder import Autoencoder
 from diffnca.writers.png import write_png
 
@@ -64,18 +71,22 @@ def sample(command: Sample) -> int:
         return _in_memory(command, model, canvas, device)
     from diffnca.gigapixel import make
 
+    check_canvas(model, canvas)
     method, levels = walk_of(model, command.sampler, command.steps)
     canvases = canvases_of(model, canvas, command.direct)
     facts = (
         provenance(command, command.seamless) | of_place(canvas, command.seed) | of_walk(method, len(levels))
     )
     facts |= of_growth(canvases) | of_tone(command)
-    place = torch.device(device)
-    with progress_bar("the smaller images") as progress:
-        first, start = Noise((command.seed,), place), start_of(model, command.even_px, command.tone)
-        denoiser = ready(model, place, command.engine)
-        task, noise = grown(denoiser, canvases, levels, method, first, start, progress)
-    return make(command, command.out, model, method, task, facts, noise.seeds[0])
+    place, start = torch.device(device), start_of(model, command.even_px, command.tone)
+
+    def task() -> Task:
+        with progress_bar("the smaller images") as progress:
+            denoiser, first = ready(model, place, command.engine), Noise((command.seed,), place)
+            return grown(denoiser, canvases, levels, method, first, start, progress)[0]
+
+    plan, seed = planned(model, canvases, levels, start), grown_seed(command.seed, len(canvases) - 1)
+    return make(command, command.out, model, method, plan, facts, seed, task)
 
 
 def check(command: Sample) -> None:
@@ -106,7 +117,9 @@ def canvas_of(command: Sample, config: Config) -> Canvas:
 def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canvas, device: str) -> int:
     """Make images and write each to its file."""
     region = canvas.whole if command.region is None else Region(*command.region, canvas)
-    facts = provenance(command, command.seamless)
+    check_in_memory(command)
+    Noise(seeds_of(command.seed, command.count))  # all of them, before the first image
+    facts = provenance(command, command.seamless) | of_region(region)
     if not isinstance(model, Autoencoder):
         method, levels = walk_of(model, command.sampler, command.steps)
         facts |= of_walk(method, len(levels)) | of_tone(command)
@@ -114,7 +127,9 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
         if region != canvas.whole:
             print(cost_of_region(region, check_parts(model), len(levels)))
         if command.film is not None:
-            model = Filmed(model, command.film, len(levels))
+            walks = len(canvases_of(model, canvas, command.direct)) - 1
+            calls = len(levels) + walks * len(later_levels(model, levels, STRENGTH))
+            model = Filmed(model, command.film, calls)
     for first in range(0, command.count, command.batch):
         seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
         with progress_bar(f"image {first + 1} of {command.count}") as progress:
@@ -149,6 +164,13 @@ def of_growth(canvases: tuple[Canvas, ...]) -> dict[str, str]:
     """Return the metadata of the images out of which one has grown, if it has."""
     smaller = ", ".join(f"{canvas.height}x{canvas.width}" for canvas in canvases[:-1])
     return {"diffnca:grown": smaller} if smaller else {}
+
+
+def of_region(region: Region) -> dict[str, str]:
+    """Return the metadata of a part of a canvas; none of a whole one."""
+    if region == region.canvas.whole:
+        return {}
+    return {"diffnca:region": f"{region.top},{region.left},{region.height},{region.width}"}
 
 
 def of_tone(command: Sample) -> dict[str, str]:

@@ -82,17 +82,21 @@ def test_masks_are_false_where_they_are_transparent(tmp_path: Path) -> None:
 
 
 def deep(path: Path, channels: int) -> Path:
-    """Write a PNG or TIFF image of 16 bits."""
+    """Write a PNG, PPM or TIFF image of 16 bits."""
     array = np.random.default_rng(0).integers(1 << 16, size=(4, 5, channels), dtype=np.uint16)
     if path.suffix == ".png":
         path.write_bytes(imagecodecs.png_encode(array))
+    elif path.suffix == ".ppm":
+        path.write_bytes(b"P6 5 4 65535\n" + array.astype(">u2").tobytes())
     else:
         tifffile.imwrite(path, array, photometric="rgb")
     return path
 
 
 @pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask], ids=["image", "mask"])
-@pytest.mark.parametrize(("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3), ("a.ppm", 3)]
+)
 def test_samples_of_more_than_8_bits_are_refused(
     tmp_path: Path, name: str, channels: int, read: Callable[[Path], object]
 ) -> None:

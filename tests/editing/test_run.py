@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffnca.cli import main
+from diffnca.commands.edits import Vary
 from diffnca.writers.ome_zarr import read_pixels
 
 MODEL = "pathology-4step"
@@ -176,6 +177,34 @@ def test_a_stopped_folder_goes_on(folder: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out" / "b.png").is_file()
 
 
+def test_a_folder_may_have_a_dot_in_its_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.v2").mkdir()
+    assert main(["vary", MODEL, "--image", str(folder), "--out", str(tmp_path / "out.v2")]) == 0
+
+
+def test_what_only_repaint_does_is_no_other_request(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for jump in (3, 5):
+        arguments = ("inpaint", "--image", image, *BOX, "--method", "paste", "--jump", jump)
+        edited(tmp_path / "a.png", *arguments)
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_workers_may_have_another_device(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def make(command: Vary, *_: object) -> int:
+        told.append(command.device)
+        return 0
+
+    monkeypatch.setattr("diffnca.gigapixel.make", make)
+    assert main(["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "x.ome.zarr")]) == 0
+    assert told == ["auto"]
+
+
 def test_what_is_wrong_with_one_image_is_told_before_the_work(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +229,8 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("upscale", "--factor", 0.5), "above 1 and at most 8"),
         (("vary", "--strength", 0), "above 0 and at most 1"),
         (("vary", "--count", 0), "--count 0"),
+        (("vary", "--workers", 0), "--workers 0"),
+        (("vary", "--workers", 2), "must be left out for a small image"),
         (("vary", "--film", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
         (("vary", "--film", "film.gif", "--tile", 16), "must be without --tile"),
         (("vary", "--film", "OUT"), "must be another file than --out"),

@@ -336,6 +336,7 @@ def unusable(folder: Path) -> dict[str, tuple[Path, str]]:
     write_zarr(folder / "deep.zarr", [picture(8, 8).astype(np.uint16)])
     write_zarr(folder / "two.zarr", [picture(8, 8, 2)])
     tifffile.imwrite(folder / "deep.tif", picture(64, 64).astype(np.uint16), photometric="rgb")
+    Image.fromarray(picture(8, 8)[..., 0].astype(np.uint16)).save(folder / "deep.png")
     says = {
         "nothing.png": "does not exist",
         "text.md": "must be an .ome.zarr, .tif, .png or .jpg image",
@@ -348,6 +349,7 @@ def unusable(folder: Path) -> dict[str, tuple[Path, str]]:
         "deep.zarr": "3 channels of uint16; must be 1, 3 or 4 channels of uint8",
         "two.zarr": "2 channels of uint8; must be",
         "deep.tif": "3 channels of uint16; must be",
+        "deep.png": "has samples of more than 8 bits",
     }
     return {name: (folder / name, message) for name, message in says.items()}
 

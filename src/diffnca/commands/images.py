@@ -90,7 +90,7 @@ class Interpolate:
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
-        seeds: those of the first and the last image.
+        seeds: those of the first and the last image, of whatever size made at once (sample --direct).
         out: the film (.gif, .webp, .png or .mp4), or a folder for frames, whose name has no ending.
         frames: images of the film, the first and the last included.
         height: of the images in pixels; without it, the size of the training crops.

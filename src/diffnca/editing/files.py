@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
@@ -146,6 +147,8 @@ def is_deep(image: Image.Image) -> bool:
         return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
     if isinstance(image, PngImageFile):
         return any("16" in str(tile.args) for tile in image.tile)
+    if isinstance(image, PpmImageFile) and isinstance(image.tile[0].args, tuple):  # the mode and the most
+        return bool(image.tile[0].args[1] > 255)
     return image.mode.startswith(("I", "F"))
 
 

@@ -22,6 +22,7 @@ from diffnca.giga.blended import Blended
 from diffnca.making import (
     SEAMLESS,
     check_compression,
+    check_in_memory,
     check_kept,
     check_options,
     check_out,
@@ -67,7 +68,8 @@ class Request:
 
 def edit(command: Edit) -> int:
     """Edit an image, or all images of a folder; return the exit code."""
-    command = replace(command, device=device_named(command.device), out=command.out.rstrip("/"))
+    device_named(command.device)  # or it is refused; workers may have another one that `auto` means
+    command = replace(command, out=command.out.rstrip("/"))
     model = model_of(command)
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {command.model}: must be a denoiser; this one only makes new images")
@@ -83,12 +85,12 @@ def edit(command: Edit) -> int:
 def edit_folder(command: Edit, model: ImageDenoiser) -> int:
     """Edit all images of a folder; return the exit code."""
     out, paths = Path(command.out), images_in(command.image)
-    if out.suffix or out.resolve() == command.image.resolve() or not out.resolve().parent.is_dir():
-        raise ValueError(
-            f"--out {out}: must be a folder, other than {command.image}, in a folder that exists; create it"
-        )
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
+    if (out.suffix and not out.is_dir()) or out.resolve() == command.image.resolve():
+        raise ValueError(f"--out {out}: must be a folder, other than {command.image}; name one")
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if command.film is not None or command.dry_run:
         raise ValueError("--film and --dry-run: must be of a single --image")
     if len({path.stem for path in paths}) < len(paths):
@@ -119,7 +121,7 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
         [path for command in commands for path in read_by(command)],
         [path for command in commands for path in written_by(command)],
     )
-    ready(model, torch.device(first.device), first.engine)
+    ready(model, torch.device(device_named(first.device)), first.engine)
     _, levels = walk_of(model, first.sampler, first.steps)
     for command in commands:
         request = request_of(command, read_image(command.image, model.image_channels))
@@ -130,6 +132,8 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
 
             crew_of(command, command.out)
             tile_of(command.tile, request.canvas, check_parts(model) + task.reach, shard_of(request.canvas))
+        else:
+            check_in_memory(command)
 
 
 def read_by(command: Edit) -> list[Path]:
@@ -157,7 +161,8 @@ def edit_one(command: Edit, model: ImageDenoiser) -> int:
 
         facts |= of_place(request.canvas, command.seed)
         return make(command, command.out, model, sampler, request.task(model, levels), facts, command.seed)
-    device = torch.device(command.device)
+    check_in_memory(command)
+    device = torch.device(device_named(command.device))
     task = request.task(model, levels)
     filmed = None if command.film is None else Filmed(model, command.film, len(task.levels))
     denoiser = ready(filmed or model, device, command.engine)
@@ -253,6 +258,8 @@ def facts_of(command: Edit, given: Given, holes: Tensor | None) -> dict[str, str
     from diffnca.commands.edits import Editing
 
     shared = {each.name for each in fields(Editing)} | {"mask", "box"}
+    if getattr(command, "method", None) == "paste":
+        shared |= {"jump", "rounds"}  # only RePaint goes back
     choices = {
         f"diffnca:{each.name}": str(getattr(command, each.name))
         for each in fields(command)

@@ -109,12 +109,14 @@ class Blended(AroundDenoiser):
 
 @dataclass(frozen=True)
 class WindowNoise:
-    """The masks of a window's cells, which are those of the canvas at its place.
+    """The masks of a window's cells: where a cell is a pixel, those of the canvas at its place.
+
+    Larger cells, and frequencies, update alike in all windows.
 
     Attributes:
         noise: of the canvas.
         window: its place.
-        own: the window as a canvas; masks on any other (of frequencies) are left as they are.
+        own: the window as a canvas; masks on any other (of larger cells, frequencies) are left as they are.
     """
 
     noise: CellNoise

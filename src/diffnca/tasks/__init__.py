@@ -9,6 +9,7 @@ from diffnca.tasks.denoisers import walk_of as walk_of
 from diffnca.tasks.generation import generate as generate
 from diffnca.tasks.growth import canvases_of as canvases_of
 from diffnca.tasks.growth import grown as grown
+from diffnca.tasks.growth import planned as planned
 from diffnca.tasks.guidance import Guided as Guided
 from diffnca.tasks.guidance import guided as guided
 from diffnca.tasks.guidance import ready as ready

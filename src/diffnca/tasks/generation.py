@@ -17,7 +17,7 @@ from diffnca.tasks.denoisers import ImageDenoiser, walk_of
 from diffnca.tasks.growth import canvases_of, grown
 from diffnca.tasks.guidance import ready
 from diffnca.tasks.starts import start_of
-from diffnca.tasks.task import carried_out
+from diffnca.tasks.task import carried_out, check_region
 from diffnca.variational.autoencoder import Autoencoder
 
 
@@ -79,6 +79,7 @@ def generate(
     method, levels = walk_of(model, sampler, steps)
     denoiser = ready(model, place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
+    check_region(denoiser, region)  # before the smaller images are made
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from diffnca.diffusion.samplers import Progress, Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.geometry import Canvas
@@ -51,6 +53,17 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
     count = math.ceil(math.log2(factor))
     smaller = [_reduced(canvas, factor ** (stage / count - 1.0), denoiser) for stage in range(count)]
     return (smaller[0], *(each for each in smaller[1:] if each.whole.area <= LARGEST_KNOWN_PX), canvas)
+
+
+def planned(
+    denoiser: ImageDenoiser, canvases: tuple[Canvas, ...], levels: tuple[Level, ...], initial: Initial
+) -> Task:
+    """Return the task of the last image as far as it is known before the others are made: not its start."""
+    if len(canvases) == 1:
+        return Task(canvases[0], levels, initial)
+    before = canvases[-2]
+    unknown = torch.zeros(1, denoiser.image_channels, before.height, before.width)
+    return enlargement(canvases[-1], unknown, "noise", STRENGTH)(denoiser, levels)
 
 
 def grown(

@@ -66,6 +66,21 @@ class Options(TypedDict, total=False):
     engine: Engine
 
 
+def check_region(denoiser: ImageDenoiser, region: Region) -> None:
+    """Refuse a region that a model cannot make, or not on this canvas.
+
+    Raises:
+        ValueError: the region is not the whole, and the model must see the whole; or the cells of the model
+            do not fit around a circular axis.
+    """
+    check_canvas(denoiser, region.canvas)
+    if region != region.canvas.whole and check_parts(denoiser) and denoiser.has_context:
+        raise ValueError(
+            f"region of {region.height}x{region.width} px: must be the whole canvas for "
+            f"{denoiser.config.name}, which looks at the whole image in each step; make the whole and crop it"
+        )
+
+
 @torch.no_grad()
 def carried_out(
     task: Task,
@@ -81,14 +96,9 @@ def carried_out(
         ValueError: the region is not the whole, and the model must see the whole; or the cells of the model
             do not fit around a circular axis.
     """
-    check_canvas(denoiser, task.canvas)
     region = task.canvas.whole if region is None else region
+    check_region(denoiser, region)
     radius = 0 if region == task.canvas.whole else check_parts(denoiser) + task.reach
-    if radius and denoiser.has_context:
-        raise ValueError(
-            f"region of {region.height}x{region.width} px: must be the whole canvas for "
-            f"{denoiser.config.name}, which looks at the whole image in each step; make the whole and crop it"
-        )
 
     def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
         context = denoiser.context(x_t, level, region)

@@ -84,7 +84,7 @@ def interpolate(
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        seeds: those of the two images.
+        seeds: those of the two images, made at once as `generate` does with `direct`.
         shares: of each image to make, the way from the first (0) to the second (1).
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.

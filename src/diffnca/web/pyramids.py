@@ -227,6 +227,8 @@ def open_picture(path: Path) -> Pyramid:
     """Open a PNG or JPEG file; it is held in memory, with a pyramid made of it."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("has samples of more than 8 bits; save it with 8 bits")
             texts = {key: value for key, value in file.info.items() if isinstance(value, str)}
             image = file.convert(
                 "L" if file.mode in ("1", "L") else "RGBA" if file.has_transparency_data else "RGB"

@@ -117,9 +117,16 @@ def _source(url: str) -> tuple[Any, list[Any]]:
 
 
 def read_ome_tiff_text(path: Path) -> dict[str, str]:
-    """Return the metadata of a file that `write_ome_tiff` wrote; nothing of others."""
-    with tifffile.TiffFile(path) as tiff:
-        xml = tiff.ome_metadata
+    """Return the metadata of a file that `write_ome_tiff` wrote; nothing of others.
+
+    Raises:
+        ValueError: it is no TIFF file.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            xml = tiff.ome_metadata
+    except tifffile.TiffFileError as error:
+        raise ValueError(f"{path}: is there, and no TIFF file ({error}); give another name") from None
     if xml is None:
         return {}
     found = ElementTree.fromstring(xml).iter()

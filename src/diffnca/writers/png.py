@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from diffnca.geometry import Canvas, Region
 
@@ -58,9 +58,16 @@ class PngWriter:
 
 
 def read_png_text(path: Path) -> dict[str, str]:
-    """Return the metadata that an image was written with, of whatever size it is."""
-    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-        return {str(key): str(value) for key, value in image.info.items()}
+    """Return the metadata that an image was written with, of whatever size it is.
+
+    Raises:
+        ValueError: it is no image.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return {str(key): str(value) for key, value in image.info.items()}
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: is there, and no image; give another name") from None
 
 
 def check_target(path: Path) -> None:
