@@ -108,10 +108,7 @@ def make(
         command.engine,
     )
     plan = plan_of(job, tile)
-    memory = memory_of(plan, denoiser.config)
-    for line in described(plan, command, memory, seconds_left(job, plan) if is_begun else None):
-        print(line)
-    warn_of_memory(memory, crew)
+    tell(plan, job, command, crew, is_begun)
     if not is_begun:
         check_room(target, plan)
     if command.dry_run:
@@ -121,6 +118,14 @@ def make(
     if complete is not None:
         job = replace(job, task=complete())
     return carry_out(job, plan, target, facts, crew, command.compression or "jpeg")
+
+
+def tell(plan: Plan, job: Job, command: Making, crew: Crew, is_begun: bool) -> None:
+    """Print the plan, and a warning if it needs more memory than there is."""
+    memory = memory_of(plan, job.denoiser.config)
+    for line in described(plan, command, memory, seconds_left(job, plan) if is_begun else None):
+        print(line)
+    warn_of_memory(memory, crew)
 
 
 def plan_of(job: Job, tile_px: int) -> Plan:
