@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -139,8 +140,7 @@ class Plan:
 
     def _area(self, sweep: range, reach: int) -> int:
         """Return the area of all tiles of a sweep, each grown by `reach`."""
-        heights, widths = _sides(self.canvas, self.side(sweep), reach)
-        return int(heights.sum()) * int(widths.sum())
+        return _grown_area(self.canvas, self.side(sweep), reach)
 
 
 def make_plan(
@@ -177,6 +177,13 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int) -> int:
     largest = unit_px * max(1, min(math.ceil(enough / unit_px), LARGEST_TILE_PX // unit_px))
     longer = max(canvas.height, canvas.width)
     return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
+
+
+@lru_cache(maxsize=10_000)  # a plan of many steps asks for the same ones again and again
+def _grown_area(canvas: Canvas, tile_px: int, reach: int) -> int:
+    """Return the area of all tiles, each grown by `reach`."""
+    heights, widths = _sides(canvas, tile_px, reach)
+    return int(heights.sum()) * int(widths.sum())
 
 
 def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
