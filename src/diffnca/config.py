@@ -64,6 +64,13 @@ class LossConfig:
     logit_mean: float = 0.0
     logit_std: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse weights that are none, and distributions without times."""
+        gamma, mean, std = self.min_snr_gamma, self.logit_mean, self.logit_std
+        require(0.0 < gamma < math.inf, "loss.min_snr_gamma", gamma, "above 0, and finite")
+        require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, f"within {LARGEST_LOGIT:g} of 0")
+        require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -211,11 +218,6 @@ class Config:
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
-        gamma = self.loss.min_snr_gamma
-        require(0.0 < gamma < math.inf, "loss.min_snr_gamma", gamma, "above 0, and finite")
-        mean, std, allowed = self.loss.logit_mean, self.loss.logit_std, f"within {LARGEST_LOGIT:g} of 0"
-        require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, allowed)
-        require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
         if self.training.optimizer == "muon":
             stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
             is_normed = any(stage.weight_norm for stage in stages)
