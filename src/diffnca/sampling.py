@@ -31,7 +31,6 @@ from diffnca.tasks import (
     ImageDenoiser,
     Task,
     canvases_of,
-    check_canvas,
     check_parts,
     generate,
     grown,
@@ -71,7 +70,6 @@ def sample(command: Sample) -> int:
         return _in_memory(command, model, canvas, device)
     from diffnca.gigapixel import make
 
-    check_canvas(model, canvas)
     method, levels = walk_of(model, command.sampler, command.steps)
     canvases = canvases_of(model, canvas, command.direct)
     facts = (
@@ -86,7 +84,8 @@ def sample(command: Sample) -> int:
             return grown(denoiser, canvases, levels, method, first, start, progress)[0]
 
     plan, seed = planned(model, canvases, levels, start), grown_seed(command.seed, len(canvases) - 1)
-    return make(command, command.out, model, method, plan, facts, seed, task)
+    complete = task if len(canvases) > 1 else None
+    return make(command, command.out, model, method, plan, facts, seed, complete)
 
 
 def check(command: Sample) -> None:

@@ -69,9 +69,7 @@ def generate(
             see the whole image to make the region.
     """
     canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
-    region = canvas.whole if region is None else region
-    if region.canvas != canvas:
-        raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
+    region = _region_on(canvas, region)
     place = place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
@@ -82,6 +80,18 @@ def generate(
     check_region(denoiser, region)  # before the smaller images are made
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
     return carried_out(task, denoiser, method, noise, region, progress)
+
+
+def _region_on(canvas: Canvas, region: Region | None) -> Region:
+    """Return the region, by default the whole canvas.
+
+    Raises:
+        ValueError: it lies on another canvas.
+    """
+    region = canvas.whole if region is None else region
+    if region.canvas != canvas:
+        raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
+    return region
 
 
 @torch.no_grad()
