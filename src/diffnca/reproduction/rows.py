@@ -187,8 +187,8 @@ def measure_row(
     error = None
     if not isinstance(model, Autoencoder):
         device = torch.device(command.device)
-        images = real.held_out.images
-        chosen = torch.arange(min(ERROR_IMAGES, len(images))) * len(images) // min(ERROR_IMAGES, len(images))
+        images, count = real.held_out.images, min(ERROR_IMAGES, len(real.held_out))
+        chosen = torch.arange(count) * len(images) // count
         error = velocity_error(ready(model, device), images[chosen].to(device))
     return Result(config.name, config.training.seed, cost, evaluation, error), features
 
