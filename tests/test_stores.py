@@ -1,5 +1,7 @@
 """Stores: what cannot be reached, and what is damaged, is one clear line."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,3 +80,25 @@ def test_what_cannot_be_read_is_not_called_damaged() -> None:
 
 def test_a_folder_that_is_not_there_is_removed(tmp_path: Path) -> None:
     remove(str(tmp_path / "nothing"))
+
+
+WRITE_THAT_FAILS = """
+import resource, signal
+import numpy as np
+from diffnca.stores import zarr
+
+array = zarr.create_array("x.zarr", shape=(512, 512), dtype="uint8", chunks=(64, 64), shards=(128, 128))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    array[...] = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_sixteen_files_that_cannot_be_written_are_one_error(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WRITE_THAT_FAILS], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("[Errno 27] File too large\n", "")

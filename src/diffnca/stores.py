@@ -7,6 +7,8 @@ there and cannot be decoded is a `ValueError` that names the file.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,7 +19,7 @@ try:
     import zarr as zarr
     from zarr.abc.store import Store
     from zarr.codecs import Crc32cCodec as Crc32cCodec
-    from zarr.core.sync import sync
+    from zarr.core.sync import loop, sync
     from zarr.storage import FsspecStore, LocalStore
 except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
@@ -26,6 +28,23 @@ except ImportError:
 if zarr.config.get("threading.max_workers") is None:
     # each of its threads keeps memory of its own that never comes back; two hide the time of a file
     zarr.config.set({"threading.max_workers": 2})
+
+
+def _end_what_runs() -> None:
+    """Wait for what zarr still does: other files of a write that failed, say.
+
+    Their errors are nobody's; cut off by the end of the process, they would be printed after its message.
+    """
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    if loop[0] is not None:  # where nothing was read or written, there is no loop
+        sync(others())
+
+
+atexit.register(_end_what_runs)  # after zarr's own handler, so it comes before
 
 
 class AddressStore(FsspecStore):
