@@ -89,6 +89,14 @@ def test_big_endian_16_bit_tiff_reads_like_little_endian() -> None:
     )
 
 
+@pytest.mark.parametrize("samples", [GRAY, GRAY.astype(np.uint16) * 257], ids=["8 bit", "16 bit"])
+def test_a_tiff_whose_white_is_zero_reads_as_it_looks(samples: np.ndarray) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.iinfo(samples.dtype).max - samples, photometric="miniswhite")
+    np.testing.assert_array_equal(decode(file.getvalue(), channels=1)[..., 0], GRAY)
+
+
 def test_rgb_of_16_bit_keeps_the_upper_8_bits() -> None:
     tifffile = pytest.importorskip("tifffile")
     file = io.BytesIO()

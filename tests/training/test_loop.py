@@ -13,7 +13,7 @@ from torch import Tensor
 from diffnca.config import Config, TrainingConfig
 from diffnca.engine.precision import has_compiler
 from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors
+from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
 from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
 
 BATCH = 4
@@ -107,6 +107,14 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
     train(tmp_path / "run", small_config(8))
     with pytest.raises(ValueError, match="began with other images"):
         Trainer(small_config(8), tmp_path / "run", stripes, QUIET, data_fingerprint="other")
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run", small_config(20))
+    tensors, header = read_tensors(tmp_path / "run" / STATE_FILE)
+    write_tensors(tmp_path / "run" / STATE_FILE, tensors, header | {"processes": "2"})
+    with pytest.raises(ValueError, match="began on 2 processes, not 1"):
+        train(tmp_path / "run", small_config(40))
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

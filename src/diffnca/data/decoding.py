@@ -13,10 +13,12 @@ from contextlib import nullcontext
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused (a small file may unpack to any size). It is Pillow's own limit."""
 LARGEST_FILE_BYTES = 2 << 30
+WHITE_IS_ZERO = 0
 _LARGE_PX = 1 << 25
 _one_large_image = threading.Lock()
 
@@ -76,7 +78,10 @@ def to_plain(image: Image.Image, channels: int) -> Image.Image:
     """Return `image` upright and opaque, as `L` (1 channel) or `RGB` (3)."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        gray = Image.fromarray(from_16_bit(np.asarray(image)))
+        samples = from_16_bit(np.asarray(image))
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            samples = 255 - samples  # of 8 bits Pillow does so itself
+        gray = Image.fromarray(samples)
         gray.getexif().update(image.getexif())
         image = gray
     if image.mode in ("I", "F"):

@@ -45,6 +45,18 @@ def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
             )
 
 
+def check_same_processes(out: Path, stored: str | None, now: int) -> None:
+    """Refuse to go on with a run on another number of processes: batch and images of a step would be others.
+
+    Raises:
+        ValueError: it began on another number; `None` is that of a run which did not note it.
+    """
+    if stored not in (None, str(now)):
+        raise ValueError(
+            f"{out}: began on {stored} processes, not {now}; take as many, or begin a new run --from it"
+        )
+
+
 def _fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested fields as one level of dotted names."""
     flat: dict[str, Any] = {}

@@ -34,7 +34,7 @@ from diffnca.training.checkpoint import (
     write_model,
     write_tensors,
 )
-from diffnca.training.compatibility import check_same_run
+from diffnca.training.compatibility import check_same_processes, check_same_run
 from diffnca.training.ema import ema_decay, update_ema
 from diffnca.training.optimizer import build_optimizer
 from diffnca.training.signals import StopRequestedError, stop_requests
@@ -301,7 +301,7 @@ class Trainer:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         header = {"config": to_json(self.config), "progress": json.dumps(asdict(self.progress))}
-        header["data"] = self.fingerprint
+        header |= {"data": self.fingerprint, "processes": str(self.accelerator.num_processes)}
         card = {**self.options.card, "images_seen": self.progress.images, "training_hours": self._hours()}
         write_tensors(self.out / STATE_FILE, tensors, header)  # first: all that the model is written from
         write_model(self.out / MODEL_FILE, self.average, self.config, card)
@@ -318,6 +318,7 @@ class Trainer:
             raise ValueError(
                 f"{self.out}: began with other images, weights or another teacher; give a new --out"
             )
+        check_same_processes(self.out, header.get("processes"), self.accelerator.num_processes)
         self.progress = Progress(**json.loads(header["progress"]))
         self.trained.network.load_state_dict(_under("network.", tensors))
         for name, value in _under("average.", tensors).items():
