@@ -6,17 +6,32 @@ import pytest
 import torch
 
 from diffnca import generate, guided, load
+from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
 from diffnca.pixels import to_uint8
 
-BOUNDS = {1.0: (2, 0.0025), None: (4, 0.012)}
+BOUNDS = {
+    ("aerial", 1.0): (4, 0.03),
+    ("aerial", None): (6, 0.065),
+    ("pathology", 1.0): (3, 0.004),
+    ("pathology", None): (4, 0.025),
+}
 """By guidance (`None`: the model's own): by how many levels of 8 bits values may differ, after all steps,
-between bfloat16 and float32, and how many of them by more than one. Measured with this seed: 2 and 0.0021
-without guidance, 4 and 0.0077 with it."""
+between bfloat16 and float32, and what share of them by more than one. It is rounding that twenty steps make
+more of, and another for other weights: measured with this seed 4 and 0.026, 6 and 0.059, 3 and 0.0033, 4 and
+0.021."""
 
 
-@pytest.mark.parametrize("guidance", BOUNDS)
 @pytest.mark.parametrize("name", ["aerial", "pathology"])
+def test_in_float32_the_image_is_that_of_the_network_as_trained(name: str) -> None:
+    model = guided(load(name), 1.0)
+    exact = Denoiser(prepare(model.network, "cpu", torch.float32), model.schedule, model.config)
+    image = to_uint8(generate(exact, height=96, width=96, seed=3)).astype(int)
+    expected = to_uint8(generate(model, height=96, width=96, seed=3, engine="eager")).astype(int)
+    assert abs(image - expected).max() <= 1  # a value that lies between two levels
+
+
+@pytest.mark.parametrize(("name", "guidance"), BOUNDS)
 def test_the_default_gives_the_image_that_the_network_as_trained_gives(
     name: str, guidance: float | None
 ) -> None:
@@ -26,7 +41,7 @@ def test_the_default_gives_the_image_that_the_network_as_trained_gives(
         for engine in ("auto", "eager")
     ]
     difference = abs(images[0] - images[1])
-    most, share_above_one = BOUNDS[guidance]
+    most, share_above_one = BOUNDS[name, guidance]
     assert difference.max() <= most
     assert (difference > 1).mean() <= share_above_one
 
