@@ -17,9 +17,9 @@ import tyro
 from PIL import Image
 
 from diffnca import generate, load
-from diffnca.about import facts_of
-from diffnca.pixels import to_uint8
-from diffnca.writers.png import contact_sheet
+from diffnca.canvas.pixels import to_uint8
+from diffnca.cli.about import facts_of
+from diffnca.formats.png import contact_sheet
 
 DOCS = Path(__file__).parents[1] / "docs"
 BATCH = 8

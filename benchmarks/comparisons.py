@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from diffnca.canvas.pixels import to_uint8
 from diffnca.data import open_images
 from diffnca.evaluation import Selection, crops
-from diffnca.metrics import FeatureExtractor, extract, kid_error, kid_full
-from diffnca.pixels import to_uint8
+from diffnca.evaluation.metrics import FeatureExtractor, extract, kid_error, kid_full
 
 BATCH = 16
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import tyro
 
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import build_denoiser, find_model, load, write_model
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import find_model, load, write_model
 
 
 @dataclass(frozen=True)

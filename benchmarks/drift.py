@@ -18,8 +18,8 @@ import torch
 import tyro
 
 from diffnca import generate, load
+from diffnca.canvas.pixels import to_uint8
 from diffnca.data import open_images
-from diffnca.pixels import to_uint8
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,15 @@ from comparisons import RealCrops, done
 from torch import Tensor
 
 from diffnca import extend, load
-from diffnca.metrics import colour_error, efficientnet_lite0, extract, kid_error, kid_full, spectrum_error_db
-from diffnca.writers.png import contact_sheet, write_png
+from diffnca.evaluation.metrics import (
+    colour_error,
+    efficientnet_lite0,
+    extract,
+    kid_error,
+    kid_full,
+    spectrum_error_db,
+)
+from diffnca.formats.png import contact_sheet, write_png
 
 SHOWN = 6
 """Crops in the picture."""

@@ -60,14 +60,16 @@ def table(arguments: argparse.Namespace) -> None:
 def one(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from diffnca.geometry import Canvas
-    from diffnca.giga.states import States
-    from diffnca.giga.sweeps import sample_tiled
-    from diffnca.giga.tiles import Job
-    from diffnca.gigapixel import CHUNK_PX, plan_of, shard_of
-    from diffnca.tasks import Task, start_of, walk_of
-    from diffnca.training.checkpoint import load
-    from diffnca.writers.ome_zarr import OmeZarrWriter
+    from diffnca.canvas.region import Canvas
+    from diffnca.formats.ome_zarr import OmeZarrWriter
+    from diffnca.jobs.large import CHUNK_PX, plan_of, shard_of
+    from diffnca.models.file import load
+    from diffnca.sampling.denoisers import walk_of
+    from diffnca.sampling.starts import start_of
+    from diffnca.sampling.task import Task
+    from diffnca.tiles.job import Job
+    from diffnca.tiles.states import States
+    from diffnca.tiles.sweeps import sample_tiled
 
     denoiser = load(arguments.model) if arguments.model else tiny()
     side = round(math.sqrt(arguments.one) * 1024)
@@ -102,8 +104,8 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
 
 def tiny():
     """Return a denoiser so small that what is around it shows."""
-    from diffnca.recipes import recipe_named
-    from diffnca.training.checkpoint import build_denoiser
+    from diffnca.config.recipes import recipe_named
+    from diffnca.models.build import build_denoiser
 
     config = recipe_named("diff_nca")
     cell = replace(config.model.cell, hidden=TINY["hidden"], num_cell_steps=TINY["num_cell_steps"])
@@ -115,7 +117,7 @@ def scheduler_overhead(count: int = 2000) -> None:
     """Print the time of a tile that does nothing, on a Dask cluster of this machine."""
     from distributed import Client, LocalCluster
 
-    from diffnca.giga.crews import given_out
+    from diffnca.tiles.crews import given_out
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,

@@ -19,8 +19,8 @@ from comparisons import HEAD, Judge, RealCrops, done
 from torch import Tensor
 
 from diffnca import inpaint, load
-from diffnca.metrics import efficientnet_lite0
-from diffnca.writers.png import contact_sheet, write_png
+from diffnca.evaluation.metrics import efficientnet_lite0
+from diffnca.formats.png import contact_sheet, write_png
 
 try:
     import cv2

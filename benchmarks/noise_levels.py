@@ -16,12 +16,12 @@ import tyro
 from torch import Tensor
 
 from diffnca import load, vary
+from diffnca.canvas.pixels import to_uint8
 from diffnca.data import open_images
 from diffnca.evaluation import Selection, crops, score
-from diffnca.metrics import efficientnet_lite0
-from diffnca.pixels import to_uint8
-from diffnca.tasks import guided, walk_of
-from diffnca.tasks.denoisers import later_levels
+from diffnca.evaluation.metrics import efficientnet_lite0
+from diffnca.sampling.denoisers import later_levels, walk_of
+from diffnca.sampling.guidance import guided
 
 CROPS_PER_DRAW = 4
 

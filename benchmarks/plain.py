@@ -21,12 +21,14 @@ from torch.nn import functional as F
 
 from diffnca.benchmark import in_turns, machine
 from diffnca.benchmark.products import floor_of, products
+from diffnca.canvas.noise import Noise
+from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
-from diffnca.engine.precision import device_named, fast_dtype
-from diffnca.models import DiffNCA, FourierDiffNCA, build_cells
-from diffnca.models.nca import CellRule
-from diffnca.noise import Noise
-from diffnca.recipes import recipe_named
+from diffnca.engine.machine import device_named, fast_dtype
+from diffnca.models.build import build_cells
+from diffnca.networks.cell import CellRule
+from diffnca.networks.diff_nca import DiffNCA
+from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 
 AGREEMENT = 1e-5
 """Relative error between the plain network and ours."""

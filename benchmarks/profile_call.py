@@ -18,9 +18,9 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from diffnca.benchmark import machine
+from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
-from diffnca.recipes import recipe_named
-from diffnca.training.checkpoint import build_denoiser
+from diffnca.models.build import build_denoiser
 from diffnca.training.loop import RunOptions, Trainer
 
 KINDS = {

@@ -14,7 +14,7 @@ import tyro
 
 from diffnca.data import open_images
 from diffnca.evaluation import crops
-from diffnca.metrics import efficientnet_lite0, extract
+from diffnca.evaluation.metrics import efficientnet_lite0, extract
 
 
 @dataclass(frozen=True)

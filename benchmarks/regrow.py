@@ -17,12 +17,12 @@ import tyro
 from torch import Tensor
 
 from diffnca import load
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise, Stream
+from diffnca.canvas.pixels import to_model, to_uint8
+from diffnca.canvas.region import Canvas
 from diffnca.data import open_images
-from diffnca.geometry import Canvas
-from diffnca.noise import Noise, Stream
-from diffnca.pixels import to_model, to_uint8
-from diffnca.variational.autoencoder import Autoencoder
-from diffnca.writers.png import contact_sheet, write_png
+from diffnca.formats.png import contact_sheet, write_png
 
 ROUNDS = (1, 2, 4, 8)
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 import tyro
 
-from diffnca.training.checkpoint import find_model, read_card, read_config, read_tensors, write_model
+from diffnca.models.file import find_model, read_card, read_config, read_tensors, write_model
 
 REQUIRED = ("description", "data", "licence", "machine", "images_seen", "training_hours", "scores", "limits")
 

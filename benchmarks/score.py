@@ -23,10 +23,10 @@ import tyro
 from PIL import Image
 
 from diffnca import generate, load
+from diffnca.canvas.pixels import to_uint8
 from diffnca.data import ImageSet, open_images
 from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
-from diffnca.metrics import efficientnet_lite0
-from diffnca.pixels import to_uint8
+from diffnca.evaluation.metrics import efficientnet_lite0
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import generate, load
+from diffnca.canvas.pixels import to_uint8
+from diffnca.canvas.region import Canvas
 from diffnca.data import open_images
 from diffnca.evaluation import crops
-from diffnca.geometry import Canvas
-from diffnca.metrics import efficientnet_lite0, extract, kid_error, kid_full
-from diffnca.models.fourier import Window
-from diffnca.pixels import to_uint8
-from diffnca.tasks import canvases_of
-from diffnca.writers.png import contact_sheet, write_png
+from diffnca.evaluation.metrics import efficientnet_lite0, extract, kid_error, kid_full
+from diffnca.formats.png import contact_sheet, write_png
+from diffnca.networks.fourier import Window
+from diffnca.sampling.growth import canvases_of
 
 SHOWN = 6
 

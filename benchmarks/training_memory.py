@@ -14,9 +14,9 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from diffnca.benchmark import machine
-from diffnca.engine.precision import device_named, fast_dtype
-from diffnca.recipes import recipe_named
-from diffnca.training.checkpoint import build_denoiser
+from diffnca.config.recipes import recipe_named
+from diffnca.engine.machine import device_named, fast_dtype
+from diffnca.models.build import build_denoiser
 
 
 @dataclass(frozen=True)

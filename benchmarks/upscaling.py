@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import load, upscale
-from diffnca.metrics import efficientnet_lite0, radial_spectrum
-from diffnca.writers.png import contact_sheet, write_png
+from diffnca.evaluation.metrics import efficientnet_lite0, radial_spectrum
+from diffnca.formats.png import contact_sheet, write_png
 
 SHOWN = 6
 """Crops in the picture."""

@@ -8,9 +8,9 @@ from jaxtyping import install_import_hook
 UNCHECKED = {
     "__init__",
     "__main__",
-    "commands",
+    "cli",
     "__pycache__",
-}  # tyro fills the `commands` with placeholders
+}  # tyro fills the commands of `cli` with placeholders
 
 # the workers of a parallel run share the cores, and so do the commands that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")

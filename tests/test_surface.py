@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import diffnca
-from diffnca.cli import main
+from diffnca.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "diffnca"
@@ -81,8 +81,8 @@ def test_the_help_of_a_command_names_its_flags(verb: str, capsys: pytest.Capture
 
 def test_the_help_needs_no_torch() -> None:
     code = (
-        "import sys, diffnca.cli\n"
-        "try: diffnca.cli.main(['--help'])\n"
+        "import sys, diffnca.cli.main\n"
+        "try: diffnca.cli.main.main(['--help'])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )
@@ -119,4 +119,4 @@ def test_the_wheel_installs_the_command(wheel: Path) -> None:
     entry_points = (
         zipfile.ZipFile(wheel).read(f"diffnca-{diffnca.__version__}.dist-info/entry_points.txt").decode()
     )
-    assert "diffnca = diffnca.cli:main" in entry_points.splitlines()
+    assert "diffnca = diffnca.cli.main:main" in entry_points.splitlines()

@@ -13,13 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffnca import interop, recipes
-    from diffnca.config import Config
+    from diffnca.canvas.noise import Noise
+    from diffnca.canvas.region import Canvas, Region
+    from diffnca.config import recipes
+    from diffnca.config.model import Config
     from diffnca.diffusion.denoiser import Denoiser
-    from diffnca.geometry import Canvas, Region
-    from diffnca.noise import Noise
-    from diffnca.tasks import extend, generate, guided, inpaint, interpolate, upscale, vary
-    from diffnca.training.checkpoint import load
+    from diffnca.models.file import load
+    from diffnca.sampling.generate import generate
+    from diffnca.sampling.guidance import guided
+    from diffnca.sampling.inpaint import extend, inpaint
+    from diffnca.sampling.upscale import upscale
+    from diffnca.sampling.vary import interpolate, vary
 
 __version__ = "0.1.0"
 
@@ -42,27 +46,27 @@ __all__ = [
 ]
 
 _OWNERS = {
-    "Canvas": "geometry",
-    "Config": "config",
+    "Canvas": "canvas.region",
+    "Config": "config.model",
     "Denoiser": "diffusion.denoiser",
-    "Noise": "noise",
-    "Region": "geometry",
-    "extend": "tasks",
-    "generate": "tasks",
-    "guided": "tasks",
-    "inpaint": "tasks",
-    "interpolate": "tasks",
-    "load": "training.checkpoint",
-    "upscale": "tasks",
-    "vary": "tasks",
+    "Noise": "canvas.noise",
+    "Region": "canvas.region",
+    "extend": "sampling.inpaint",
+    "generate": "sampling.generate",
+    "guided": "sampling.guidance",
+    "inpaint": "sampling.inpaint",
+    "interpolate": "sampling.vary",
+    "load": "models.file",
+    "upscale": "sampling.upscale",
+    "vary": "sampling.vary",
 }
-_MODULES = ("interop", "recipes")
+_MODULES = {"interop": "models.published", "recipes": "config.recipes"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
     if name in _MODULES:
-        return importlib.import_module(f"diffnca.{name}")
+        return importlib.import_module(f"diffnca.{_MODULES[name]}")
     if name not in _OWNERS:
         raise AttributeError(f"module 'diffnca' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"diffnca.{_OWNERS[name]}"), name)

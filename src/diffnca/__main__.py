@@ -2,7 +2,7 @@
 
 import sys
 
-from diffnca.cli import main
+from diffnca.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,11 +17,11 @@ from diffnca.benchmark.machine import memory_of
 from diffnca.benchmark.products import products
 from diffnca.benchmark.timing import Timing
 from diffnca.benchmark.works import bench_training
-from diffnca.cli import main
-from diffnca.config import Config
-from diffnca.models import build_network
-from diffnca.networks import CellConfig, FourierConfig, NCAConfig
-from diffnca.recipes import recipe_named
+from diffnca.cli.main import main
+from diffnca.config.model import Config
+from diffnca.config.networks import CellConfig, FourierConfig, NCAConfig
+from diffnca.config.recipes import recipe_named
+from diffnca.models.build import build_network
 
 CPU = torch.device("cpu")
 

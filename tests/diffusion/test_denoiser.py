@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import Config, LossConfig
+from diffnca.config.model import Config, LossConfig
+from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import clean_of, loss_weight, noise_of, stratified_steps, target_of
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import build_denoiser
+from diffnca.models.build import build_denoiser
 
 PREDICTIONS = ("noise", "clean", "velocity")
 ALPHA, SIGMA = 0.6, 0.8

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffnca.canvas.noise import CellNoise, Noise, Stream
+from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.samplers import (
     DDIM,
     DDPM,
@@ -19,8 +21,6 @@ from diffnca.diffusion.samplers import (
     sampler_named,
 )
 from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
-from diffnca.geometry import Canvas, Region
-from diffnca.noise import CellNoise, Noise, Stream
 
 MEAN, DEVIATION = 0.3, 0.4  # of the Gaussian data
 ALL = [DDPM(), DDIM(), DDIM(eta=0.5), DDIM(eta=1.0), DPMSolverPP2M()]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffnca.config import ScheduleConfig
+from diffnca.config.model import ScheduleConfig
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
 
 SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from diffnca.models import build_network
-from diffnca.networks import CellConfig, NCAConfig
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.models.build import build_network
 
 
 def with_random_weights(model: NCAConfig) -> nn.Module:

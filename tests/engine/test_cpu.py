@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.config.networks import CellConfig
+from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
 from diffnca.engine.cpu import BlockedCells
-from diffnca.geometry import Boundary, Canvas, Region
-from diffnca.models.nca import CellNoise, run_cells
-from diffnca.networks import CellConfig
-from diffnca.noise import Noise
-from diffnca.recipes import recipe_named
+from diffnca.networks.cell import CellNoise, run_cells
 
 from .conftest import of_one_stage, with_random_weights
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from diffnca import generate, guided, load
+from diffnca.canvas.pixels import to_uint8
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.pixels import to_uint8
 
 BOUNDS = {
     ("aerial", 1.0): (4, 0.03),

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffnca.canvas.noise import CellNoise, Noise
+from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.config.networks import CellConfig
+from diffnca.config.recipes import recipe_named
 from diffnca.engine import fused, prepare
-from diffnca.geometry import Boundary, Canvas, Region
-from diffnca.models import build_network
-from diffnca.models.nca import SelfGuidance, run_cells
-from diffnca.networks import CellConfig
-from diffnca.noise import CellNoise, Noise
-from diffnca.recipes import recipe_named
+from diffnca.models.build import build_network
+from diffnca.networks.cell import SelfGuidance, run_cells
 
 from .conftest import of_one_stage, with_random_weights
 

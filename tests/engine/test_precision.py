@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.engine import precision
-from diffnca.engine.precision import fast_dtype, has_triton
+from diffnca.engine import machine as precision
+from diffnca.engine.machine import fast_dtype, has_triton
 
 CPU_INFO = Path("/proc/cpuinfo")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import Config, ScheduleConfig
+from diffnca.config.model import Config, ScheduleConfig
 from diffnca.diffusion.denoiser import Denoiser, Prediction
 from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.evaluation.errors import velocity_error

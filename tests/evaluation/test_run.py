@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffnca.cli import main
-from diffnca.config import Config, DataConfig, SamplingConfig, TrainingConfig
+from diffnca.cli.main import main
+from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig
+from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.evaluation.samples import Samples
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import build_model, write_model
-from diffnca.writers.png import read_png_text
+from diffnca.formats.png import read_png_text
+from diffnca.models.build import build_model
+from diffnca.models.file import write_model
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra eval")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffnca.evaluation import Evaluation, Selection, evaluate
+from diffnca.evaluation.metrics import ModuleFeatures
 from diffnca.evaluation.scores import require_one_protocol
-from diffnca.metrics import ModuleFeatures
 
 
 def noise(n: int, seed: int, side: int = 8) -> Selection:

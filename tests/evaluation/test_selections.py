@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffnca.evaluation import Picture, Score, Selection, count_crops, crops, halves, score, whole
-from diffnca.metrics import FeatureExtractor, efficientnet_lite0
+from diffnca.evaluation.metrics import FeatureExtractor, efficientnet_lite0
 
 CANOPY = Path(__file__).parent.parent / "data" / "canopy"
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.config import Config
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import build_denoiser, find_model, load, read_card, read_config, write_model
+from diffnca.config.model import Config
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import find_model, load, read_card, read_config, write_model
 
 CONFIG = Config(model=NCAConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))
 
@@ -47,7 +48,7 @@ def test_half_precision_weights_load_as_float32(model: Path, tmp_path: Path) -> 
 
 
 def test_a_bare_name_is_never_looked_up_online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffnca.training.checkpoint._download", lambda name: pytest.fail("went online"))
+    monkeypatch.setattr("diffnca.models.file._download", lambda name: pytest.fail("went online"))
     with pytest.raises(ValueError, match="model 'nothing': no such file or folder"):
         find_model("nothing")
 
@@ -68,7 +69,7 @@ def test_a_file_without_configuration_is_told_from_a_model(tmp_path: Path) -> No
 
 def test_a_hub_id_may_have_a_dot(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("diffnca.training.checkpoint._download", lambda name: asked.append(name) or model)
+    monkeypatch.setattr("diffnca.models.file._download", lambda name: asked.append(name) or model)
     assert find_model("owner/model-1.5") == model
     assert asked == ["owner/model-1.5"]
 

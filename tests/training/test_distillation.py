@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import Config, TrainingConfig
+from diffnca.config.model import Config, TrainingConfig
+from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DDIM
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.tasks import Guided
-from diffnca.training.checkpoint import build_denoiser
+from diffnca.models.build import build_denoiser
+from diffnca.sampling.guidance import Guided
 from diffnca.training.distillation import Distillation, estimate_of_jump, student_config
 
 CPU = torch.device("cpu")

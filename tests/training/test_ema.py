@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffnca.config import TrainingConfig
-from diffnca.recipes import diff_nca_npj
+from diffnca.config.model import TrainingConfig
+from diffnca.config.recipes import diff_nca_npj
 from diffnca.training.ema import ema_decay, update_ema
 
 PLAIN = replace(TrainingConfig(), ema_halflife_images=1000, ema_warmup=False)

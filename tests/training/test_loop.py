@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config import Config, TrainingConfig
-from diffnca.engine.precision import has_compiler
-from diffnca.networks import CellConfig, NCAConfig
-from diffnca.training.checkpoint import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
+from diffnca.config.model import Config, TrainingConfig
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.engine.machine import has_compiler
+from diffnca.models.file import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
 from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
 
 BATCH = 4

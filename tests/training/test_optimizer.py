@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.config import TrainingConfig
-from diffnca.models import build_network
-from diffnca.networks import CellConfig, UNetConfig
-from diffnca.recipes import recipe_named
+from diffnca.config.model import TrainingConfig
+from diffnca.config.networks import CellConfig, UNetConfig
+from diffnca.config.recipes import recipe_named
+from diffnca.models.build import build_network
 from diffnca.training.optimizer import RMS_OF_ADAM, Muon, build_optimizer, orthogonalised
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)], ids=str)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffnca.geometry import Canvas
-from diffnca.models.fourier import Window
-from diffnca.models.patches import PatchGrid
-from diffnca.networks import CellConfig, NCAConfig
+from diffnca.canvas.region import Canvas
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.networks.fourier import Window
+from diffnca.networks.patches import PatchGrid
 
 
 class Product(NamedTuple):

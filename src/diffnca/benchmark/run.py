@@ -12,14 +12,15 @@ import torch
 from diffnca.benchmark.machine import machine
 from diffnca.benchmark.timing import Timing, timed
 from diffnca.benchmark.works import bench_training, calls, calls_of_other, cells_of
-from diffnca.config import Config
+from diffnca.config.model import Config
+from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.engine.precision import device_named, has_compiler
-from diffnca.recipes import RECIPES, recipe_named
-from diffnca.training.checkpoint import build_denoiser, load_denoiser
+from diffnca.engine.machine import device_named, has_compiler
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import load_denoiser
 
 if TYPE_CHECKING:
-    from diffnca.commands.measurements import Bench
+    from diffnca.cli.measurements import Bench
 
 CALL_IMAGES = 8
 """Images in a call of the denoiser, unless told otherwise."""

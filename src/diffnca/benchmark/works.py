@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffnca.baselines.unet import UNet
 from diffnca.benchmark.machine import finish, memory_of
 from diffnca.benchmark.products import floor_of, products
 from diffnca.benchmark.timing import Timing, Work, in_turns
-from diffnca.config import Config
+from diffnca.config.model import Config
+from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.precision import fast_dtype, has_triton
-from diffnca.models import UNet
-from diffnca.networks import NCAConfig
+from diffnca.engine.machine import fast_dtype, has_triton
 from diffnca.training.loop import Progress, RunOptions, Trainer
 
 WARM_UP_STEPS = 3

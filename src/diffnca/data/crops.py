@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from diffnca.canvas.pixels import to_model
 from diffnca.data.images import ImageSet
-from diffnca.pixels import to_model
 
 _NUMBERS_PER_CROP = 2
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffnca.config import Config, LossConfig
+from diffnca.config.model import Config, LossConfig
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 
 Prediction = Literal["noise", "clean", "velocity"]

@@ -30,9 +30,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from diffnca.canvas.noise import CellNoise, Noise, Stream
+from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.geometry import Canvas, Region
-from diffnca.noise import CellNoise, Noise, Stream
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
 """The names that `sampler_named` knows."""

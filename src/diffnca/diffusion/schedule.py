@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.config import ScheduleConfig
+from diffnca.config.model import ScheduleConfig
 
 FAINTEST_LOG_SNR = -11.0
 """Below it no structure of an image can be told from the noise, so few steps are worth a visit there."""

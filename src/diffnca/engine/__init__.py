@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from diffnca.canvas.region import Canvas
 from diffnca.engine.cpu import BlockedCells
+from diffnca.engine.machine import OLDEST_TRITON, fast_dtype, has_triton
 from diffnca.engine.network import BlockedNetwork
-from diffnca.engine.precision import OLDEST_TRITON, fast_dtype, has_triton
-from diffnca.geometry import Canvas
-from diffnca.models import DiffNCA, FourierDiffNCA
-from diffnca.models.fourier import Window
-from diffnca.models.patches import PatchGrid
+from diffnca.networks.diff_nca import DiffNCA
+from diffnca.networks.fourier import Window
+from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.patches import PatchGrid
 
 __all__ = ["Engine", "prepare"]
 
@@ -37,7 +38,7 @@ def prepare(
     a finite radius (group normalisation), and any on another device, is returned as it is, or a copy there.
 
     Args:
-        network: a network as `diffnca.models.build_network` makes it.
+        network: a network as `diffnca.models.build.build_network` makes it.
         device: where it will run.
         dtype: of the matrix products, float32 or bfloat16; `None` is what the device is fast at. States stay
             float32.

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Region
 from diffnca.engine.layers import Layers, lay_out, on_single_cells
 from diffnca.engine.neighbours import perceived
-from diffnca.engine.workers import Workers
-from diffnca.geometry import Region
-from diffnca.models.embedding import positions
-from diffnca.models.nca import NORMALISATION_EPSILON, CellRule, Modulation, modulate
-from diffnca.noise import CellNoise
+from diffnca.engine.threads import Workers
+from diffnca.networks.cell import NORMALISATION_EPSILON, CellRule, Modulation, modulate
+from diffnca.networks.embedding import positions
 
 LARGEST_BLOCK = 1024
 """Cells of a block: enough for the full rate of the matrix products, few enough to stay in the cache."""
@@ -38,7 +38,7 @@ UNCHANGED = Modulation(None, None)
 
 
 class BlockedCells:
-    """A cell rule made ready: `run` does what `diffnca.models.nca.run_cells` does with it.
+    """A cell rule made ready: `run` does what `diffnca.networks.cell.run_cells` does with it.
 
     The weights are copied; a rule that has been trained on must be made ready again.
     """

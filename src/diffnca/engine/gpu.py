@@ -14,13 +14,13 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffnca.canvas.noise import CellMasks, CellNoise
+from diffnca.canvas.region import Region
 from diffnca.engine import kernels
 from diffnca.engine.layers import lay_out, on_single_cells, parameters_of
 from diffnca.engine.neighbours import perceived
-from diffnca.geometry import Region
-from diffnca.models.embedding import positions
-from diffnca.models.nca import CellRule
-from diffnca.noise import CellMasks, CellNoise
+from diffnca.networks.cell import CellRule
+from diffnca.networks.embedding import positions
 
 BLOCK_CELLS = 64
 """Cells of a block, and rows of a block of any other product."""
@@ -36,7 +36,7 @@ NUM_WARPS = 8
 
 
 class FusedCells:
-    """A cell rule made ready: `run` does what `diffnca.models.nca.run_cells` does with it.
+    """A cell rule made ready: `run` does what `diffnca.networks.cell.run_cells` does with it.
 
     The weights are copied; a rule that has been trained on must be made ready again.
     """

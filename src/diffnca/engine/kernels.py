@@ -41,10 +41,10 @@ from typing import no_type_check  # what Triton compiles is no Python to a type 
 import triton
 import triton.language as tl
 
-from diffnca.models import nca
+from diffnca.networks import cell
 
-EPSILON = tl.constexpr(nca.NORMALISATION_EPSILON)
-LEAKY_SLOPE = tl.constexpr(nca.LEAKY_SLOPE)
+EPSILON = tl.constexpr(cell.NORMALISATION_EPSILON)
+LEAKY_SLOPE = tl.constexpr(cell.LEAKY_SLOPE)
 
 
 @triton.jit
@@ -261,7 +261,7 @@ def dense(
 @triton.jit(do_not_specialize=["place", "clock"])
 @no_type_check
 def draw_share(share, seeds, rows, columns, place, clock, threshold, height, width, block: tl.constexpr):
-    """Fill `share` (images, cells) with 1 where a cell updates, as `diffnca.noise` draws it, else 0."""
+    """Fill `share` (images, cells) with 1 where a cell updates, as `canvas.noise` draws it, else 0."""
     image = tl.program_id(1).to(tl.int64)
     cell = tl.program_id(0) * block + tl.arange(0, block)
     is_cell = cell < height * width

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.models.nca import CellRule, Modulation
+from diffnca.networks.cell import CellRule, Modulation
 
 
 class Dense(NamedTuple):

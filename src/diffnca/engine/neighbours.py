@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-from diffnca.geometry import Boundary, Region, fold
+from diffnca.canvas.region import Boundary, Region, fold
 
 
 def perceived(

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.engine.workers import computing_alone
-from diffnca.geometry import Canvas, Region
-from diffnca.models.diff_nca import DiffNCA, prediction
-from diffnca.models.fourier import Window
-from diffnca.models.fourier_diff_nca import FourierDiffNCA
-from diffnca.models.patches import PatchGrid
-from diffnca.noise import CellNoise
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Canvas, Region
+from diffnca.engine.threads import computing_alone
+from diffnca.networks.diff_nca import DiffNCA, prediction
+from diffnca.networks.fourier import Window
+from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.patches import PatchGrid
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class ReadyCells(Protocol):
         origin: tuple[int, int] | None = None,
         first_mask: int = 0,
     ) -> Float[Tensor, "b c h w"]:
-        """Return the state after all cell steps, as `diffnca.models.nca.run_cells` does."""
+        """Return the state after all cell steps, as `diffnca.networks.cell.run_cells` does."""
         ...
 
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diffnca.geometry import Canvas
-from diffnca.noise import Noise, Stream
-from diffnca.tasks import ImageDenoiser
+from diffnca.canvas.noise import Noise, Stream
+from diffnca.canvas.region import Canvas
+from diffnca.sampling.denoisers import ImageDenoiser
 
 BATCH = 16
 

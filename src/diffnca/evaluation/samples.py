@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.pixels import to_uint8
 from diffnca.evaluation.selections import Picture
-from diffnca.pixels import to_uint8
-from diffnca.tasks import generate, walk_of
-from diffnca.training.checkpoint import Generator, find_model, load
-from diffnca.variational.autoencoder import Autoencoder
-from diffnca.writers.png import read_png_text, write_png
+from diffnca.formats.png import read_png_text, write_png
+from diffnca.models.build import Generator
+from diffnca.models.file import find_model, load
+from diffnca.sampling.denoisers import walk_of
+from diffnca.sampling.generate import generate
 
 BATCH_PX = 64 * 64 * 16
 """Pixels made at a time where images are small; it changes speed and memory, not the images."""

@@ -14,8 +14,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.evaluation.selections import Selection
-from diffnca.metrics import (
+from diffnca.evaluation.metrics import (
     FeatureExtractor,
     Memorisation,
     colour_error,
@@ -28,6 +27,7 @@ from diffnca.metrics import (
     precision_recall,
     spectrum_error_db,
 )
+from diffnca.evaluation.selections import Selection
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from diffnca.config import Config
-from diffnca.training.checkpoint import read_config
+from diffnca.config.model import Config
+from diffnca.models.file import read_config
 
 
 def check_same_network(start: Path, wanted: Config) -> None:

@@ -21,12 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import Config, SamplingConfig
+from diffnca.canvas.region import Canvas
+from diffnca.config.model import Config, SamplingConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.geometry import Canvas
-from diffnca.tasks import ImageDenoiser, ready
+from diffnca.sampling.denoisers import ImageDenoiser
+from diffnca.sampling.guidance import ready
 
 TEACHER_STEPS = 6
 """Steps of the teacher in a jump, of second order but for the first."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from diffnca.config import TrainingConfig
+from diffnca.config.model import TrainingConfig
 
 WARMUP_SHARE = 0.1
 """With warm-up, the half-life is at most this share of the images seen so far."""

@@ -22,18 +22,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from diffnca.config import Config, TrainingConfig, from_json, to_json
-from diffnca.engine.precision import fast_dtype, has_compiler
-from diffnca.training.checkpoint import (
-    MODEL_FILE,
-    STATE_FILE,
-    Generator,
-    build_model,
-    load_weights,
-    read_tensors,
-    write_model,
-    write_tensors,
-)
+from diffnca.config.model import Config, TrainingConfig, from_json, to_json
+from diffnca.engine.machine import fast_dtype, has_compiler
+from diffnca.models.build import Generator, build_model
+from diffnca.models.file import MODEL_FILE, STATE_FILE, load_weights, read_tensors, write_model, write_tensors
 from diffnca.training.compatibility import check_same_processes, check_same_run
 from diffnca.training.ema import ema_decay, update_ema
 from diffnca.training.optimizer import build_optimizer

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.config import TrainingConfig
-from diffnca.models.nca import CellRule
-from diffnca.models.unet import UNet
+from diffnca.baselines.unet import UNet
+from diffnca.config.model import TrainingConfig
+from diffnca.networks.cell import CellRule
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2

@@ -19,20 +19,17 @@ from accelerate.tracking import get_available_trackers
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from diffnca.config import Config, TrainingConfig, from_json
+from diffnca.canvas.pixels import to_uint8
+from diffnca.config.model import Config, TrainingConfig, from_json
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.pixels import to_uint8
-from diffnca.tasks import Guided, ImageDenoiser, generate, guided
-from diffnca.training.checkpoint import (
-    STATE_FILE,
-    Generator,
-    build_model,
-    find_model,
-    load_denoiser,
-    read_header,
-)
+from diffnca.formats.png import contact_sheet, write_png
+from diffnca.models.build import Generator, build_model
+from diffnca.models.file import STATE_FILE, find_model, load_denoiser, read_header
+from diffnca.sampling.denoisers import ImageDenoiser
+from diffnca.sampling.generate import generate
+from diffnca.sampling.guidance import Guided, guided
 from diffnca.training.compatibility import check_same_network, check_same_run
 from diffnca.training.distillation import Distillation, student_config
 from diffnca.training.loop import (
@@ -44,10 +41,9 @@ from diffnca.training.loop import (
     Trainer,
 )
 from diffnca.training.signals import StopRequestedError
-from diffnca.writers.png import contact_sheet, write_png
 
 if TYPE_CHECKING:
-    from diffnca.commands.models import Distill, Run, Train
+    from diffnca.cli.models import Distill, Run, Train
 
 LOCK_FILE = ".lock"
 SHEET_IMAGES = 9
@@ -368,7 +364,7 @@ def ended(out: Path, config: Config, progress: Progress, already: bool) -> int:
         print(f"{out} is finished already ({images}); sample it: diffnca sample {out}")
         return 0
     if progress.share(config.training) < 1.0:
-        from diffnca.cli import INTERRUPTED
+        from diffnca.cli.main import INTERRUPTED
 
         print(f"diffnca: stopped after {images}; the same command goes on", file=sys.stderr)
         return INTERRUPTED

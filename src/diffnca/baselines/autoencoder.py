@@ -1,0 +1,129 @@
+"""The variational autoencoder: its loss, and images out of noise.
+
+References:
+    [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
+    [2] Kingma and Welling, "Auto-Encoding Variational Bayes", 2013.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.baselines.likelihood import DiscretisedLogistic
+from diffnca.canvas.noise import CellNoise, Noise, Stream
+from diffnca.canvas.region import Canvas
+from diffnca.config.model import Config
+from diffnca.config.networks import FEWEST_TO_DAMAGE, VNCAConfig
+
+
+class Autoencoder(nn.Module):
+    """Makes images of one size out of Gaussian noise; no diffusion.
+
+    Attributes:
+        network: `encode`, `seed` and `grow`, as `diffnca.models.build.VNCA` has them.
+        config: everything it was built from.
+    """
+
+    def __init__(self, network: Any, config: Config) -> None:
+        """Take the `network` that `config` describes."""
+        super().__init__()
+        assert isinstance(config.model, VNCAConfig)
+        self.network = network
+        self.config = config
+        self.choices = config.model
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.choices.image_channels
+
+    def loss(
+        self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: Any = None
+    ) -> Float[Tensor, ""]:
+        """Return the negative evidence lower bound in nats per image ([2] Eq. 3), with one draw.
+
+        Args:
+            x_0: images in [-1, 1] whose pixels are 8-bit levels.
+            generator: a CPU generator for the latent numbers, the cell steps and the damage.
+            masks: which cells update; `None` updates each by the expectation of its mask.
+        """
+        mean, log_deviation = self.network.encode(x_0)
+        latent = mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        extra = int(torch.randint(self.choices.extra_cell_steps + 1, (), generator=generator))
+        steps = self.choices.num_cell_steps + extra
+        first = self.network.seed(latent)
+        if self.choices.damage and len(x_0) >= FEWEST_TO_DAMAGE:
+            first = self._partly_grown(first, steps, generator, masks)
+        grown = self.network.grow(first, masks, steps).float()
+        reconstruction = self._distribution(grown).log_prob(x_0)
+        divergence = 0.5 * (mean.square() + (2 * log_deviation).exp() - 1 - 2 * log_deviation).sum(1)
+        bound: Tensor = (divergence - reconstruction).mean()
+        return bound
+
+    def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
+        """Return `loss`: the one call that training, also on several devices, goes through."""
+        return self.loss(x_0, generator, masks)
+
+    def draw(self, noise: Noise) -> Float[Tensor, "b n h w"]:
+        """Return an image in [-1, 1] for each seed of `noise`."""
+        latent = noise.normal(Stream.INITIAL, 0, Canvas(1, 1).whole, self.choices.latent)
+        return self.shown(self.network.grow(self.network.seed(latent[:, :, 0, 0]), noise.at(0)))
+
+    def reconstruct(
+        self, images: Float[Tensor, "b n h w"], noise: CellNoise | None = None
+    ) -> Float[Tensor, "b n h w"]:
+        """Return images in [-1, 1] as they are grown from their own descriptions."""
+        return self.shown(self.network.grow(self.network.seed(self.network.encode(images)[0]), noise))
+
+    def shown(self, state: Float[Tensor, "b z h w"]) -> Float[Tensor, "b n h w"]:
+        """Return the images in [-1, 1] that grown cells show: the middle of their distributions."""
+        return self._distribution(state.float()).centre()
+
+    def _distribution(self, state: Tensor) -> DiscretisedLogistic:
+        """Return the distribution of images that grown cells mean."""
+        return DiscretisedLogistic(state, self.image_channels)
+
+    def _partly_grown(
+        self, first: Tensor, steps: int, generator: torch.Generator, masks: CellNoise | None
+    ) -> Tensor:
+        """Return first grids of which the last half is grown up already, the last quarter damaged then.
+
+        The published code keeps grown states of former training steps in a pool ([1] section 4.3). Here they
+        are grown anew, so that a step depends on nothing but its number, and a stopped run can go on.
+        """
+        half, quarter = len(first) // 2, len(first) // 4
+        with torch.no_grad():
+            of_half = None if masks is None else LastOf(masks, half)
+            grown = self.network.grow(first[-half:], of_half, steps).to(first)
+        wiped = damaged(grown[-quarter:], self.choices.damage, generator)
+        return torch.cat([first[:-half], grown[:-quarter], wiped])
+
+
+@dataclass(frozen=True)
+class LastOf:
+    """The masks of the last `count` images of a batch."""
+
+    masks: CellNoise
+    count: int
+
+    def mask(self, cell_step: int, region: Any, probability: float) -> Tensor:
+        """Return true where a cell of `region` updates in this cell step."""
+        return self.masks.mask(cell_step, region, probability)[-self.count :]
+
+
+def damaged(
+    state: Float[Tensor, "b z h w"], side: int, generator: torch.Generator
+) -> Float[Tensor, "b z h w"]:
+    """Return grown cells of which a square of `side` px, elsewhere in each image, holds zeros."""
+    damaged = state.clone()
+    for cells in damaged:
+        top, left = (
+            int(torch.randint(size - side + 1, (), generator=generator)) for size in state.shape[-2:]
+        )
+        cells[:, top : top + side, left : left + side] = 0.0
+    return damaged

@@ -1,0 +1,123 @@
+"""The UNet of other diffusion models, behind the contract of our networks: something to compare with.
+
+References:
+    [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020: the architecture, as diffusers has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Canvas, Region
+from diffnca.config.networks import UNetConfig
+
+TIMESTEPS = 1000.0
+"""What diffusion time 1 is to the time embedding of diffusers."""
+
+
+class UNet(nn.Module):
+    """`UNet2DModel` of diffusers; it sees the whole image, and only as a whole.
+
+    Attributes:
+        config: the choices it was built from.
+        image_channels: channels of the images.
+        radius: `None`: each pixel sees the whole image (attention, group normalisation).
+        has_context: false: nothing that could be summed up over parts would do.
+    """
+
+    radius: int | None = None
+    has_context = False
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the network of `config`.
+
+        Raises:
+            ValueError: the library diffusers is not installed.
+        """
+        super().__init__()
+        self.config = config
+        self.image_channels = config.image_channels
+        self.unet = _unet2d(config)
+
+    @property
+    def checkpoint_cells(self) -> bool:
+        """Whether blocks are recomputed in the backward pass, to save memory."""
+        return bool(self.unet.is_gradient_checkpointing)
+
+    @checkpoint_cells.setter
+    def checkpoint_cells(self, wanted: bool) -> None:
+        if wanted:
+            self.unet.enable_gradient_checkpointing()
+        else:
+            self.unet.disable_gradient_checkpointing()
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the modules that training compiles."""
+        return [self.unet]
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the blocks of all levels: all but the first and the last layer and the embedding of time."""
+        return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
+
+    def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:
+        """Return what must be known of the whole canvas: nothing, as parts cannot be computed."""
+        return None
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        t: Float[Tensor, " b"],
+        region: Region | None = None,
+        noise: CellNoise | None = None,
+        context: Tensor | None = None,
+    ) -> Float[Tensor, "b n h w"]:
+        """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
+
+        Args:
+            x_t: the noisy image, whole.
+            t: diffusion time of each image.
+            region: the whole canvas, or `None`.
+            noise: not used; there are no cells.
+            context: not used.
+
+        Raises:
+            ValueError: the image is a part of a canvas, seamless, or has sides that cannot be halved.
+        """
+        canvas = region.canvas if region is not None else Canvas(*x_t.shape[-2:])
+        if region is not None and region != canvas.whole:
+            raise ValueError(f"region of {region.height}x{region.width} px: a UNet must see the whole image")
+        if "circular" in canvas.boundary:
+            raise ValueError("seamless images: a UNet makes none; take a model of cells")
+        divisor = self.config.divisor
+        if canvas.height % divisor or canvas.width % divisor:
+            raise ValueError(
+                f"image of {canvas.height}x{canvas.width} px: must have sides that are multiples of "
+                f"{divisor} px for this UNet"
+            )
+        output: Tensor = self.unet(x_t, TIMESTEPS * t, return_dict=False)[0]
+        return output
+
+
+def _unet2d(config: UNetConfig) -> Any:
+    """Return the network of diffusers."""
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"a UNet needs the package {error.name}: pip install 'diffnca[baselines]'"
+        ) from error
+    plain, attention = len(config.channels) - config.attention, int(config.attention)
+    return diffusers.UNet2DModel(
+        in_channels=config.image_channels,
+        out_channels=config.image_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        norm_num_groups=config.groups,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
+        up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+    )

@@ -1,0 +1,1 @@
+"""Where we are, what a pixel is, and every random number at sampling."""

@@ -1,0 +1,73 @@
+"""Commands that change nothing: check an image, look at it, tell about a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tyro
+
+from diffnca.cli.console import Console
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a finished OME-Zarr image: shapes, checksums, no file missing.
+
+    Attributes:
+        image: its folder, or an address of fsspec.
+    """
+
+    verb: ClassVar = "verify"
+
+    image: tyro.conf.Positional[str]
+
+    def run(self, console: Console) -> int:
+        """Check the image; return the exit code."""
+        from diffnca.jobs.large import verify
+
+        return verify(self)
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at an image of any size in the browser.
+
+    Attributes:
+        image: an OME-Zarr image, an OME-TIFF or a PNG file.
+        port: of the local address; 0 takes a free one.
+        no_open: print the address, do not open the browser.
+    """
+
+    verb: ClassVar = "view"
+
+    image: tyro.conf.Positional[str]
+    port: int = 0
+    no_open: bool = False
+
+    def run(self, console: Console) -> int:
+        """Serve the image; return the exit code."""
+        from diffnca.view.server import serve
+
+        return serve(self.image, self.port, not self.no_open)
+
+
+@dataclass(frozen=True)
+class Info:
+    """Tell about a recipe or a model; without a name, about this installation.
+
+    Attributes:
+        name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
+        json: print JSON, for machines.
+    """
+
+    verb: ClassVar = "info"
+
+    name: tyro.conf.Positional[str | None] = None
+    json: bool = False
+
+    def run(self, console: Console) -> int:
+        """Tell; return the exit code."""
+        from diffnca.cli.about import info
+
+        return info(self)

@@ -1,0 +1,321 @@
+"""Every choice of a model, its diffusion and its training, as frozen dataclasses with a JSON form.
+
+Those of its network are in `diffnca.config.networks`.
+A recipe (`recipes`) is a function that returns a `Config`; an ablation is a `Config` with one field
+changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from diffnca.config.networks import FEWEST_TO_DAMAGE, Model, NCAConfig, UNetConfig, VNCAConfig
+from diffnca.errors import require
+
+FORMAT_VERSION = 1
+"""Version of the JSON layout, stored beside each configuration."""
+
+LARGEST_GUIDANCE = 10.0
+
+LARGEST_LOGIT = 10.0
+
+LARGEST_SQUARE_PX = 1024
+"""Side of squares with one mean, at most: a tile draws the noise of all squares that it touches."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule: `linear` in beta (Ho et al. 2020) or `cosine` (Nichol and Dhariwal 2021)."""
+
+    kind: Literal["linear", "cosine"] = "cosine"
+    num_diffusion_steps: int = 300
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    offset: float = 0.008
+    min_beta: float = 1e-4
+    max_beta: float = 0.9999
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training loss on the predicted quantity.
+
+    Attributes:
+        distance: `l1_l2` is the published sum of both.
+        weighting: `uniform` over steps, `min_snr` (Hang et al. 2023), in terms of the clean image, or
+            `velocity`: whatever is predicted, the squared error counts as that of the velocity.
+        min_snr_gamma: the clamp of the latter two, in terms of the clean image.
+        timesteps: which times are trained, from 0, the clean end, to 1: `uniform`, or `logit_normal` (Esser
+            et al. 2024, Eq. 19), where the logit of the time is normal.
+        logit_mean: of `logit_normal`: below 0 the clean half is trained more.
+        logit_std: of `logit_normal`: the smaller, the less are both ends trained.
+    """
+
+    distance: Literal["l2", "l1_l2"] = "l2"
+    weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
+    min_snr_gamma: float = 5.0
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are none, and distributions without times."""
+        gamma, mean, std = self.min_snr_gamma, self.logit_mean, self.logit_std
+        require(0.0 < gamma < math.inf, "loss.min_snr_gamma", gamma, "above 0, and finite")
+        require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, f"within {LARGEST_LOGIT:g} of 0")
+        require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        batch: crops per optimiser step.
+        optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets and Adam for all else.
+        learning_rate: peak learning rate.
+        beta1: first Adam coefficient.
+        beta2: second Adam coefficient.
+        decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` per batch.
+        decay_per_batch: the factor of `exponential`.
+        warmup_images: images over which the learning rate rises linearly (`cosine` only).
+        max_gradient_norm: gradients are clipped to this norm; `None` leaves them.
+        ema: `none`, or an exponential moving average of the weights.
+        ema_halflife_images: images after which a weight's share in the average has halved.
+        ema_warmup: let the average follow faster at the start (half-life at most a tenth of the images seen).
+        images: the budget in images, unless minutes are given.
+        minutes: the budget in minutes of training time.
+        seed: of the initial weights, the crops, the noise.
+        precision: `auto` takes bf16 where the processor is fast at it.
+        compile: `auto` compiles the cell step where a compiler is there and bf16 is used.
+        checkpoint_cells: recompute each cell step in the backward pass instead of storing it.
+    """
+
+    batch: int = 8
+    optimizer: Literal["adam", "muon"] = "adam"
+    learning_rate: float = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    decay: Literal["cosine", "exponential"] = "cosine"
+    decay_per_batch: float = 0.9999
+    warmup_images: int = 2_000
+    max_gradient_norm: float | None = 1.0
+    ema: Literal["none", "halflife"] = "halflife"
+    ema_halflife_images: int = 5_000
+    ema_warmup: bool = True
+    images: int = 500_000
+    minutes: float | None = None
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    checkpoint_cells: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which no training can be done."""
+        for name in ("batch", "images", "ema_halflife_images", "learning_rate"):
+            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
+        for name in ("minutes", "max_gradient_norm"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < math.inf, f"training.{name}", value, "above 0, or none")
+        require(0 <= self.seed < 2**63, "training.seed", self.seed, "from 0 to 2**63 - 1")
+        require(self.warmup_images >= 0, "training.warmup_images", self.warmup_images, ">= 0")
+        require(
+            0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which parts of the images are shown.
+
+    Attributes:
+        crop: side of the training crops in pixels, after the reduction.
+        reduce: whole factor by which images are made smaller first (Lanczos).
+        flips: mirror crops left-right at random.
+        quarter_turns: turn crops by multiples of 90 degrees (and mirror up-down) at random.
+        max_background: images with a larger share of near-white pixels are left out.
+        validation: share of the images held out.
+        split_seed: chooses which ones.
+        cache_bytes: memory for decoded images.
+        microns_per_px: scale at which whole slides are read.
+    """
+
+    crop: int = 64
+    reduce: int = 1
+    flips: bool = True
+    quarter_turns: bool = True
+    max_background: float = 1.0
+    validation: float = 0.0
+    split_seed: int = 0
+    cache_bytes: int = 2 << 30
+    microns_per_px: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no crop can be taken with."""
+        require(self.crop >= 1, "data.crop", self.crop, ">= 1")
+        require(self.reduce >= 1, "data.reduce", self.reduce, ">= 1")
+        require(0 <= self.validation < 1, "data.validation", self.validation, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What `generate` does unless told otherwise.
+
+    Attributes:
+        sampler: the method.
+        steps: how many diffusion steps to take.
+        visited: the diffusion steps to visit, noisiest first, `steps` of them; `None` spaces them evenly in
+            log-SNR. A distilled model knows no others.
+        guidance: how far estimates are led away from those of the same model without its last cell steps
+            (`tasks.guidance`); 1 is not at all.
+        guide_leaves_out: how many cell steps of each stage the guide leaves out.
+        grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
+            of that size; the published ones do not.
+        even_px: side in pixels of the squares whose noise starts with one mean, so that a texture has one
+            tone (`tasks.starts`); 0 leaves the noise as it is.
+    """
+
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    steps: int = 20
+    visited: tuple[int, ...] | None = None
+    guidance: float = 1.0
+    guide_leaves_out: int = 1
+    grown: bool = True
+    even_px: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything about one model; stored as JSON in the header of its weights file."""
+
+    name: str = "diff_nca"
+    model: Model = field(default_factory=NCAConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    prediction: Literal["noise", "clean", "velocity"] = "velocity"
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        last, sampling = self.schedule.num_diffusion_steps, self.sampling
+        require(1 <= sampling.steps <= last, "sampling.steps", sampling.steps, f"1 to {last}")
+        if sampling.visited is not None:
+            falls = all(a > b for a, b in itertools.pairwise((last, *sampling.visited, -1)))
+            is_told = falls and len(sampling.visited) == sampling.steps
+            allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
+            require(is_told, "sampling.visited", sampling.visited, allowed)
+        allowed = f"from 0 to {LARGEST_SQUARE_PX}"
+        require(0 <= sampling.even_px <= LARGEST_SQUARE_PX, "sampling.even_px", sampling.even_px, allowed)
+        self._require_guidance()
+        is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
+        allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
+        require(is_finite, "loss.weighting", "velocity", allowed)
+        if self.training.optimizer == "muon":
+            stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
+            is_normed = any(stage.weight_norm for stage in stages)
+            is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
+            require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
+        if isinstance(self.model, UNetConfig):
+            divisor = self.model.divisor
+            require(self.data.crop % divisor == 0, "data.crop", self.data.crop, f"a multiple of {divisor}")
+        if isinstance(self.model, VNCAConfig):
+            size = self.model.size
+            require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
+            fewest, batch = FEWEST_TO_DAMAGE if self.model.damage else 1, self.training.batch
+            require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
+
+    def _require_guidance(self) -> None:
+        """Refuse a guide that cannot be made of the model."""
+        guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
+        allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
+        require(1.0 <= guidance <= LARGEST_GUIDANCE, "sampling.guidance", guidance, allowed)
+        if guidance == 1.0:
+            return
+        stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
+        allowed = "1 for a model without cells; sample it with a --guide"
+        require(bool(stages), "sampling.guidance", guidance, allowed)
+        fewest = min(stage.num_cell_steps for stage in stages)
+        allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
+        require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
+
+
+def to_json(config: Config) -> str:
+    """Return `config` as JSON text with sorted keys."""
+    return json.dumps(
+        {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}, sort_keys=True, indent=1
+    )
+
+
+def from_json(text: str) -> Config:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is of another format version, or has unknown or ill-typed fields.
+    """
+    values = json.loads(text)
+    version = values.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"configuration format {version}: this diffnca reads format {FORMAT_VERSION}; update diffnca"
+        )
+    config = _build(Config, values, "config")
+    assert isinstance(config, Config)
+    return config
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make `value`, as it comes out of JSON, an instance of the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin is types.UnionType:
+        return _build_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}={value!r}: must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}={value!r}: must be a list")
+        return tuple(_build(arguments[0], item, where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where}={value!r}: must be of type {kind.__name__}")
+    return value
+
+
+def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Build one of `kinds`: `None`, a plain type, or of several dataclasses the one with this `family`."""
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return _build(kinds[0], value, where)
+    families = {
+        name: kind for kind in kinds for name in typing.get_args(typing.get_type_hints(kind)["family"])
+    }
+    family = value.get("family") if isinstance(value, dict) else None
+    if family not in families:
+        raise ValueError(f"{where}.family={family!r}: must be one of {', '.join(families)}; update diffnca")
+    return _build(families[family], value, where)
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    """Build the dataclass `kind` from a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}={value!r}: must be an object")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(hints)}")
+    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})

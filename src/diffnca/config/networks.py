@@ -1,0 +1,318 @@
+"""The choices of a network, as frozen dataclasses: its cells, its stages, and the networks to compare with.
+
+`diffnca.config.model` makes them part of a `Config`; `diffnca.models.build` builds networks of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diffnca.errors import require
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """One cell rule: what it perceives, how it updates, how often it is applied.
+
+    Attributes:
+        hidden: width of the cell's hidden layer.
+        num_cell_steps: applications of the rule in one call of the network.
+        update_probability: probability that a cell *does* update in a cell step (no rescaling).
+        dilations: spacing in cells of the 3x3 perception, cell step after cell step, repeated cyclically.
+        padding: what lies beyond the edge: the mirrored `reflect` image, or `zeros`.
+        embedding: how time and position enter: `linear` in its numbers as published, or `fourier` features.
+        embedding_width: hidden width of the embedding's network.
+        embedding_channels: numbers that the embedding gives to each cell.
+        positions: `none` (translation-invariant), `relative` to the canvas, or in `pixels` from its centre.
+        perceive_embedding: concatenate the embedding to the state that the cell perceives.
+        modulation: how the embedding steers the cell: `none`, multiplicative `gate`, or `scale_shift`.
+        normalisation: of the hidden layer: per `cell` over its channels, or `group` over channels and space.
+        weight_norm: weight-normalised convolutions, as in the npj models.
+        cell_step_period: the cell step is embedded as cell_step / period; `None` means `num_cell_steps`.
+    """
+
+    hidden: int = 256
+    num_cell_steps: int = 8
+    update_probability: float = 1.0
+    dilations: tuple[int, ...] = (1,)
+    padding: Literal["reflect", "zeros"] = "reflect"
+    embedding: Literal["linear", "fourier"] = "fourier"
+    embedding_width: int = 64
+    embedding_channels: int = 64
+    positions: Literal["none", "relative", "pixels"] = "none"
+    perceive_embedding: bool = False
+    modulation: Literal["none", "gate", "scale_shift"] = "scale_shift"
+    normalisation: Literal["cell", "group"] = "cell"
+    weight_norm: bool = False
+    cell_step_period: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        if self.hidden < 1 or self.num_cell_steps < 1:
+            raise ValueError(f"hidden={self.hidden}, num_cell_steps={self.num_cell_steps}: both must be >= 1")
+        if not 0.0 < self.update_probability <= 1.0:
+            raise ValueError(f"update_probability={self.update_probability}: must lie in (0, 1]")
+        if self.embedding_width < 1 or self.embedding_channels < 1:
+            raise ValueError(
+                f"embedding_width={self.embedding_width}, embedding_channels={self.embedding_channels}: "
+                "both must be >= 1"
+            )
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations={self.dilations}: give at least one spacing, each >= 1")
+
+    def dilation(self, cell_step: int) -> int:
+        """Return the spacing of the perception in this cell step, in cells."""
+        return self.dilations[cell_step % len(self.dilations)]
+
+    @property
+    def radius(self) -> int | None:
+        """Cells that one call can see in each direction; `None` where statistics are taken over space."""
+        if self.normalisation == "group":
+            return None
+        return sum(self.dilation(k) for k in range(self.num_cell_steps))
+
+
+@dataclass(frozen=True)
+class FourierConfig:
+    """The Fourier stage: which low frequencies are worked on, and the cell rule that does it.
+
+    Attributes:
+        window: frequencies per axis, to either side of zero in the half plane.
+        spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
+        scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
+            noise are expected to have at this size and frequency.
+        trained_px: side of the images of training, so best `data.crop`; on larger ones `ortho` keeps the
+            image, not the noise.
+        cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
+    """
+
+    window: int = 16
+    spectrum: Literal["quadrant", "half_plane"] = "half_plane"
+    scaling: Literal["forward", "ortho"] = "ortho"
+    trained_px: int = 64
+    cell: CellConfig = field(default_factory=CellConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a window without frequencies, and images without pixels."""
+        for name in ("window", "trained_px"):
+            require(getattr(self, name) >= 1, f"model.fourier.{name}", getattr(self, name), ">= 1")
+
+
+@dataclass(frozen=True)
+class CoarseConfig:
+    """The coarse stage: cells of larger squares, which say what the cells of the image stage begin with.
+
+    Attributes:
+        patch: side of the square of pixels that one cell holds, a multiple of that of the image stage.
+        channels: channels of the cell state; the first hold the noisy image, the next what is handed down.
+        handed: numbers for each cell of the image stage.
+        cell: the rule of this stage.
+    """
+
+    patch: int = 4
+    channels: int = 96
+    handed: int = 10
+    cell: CellConfig = field(default_factory=CellConfig)
+
+
+@dataclass(frozen=True)
+class NCAConfig:
+    """A network of cells: its family, its state, its stages.
+
+    Attributes:
+        family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        patch: side of the square of pixels that one cell of the image stage holds.
+        channels: channels of the cell state; the first hold the noisy image, the next the prediction.
+        cell: the rule of the image stage.
+        fourier: the Fourier stage, for `fourier_diff_nca` only.
+        coarse: a stage of larger cells before the image stage, for `diff_nca` only; `None` for none.
+    """
+
+    family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
+    image_channels: int = 3
+    patch: int = 1
+    channels: int = 64
+    cell: CellConfig = field(default_factory=CellConfig)
+    fourier: FourierConfig | None = None
+    coarse: CoarseConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions between the fields."""
+        if self.patch < 1:
+            raise ValueError(f"patch={self.patch}: must be >= 1, the side of the square that a cell holds")
+        if self.channels < 2 * self.cell_image_channels:
+            raise ValueError(
+                f"channels={self.channels}: must be >= {2 * self.cell_image_channels} "
+                "(the noisy image and the prediction, 2 * image_channels * patch**2)"
+            )
+        if (self.fourier is None) == (self.family == "fourier_diff_nca"):
+            raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
+        if self.coarse is not None:
+            self._require_fitting(self.coarse)
+
+    def _require_fitting(self, coarse: CoarseConfig) -> None:
+        """Refuse a coarse stage that does not fit the image stage."""
+        name = "model.coarse"
+        require(self.fourier is None, name, coarse, "left out where there is a `fourier` stage")
+        allowed = f"a multiple of patch={self.patch}, and larger"
+        fits = coarse.patch > self.patch and coarse.patch % self.patch == 0
+        require(fits, f"{name}.patch", coarse.patch, allowed)
+        require(coarse.handed >= 1, f"{name}.handed", coarse.handed, ">= 1")
+        least = self.coarse_image_channels + coarse.handed * (coarse.patch // self.patch) ** 2
+        allowed = f">= {least}, the noisy image and what is handed down"
+        require(coarse.channels >= least, f"{name}.channels", coarse.channels, allowed)
+        least = 2 * self.cell_image_channels + coarse.handed
+        allowed = f">= {least}, the noisy image, the prediction and what is handed down"
+        require(self.channels >= least, "model.channels", self.channels, allowed)
+
+    @property
+    def cell_image_channels(self) -> int:
+        """Numbers of the image that one cell holds."""
+        return self.image_channels * self.patch**2
+
+    @property
+    def coarse_image_channels(self) -> int:
+        """Numbers of the image that one cell of the coarse stage holds; 0 without one."""
+        return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
+
+    @property
+    def spectrum_channels(self) -> int:
+        """Channels of the state of the Fourier stage: those of the image, and what is drawn for the cells."""
+        return self.image_channels + self.channels - self.cell_image_channels
+
+    @property
+    def channels_per_px(self) -> float:
+        """Numbers of the states of all stages on the image, for each of its pixels."""
+        coarse = self.coarse
+        return self.channels / self.patch**2 + (0.0 if coarse is None else coarse.channels / coarse.patch**2)
+
+    @property
+    def stages(self) -> tuple[CellConfig, ...]:
+        """The rules of all stages."""
+        first = self.fourier or self.coarse
+        return (self.cell,) if first is None else (first.cell, self.cell)
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one output pixel can see in each direction; `None` for the whole image.
+
+        A Fourier stage sees more, but what it sees comes in through the context.
+        """
+        cells = self.cell.radius
+        if cells is None:
+            return None
+        if self.coarse is None:
+            return self.patch * (cells + 1) - 1
+        squares = self.coarse.cell.radius
+        return None if squares is None else self.coarse.patch * (squares + 1) + self.patch * cells - 1
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A convolutional UNet, `UNet2DModel` of the library diffusers: the usual denoiser, to compare with.
+
+    Attributes:
+        family: `unet`.
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        channels: of each level, the finest first; each level halves the side of the one before.
+        layers: residual blocks of a level on the way down; one more on the way up.
+        attention: whether the coarsest level attends to all its places.
+        groups: of each group normalisation; divides all channels.
+    """
+
+    family: Literal["unet"] = "unet"
+    image_channels: int = 3
+    channels: tuple[int, ...] = (32, 64, 128)
+    layers: int = 2
+    attention: bool = True
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        for name in ("image_channels", "layers", "groups"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
+        is_told = bool(self.channels) and all(c > 0 and c % self.groups == 0 for c in self.channels)
+        require(is_told, "model.channels", self.channels, f"one or more multiples of groups={self.groups}")
+
+    @property
+    def channels_per_px(self) -> float:
+        """Numbers of a layer of the finest level for each pixel of the image."""
+        return float(self.channels[0])
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of an image must be multiples of, in pixels."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+FEWEST_TO_DAMAGE = 4
+"""Images of a batch of which a quarter can be damaged."""
+
+
+@dataclass(frozen=True)
+class VNCAConfig:
+    """A variational autoencoder whose decoder is a cellular automaton (Palm et al. 2022), to compare with.
+
+    Attributes:
+        family: `vnca`.
+        image_channels: channels of the images, 1 for gray, 3 for colour.
+        size: height and width of the images in pixels, 16 or more; it makes no others.
+        latent: numbers that describe an image, and channels of a cell.
+        hidden: width of the cell's residual blocks.
+        num_residual_blocks: of the cell rule.
+        encoder_channels: of the encoder's first layer; each of the four next ones doubles them.
+        start: height and width of the first grid of cells, which divide in four until there is one for each
+            pixel: `size`, or `size` halved as often as you like.
+        num_cell_steps: updates of the cells on each grid.
+        extra_cell_steps: in training, up to so many more, drawn at random.
+        update_probability: probability that a cell *does* update in a cell step.
+        damage: side in pixels of the square that training wipes out of a quarter of the images, grown up, so
+            that the cells learn to grow it again; 0 wipes out nothing.
+    """
+
+    family: Literal["vnca"] = "vnca"
+    image_channels: int = 3
+    size: int = 64
+    latent: int = 256
+    hidden: int = 128
+    num_residual_blocks: int = 4
+    encoder_channels: int = 32
+    start: int = 2
+    num_cell_steps: int = 8
+    extra_cell_steps: int = 0
+    update_probability: float = 1.0
+    damage: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
+        for name in ("hidden", "num_residual_blocks", "encoder_channels", "num_cell_steps"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
+        require(self.size >= 16 and self.size % 16 == 0, "model.size", self.size, "a multiple of 16")
+        require(self.extra_cell_steps >= 0, "model.extra_cell_steps", self.extra_cell_steps, ">= 0")
+        require(0 <= self.damage <= self.size, "model.damage", self.damage, f"from 0 to size={self.size}")
+        can_grow_again = self.damage == 0 or self.start == self.size
+        require(can_grow_again, "model.damage", self.damage, f"0, or model.start=model.size={self.size}")
+        is_halved = self.start >= 1 and self.start << self.num_doublings == self.size
+        require(is_halved, "model.start", self.start, f"size={self.size}, halved any number of times")
+        require(
+            0 < self.update_probability <= 1, "model.update_probability", self.update_probability, "in (0, 1]"
+        )
+        least = 3 * self.image_channels if self.image_channels == 3 else 2
+        require(self.latent >= least, "model.latent", self.latent, f">= {least}, what says a pixel's colour")
+
+    @property
+    def channels_per_px(self) -> float:
+        """Numbers of the state for each pixel of the image."""
+        return float(self.latent)
+
+    @property
+    def num_doublings(self) -> int:
+        """How often the cells divide."""
+        return max((self.size // max(self.start, 1)).bit_length() - 1, 0)
+
+
+Model = NCAConfig | UNetConfig | VNCAConfig
+"""A network of any kind; `family` tells which."""

@@ -1,0 +1,227 @@
+"""Recipes: plain functions, each of which returns the full `Config` of one model.
+
+`diff_nca` and `fourier_diff_nca` are ours; those that end in `_arxiv_v1` and `_npj` are the published
+networks, to the last detail. The UNets and VNCA are there to be compared with.
+
+References:
+    [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291 (v1).
+    [2] Kalkhof et al., "Parameter-efficient diffusion with neural cellular automata", npj Unconventional
+        Computing, 2025.
+    [3] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from diffnca.config.model import (
+    Config,
+    DataConfig,
+    LossConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig, UNetConfig, VNCAConfig
+
+
+def diff_nca() -> Config:
+    """Return our local denoiser, of 202,784 parameters: cells of 4x4 pixels, then cells of 2x2 pixels.
+
+    The perception of the larger ones is spaced 1, 2 and 4 cells in turn, that of the smaller ones 1 and 2.
+    They know no positions: a shift of the noisy image by 4 pixels shifts the prediction.
+    """
+    larger = CellConfig(hidden=128, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
+    smaller = CellConfig(hidden=128, num_cell_steps=6, dilations=(1, 2, 1), embedding_channels=32)
+    coarse = CoarseConfig(patch=4, channels=96, handed=10, cell=larger)
+    model = NCAConfig("diff_nca", patch=2, channels=48, cell=smaller, coarse=coarse)
+    return Config(name="diff_nca", model=model, training=TrainingConfig(optimizer="muon"))
+
+
+def fourier_diff_nca() -> Config:
+    """Return our global denoiser, for 64x64 faces: cells on the low frequencies, then cells on the image.
+
+    A cell of the image stage holds 4x4 pixels and what it draws from a window of 8 frequencies to either
+    side, the highest that a grid of 16x16 cells can show.
+    """
+    image = CellConfig(hidden=384, num_cell_steps=8, dilations=(1, 2, 4, 1))
+    spectrum = CellConfig(
+        hidden=256,
+        num_cell_steps=8,
+        dilations=(1, 2, 4, 1),
+        padding="zeros",
+        embedding_channels=32,
+        positions="pixels",
+    )
+    fourier = FourierConfig(window=8, cell=spectrum)
+    return Config(
+        name="fourier_diff_nca",
+        model=NCAConfig("fourier_diff_nca", patch=4, channels=128, cell=image, fourier=fourier),
+        training=TrainingConfig(optimizer="muon", batch=16),
+        data=DataConfig(crop=64, quarter_turns=False),
+    )
+
+
+def diff_nca_arxiv_v1() -> Config:
+    """Return Diff-NCA of [1]: 208,792 parameters."""
+    return _arxiv_v1("diff_nca_arxiv_v1", NCAConfig("diff_nca", channels=96, cell=_v1_cell(396, 48)), batch=4)
+
+
+def fourier_diff_nca_arxiv_v1() -> Config:
+    """Return FourierDiff-NCA of [1]: 885,960 parameters."""
+    fourier = FourierConfig(16, "quadrant", "forward", cell=_fourier_cell(_v1_cell(512, 32)))
+    model = NCAConfig("fourier_diff_nca", channels=96, cell=_v1_cell(512, 20), fourier=fourier)
+    return _arxiv_v1("fourier_diff_nca_arxiv_v1", model, batch=16)
+
+
+def diff_nca_npj() -> Config:
+    """Return Diff-NCA of [2]: 336,528 parameters."""
+    return _npj("diff_nca_npj", NCAConfig("diff_nca", channels=96, cell=_npj_cell(512, 10)), batch=4)
+
+
+def fourier_diff_nca_npj() -> Config:
+    """Return FourierDiff-NCA of [2]: 1,098,144 parameters."""
+    fourier = FourierConfig(16, "quadrant", "forward", cell=_fourier_cell(_npj_cell(512, 32)))
+    model = NCAConfig("fourier_diff_nca", channels=96, cell=_npj_cell(512, 10), fourier=fourier)
+    return _npj("fourier_diff_nca_npj", model, batch=16)
+
+
+def unet_1m() -> Config:
+    """Return a UNet of 873,867 parameters, about as many as `fourier_diff_nca_arxiv_v1` has."""
+    return _unet("unet_1m", UNetConfig(channels=(24, 48, 64), layers=1, groups=8))
+
+
+def unet_4m() -> Config:
+    """Return a UNet of 3,940,547 parameters, the smaller one that [1] compares with."""
+    return _unet("unet_4m", UNetConfig(channels=(32, 64, 128)))
+
+
+def unet_17m() -> Config:
+    """Return a UNet of 17,256,195 parameters, the larger one that [1] compares with."""
+    return _unet("unet_17m", UNetConfig(channels=(128, 128, 256), attention=False))
+
+
+def vnca() -> Config:
+    """Return the VNCA of [3] for 64x64 images: 9,010,368 parameters, of which the cells have 460,160."""
+    return _vnca("vnca", VNCAConfig())
+
+
+def vnca_damage() -> Config:
+    """Return the VNCA of [3] that learns to regrow: no divisions, random updates, squares wiped out."""
+    model = VNCAConfig(
+        start=64, num_cell_steps=32, extra_cell_steps=32, update_probability=0.5, damage=32, latent=128
+    )
+    return _vnca("vnca_damage", model)
+
+
+def _unet(name: str, model: UNetConfig) -> Config:
+    """Return training and diffusion of `fourier_diff_nca` around a UNet, at a learning rate that suits it."""
+    training = TrainingConfig(optimizer="muon", batch=16, learning_rate=UNET_LEARNING_RATE)
+    return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
+
+
+def _vnca(name: str, model: VNCAConfig) -> Config:
+    """Return the training of [3] around `model`, with our average of the weights."""
+    training = TrainingConfig(
+        batch=32, learning_rate=1e-4, decay="exponential", decay_per_batch=1.0, max_gradient_norm=10.0
+    )
+    return Config(
+        name=name, model=model, training=training, data=DataConfig(crop=model.size, quarter_turns=False)
+    )
+
+
+def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
+    """Return the cell of [1]."""
+    return CellConfig(
+        hidden=hidden,
+        num_cell_steps=num_cell_steps,
+        update_probability=0.5,
+        embedding="linear",
+        embedding_width=256,
+        embedding_channels=4,
+        positions="relative",
+        perceive_embedding=True,
+        modulation="none",
+        normalisation="group",
+    )
+
+
+def _npj_cell(hidden: int, num_cell_steps: int) -> CellConfig:
+    """Return the cell of [2]."""
+    return replace(
+        _v1_cell(hidden, num_cell_steps),
+        update_probability=0.9,
+        modulation="gate",
+        normalisation="cell",
+        weight_norm=True,
+    )
+
+
+def _fourier_cell(cell: CellConfig) -> CellConfig:
+    """Return the published cell of the Fourier stage beside that of the image stage."""
+    return replace(cell, update_probability=1.0, padding="zeros", cell_step_period=16)
+
+
+def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
+    """Return the training and diffusion of [1] around `model`."""
+    return Config(
+        name=name,
+        model=model,
+        schedule=ScheduleConfig("linear", 300),
+        prediction="noise",
+        loss=LossConfig("l1_l2", "uniform"),
+        training=TrainingConfig(
+            batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
+        ),
+        data=DataConfig(crop=64, flips=False, quarter_turns=False),
+        sampling=SamplingConfig("ddpm", 300, grown=False),
+    )
+
+
+def _npj(name: str, model: NCAConfig, batch: int) -> Config:
+    """Return the training and diffusion of [2] around `model`: cosine schedule, EMA of 0.99 per batch."""
+    config = _arxiv_v1(name, model, batch)
+    training = replace(
+        config.training,
+        ema="halflife",
+        ema_halflife_images=round(EMA_HALFLIFE_BATCHES * batch),
+        ema_warmup=False,
+    )
+    return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
+
+
+UNET_LEARNING_RATE = 8e-3
+"""Peak learning rate of the UNets; ours of 2e-3 is for cells."""
+
+EMA_HALFLIFE_BATCHES = 68.97
+"""log(1/2) / log(0.99): the decay of 0.99 per batch of [2], as a half-life."""
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        diff_nca,
+        fourier_diff_nca,
+        diff_nca_arxiv_v1,
+        fourier_diff_nca_arxiv_v1,
+        diff_nca_npj,
+        fourier_diff_nca_npj,
+        unet_1m,
+        unet_4m,
+        unet_17m,
+        vnca,
+        vnca_damage,
+    )
+}
+"""All recipes by name."""
+
+
+def recipe_named(name: str) -> Config:
+    """Return the recipe of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r}: must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,1 +1,0 @@
-"""Commands that edit given images: fill, grow, enlarge, vary."""

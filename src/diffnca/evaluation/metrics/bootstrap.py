@@ -1,0 +1,107 @@
+"""Whether one model beats another: a paired bootstrap of the difference of their distances.
+
+[1] Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 8.
+[2] Rao and Wu (1988), Resampling inference with complex survey data, J. Am. Stat. Assoc. 83(401).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int, Int64
+from torch import Tensor
+
+from diffnca.evaluation.metrics.distances import polynomial_kernel
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The distance of A from real images minus that of B.
+
+    Attributes:
+        mean: the difference over all images; negative if A is nearer.
+        error: its standard error.
+        share_a_better: share of the draws in which A is nearer.
+    """
+
+    mean: float
+    error: float
+    share_a_better: float
+
+
+def kid_difference(
+    features_a: Float[Tensor, "k n d"],
+    features_b: Float[Tensor, "k_b n_b d"],
+    reference: Float[Tensor, "m d"],
+    pictures: Int[Tensor, " m"] | None = None,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """Return KID(A, reference) - KID(B, reference), means over trainings, with its error ([1]).
+
+    Image seeds, and the pictures of the reference, are drawn with replacement; image i of A and image i of B
+    are of the same seed and drawn together, so that what both share takes no part. Of k trainings k - 1 are
+    drawn, for A and B apart, so that their variance is not understated however few they are ([2]); one
+    training alone adds none. In a draw an image is never paired with itself or its own copies, as in the
+    unbiased estimate; what the reference is within itself cancels out of the difference.
+
+    Args:
+        features_a: of each training of A, seed by seed.
+        features_b: of each training of B, of the same seeds.
+        reference: of real images.
+        pictures: which picture each real image is a crop of; `None` if each is its own.
+        num_draws: of the bootstrap.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the sets of A and B are not pairs, or there are fewer than 2.
+    """
+    n = features_a.shape[1]
+    if features_b.shape[1] != n or n < 2:
+        raise ValueError(
+            f"{n} images of A and {features_b.shape[1]} of B: must be pairs, 2 or more, of the same seeds"
+        )
+    real = reference.double()
+    index = torch.arange(len(real)) if pictures is None else pictures.unique(return_inverse=True)[1]
+    num_pictures = len(index.unique())
+    generator = torch.Generator().manual_seed(seed)
+    weights, weights_reference = (
+        torch.cat([torch.ones(1, k).double(), _counts(k, k, num_draws, generator)]) for k in (n, num_pictures)
+    )
+    of_a, of_b = (
+        torch.stack([_distances(one.double(), real, index, weights, weights_reference) for one in trainings])
+        for trainings in (features_a, features_b)
+    )
+    draws = _of_drawn(of_a[:, 1:], generator) - _of_drawn(of_b[:, 1:], generator)
+    mean = of_a[:, 0].mean() - of_b[:, 0].mean()
+    return Difference(float(mean), float(draws.std()), float((draws < 0).double().mean()))
+
+
+def _distances(
+    x: Float64[Tensor, "n d"],
+    real: Float64[Tensor, "m d"],
+    index: Int64[Tensor, " m"],
+    weights: Float64[Tensor, "draws n"],
+    weights_reference: Float64[Tensor, "draws p"],
+) -> Float64[Tensor, " draws"]:
+    """Return what depends on `x` of its distance, with each seed and each picture counted so many times."""
+    within = polynomial_kernel(x, x)
+    across = torch.zeros(len(x), weights_reference.shape[1], dtype=torch.float64)
+    across.index_add_(1, index, polynomial_kernel(x, real))
+    squares, count = weights.square(), weights.sum(1)
+    own = ((weights @ within) * weights).sum(1) - squares @ within.diagonal()
+    other = ((weights @ across) * weights_reference).sum(1)
+    pairs = count.square() - squares.sum(1)
+    return own / pairs - 2 * other / (count * (weights_reference @ index.bincount().double()))
+
+
+def _of_drawn(distances: Float64[Tensor, "k draws"], generator: torch.Generator) -> Float64[Tensor, " draws"]:
+    """Return the means over trainings drawn anew for each draw."""
+    k, draws = distances.shape
+    counts = _counts(k, max(k - 1, 1), draws, generator).T
+    return (distances * counts).sum(0) / counts.sum(0)
+
+
+def _counts(n: int, chosen: int, draws: int, generator: torch.Generator) -> Float64[Tensor, "{draws} {n}"]:
+    """Return how often each of `n` is among so many `chosen` with replacement, as many times as `draws`."""
+    index = torch.randint(n, (draws, chosen), generator=generator)
+    return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, index, torch.ones_like(index).double())

@@ -1,0 +1,120 @@
+"""Whether a model gives back what it was trained on.
+
+A generated image is suspicious if it is nearer to a training image than unseen real images are: those set
+the scale, because faces are alike and so are pieces of one tissue.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from diffnca.evaluation.metrics.manifolds import distance_blocks
+
+TAIL = 0.01
+"""The share of unseen images that is nearer to training images than the threshold."""
+
+MIN_UNSEEN = round(1 / TAIL)
+"""Fewest unseen images: 1% of them is one."""
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """How near generated images are to training images, next to how near unseen real images are.
+
+    Attributes:
+        distance_ratio: median distance of generated images over that of unseen ones; 1 if they are alike.
+        copied: share of generated images that are nearer than all but the nearest 1% of unseen ones.
+        expected: that share if generated images were like unseen ones.
+        p_value: probability of so large a share, or a larger one, if they were.
+        num_held_out: unseen images.
+        pairs: the nearest pairs, (generated, training, distance), nearest first.
+    """
+
+    distance_ratio: float
+    copied: float
+    expected: float
+    p_value: float
+    num_held_out: int
+    pairs: tuple[tuple[int, int, float], ...]
+
+
+def memorisation(
+    generated: Float[Tensor, "n d"],
+    training: Float[Tensor, "m d"],
+    held_out: Float[Tensor, "k d"],
+    num_pairs: int = 9,
+) -> Memorisation:
+    """Compare the distances to the nearest training image, in feature space.
+
+    The threshold is the r-th smallest of the k distances of unseen images, r being 1% of k rounded down. If
+    generated images were like unseen ones, each would be below it with probability r / (k + 1), and their
+    number would be beta-binomial: `p_value` is exact, also for few unseen images.
+
+    Args:
+        generated: features of generated images.
+        training: features of the images that the model was trained on.
+        held_out: features of real images that it was not trained on.
+        num_pairs: how many of the nearest pairs to return.
+
+    Raises:
+        ValueError: fewer than 100 unseen images, too few for 1% of them, or 1% of them are training images.
+    """
+    if len(held_out) < MIN_UNSEEN:
+        raise ValueError(
+            f"{len(held_out)} unseen images: the report on memorisation needs {MIN_UNSEEN} or more; give "
+            "more, or leave out the training images"
+        )
+    distances, indices = nearest(generated, training)
+    unseen = nearest(held_out, training)[0].sort().values
+    rank = math.floor(TAIL * len(unseen))
+    check_unseen(int((unseen == 0.0).sum()), len(unseen))
+    num_copied = int((distances < unseen[rank - 1]).sum())
+    order = distances.argsort(stable=True)[:num_pairs].tolist()
+    return Memorisation(
+        distance_ratio=float(distances.median() / unseen.median()),
+        copied=num_copied / len(distances),
+        expected=rank / (len(unseen) + 1),
+        p_value=_beta_binomial_tail(num_copied, len(distances), rank, len(unseen) + 1 - rank),
+        num_held_out=len(unseen),
+        pairs=tuple((k, int(indices[k]), float(distances[k])) for k in order),
+    )
+
+
+def check_unseen(num_seen: int, num_unseen: int) -> None:
+    """Refuse unseen images of which so many are training images that no copy could be told.
+
+    Raises:
+        ValueError: 1% of them or more.
+    """
+    if num_seen >= math.floor(TAIL * num_unseen):
+        raise ValueError(
+            f"{num_seen} of {num_unseen} unseen images equal a training image, and less than {TAIL:.0%} may: "
+            "no copy could be told from them; leave them out, or do without the training images"
+        )
+
+
+def nearest(
+    queries: Float[Tensor, "n d"], candidates: Float[Tensor, "m d"]
+) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Return the distance to the nearest candidate of each query, and its number."""
+    found = [distances.min(1) for _, distances in distance_blocks(queries, candidates)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
+
+def _beta_binomial_tail(least: int, n: int, alpha: int, beta: int) -> float:
+    """Return the probability of `least` or more of `n`, their chance being Beta(alpha, beta)-distributed."""
+
+    def log_beta(a: int, b: int) -> float:
+        return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+    def log_choose(k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    terms = (
+        math.exp(log_choose(k) + log_beta(k + alpha, n - k + beta) - log_beta(alpha, beta))
+        for k in range(least, n + 1)
+    )
+    return min(1.0, math.fsum(terms))

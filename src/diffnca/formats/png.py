@@ -1,0 +1,108 @@
+"""PNG files, for images that fit in memory; the text chunks say how an image was made."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from diffnca.canvas.region import Canvas, Region
+
+Pixels = UInt8[np.ndarray, "h w c"]
+
+
+class PngWriter:
+    """Collects the regions of a canvas in memory and writes one PNG when closed.
+
+    Writing a region again, in any order, is allowed; the file appears whole or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write to `path`.
+
+        Raises:
+            ValueError: `path` does not end in .png, or its folder does not exist.
+        """
+        check_target(path)
+        self.path = path
+
+    def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
+        """Start an image of `channels` (1: gray, 3: RGB) with the metadata `text`."""
+        self.canvas = canvas
+        self.text = dict(text)
+        self.pixels = np.zeros((canvas.height, canvas.width, channels), np.uint8)
+
+    def write(self, region: Region, pixels: Pixels) -> None:
+        """Put the pixels of `region` in their place."""
+        rows, columns = region.rows().numpy(), region.columns().numpy()
+        self.pixels[np.ix_(rows, columns)] = pixels
+
+    def close(self) -> None:
+        """Write the file."""
+        information = PngImagePlugin.PngInfo()
+        for key, value in self.text.items():
+            information.add_itxt(key, value)
+        gray = self.pixels.shape[2] == 1
+        image = Image.fromarray(self.pixels[..., 0] if gray else self.pixels)
+        partial = self.path.with_name(self.path.name + ".partial")
+        try:
+            image.save(partial, format="PNG", pnginfo=information)
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def read_png_text(path: Path) -> dict[str, str]:
+    """Return the metadata that an image was written with, of whatever size it is.
+
+    Raises:
+        ValueError: it is no image.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return {str(key): str(value) for key, value in image.info.items()}
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: is there, and no image; give another name") from None
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path to which no PNG can be written.
+
+    Raises:
+        ValueError: `path` does not end in .png, or its folder does not exist.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: the name of the image must end in .png")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give a file name that ends in .png")
+
+
+def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
+    """Write one image whose pixels are all there."""
+    writer = PngWriter(path)
+    canvas = Canvas(pixels.shape[0], pixels.shape[1])
+    writer.open(canvas, pixels.shape[2], text)
+    writer.write(canvas.whole, pixels)
+    writer.close()
+
+
+def contact_sheet(
+    images: UInt8[np.ndarray, "b h w c"], columns: int | None = None, gap_px: int = 2
+) -> UInt8[np.ndarray, "rows_px columns_px c"]:
+    """Return the images on a white sheet, row by row: so many in each, or as square as can be."""
+    count, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
+    rows = -(-count // columns)
+    shape = (rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, channels)
+    sheet = np.full(shape, 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap_px), (index % columns) * (width + gap_px)
+        sheet[top : top + height, left : left + width] = image
+    return sheet

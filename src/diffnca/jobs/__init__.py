@@ -1,0 +1,1 @@
+"""Images as somebody asks for them: requests, files, films."""

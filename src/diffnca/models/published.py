@@ -1,0 +1,234 @@
+"""Networks that others trained: the authors' checkpoints, and plain arrays of their weights.
+
+The published networks are described in [1] (v1) and [2]. Their own files call the perception `p0`, the
+expansion `fc0`, the projection `fc1`, the gates `embedding_map_1` and `embedding_map_2`, each with the
+stage as a suffix, and keep images transposed, so that the kernels swap their two axes.
+
+References:
+    [1] Kalkhof et al., arXiv 2401.06291 (v1).
+    [2] Kalkhof et al., "Parameter-efficient diffusion with neural cellular automata", npj Unconventional
+        Computing, 2025.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffnca.config.model import Config
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.recipes import recipe_named
+from diffnca.models.build import build_cells
+from diffnca.networks.diff_nca import DiffNCA
+from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+
+VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
+"""Name of a variant beside stored arrays -> how the recipes end that rebuild it."""
+
+FAMILIES = ("diff_nca", "fourier_diff_nca")
+STAGES = {"fourier": "fourier", "rgb": "image"}
+
+_ARRAY_NAME = re.compile(r"(image|fourier)\.(\w+)(?:\.([01]))?\.(weight|bias)")
+_AUTHORS_NAME = re.compile(
+    r"(p0|fc0|fc1|embedding_net\w*?|embedding_map_1|embedding_map_2|norm)_(fourier|rgb)"
+    r"\.(?:([02])\.)?(weight|bias|weight_g|weight_v)"
+)
+_AUTHORS_UNUSED = re.compile(r"bn\.\w+")  # a BatchNorm that no forward pass calls
+_AUTHORS_LAYERS = {
+    "p0": "perceive",
+    "fc0": "expand",
+    "fc1": "project",
+    "norm": "norm",
+    "embedding_map_1": "gate_perception.net",
+    "embedding_map_2": "gate_hidden.net",
+}
+_ARRAY_LAYERS = {
+    "embed": "embedding.features.net",
+    "gate_perception": "gate_perception.net",
+    "gate_hidden": "gate_hidden.net",
+}
+
+
+def network_from_arrays(
+    arrays: Mapping[str, Any], meta: Mapping[str, Any], family: str
+) -> DiffNCA | FourierDiffNCA:
+    """Build a published network from plain arrays of its weights.
+
+    Args:
+        arrays: `{image,fourier}.{perceive,expand,project,embed.0,...}.{weight,bias}`, weight norm folded
+            in; kernels with their rows first. Names of other kinds are ignored, and so is the Fourier stage
+            for "diff_nca".
+        meta: variant ("arxiv-v1" or "npj-2025"), channels, hidden, image_channels, image_steps, fire_rate
+            (here the probability of an update) and, with a Fourier stage, fourier_size and fourier_steps.
+        family: "diff_nca" or "fourier_diff_nca".
+
+    Raises:
+        ValueError: the arrays are not those of such a network.
+    """
+    config = _config_of_meta(meta, family)
+    stages = ("image",) if family == "diff_nca" else ("image", "fourier")
+    weights = {}
+    for name in arrays:
+        match = _ARRAY_NAME.fullmatch(name)
+        if match is None or match[1] not in stages:
+            continue
+        stage, layer, index, kind = match.groups()
+        place = "" if index is None else f".{2 * int(index)}"
+        values = torch.from_numpy(np.array(arrays[name], dtype=np.float32))
+        weights[f"{stage}.{_ARRAY_LAYERS.get(layer, layer)}{place}.{kind}"] = values
+    return _filled(_cells(config), weights, "arrays")
+
+
+def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNCA | FourierDiffNCA, Config]:
+    """Read a `model0.pth` of the authors without executing anything in it.
+
+    Which network it is follows from the names and shapes; what no weight tells (numbers of steps, schedule,
+    training) is taken from the published model.
+
+    Args:
+        path: the file.
+        image_channels: channels of its images, which no weight tells either.
+
+    Returns:
+        The network, and the full configuration of its denoiser.
+
+    Raises:
+        ValueError: the file is not such a checkpoint.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, tensor in _state_dict(path).items():
+        if _AUTHORS_UNUSED.fullmatch(name):
+            continue
+        match = _AUTHORS_NAME.fullmatch(name)
+        if match is None or not isinstance(tensor, Tensor):
+            raise ValueError(f"{path}: unexpected entry {name!r}: must be the weights of a published network")
+        layer, stage, index, kind = match.groups()
+        weights[_our_name(layer, stage, index, kind)] = _our_orientation(tensor)
+    config = _config_of_weights(weights, image_channels, str(path))
+    return _filled(_cells(config), weights, str(path)), config
+
+
+def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
+    """Return our name of one of the authors' tensors."""
+    ours = _AUTHORS_LAYERS.get(layer, "embedding.features.net") + ("" if index is None else f".{index}")
+    match kind:
+        case "weight_g":
+            kind = "parametrizations.weight.original0"
+        case "weight_v":
+            kind = "parametrizations.weight.original1"
+    return f"{STAGES[stage]}.{ours}.{kind}"
+
+
+def _our_orientation(tensor: Tensor) -> Tensor:
+    """Return kernels with rows before columns; the authors' images have their width first."""
+    return tensor.float().mT.contiguous() if tensor.ndim == 4 else tensor.float()
+
+
+def _state_dict(path: Path) -> Mapping[str, Any]:
+    """Read named tensors, refusing everything that would execute code."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}: must be a readable model0.pth") from error
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
+        raise ValueError(
+            f"{path}: must be a PyTorch file of tensors only; write it by torch.save(model.state_dict(), ...)"
+        ) from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
+        raise ValueError(f"{path}: holds a {type(loaded).__name__}: must hold named tensors (a state_dict)")
+    return loaded
+
+
+def _published(variant: str, family: str) -> Config:
+    """Return the recipe of a published network."""
+    if family not in FAMILIES:
+        raise ValueError(f"family={family!r}: must be one of {', '.join(FAMILIES)}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r}: must be one of {', '.join(VARIANTS)}")
+    return recipe_named(f"{family}_{VARIANTS[variant]}")
+
+
+def _cells(config: Config) -> NCAConfig:
+    """Return the network of a published configuration."""
+    assert isinstance(config.model, NCAConfig)
+    return config.model
+
+
+def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
+    """Return the published configuration with the sizes of `meta`."""
+    needed = {"variant", "channels", "hidden", "image_channels", "image_steps", "fire_rate"}
+    needed |= {"fourier_size", "fourier_steps"} if family == "fourier_diff_nca" else set()
+    if missing := sorted(needed - set(meta)):
+        raise ValueError(f"meta without {missing[0]!r}: must have {', '.join(sorted(needed))}")
+    config = _published(meta["variant"], family)
+    hidden, channels = int(meta["hidden"]), int(meta["channels"])
+    model = replace(_cells(config), channels=channels, image_channels=int(meta["image_channels"]))
+    model = _resized(model, hidden, hidden, weight_norm=False)
+    steps, probability = int(meta["image_steps"]), float(meta["fire_rate"])
+    model = replace(model, cell=replace(model.cell, num_cell_steps=steps, update_probability=probability))
+    if model.fourier is not None:
+        cell = replace(model.fourier.cell, num_cell_steps=int(meta["fourier_steps"]))
+        model = replace(model, fourier=replace(model.fourier, window=int(meta["fourier_size"]), cell=cell))
+    return replace(config, model=model)
+
+
+def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, source: str) -> Config:
+    """Return the published configuration of the network that these weights, in our names, belong to."""
+    if not weights:
+        raise ValueError(f"{source}: holds no weights: must be a model0.pth of the published networks")
+    family = "fourier_diff_nca" if any(name.startswith("fourier.") for name in weights) else "diff_nca"
+    variant = "npj-2025" if any("gate_" in name for name in weights) else "arxiv-v1"
+    weight_norm = any("parametrizations" in name for name in weights)
+    config = _published(variant, family)
+    channels = _length(weights, "image.project.bias", source)
+    hidden = _length(weights, "image.expand.bias", source)
+    hidden_fourier = _length(weights, "fourier.expand.bias", source) if _cells(config).fourier else hidden
+    model = replace(_cells(config), channels=channels, image_channels=image_channels)
+    return replace(config, model=_resized(model, hidden, hidden_fourier, weight_norm))
+
+
+def _resized(model: NCAConfig, hidden: int, hidden_fourier: int, weight_norm: bool) -> NCAConfig:
+    """Return `model` with these hidden layers, weight norm kept or folded in."""
+
+    def resized(cell: CellConfig, width: int) -> CellConfig:
+        return replace(cell, hidden=width, weight_norm=weight_norm)
+
+    fourier = model.fourier
+    if fourier is not None:
+        fourier = replace(fourier, cell=resized(fourier.cell, hidden_fourier))
+    return replace(model, cell=resized(model.cell, hidden), fourier=fourier)
+
+
+def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
+    """Return the length of a bias that every published network has."""
+    if name not in weights or weights[name].ndim != 1:
+        raise ValueError(f"{source}: {name} is missing: must be a complete published network")
+    return len(weights[name])
+
+
+def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> DiffNCA | FourierDiffNCA:
+    """Return the network of `model` with these weights, which must be exactly those it has."""
+    network = build_cells(model)
+    expected = network.state_dict()
+    for name in sorted(set(expected) | set(weights)):
+        if name not in weights:
+            raise ValueError(f"{source}: {name} is missing: must be a complete {model.family}")
+        if name not in expected:
+            raise ValueError(f"{source}: unexpected {name}: must be a {model.family} as published")
+        found, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
+        if found != wanted:
+            raise ValueError(f"{source}: {name} has shape {found}: must be {wanted}")
+    network.load_state_dict(dict(weights))
+    return network.eval()

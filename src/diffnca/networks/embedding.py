@@ -1,0 +1,135 @@
+"""What time, cell step and position tell a cell.
+
+Both embeddings give a tensor `b e h w`; without positions `h = w = 1`, so all that follows from it (gates,
+shifts) is computed once for the whole image.
+
+References:
+    [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.
+    [2] Vaswani et al., "Attention is all you need", 2017.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffnca.canvas.region import Region
+from diffnca.config.networks import CellConfig
+
+PIXELS_PER_UNIT = 32.0
+"""Position unit of `positions="pixels"`."""
+
+
+def positions(
+    kind: str, region: Region, device: torch.device, origin: tuple[int, int] | None = None
+) -> Float[Tensor, "2 h w"] | None:
+    """Return row and column coordinates of the cells of `region`, or `None` for `kind` "none".
+
+    Args:
+        kind: `relative` runs from 1 to 0 over the canvas as published; `pixels` counts from `origin`.
+        region: where the cells lie.
+        device: of the result.
+        origin: row and column from which `pixels` counts; `None` is the centre of the canvas.
+    """
+    if kind == "none":
+        return None
+    sides = (region.canvas.height, region.canvas.width)
+    centre = ((sides[0] - 1) / 2.0, (sides[1] - 1) / 2.0)
+    axes = []
+    for index, size, zero in zip((region.rows(), region.columns()), sides, origin or centre, strict=True):
+        index = index.to(device, torch.float32)
+        if kind == "relative":
+            axes.append(1.0 - index / max(size - 1, 1))
+        else:
+            axes.append((index - zero) / PIXELS_PER_UNIT)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+class LinearEmbedding(nn.Module):
+    """The published embedding ([1], code): linear in row, column, t and cell step, then a small network."""
+
+    inputs = 16
+
+    def __init__(self, width: int, channels: int) -> None:
+        """Make the network 16 -> width -> channels."""
+        super().__init__()
+        angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000.0**-0.5])
+        self.register_buffer("waves", torch.cat([angles.cos(), angles.sin()], dim=1), persistent=False)
+        self.net = _network(self.inputs, width, channels)
+
+    def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
+        """Embed (row, column, t, cell step)."""
+        waves: Tensor = self.waves  # type: ignore[assignment]
+        features = numbers[:, :, None] * waves[None, :, :, None, None]
+        embedded: Tensor = self.net(features.flatten(1, 2))
+        return embedded
+
+
+class FourierEmbedding(nn.Module):
+    """Sines and cosines ([2]) of t, cell step and, where given, row and column, then a small network."""
+
+    octaves = 6
+
+    def __init__(self, numbers: int, width: int, channels: int) -> None:
+        """Make the network for so many `numbers` per cell."""
+        super().__init__()
+        self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(self.octaves), persistent=False)
+        self.net = _network(2 * self.octaves * numbers, width, channels)
+
+    def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
+        """Embed all `numbers`, the last two being t and cell step."""
+        rates: Tensor = self.rates  # type: ignore[assignment]
+        angles = (numbers[:, :, None] * rates[None, None, :, None, None]).flatten(1, 2)
+        embedded: Tensor = self.net(torch.cat([angles.cos(), angles.sin()], dim=1))
+        return embedded
+
+
+def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Return two 1x1 convolutions with SiLU between."""
+    return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), nn.Conv2d(width, outputs, 1))
+
+
+class Embedding(nn.Module):
+    """Gathers the numbers that a `CellConfig` asks for, and embeds them."""
+
+    def __init__(self, config: CellConfig) -> None:
+        """Build the embedding named in `config`."""
+        super().__init__()
+        self.config = config
+        self.period = config.cell_step_period or config.num_cell_steps
+        width, channels = config.embedding_width, config.embedding_channels
+        match config.embedding:
+            case "linear":
+                if config.positions == "none":
+                    raise ValueError("embedding=linear needs positions: choose relative or pixels")
+                self.features: nn.Module = LinearEmbedding(width, channels)
+            case "fourier":
+                self.features = FourierEmbedding(2 if config.positions == "none" else 4, width, channels)
+
+    def forward(
+        self,
+        t: Float[Tensor, " b"],
+        cell_step: Float[Tensor, ""],
+        region: Region,
+        origin: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "b e h w"]:
+        """Return the embedding of each cell of `region`, or of all at once (`h = w = 1`) without positions.
+
+        Args:
+            t: diffusion time in [0, 1).
+            cell_step: number of the cell step, from 0.
+            region: where the cells lie.
+            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+        """
+        clocks = torch.stack([t, (cell_step / self.period).expand_as(t)], dim=1)[:, :, None, None]
+        places = positions(self.config.positions, region, t.device, origin)
+        if places is not None:
+            grid = places.shape[-2:]
+            clocks = torch.cat(
+                [places.expand(len(t), -1, -1, -1).to(t.dtype), clocks.expand(-1, -1, *grid)], dim=1
+            )
+        embedded: Tensor = self.features(clocks)
+        return embedded

@@ -1,0 +1,90 @@
+"""Cells that hold a square of pixels each: the same rule sees farther, and there are fewer cells to update.
+
+The squares lie on a grid that begins at pixel (0, 0) of the canvas, so the cells of a tile are cells of the
+whole. A network made of such cells commutes with shifts by whole squares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnca.canvas.region import Canvas, Region, fold
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """The squares that cover a region.
+
+    Attributes:
+        pixels: the region, in pixels.
+        patch: side of a square in pixels, >= 1.
+    """
+
+    pixels: Region
+    patch: int
+
+    def __post_init__(self) -> None:
+        """Refuse a circular axis around which the squares do not fit."""
+        canvas = self.pixels.canvas
+        sides = {"height": canvas.height, "width": canvas.width}
+        for (name, side), boundary in zip(sides.items(), canvas.boundary, strict=True):
+            if boundary == "circular" and side % self.patch:
+                raise ValueError(
+                    f"{name}={side} on a circular axis: must be a multiple of {self.patch} px, the side of "
+                    "the model's cells; choose such a size"
+                )
+
+    @property
+    def cells(self) -> Region:
+        """The region in cells, on a canvas of cells."""
+        pixels, canvas = self.pixels, self.pixels.canvas
+        sides = (-(-canvas.height // self.patch), -(-canvas.width // self.patch))
+        top, height = self._span(pixels.top, pixels.height, sides[0])
+        left, width = self._span(pixels.left, pixels.width, sides[1])
+        return Region(top, left, height, width, Canvas(*sides, canvas.boundary))
+
+    def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
+        """Return the pixels of each cell as its channels.
+
+        What squares hold beyond the region is filled with its mirror image: right at an edge of the canvas;
+        elsewhere the caller crops what that has touched.
+        """
+        if self.patch == 1:
+            return image
+        cells, pixels, (top, left) = self.cells, self.pixels, self._overhang()
+        rows = self._held(top, cells.height, pixels.height, pixels.canvas.height)
+        columns = self._held(left, cells.width, pixels.width, pixels.canvas.width)
+        filled = image.index_select(2, rows.to(image.device)).index_select(3, columns.to(image.device))
+        return F.pixel_unshuffle(filled, self.patch)
+
+    def scatter(self, cells: Float[Tensor, "b n_p_p y x"]) -> Float[Tensor, "b n h w"]:
+        """Return the image whose pixels the cells hold."""
+        if self.patch == 1:
+            return cells
+        image, (top, left) = F.pixel_shuffle(cells, self.patch), self._overhang()
+        rows = torch.arange(top, top + self.pixels.height, device=image.device) % image.shape[-2]
+        columns = torch.arange(left, left + self.pixels.width, device=image.device) % image.shape[-1]
+        return image.index_select(2, rows).index_select(3, columns)
+
+    def _span(self, start: int, length: int, squares: int) -> tuple[int, int]:
+        """Return the first square that touches a span of pixels, and how many do.
+
+        A span of nearly a whole circular axis may begin and end in the same square, which counts once.
+        """
+        first = start // self.patch
+        return first, min(-(-(start + length) // self.patch) - first, squares)
+
+    def _overhang(self) -> tuple[int, int]:
+        """Return by how many pixels the first squares begin before the region: above, and to the left."""
+        return self.pixels.top % self.patch, self.pixels.left % self.patch
+
+    def _held(self, overhang: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
+        """Return which row (or column) of the region each one of the squares shows."""
+        index = torch.arange(-overhang, squares * self.patch - overhang)
+        is_around = (index < 0) & (index + size < length)  # of the square in which a circular axis ends
+        return fold(torch.where(is_around, index + size, index), length, "reflect")

@@ -1,0 +1,76 @@
+"""How far work is: a bar on a terminal, a line now and then elsewhere.
+
+What computes takes a `Report` and calls it; only the command line makes a `Progress`, which is one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+Report = Callable[[str, float, float], object]
+"""Is told what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`."""
+
+LINE_SECONDS = 30.0
+"""Time between two lines where no terminal shows a bar."""
+
+
+def unseen(title: str, done: float, total: float) -> None:
+    """Be a `Report` where nobody watches."""
+
+
+class Progress:
+    """Shows reports on a stream; use it as a context manager, which takes the bar away at the end."""
+
+    def __init__(self, stream: TextIO, line_seconds: float = LINE_SECONDS) -> None:
+        """Show on `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
+        self.stream, self.line_seconds = stream, line_seconds
+        self.title, self.begun, self.first, self.shown = "", 0.0, 0.0, 0.0
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> Progress:
+        """Begin to show."""
+        if self.stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            columns = (BarColumn(), TextColumn("{task.description}"))
+            self.bar = Bar(*columns, console=Console(file=self.stream), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=1.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def __call__(self, title: str, done: float, total: float) -> None:
+        """Show that so much of `total` is done."""
+        now = time.monotonic()
+        if title.split(",")[0] != self.title.split(",")[0]:
+            self.begun, self.first, self.shown = now, done, now
+        self.title = title
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done / max(total, 1e-9), description=self.text(done, total))
+        elif now - self.shown >= self.line_seconds:
+            self.shown = now
+            print(f"diffnca: {self.text(done, total)}", file=self.stream, flush=True)
+
+    def text(self, done: float, total: float) -> str:
+        """Return the state of the work as text, with the time left."""
+        seconds = time.monotonic() - self.begun
+        speed = (done - self.first) / seconds if seconds > 0.0 else 0.0
+        left = f", {duration((total - done) / speed)} left" if speed > 0.0 and done < total else ""
+        return f"{self.title} {done / max(total, 1e-9):.0%}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as text."""
+    if seconds < 120.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"

@@ -1,0 +1,115 @@
+"""Images out of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.diffusion.samplers import Progress, Sampler
+from diffnca.engine import Engine
+from diffnca.sampling.arguments import place_of, seeds_of, whole_number
+from diffnca.sampling.denoisers import ImageDenoiser, walk_of
+from diffnca.sampling.growth import canvases_of, grown
+from diffnca.sampling.guidance import ready
+from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import carried_out, check_region
+
+
+def generate(
+    model: ImageDenoiser | Autoencoder,
+    *,
+    height: int,
+    width: int,
+    region: Region | None = None,
+    batch: int | None = None,
+    seed: int | Sequence[int] = 0,
+    sampler: str | Sampler | None = None,
+    steps: int | None = None,
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    direct: bool = False,
+    even_px: int | None = None,
+    tone: Sequence[float] | None = None,
+    progress: Progress | None = None,
+    device: str | torch.device | None = None,
+    engine: Engine = "auto",
+) -> Float[Tensor, "b c h w"]:
+    """Make images out of noise of variance 1, also where the schedule does not reach pure noise.
+
+    Args:
+        model: as `diffnca.load` returns it; an `Autoencoder` takes no steps, and makes whole images of its
+            one size.
+        height: rows in pixels, >= 1.
+        width: columns in pixels, >= 1.
+        region: the part of the image to make, equal to the crop of the whole; `None` is the whole.
+        batch: number of images; `None` is one per seed.
+        seed: of the first image, where image i has seed + i; or a list of one seed per image.
+        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
+        steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
+        boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
+        direct: make the image in one walk, where the model would else grow it out of a smaller one.
+        even_px: side of the squares in pixels whose noise starts with one mean, for a texture of one tone; 0
+            is another tone in each place, `None` the choice of the model.
+        tone: which tone, one number for each channel in standard deviations; `None` draws it.
+        progress: called after each step of a walk with the steps done and their number.
+        device: where to compute, the model being moved there; `None` is where the model lies.
+        engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
+            by the kernels for NVIDIA GPUs, which have not been run on one yet.
+
+    Returns:
+        Images in [-1, 1].
+
+    Raises:
+        ValueError: a size, seed, sampler, boundary or number of steps is not allowed, or the model needs to
+            see the whole image to make the region.
+    """
+    canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
+    region = _region_on(canvas, region)
+    place = place_of(model, device)
+    noise = Noise(seeds_of(seed, batch), place)
+    if isinstance(model, Autoencoder):
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone))
+    method, levels = walk_of(model, sampler, steps)
+    denoiser = ready(model, place, engine)
+    canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
+    check_region(denoiser, region)  # before the smaller images are made
+    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
+    return carried_out(task, denoiser, method, noise, region, progress)
+
+
+def _region_on(canvas: Canvas, region: Region | None) -> Region:
+    """Return the region, by default the whole canvas.
+
+    Raises:
+        ValueError: it lies on another canvas.
+    """
+    region = canvas.whole if region is None else region
+    if region.canvas != canvas:
+        raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
+    return region
+
+
+@torch.no_grad()
+def _drawn(
+    model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
+) -> Float[Tensor, "b c h w"]:
+    """Let an autoencoder make images, of its one size.
+
+    Raises:
+        ValueError: another size, a part, or a seamless image is asked for, or a choice of denoisers made.
+    """
+    if any(choice is not None for choice in choices):
+        raise ValueError(
+            f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"
+        )
+    size = model.choices.size
+    if region != Canvas(size, size).whole:
+        raise ValueError(
+            f"model {model.config.name}: must make whole images of {size}x{size} px with edges; ask for these"
+        )
+    return model.draw(noise).clamp(-1.0, 1.0)

@@ -1,0 +1,143 @@
+"""Images near an image, and images between two.
+
+References:
+    [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
+        2022.
+    [2] Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.diffusion.schedule import Level
+from diffnca.sampling.arguments import check_between, check_images, seeds_of, whole_number
+from diffnca.sampling.denoisers import ImageDenoiser, later_levels
+from diffnca.sampling.known import Noised, Picture
+from diffnca.sampling.starts import Initial, start_of
+from diffnca.sampling.task import Options, Task, made
+
+
+def vary(
+    model: ImageDenoiser | Autoencoder,
+    image: Shaped[Tensor, "*b_c_h_w"],
+    strength: float = 0.5,
+    *,
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    **options: Unpack[Options],
+) -> Float[Tensor, "n c h w"]:
+    """Make images that are like given ones: noised in part and denoised [1].
+
+    Args:
+        model: a denoiser, as `diffnca.load` returns it.
+        image: b c h w, in [-1, 1]. One image with a list of seeds is varied once for each.
+        strength: where the walk starts, above 0 and at most 1: near 0 little is changed, 1 is pure noise.
+        boundary: how the image goes on beyond its edges, (y, x).
+        **options: how images are made.
+
+    Raises:
+        ValueError: an argument is not allowed.
+    """
+    check_images(image, model.image_channels)
+    canvas = Canvas(image.shape[-2], image.shape[-1], boundary)
+    return made(model, len(image), options, variation(canvas, image, strength))
+
+
+def variation(
+    canvas: Canvas, image: Float[Tensor, "b c h w"], strength: float
+) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
+    """Return what gives the task to vary an image."""
+    check_between("strength", strength, 0.0, 1.0)
+
+    def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
+        path = later_levels(denoiser, levels, strength)
+        return Task(canvas, path, Noised(Given(Picture(image)), path[0]))
+
+    return task
+
+
+def interpolate(
+    model: ImageDenoiser | Autoencoder,
+    seeds: tuple[int, int],
+    shares: Iterable[float] | Float[Tensor, " b"],
+    *,
+    height: int,
+    width: int,
+    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
+    **options: Unpack[Options],
+) -> Float[Tensor, "b c h w"]:
+    """Make images between those of two seeds.
+
+    The noises that they start from are mixed as `cos(a) * first + sin(a) * second` ([2] for vectors at right
+    angles, which noises of many pixels are), so the mixture is noise of variance 1 again. All else that is
+    drawn, by stochastic samplers and by cells that update at random, is that of the first seed.
+
+    Args:
+        model: a denoiser, as `diffnca.load` returns it.
+        seeds: those of the two images, made at once as `generate` does with `direct`.
+        shares: of each image to make, the way from the first (0) to the second (1).
+        height: rows in pixels, >= 1.
+        width: columns in pixels, >= 1.
+        boundary: how the images go on beyond their edges, (y, x).
+        **options: how images are made, but `seed`.
+
+    Raises:
+        ValueError: an argument is not allowed.
+    """
+    first, second = seeds_of(seeds, 2)
+    shares = tuple(float(share) for share in shares)
+    if not shares or not all(0.0 <= share <= 1.0 for share in shares):
+        raise ValueError(f"shares={shares}: must be one or more numbers from 0 to 1")
+    canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
+    return made(
+        model,
+        len(shares),
+        {**options, "seed": [first] * len(shares)},
+        lambda denoiser, levels: Task(canvas, levels, Between(start_of(denoiser), second, shares)),
+    )
+
+
+@dataclass(frozen=True)
+class Between:
+    """A start between the noise at hand and that of another seed.
+
+    Attributes:
+        start: gives the noise of a seed.
+        seed: the other seed.
+        shares: of each image, the way to the other.
+    """
+
+    start: Initial
+    seed: int
+    shares: tuple[float, ...]
+
+    def __call__(self, region: Region, noise: Noise) -> Tensor:
+        """Return the start on `region`."""
+        own, other = self.start(region, noise), self.start(region, Noise((self.seed,), noise.device))
+        angles = torch.tensor(self.shares, dtype=torch.float64)[:, None, None, None] * (math.pi / 2.0)
+        return torch.cos(angles).to(own) * own + torch.sin(angles).to(own) * other
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture that covers its canvas, as the start of a task.
+
+    Attributes:
+        picture: the picture.
+    """
+
+    picture: Picture
+
+    def __call__(self, region: Region, noise: Noise) -> Tensor:
+        """Return the picture on `region`."""
+        return self.picture.on(region)[0]

@@ -1,0 +1,176 @@
+"""Who computes the tiles: this process, processes of this machine, or a cluster of Dask.
+
+A crew learns the job once and then does pieces of work, in any order. A worker that does several pieces at a
+time would only compete with itself, because the engine uses all threads it is given.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from diffnca.canvas.region import Region
+from diffnca.tiles.job import Job, work
+
+Piece = tuple[str, Region, range]
+"""A piece of work: its action, its region and its steps, as `work` takes them."""
+
+PIECES_PER_WORKER = 2
+"""Pieces that are given out at a time: one to do, one to do next. The others wait here, not in a graph."""
+
+POLL_SECONDS = 10.0
+"""Time without a result after which the workers are counted."""
+
+_jobs: dict[str, Job] = {}
+_one_at_a_time = threading.Lock()
+
+
+@runtime_checkable
+class Crew(Protocol):
+    """Those who do pieces of work."""
+
+    def hired(self, job: Job) -> Any:
+        """Return a context in which a function `(pieces) -> results` is at hand, for this job."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """This process, with all its threads."""
+
+    @contextmanager
+    def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
+        """Do each piece when its result is asked for."""
+        yield lambda pieces: ((piece, work(job, *piece)) for piece in pieces)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of this machine, which share its cores. They end with this one, however it ends.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+    @contextmanager
+    def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
+        """Start the processes; end them at once when the work is interrupted."""
+        threads, others = max(1, torch.get_num_threads() // self.count), multiprocessing.active_children()
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(job, threads))
+        try:
+            yield lambda pieces: given_out(pool, partial(do, ""), pieces, lambda: self.count)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "a worker died, perhaps for want of memory: it needs less with a smaller --tile or fewer "
+                "--workers"
+            ) from None
+        finally:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class DaskCluster:
+    """The workers of a Dask cluster, on any machines that reach the store. A dead one is replaced.
+
+    Attributes:
+        address: of the scheduler.
+    """
+
+    address: str
+
+    def check(self) -> None:
+        """Refuse a cluster that is not there, or has no workers.
+
+        Raises:
+            ValueError: it is so.
+        """
+        from diffnca.tiles.dask import client_of
+
+        with client_of(self.address):
+            pass
+
+    @contextmanager
+    def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
+        """Tell the job to each worker, also to those that come later."""
+        from diffnca.tiles.dask import connected
+
+        with connected(self.address, job) as (executor, key, count):
+            yield lambda pieces: given_out(executor, partial(do, key), pieces, count)
+
+
+def given_out(
+    executor: Executor, function: Callable[..., Any], pieces: Iterable[Piece], count: Callable[[], int]
+) -> Iterator[tuple[Piece, Any]]:
+    """Yield each piece with the result of `function` when it is done, with few of them given out at a time.
+
+    Args:
+        executor: does them.
+        function: what is done with a piece.
+        pieces: those to do.
+        count: how many workers there are; asked again and again.
+    """
+    waiting, running, is_told = iter(pieces), dict[Future[Any], Piece](), False
+    while True:
+        while len(running) < PIECES_PER_WORKER * max(1, count()):
+            piece = next(waiting, None)
+            if piece is None:
+                break
+            running[executor.submit(function, *piece)] = piece
+        if not running:
+            return
+        finished, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+        if not finished and not is_told and count() == 0:
+            print("diffnca: no workers are left; waiting for one", file=sys.stderr)
+            is_told = True
+        for future in finished:
+            yield running.pop(future), future.result()
+
+
+def do(key: str, action: str, region: Region, steps: range) -> Any:
+    """Do a piece of a job that this process has learnt, when no other piece is being done."""
+    with _one_at_a_time:
+        return work(_jobs[key], action, region, steps)
+
+
+def learn(key: str, job: Job) -> None:
+    """Let this process know a job."""
+    _jobs[key] = job
+
+
+def forget(key: str) -> None:
+    """Let this process forget a job."""
+    _jobs.pop(key, None)
+
+
+def _begin(job: Job, threads: int) -> None:
+    """Start as a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    learn("", job)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, also if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

@@ -1,0 +1,121 @@
+"""A cluster of Dask as a crew."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Executor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from diffnca.tiles.crews import forget, learn
+from diffnca.tiles.job import Job
+
+try:
+    import distributed
+    from distributed import KilledWorker, WorkerPlugin
+except ImportError:
+    raise ImportError("a Dask cluster needs dask and distributed: pip install 'diffnca[giga]'") from None
+
+CONNECT_SECONDS = 10
+"""How long to wait for the scheduler."""
+
+PATIENCE_SECONDS = 60
+"""How long to wait for its first worker."""
+
+SCHEDULER_ENDED = "the scheduler of the cluster has ended; start another"
+
+
+class Learn(WorkerPlugin):
+    """Tells each worker the job, also one that replaces another."""
+
+    def __init__(self, job: Job) -> None:
+        """Take the job, which gets a name of its own: a cluster may have several."""
+        self.job, self.name = job, f"diffnca-{uuid.uuid4().hex}"
+
+    def setup(self, worker: Any) -> None:
+        """Tell it."""
+        learn(self.name, self.job)
+
+    def teardown(self, worker: Any) -> None:
+        """Forget it."""
+        forget(self.name)
+
+
+@contextmanager
+def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[[], int]]]:
+    """Within the block, an executor whose workers know the job, the name they know it by, and their number.
+
+    Raises:
+        ValueError: there is no such scheduler, or it has no workers.
+        ChildProcessError: a piece of work killed several workers, in turn, or the scheduler ended.
+    """
+    with client_of(address) as client:
+        learning = Learn(job)
+        client.register_plugin(learning)
+        try:
+            executor = client.get_executor(pure=False, retries=2)
+            yield executor, learning.name, lambda: _count(client)
+        except KilledWorker as error:
+            raise ChildProcessError(
+                f"a tile killed several workers, perhaps for want of memory ({error}): it needs less with a "
+                "smaller --tile"
+            ) from None
+        except CancelledError:
+            raise ChildProcessError(SCHEDULER_ENDED) from None
+        finally:
+            with suppress(OSError, CancelledError):  # a scheduler that has ended knows no plugins
+                client.unregister_worker_plugin(learning.name)
+
+
+def _count(client: Any) -> int:
+    """Return the number of workers.
+
+    Raises:
+        ChildProcessError: nobody knows it.
+    """
+    try:
+        return len(client.nthreads())
+    except OSError:
+        raise ChildProcessError(SCHEDULER_ENDED) from None
+
+
+@contextmanager
+def client_of(address: str) -> Iterator[Any]:
+    """Within the block, a client of a scheduler that has workers, and no log of its attempts.
+
+    Raises:
+        ValueError: there is no such scheduler, or it has no workers.
+    """
+    with _silent():
+        try:
+            client: Any = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ValueError(
+                f"--scheduler {address}: no answer ({error}); start it with `dask scheduler`, "
+                "and give its address, tcp://HOST:PORT"
+            ) from None
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+            except TimeoutError:
+                raise ValueError(
+                    f"--scheduler {address}: it has no workers; start some with `dask worker`"
+                ) from None
+            yield client
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Within the block, distributed logs nothing: what a user must know are errors of one line."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,147 @@
+"""One tile: what a worker must know, and how it takes a tile some steps farther."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from diffnca.canvas.noise import CellNoise, Noise
+from diffnca.canvas.pixels import to_uint8
+from diffnca.canvas.region import Region
+from diffnca.diffusion.samplers import Sampler, Walk
+from diffnca.diffusion.schedule import Level
+from diffnca.engine import Engine
+from diffnca.engine.machine import device_named
+from diffnca.sampling.denoisers import ImageDenoiser, check_parts
+from diffnca.sampling.guidance import ready
+from diffnca.sampling.task import Task
+from diffnca.tiles.states import States
+
+
+@runtime_checkable
+class TileWriter(Protocol):
+    """Takes the finished pixels of tiles, in any order, also twice and from many processes."""
+
+    def write(self, region: Region, pixels: UInt8[np.ndarray, "h w c"]) -> None:
+        """Put the pixels of `region` in their place."""
+        ...
+
+    def is_written(self, region: Region) -> bool:
+        """Return whether all pixels of `region` are there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know to compute any tile of an image; it can be sent to another machine.
+
+    Attributes:
+        denoiser: the model, as it was trained.
+        task: what is made.
+        sampler: how a step is taken.
+        seed: of the image.
+        states: where the image is kept between sweeps.
+        writer: takes the finished pixels.
+        device: where to compute; `"auto"` is a GPU where the worker has one.
+        engine: how the network runs.
+    """
+
+    denoiser: ImageDenoiser
+    task: Task
+    sampler: Sampler
+    seed: int
+    states: States
+    writer: TileWriter
+    device: str = "auto"
+    engine: Engine = "auto"
+
+    @property
+    def num_steps(self) -> int:
+        """Diffusion steps from noise to image."""
+        return len(self.task.levels)
+
+    @property
+    def radius(self) -> int:
+        """How far one step sees: the denoiser, and beyond it what is known."""
+        return check_parts(self.denoiser) + self.task.reach
+
+    @cached_property
+    def place(self) -> torch.device:
+        """The device of this process."""
+        return torch.device(device_named(self.device))
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The way of the whole image."""
+        noise = Noise((self.seed,), self.place)
+        return Walk(self.task.levels, self.sampler, noise, self.task.constraint)
+
+    @cached_property
+    def ready(self) -> ImageDenoiser:
+        """The model made ready for the device, once in each process."""
+        return ready(self.denoiser, self.place, self.engine)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what each process makes for itself."""
+        own = ("place", "walk", "ready")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    @torch.no_grad()
+    def advance(self, tile: Region, steps: range) -> None:
+        """Take the pixels of `tile` through some steps, and keep them.
+
+        Args:
+            tile: the pixels.
+            steps: consecutive; the state before the first one is there, at least `radius` px per step around.
+        """
+        around = tile.grow(self.radius * len(steps))
+        x = self.before(steps.start, around)
+        remembered = self.states.read_estimate(steps.start, around) if steps.start else None
+        remembered = None if remembered is None else remembered.to(x)
+        denoise = partial(self._denoise, steps.start)
+        x, memory = self.walk.run(denoise, x, tile, self.radius, steps, remembered)
+        if steps.stop == self.num_steps:
+            self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
+        elif self.states.has_estimates:  # after a step that adds noise there is none, and none is asked for
+            self.states.write(steps.stop, tile, x, x if memory is None else memory.x_0_estimate)
+        else:
+            self.states.write(steps.stop, tile, x, None)
+
+    @torch.no_grad()
+    def context(self, part: Region, step: int) -> Tensor:
+        """Return what a part of the canvas adds to what the network must know of the whole before `step`."""
+        context = self.ready.context(self.before(step, part), self.task.levels[step], part)
+        assert context is not None
+        return context.cpu()
+
+    def before(self, step: int, region: Region) -> Tensor:
+        """Return the image before `step`."""
+        if step == 0:
+            return self.task.initial(region, self.walk.noise)
+        return self.states.read_image(step, region).to(self.place)
+
+    def _denoise(self, step: int, x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
+        """Return the estimate of the clean image, in a sweep that begins with `step`."""
+        context = None
+        if self.denoiser.has_context:
+            if region == region.canvas.whole:
+                context = self.ready.context(x_t, level, region)
+            else:
+                context = self.states.read_context(step)  # such sweeps have one step
+                assert context is not None, "the context is summed up before the tiles are computed"
+                context = context.to(x_t.device)
+        return self.ready.x_0_estimate(x_t, level, region, cell_noise, context)
+
+
+def work(job: Job, action: str, region: Region, steps: range) -> Tensor | None:
+    """Do one piece of work of a sweep."""
+    if action == "context":
+        return job.context(region, steps.start)
+    job.advance(region, steps)
+    return None

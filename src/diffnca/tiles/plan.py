@@ -1,0 +1,203 @@
+"""What an image in tiles will cost: how many sweeps, how much is computed twice, memory, disk and time.
+
+A sweep takes every tile one step farther, or several (`fused`). Each step needs `radius` px more around the
+tile, which its neighbours compute as well; each sweep reads and writes the whole image. With c seconds per
+pixel that the denoiser looks at and b seconds per pixel that is read or written, a sweep of m steps costs
+
+    sum over tiles of c * (area grown by r + area grown by 2 r + ... + area grown by m r)
+                    + b * (area grown by m r + area)
+
+`make_plan` takes the m for which all sweeps together cost least, but none that lets a tile work for longer
+than `PATIENCE_SECONDS`: what is not kept yet is lost when the work is stopped. A canvas of one tile has
+nothing around it: if it is small, all steps are one sweep, in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from diffnca.canvas.region import Boundary, Canvas, Region
+
+TILE_OVERHEAD = 0.08
+"""Share that a tile of the default side computes more than its own pixels, up to `LARGEST_TILE_PX`."""
+
+LARGEST_TILE_PX = 4096
+
+PATIENCE_SECONDS = 120.0
+"""Time after which a tile is kept, if several steps are taken at once."""
+
+BYTES_PER_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a machine is.
+
+    Attributes:
+        compute: seconds per pixel of a call of the denoiser.
+        transfer: seconds per pixel to read or to write a state.
+    """
+
+    compute: float = 5e-6
+    transfer: float = 5e-8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image is made in tiles.
+
+    Attributes:
+        canvas: the image.
+        tile_px: side of the tiles.
+        radius: how far one step sees.
+        steps: diffusion steps.
+        fused: steps of a sweep, at most.
+        numbers: floats of a pixel in a state.
+        rates: how fast the machine is.
+        shard_px: side of the files of the image; a tile of the last sweep is a union of them.
+    """
+
+    canvas: Canvas
+    tile_px: int
+    radius: int
+    steps: int
+    fused: int
+    numbers: int
+    rates: Rates
+    shard_px: int = 1
+
+    def side(self, sweep: range) -> int:
+        """Return the side of the tiles of a sweep: those of the last one are unions of shards."""
+        if sweep.stop < self.steps:
+            return self.tile_px
+        return self.shard_px * math.ceil(self.tile_px / self.shard_px)
+
+    def tiles(self, sweep: range) -> list[Region]:
+        """Return the tiles of a sweep, row by row."""
+        side = self.side(sweep)
+        return list(self.canvas.whole.tiles(side, side))
+
+    @property
+    def num_tiles(self) -> int:
+        """How many tiles of `tile_px` there are."""
+        return math.ceil(self.canvas.height / self.tile_px) * math.ceil(self.canvas.width / self.tile_px)
+
+    @property
+    def sweeps(self) -> list[range]:
+        """The steps of each sweep."""
+        return parts_of(range(self.steps), self.fused)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that the denoiser looks at, all calls together."""
+        return sum(self._computed(sweep) for sweep in self.sweeps)
+
+    @property
+    def overhead(self) -> float:
+        """Share that is computed beyond one call per pixel and step."""
+        return self.pixels / (self.canvas.whole.area * self.steps) - 1.0
+
+    @property
+    def seconds(self) -> float:
+        """Time of all sweeps by one worker."""
+        return sum(self.seconds_of(sweep) for sweep in self.sweeps)
+
+    def seconds_of(self, sweep: range) -> float:
+        """Return the time of one sweep by one worker."""
+        return self.rates.compute * self._computed(sweep) + self.rates.transfer * self._moved(sweep)
+
+    @property
+    def seconds_of_tile(self) -> float:
+        """Time that one tile takes in a sweep, at most."""
+        return self.rates.compute * self.largest.area * self.fused
+
+    @property
+    def disk_bytes(self) -> int:
+        """Room that the states take: two at a time, unless the image is made in one or two sweeps."""
+        of_state = self.numbers * BYTES_PER_NUMBER * self.canvas.whole.area
+        return min(len(self.sweeps) - 1, 2) * of_state
+
+    @property
+    def largest(self) -> Region:
+        """A region as large as the largest one that is computed at once."""
+        reach = self.radius * self.fused
+        heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
+        return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
+
+    def _computed(self, sweep: range) -> int:
+        """Return the pixels that the denoiser looks at in a sweep."""
+        return sum(self._area(sweep, self.radius * step) for step in range(1, len(sweep) + 1))
+
+    def _moved(self, sweep: range) -> int:
+        """Return the pixels that are read and written in a sweep."""
+        read = self._area(sweep, self.radius * len(sweep)) if sweep.start else 0
+        return read + (self.canvas.whole.area if sweep.stop < self.steps else 0)
+
+    def _area(self, sweep: range, reach: int) -> int:
+        """Return the area of all tiles of a sweep, each grown by `reach`."""
+        return _grown_area(self.canvas, self.side(sweep), reach)
+
+
+def make_plan(
+    canvas: Canvas,
+    tile_px: int,
+    radius: int,
+    steps: int,
+    numbers: int,
+    has_context: bool,
+    rates: Rates,
+    shard_px: int = 1,
+) -> Plan:
+    """Return the plan that costs least; a network with a context must see the whole before each step."""
+    is_whole = tile_px >= max(canvas.height, canvas.width)
+    possible = range(1, 2 if has_context and not is_whole else steps + 1)
+    plans = [Plan(canvas, tile_px, radius, steps, fused, numbers, rates, shard_px) for fused in possible]
+    quick = [plan for plan in plans if plan.seconds_of_tile <= PATIENCE_SECONDS]
+    return min(quick or plans[:1], key=lambda plan: plan.seconds)
+
+
+def parts_of(steps: range, fused: int) -> list[range]:
+    """Return `steps` in as few parts of at most `fused` as can be, as even as can be."""
+    count = math.ceil(len(steps) / fused)
+    cuts = [steps.start + part * len(steps) // count for part in range(count + 1)] if count else []
+    return [range(first, last) for first, last in pairwise(cuts)]
+
+
+def default_tile(canvas: Canvas, radius: int, unit_px: int) -> int:
+    """Return the side of tiles, in units of `unit_px`, whose neighbourhood costs few pixels.
+
+    It is the largest side of tiles that cover the longer axis evenly and are not larger than they need be.
+    """
+    enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
+    largest = unit_px * max(1, min(math.ceil(enough / unit_px), LARGEST_TILE_PX // unit_px))
+    longer = max(canvas.height, canvas.width)
+    return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
+
+
+@lru_cache(maxsize=10_000)  # a plan of many steps asks for the same ones again and again
+def _grown_area(canvas: Canvas, tile_px: int, reach: int) -> int:
+    """Return the area of all tiles, each grown by `reach`."""
+    heights, widths = _sides(canvas, tile_px, reach)
+    return int(heights.sum()) * int(widths.sum())
+
+
+def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the heights of the rows of tiles and the widths of the columns, as `Region.grow` has them."""
+    heights = _lengths(canvas.height, canvas.boundary[0], tile_px, reach)
+    return heights, _lengths(canvas.width, canvas.boundary[1], tile_px, reach)
+
+
+def _lengths(size: int, boundary: Boundary, tile_px: int, reach: int) -> np.ndarray:
+    """Return the lengths of the tiles of an axis, each grown by `reach`."""
+    starts = np.arange(0, size, tile_px)
+    ends = np.minimum(starts + tile_px, size)
+    if boundary == "circular":
+        starts, ends = starts - reach, ends + reach
+    else:
+        starts, ends = np.maximum(starts - reach, 0), np.minimum(ends + reach, size)
+    return (ends - starts).clip(max=size)

@@ -1,0 +1,205 @@
+"""The image between two sweeps, out of core: arrays of zarr, one for each sweep that is needed still.
+
+Two states exist at a time, the one that a sweep reads and the one that it writes. A state is the noisy image
+and, for a sampler with memory, its last estimate of the clean one. Their chunks are files that are written as
+a whole: a chunk of the image that is there is finished, and so is that of the estimate, which is written
+first. Nothing else records what has been done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.canvas.region import Canvas, Region
+from diffnca.formats.stores import Crc32cCodec, delete_folder, exists, listed, opened, undamaged, zarr
+
+IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
+
+
+@dataclass(frozen=True)
+class States:
+    """The states of one image, in a folder or at an address that zarr can open.
+
+    Attributes:
+        url: the folder, or any address of fsspec.
+        canvas: the image.
+        channels: of the image.
+        chunk_px: side of the chunks; a tile is a union of chunks.
+        has_estimates: whether the sampler has a memory.
+    """
+
+    url: str
+    canvas: Canvas
+    channels: int
+    chunk_px: int
+    has_estimates: bool
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the open store."""
+        return {name: value for name, value in self.__dict__.items() if name != "store"}
+
+    @cached_property
+    def store(self) -> Any:
+        """What zarr reads from and writes to."""
+        return opened(self.url)
+
+    def begin(self, facts: dict[str, str]) -> None:
+        """Note what the image is, unless something is noted."""
+        if not exists(self.store, "zarr.json"):
+            zarr.create_group(self.store, attributes={"diffnca": facts})
+
+    def create(self, step: int) -> None:
+        """Make room for the state before `step`, unless there is."""
+        if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"):
+            return
+        for name in (ESTIMATE, IMAGE) if self.has_estimates else (IMAGE,):
+            zarr.create_array(
+                self.store,
+                name=f"{name}-{step:04d}",
+                shape=(self.channels, self.canvas.height, self.canvas.width),
+                chunks=(self.channels, self.chunk_px, self.chunk_px),
+                dtype="float32",
+                compressors=(Crc32cCodec(),),
+                fill_value=float("nan"),
+                overwrite=True,
+                config={"write_empty_chunks": True},
+            )
+
+    def steps(self) -> list[int]:
+        """Return the steps whose states are there, whole or in part."""
+        names = listed(self.store, "")
+        found = [int(name.removeprefix(f"{IMAGE}-")) for name in names if name.startswith(f"{IMAGE}-")]
+        return sorted(step for step in found if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
+
+    def delete(self, step: int) -> None:
+        """Remove the state before `step`."""
+        for name in (IMAGE, ESTIMATE, CONTEXT):
+            delete_folder(self.store, f"{name}-{step:04d}")
+
+    def missing(self, step: int, tiles: list[Region]) -> list[Region]:
+        """Return those of the tiles that are not finished before `step`."""
+        prefix = f"{IMAGE}-{step:04d}/c/0/"
+        there = {
+            (int(row), int(column))
+            for row in listed(self.store, prefix)
+            if row.isdigit()
+            for column in listed(self.store, f"{prefix}{row}/")
+            if column.isdigit()
+        }
+        return [tile for tile in tiles if not there.issuperset(self._chunks(tile))]
+
+    def read_image(self, step: int, region: Region) -> Float[Tensor, "1 c h w"]:
+        """Return the image before `step` on `region`, which may hang over a circular edge."""
+        return self._read(IMAGE, step, region)
+
+    def read_estimate(self, step: int, region: Region) -> Float[Tensor, "1 c h w"] | None:
+        """Return the estimate that belongs to it; `None` if the sampler has no memory."""
+        return self._read(ESTIMATE, step, region) if self.has_estimates else None
+
+    def write(self, step: int, tile: Region, image: Tensor, estimate: Tensor | None) -> None:
+        """Keep the state of a tile, the image last: where that is, the rest is."""
+        if estimate is not None:
+            self._write(ESTIMATE, step, tile, estimate)
+        self._write(IMAGE, step, tile, image)
+
+    def write_context(self, step: int, context: Tensor) -> None:
+        """Keep what the network must know of the whole canvas before `step`."""
+        name = f"{CONTEXT}-{step:04d}"
+        zarr.create_array(
+            self.store, name=name, data=context.numpy(), chunks=tuple(context.shape), overwrite=True
+        )
+
+    def read_context(self, step: int) -> Tensor | None:
+        """Return what the network must know of the whole canvas; `None` if it is not summed up yet."""
+        name = f"{CONTEXT}-{step:04d}"
+        if not exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
+            return None
+        return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
+
+    def _chunks(self, tile: Region) -> Iterator[tuple[int, int]]:
+        """Yield row and column of each chunk of a tile."""
+        size = self.chunk_px
+        for row in range(tile.top // size, -(-(tile.top + tile.height) // size)):
+            for column in range(tile.left // size, -(-(tile.left + tile.width) // size)):
+                yield row, column
+
+    def _read(self, name: str, step: int, region: Region) -> Float[Tensor, "1 c h w"]:
+        """Return the values of an array on `region`.
+
+        Raises:
+            ValueError: a part is damaged or missing.
+        """
+        name = f"{name}-{step:04d}"
+        with undamaged(f"{self.url}/{name}", self.remedy):
+            array: Any = zarr.open_array(self.store, path=name, mode="r")
+        values = np.empty((self.channels, region.height, region.width), np.float32)
+        for into_y, rows in spans(region.top, region.height, self.canvas.height):
+            for into_x, columns in spans(region.left, region.width, self.canvas.width):
+                height, width = rows.stop - rows.start, columns.stop - columns.start
+                part = Region(rows.start, columns.start, height, width, self.canvas)
+                try:
+                    values[:, into_y, into_x] = array[:, rows, columns]
+                except ValueError:  # a checksum or a length; which chunk is not said
+                    self._check_chunks(array, name, part)
+                    raise
+                if np.isnan(values[:, into_y, into_x]).any():  # which are never written
+                    self._check_chunks(array, name, part)
+        return torch.from_numpy(values)[None]
+
+    def _check_chunks(self, array: Any, name: str, region: Region) -> None:
+        """Refuse a region of which a chunk is missing or damaged, and name that."""
+        size = self.chunk_px
+        for row, column in self._chunks(region):
+            key = f"{name}/c/0/{row}/{column}"
+            if not exists(self.store, key):
+                raise ValueError(f"{self.url}/{key}: is missing; {self.remedy}")
+            with undamaged(f"{self.url}/{key}", self.remedy):
+                array[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do when a part of a state is lost: what it was made from is gone."""
+        return f"delete {self.url}, then the same command begins again"
+
+    def _write(self, name: str, step: int, tile: Region, values: Float[Tensor, "1 c h w"]) -> None:
+        """Put the values of a tile in their place.
+
+        Raises:
+            ValueError: some are no numbers.
+        """
+        if torch.isnan(values).any():
+            raise ValueError(
+                f"the model gives values that are no numbers in step {step}; "
+                "take another --sampler or more --steps"
+            )
+        array: Any = zarr.open_array(self.store, path=f"{name}-{step:04d}", mode="r+")
+        rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
+        array[:, rows, columns] = values[0].cpu().numpy()
+
+
+def noted(url: str) -> dict[str, Any] | None:
+    """Return what is noted of the image whose states are kept there; `None` if there are none."""
+    store = opened(url)
+    if not exists(store, "zarr.json"):
+        return None
+    with undamaged(f"{url}/zarr.json", f"delete {url}, then the same command begins again"):
+        facts: Any = zarr.open_group(store, mode="r").attrs.get("diffnca", {})
+        return dict(facts)
+
+
+def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Yield which part of a span lies where on an axis of this size, around its edge."""
+    done = 0
+    while done < length:
+        first = (start + done) % size
+        count = min(length - done, size - first)
+        yield slice(done, done + count), slice(first, first + count)
+        done += count

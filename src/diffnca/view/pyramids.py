@@ -1,0 +1,270 @@
+"""Images as pyramids of which any tile can be read: OME-Zarr, TIFF, and small pictures."""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+TILE_PX = 256
+
+LARGEST_OVERVIEW_PX = 2**26
+"""A coarsest level with more pixels would be shown by thousands of tiles at once."""
+
+LARGEST_UM = 100.0
+"""Coarser pixels come from a default such as 72 dots per inch and mean that the size is unknown."""
+
+Pixels = UInt8[np.ndarray, "h w c"]
+ReadLevel = Callable[[int, slice, slice], Pixels]
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """An image at several scales.
+
+    Attributes:
+        name: to show.
+        sizes: height and width of the levels, the finest first.
+        read: returns rows and columns of a level; may be called by several threads.
+        microns_per_px: width of a pixel of the finest level; `None` if unknown.
+        provenance: how the image was made; empty if unknown.
+    """
+
+    name: str
+    sizes: tuple[tuple[int, int], ...]
+    read: ReadLevel
+    microns_per_px: float | None = None
+    provenance: str = ""
+
+    def tile(self, level: int, column: int, row: int) -> Pixels | None:
+        """Return a tile, smaller at the right and lower edges; `None` if there is no such tile."""
+        if level >= len(self.sizes):
+            return None
+        height, width = self.sizes[level]
+        top, left = row * TILE_PX, column * TILE_PX
+        if top >= height or left >= width:
+            return None
+        return self.read(
+            level, slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the page must know."""
+        height, width = self.sizes[0]
+        return {
+            "name": self.name,
+            "height": height,
+            "width": width,
+            "tile": TILE_PX,
+            "levels": [{"height": h, "width": w, "scale": level_scale(width, w)} for h, w in self.sizes],
+            "microns_per_px": self.microns_per_px,
+            "provenance": self.provenance,
+        }
+
+
+def level_scale(width: int, level_width: int) -> float:
+    """Return the pixels of a level per pixel of the image, exactly where halving (rounding up) made it."""
+    factor = 1
+    while ceil(width / factor) > level_width:
+        factor *= 2
+    return 1.0 / factor if ceil(width / factor) == level_width else level_width / width
+
+
+def open_image(path: str | Path) -> Pyramid:
+    """Open an OME-Zarr image, a TIFF file, or a PNG or JPEG file.
+
+    Args:
+        path: of the file or folder; for OME-Zarr also an address of fsspec.
+
+    Raises:
+        ValueError: it is none of these, or not finished.
+    """
+    text = str(path).rstrip("/")
+    is_local = "://" not in text
+    suffix = text.rsplit(".", 1)[-1].lower()
+    if is_local and not Path(text).exists():
+        if Path(f"{text}.work").exists():
+            raise ValueError(_unfinished(text))
+        raise ValueError(f"{text}: does not exist")
+    if suffix == "zarr" or (is_local and Path(text).is_dir()):
+        pyramid = open_zarr(text)
+    elif suffix in ("tif", "tiff", "svs", "ndpi"):
+        pyramid = open_tiff(Path(text))
+    elif suffix in ("png", "jpg", "jpeg"):
+        pyramid = open_picture(Path(text))
+    else:
+        raise ValueError(f"{text}: must be an .ome.zarr, .tif, .png or .jpg image")
+    height, width = pyramid.sizes[-1]
+    if height * width > LARGEST_OVERVIEW_PX:
+        raise ValueError(
+            f"{text}: its smallest level has {height}x{width} px; to be shown whole it needs smaller ones, "
+            "save it as a pyramid"
+        )
+    return pyramid
+
+
+def open_zarr(address: str) -> Pyramid:
+    """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8)."""
+    try:
+        import zarr
+
+        from diffnca.formats.stores import opened
+    except ImportError:
+        raise ValueError(f"{address}: OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
+    try:
+        root = zarr.open_group(opened(address), mode="r", zarr_format=3)
+    except FileNotFoundError:
+        raise ValueError(_not_a_zarr_image(address)) from None
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{address}: damaged root metadata ({first_line(error)})") from None
+    if "ome" not in root.attrs and "0" in root:
+        raise ValueError(_unfinished(address))
+    try:
+        multiscale: Any = root.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload, unused-ignore]
+        names = [axis["name"] for axis in multiscale["axes"]]
+        levels: list[Any] = [root[dataset["path"]] for dataset in multiscale["datasets"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{address}: is no OME-Zarr 0.5 image (without {first_line(error)})") from None
+    if names != ["c", "y", "x"]:
+        raise ValueError(f"{address}: its axes are {', '.join(names)}; must be c, y, x")
+    _check_samples(address, levels[0].dtype, levels[0].shape[0])
+    provenance = root.attrs.get("diffnca", "")
+
+    def read(level: int, rows: slice, columns: slice) -> Pixels:
+        return np.moveaxis(np.asarray(levels[level][:, rows, columns]), 0, -1)
+
+    sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
+    return Pyramid(_name(address), sizes, read, _microns_of(multiscale), _as_text(provenance))
+
+
+def _not_a_zarr_image(address: str) -> str:
+    """Say why a folder without root metadata cannot be shown: its levels are there, or nothing is."""
+    from diffnca.formats.stores import opened, zarr
+
+    try:
+        zarr.open_array(opened(address), path="0", mode="r", zarr_format=3)
+    except (FileNotFoundError, TypeError, ValueError, KeyError):
+        return f"{address}: is no OME-Zarr image, it has no zarr.json"
+    return _unfinished(address)
+
+
+def _unfinished(path: str) -> str:
+    return f"{path}: is not finished; the command that makes it goes on with it"
+
+
+def _microns_of(multiscale: Mapping[str, Any]) -> float | None:
+    """Return the width of a pixel; `None` if it is not given in micrometres."""
+    if multiscale["axes"][-1].get("unit") != "micrometer":
+        return None
+    transformations = [
+        *multiscale["datasets"][0].get("coordinateTransformations", ()),
+        *multiscale.get("coordinateTransformations", ()),
+    ]
+    microns = 1.0
+    for transformation in transformations:
+        if transformation.get("type") == "scale":
+            microns *= float(transformation["scale"][-1])
+    return microns if microns > 0.0 else None
+
+
+def open_tiff(path: Path) -> Pyramid:
+    """Open a TIFF file, a pyramid in tiles where it is large, with tiffslide."""
+    try:
+        import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        raise ValueError(f"{path}: TIFF files need tiffslide: pip install 'diffnca[slides]'") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            slide: Any = tiffslide.TiffSlide(path)
+            sizes = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
+            corner = slide.read_region((0, 0), len(sizes) - 1, (1, 1), as_array=True)
+    except Exception as error:  # tifffile raises whatever it likes on damaged files
+        raise ValueError(f"{path}: unreadable as a TIFF image: {first_line(error)}") from None
+    try:
+        _check_samples(str(path), corner.dtype, corner.shape[2])
+    except ValueError:
+        slide.close()
+        raise
+    downsamples = slide.level_downsamples
+    lock = threading.Lock()
+
+    def read(level: int, rows: slice, columns: slice) -> Pixels:
+        factor = downsamples[level]
+        # tiffslide wants the corner in pixels of level 0, divides again and rounds down
+        place = [at if factor <= 1.0 else ceil(at * factor + 1e-6) for at in (columns.start, rows.start)]
+        size = columns.stop - columns.start, rows.stop - rows.start
+        with lock:
+            return np.asarray(slide.read_region(place, level, size, as_array=True))
+
+    microns = slide.properties.get("tiffslide.mpp-x")
+    is_known = microns is not None and 0.0 < float(microns) < LARGEST_UM
+    text = _as_text(_text_of_tiff(path))
+    pyramid = Pyramid(_name(str(path)), sizes, read, float(microns) if is_known else None, text)
+    weakref.finalize(pyramid, slide.close)
+    return pyramid
+
+
+def _text_of_tiff(path: Path) -> Mapping[str, str]:
+    """Return how an OME-TIFF file of ours was made; nothing of others, or without the packages to read it."""
+    try:
+        from diffnca.formats.ome_tiff import read_ome_tiff_text
+    except ImportError:
+        return {}
+    return read_ome_tiff_text(path)
+
+
+def open_picture(path: Path) -> Pyramid:
+    """Open a PNG or JPEG file; it is held in memory, with a pyramid made of it."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("has samples of more than 8 bits; save it with 8 bits")
+            texts = {key: value for key, value in file.info.items() if isinstance(value, str)}
+            image = file.convert(
+                "L" if file.mode in ("1", "L") else "RGBA" if file.has_transparency_data else "RGB"
+            )
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path}: too large to be held in memory; make it as .ome.zarr") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path}: unreadable as an image: {first_line(error)}") from None
+    levels = [image]
+    while max(levels[-1].size) > TILE_PX:
+        levels.append(levels[-1].reduce(2))
+    arrays = [np.asarray(level).reshape(level.height, level.width, -1) for level in levels]
+
+    def read(level: int, rows: slice, columns: slice) -> Pixels:
+        return arrays[level][rows, columns]
+
+    sizes = tuple((level.height, level.width) for level in levels)
+    return Pyramid(_name(str(path)), sizes, read, provenance=_as_text(texts))
+
+
+def _check_samples(path: str, dtype: Any, channels: int) -> None:
+    if dtype != np.uint8 or channels not in (1, 3, 4):
+        raise ValueError(f"{path}: {channels} channels of {dtype}; must be 1, 3 or 4 channels of uint8")
+
+
+def _name(path: str) -> str:
+    return path.replace("\\", "/").rsplit("/", 1)[-1] or path
+
+
+def _as_text(provenance: Any) -> str:
+    """Return what is known of an image as lines."""
+    if isinstance(provenance, Mapping):
+        return "\n".join(f"{str(key).removeprefix('diffnca:')}: {value}" for key, value in provenance.items())
+    return str(provenance)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,153 @@
+"""Look at an image of any size in the browser: a local server of tiles, and a page with OpenSeadragon.
+
+The server is bound to 127.0.0.1 and answers only to that name; the page asks nobody else for anything. A tile
+is read when it is asked for, so memory does not grow with the image (PNG and JPEG files are held in memory).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socketserver
+import threading
+import webbrowser
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from diffnca.view.pyramids import Pixels, Pyramid, first_line, open_image
+
+HOSTS = frozenset({"127.0.0.1", "localhost"})
+POLICY = "default-src 'self' 'unsafe-inline' data: blob:; frame-ancestors 'none'; form-action 'none'"
+ASSETS = {
+    "/": ("view.html", "text/html; charset=utf-8"),
+    "/openseadragon.min.js": ("openseadragon.min.js", "text/javascript; charset=utf-8"),
+}
+TILE_PATH = re.compile(r"/tile/([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})\.(png|jpg)")
+
+
+def encoded(pixels: Pixels, extension: str) -> bytes:
+    """Return pixels as a PNG (without loss) or JPEG file."""
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    file = io.BytesIO()
+    if extension == "png":
+        image.save(file, format="PNG", compress_level=1)
+    else:
+        (image.convert("RGB") if image.mode == "RGBA" else image).save(file, format="JPEG", quality=90)
+    return file.getvalue()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one image on 127.0.0.1; each connection has a thread."""
+
+    def __init__(self, pyramid: Pyramid, port: int = 0) -> None:
+        """Take the port; 0 takes a free one.
+
+        Raises:
+            ValueError: the port cannot be taken.
+        """
+        if not 0 <= port < 2**16:
+            raise ValueError(f"port {port}: must be from 1 to 65535, or 0 for a free one")
+        try:
+            super().__init__(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise ValueError(f"port {port}: {error.strerror}; take another, or 0 for a free one") from None
+        self.pyramid = pyramid
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def server_bind(self) -> None:
+        """Bind without asking the name service for our name."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: the browser closes connections when it likes."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one browser's requests."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 60.0
+
+    def do_GET(self) -> None:
+        """Answer with the page, what it must know, or a tile."""
+        host = self.headers.get("Host", "")
+        if re.sub(r":[0-9]+$", "", host) not in HOSTS:  # another name that leads here: DNS rebinding
+            return self.refuse(HTTPStatus.FORBIDDEN, f"host {host!r}: must be 127.0.0.1 or localhost")
+        path = urlsplit(self.path).path
+        if path in ASSETS:
+            file, kind = ASSETS[path]
+            return self.answer(Path(__file__).with_name(file).read_bytes(), kind)
+        if path == "/image.json":
+            return self.answer(json.dumps(self.server.pyramid.facts()).encode(), "application/json")
+        if path.startswith("/tile/"):
+            return self.answer_tile(path)
+        return self.refuse(HTTPStatus.NOT_FOUND, "no such page")
+
+    def answer_tile(self, path: str) -> None:
+        """Answer with a tile of the image."""
+        parts = TILE_PATH.fullmatch(path)
+        if parts is None:
+            return self.refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
+        try:
+            pixels = self.server.pyramid.tile(*(int(part) for part in parts.groups()[:3]))
+        except Exception as error:  # codecs raise whatever they like on damaged tiles
+            return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"unreadable tile: {first_line(error)}")
+        if pixels is None:
+            return self.refuse(HTTPStatus.NOT_FOUND, "no such tile")
+        kind = "image/png" if parts[4] == "png" else "image/jpeg"
+        return self.answer(encoded(pixels, parts[4]), kind)
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer with an error of one line."""
+        self.answer(f"{message}\n".encode(), "text/plain; charset=utf-8", status)
+
+    def answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        """Send an answer."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")  # another image may be served here next
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+def serve(path: str | Path, port: int = 0, open_browser: bool = True) -> int:
+    """Show an image until Ctrl-C; return the exit code.
+
+    Args:
+        path: of an OME-Zarr image (also an address of fsspec), a TIFF, PNG or JPEG file.
+        port: of the local address; 0 takes a free one.
+        open_browser: open the page, not only print its address.
+
+    Raises:
+        ValueError: there is no such image, it is not finished, or the port is taken.
+    """
+    with Server(open_image(path), port) as server:
+        try:
+            print(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C", flush=True)
+            if open_browser:
+                threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0

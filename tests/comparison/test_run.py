@@ -1,0 +1,373 @@
+"""`diffnca reproduce` trains and measures all rows, goes on after a stop, and mixes no protocols."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffnca.cli.main import INTERRUPTED, main
+from diffnca.cli.measurements import Reproduce
+from diffnca.cli.models import Train
+from diffnca.comparison import child
+from diffnca.comparison import run as reproduction
+from diffnca.comparison.child import warm_up
+from diffnca.comparison.rows import is_finished
+from diffnca.comparison.tables import table_named
+from diffnca.config.model import Config, to_json
+from diffnca.evaluation.metrics import ModuleFeatures
+from diffnca.models.file import read_card, read_config
+from diffnca.training.loop import Trainer
+from diffnca.training.run import train
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra eval")
+pytest.importorskip("diffusers", reason="needs the extra baselines")
+
+ROWS = ["fourier_diff_nca", "unet_1m", "vnca"]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many smooth pictures of 64x64 px as a table needs."""
+    folder = tmp_path_factory.mktemp("faces")
+    coarse = np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8)
+    for index, pixels in enumerate(coarse):
+        enlarged = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        enlarged.save(folder / f"{index:04d}.png", compress_level=0)
+    return folder
+
+
+def command(faces: Path, out: Path, images: int, *more: str) -> list[str]:
+    return [
+        *("reproduce", "faces64", "--data", str(faces), "--out", str(out), "--reduce", "4"),
+        *("--images", str(images), "--n", "100", "--steps", "2", "--rows", *ROWS, *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def table(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished table of three rows, trained on a few images."""
+    out = tmp_path_factory.mktemp("table") / "table"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # a few steps are not worth compiling for
+        assert main(command(faces, out, 64)) == 0
+    return out
+
+
+def results(table: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((table / "results.json").read_text())
+    return found
+
+
+def test_every_row_is_trained_on_as_many_images_and_measured(table: Path) -> None:
+    rows = results(table)["results"]
+    assert [row["name"] for row in rows] == ROWS
+    assert all(64 <= row["cost"]["training_images"] < 64 + 32 for row in rows)
+    assert all(row["evaluation"]["score"]["n"] == 100 for row in rows)
+
+
+def test_a_row_says_what_it_takes(table: Path) -> None:
+    for row in results(table)["results"]:
+        cost = row["cost"]
+        assert min(cost["parameters"], cost["multiply_adds"], cost["training_seconds"]) > 0
+        assert cost["peak_memory_bytes"] > 50e6
+
+
+def test_denoisers_have_an_error_on_held_out_images_and_vnca_has_none(table: Path) -> None:
+    errors = {row["name"]: row["held_out_error"] for row in results(table)["results"]}
+    assert errors["vnca"] is None
+    assert 0.2 < errors["unet_1m"] < 2.0  # a velocity has a power of about 1
+    assert f" | {errors['unet_1m']:.4f} | " in (table / "table.md").read_text()
+
+
+def test_real_images_beat_every_row(table: Path) -> None:
+    found = results(table)
+    scores = [row["evaluation"]["score"]["kid_x1000"] for row in found["results"]]
+    assert found["real"]["score"]["kid_x1000"] < min(scores)
+
+
+def test_the_table_names_every_row_and_its_protocol(table: Path) -> None:
+    text = (table / "table.md").read_text()
+    assert all(f"| `{name}` |" in text for name in ROWS)
+    assert "100 generated images of 16x16 px per row" in text and "efficientnet_lite0" in text
+    assert "9,010,368" not in text  # VNCA for 16x16 px has a smaller encoder
+    assert "to generate)" in text
+
+
+def test_every_row_has_a_picture(table: Path) -> None:
+    for name in ROWS:
+        with Image.open(table / "rows" / f"{name}-0" / "samples.png") as picture:
+            assert min(picture.size) > 90
+
+
+def test_every_row_is_compared_with_the_subject(table: Path) -> None:
+    found, text = results(table), (table / "table.md").read_text()
+    assert list(found["differences"]) == ROWS[1:]
+    assert "KID x 1000 of `fourier_diff_nca` minus that of another row" in text
+    assert "| `unet_1m` | 1 and 1 |" in text
+
+
+def test_the_table_says_what_a_single_training_leaves_open(table: Path) -> None:
+    text = (table / "table.md").read_text()
+    assert "over images of one training: another training of the same row may differ by more" in text
+    assert "that one model beats another, not that one recipe does" in text
+
+
+def test_rows_hold_out_the_same_images(table: Path) -> None:
+    cards = [read_card(table / "rows" / f"{name}-0" / "run" / "model.safetensors") for name in ROWS]
+    assert len({tuple(card["held_out"]) for card in cards}) == 1
+    assert len(cards[0]["held_out"]) == 100
+
+
+def test_a_finished_table_is_made_again_without_training_or_sampling(table: Path, faces: Path) -> None:
+    before, files = (table / "results.json").read_text(), sorted(table.glob("rows/*/samples-*/*.png"))
+    times = [file.stat().st_mtime_ns for file in files]
+    assert main(command(faces, table, 64)) == 0
+    assert (table / "results.json").read_text() == before
+    assert [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_steps_that_a_row_has_not_are_refused_before_it_is_trained(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in ("0", "500"):
+        assert main(command(faces, tmp_path / "table", 64, "--steps", steps)) == 2
+        assert f"--steps {steps}: must be from 1 to 300" in capsys.readouterr().err
+    assert not (tmp_path / "table").exists()
+
+
+def test_other_folders_beside_the_rows_are_left_alone(table: Path, faces: Path) -> None:
+    (table / "rows" / f"{ROWS[0]}-0.bak").mkdir()
+    assert main(command(faces, table, 64)) == 0
+
+
+class Brightness(torch.nn.Module):
+    """Stands for a feature network where only the order of events matters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 4).flatten(1)
+
+
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rows be measured in features that cost nothing, and trained without compiling."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    extractor = ModuleFeatures("brightness", Brightness())
+    monkeypatch.setattr(reproduction, "extractor_named", lambda *choices: extractor)
+
+
+def train_here(config: Config, folder: Path, wanted: Reproduce) -> int:
+    """Train a row without a process of its own."""
+    if is_finished(config, folder, wanted):
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    row = Train(recipe=config.name, config=config, data=wanted.data, out=folder / "run")
+    return train(replace(row, images=wanted.images, sample_minutes=0.0))
+
+
+@pytest.fixture
+def quick(brightness: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rows be trained in this process besides."""
+    monkeypatch.setattr(reproduction, "train_row", train_here)
+
+
+def started(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, as a terminal does."""
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "diffnca", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_table_that_is_killed_takes_its_row_with_it_and_the_same_command_finishes_both(
+    brightness: None, faces: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table"
+    arguments = [*command(faces, out, 400), "--rows", "diff_nca"]
+    run = out / "rows" / "diff_nca-0" / "run"
+    with started([*arguments, "--images", "100000"]) as process:
+        until(lambda: (run / "log.jsonl").is_file())
+        process.send_signal(signal.SIGKILL)
+    steps = (run / "log.jsonl").read_text()
+    time.sleep(2.0)
+    settled = (run / "log.jsonl").read_text()
+    time.sleep(2.0)
+    assert (run / "log.jsonl").read_text() == settled  # nobody trains on
+    assert len(settled) >= len(steps) > 0
+    assert main(arguments) == 0
+    (row,) = results(out)["results"]
+    assert 400 <= row["cost"]["training_images"] < 408
+
+
+def test_ctrl_c_while_a_row_starts_ends_the_table(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    with started(command(faces, out, 100_000)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("fourier_diff_nca, training 0:")
+        time.sleep(0.5)  # its process is busy with imports
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60.0) == INTERRUPTED
+    assert [path.name for path in (out / "rows").iterdir()] == ["fourier_diff_nca-0"]
+    assert not (out / "table.md").exists()
+
+
+def until(is_so: Any, seconds: float = 120.0) -> None:
+    """Wait for something to happen."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.1)
+
+
+def test_warming_up_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = table_named("faces64", 4).rows[0]
+    assert not warm_up(replace(config, training=replace(config.training, compile="off")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warming_up_hears_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def stopped_step(trainer: Trainer, batches: Iterator[Tensor]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_step", stopped_step)
+    config = table_named("faces64", 4).rows[0]
+    assert warm_up(replace(config, training=replace(config.training, compile="off")))
+
+
+def test_a_row_that_is_stopped_while_it_warms_up_does_not_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"config": to_json(table_named("faces64", 4).rows[0]), "data": [], "out": str(tmp_path / "run")}
+    (tmp_path / "job.json").write_text(json.dumps({**job, "minutes": 1, "images": None}))
+    monkeypatch.setattr(child, "warm_up", lambda config: True)
+    monkeypatch.setattr(child, "_end_with_parent", lambda: None)
+    assert child.main(tmp_path / "job.json") == INTERRUPTED
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_row_trained_with_two_seeds_is_one_line_with_the_error_over_trainings(
+    quick: None, faces: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table"
+    assert main([*command(faces, out, 8), "--rows", "diff_nca", "--seeds", "2"]) == 0
+    found, text = results(out)["results"], (out / "table.md").read_text()
+    kids = [row["evaluation"]["score"]["kid_x1000"] for row in found]
+    assert [row["seed"] for row in found] == [0, 1]
+    assert f"| `diff_nca` | {np.mean(kids):.1f} ± {abs(kids[0] - kids[1]) / 2:.1f} |" in text
+    assert "the standard error over trainings" in text
+
+
+def test_an_ablation_is_trained_and_compared_with_the_default(
+    quick: None, faces: Path, tmp_path: Path
+) -> None:
+    arguments = [*command(faces, tmp_path / "table", 16), "--rows", "default", "quadrant"]
+    assert main(["reproduce", "ablation", *arguments[2:]]) == 0
+    assert list(results(tmp_path / "table")["differences"]) == ["quadrant"]
+
+
+def test_a_row_that_fails_is_in_the_table_and_in_the_exit_code(
+    quick: None, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = lambda config, *more: 1 if config.name == "unet_1m" else train_here(config, *more)  # noqa: E731
+    monkeypatch.setattr(reproduction, "train_row", fails)
+    out = tmp_path / "table"
+    assert main([*command(faces, out, 8), "--rows", "diff_nca", "unet_1m"]) == 2
+    assert list(results(out)["failed"]) == ["unet_1m, training 0"]
+    assert (
+        "- failed: unet_1m, training 0: its training ended with exit code 1" in (out / "table.md").read_text()
+    )
+
+
+def test_a_row_that_cannot_be_measured_leaves_the_others(
+    quick: None, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = reproduction.measure_row
+
+    def measured(config: Config, *more: Any) -> Any:
+        if config.name == "diff_nca":
+            raise RuntimeError("no\nmemory")
+        return measure(config, *more)
+
+    monkeypatch.setattr(reproduction, "measure_row", measured)
+    out = tmp_path / "table"
+    assert main([*command(faces, out, 8), "--rows", "diff_nca", "unet_1m"]) == 2
+    found = results(out)
+    assert found["failed"] == {"diff_nca, training 0": "no memory"}
+    assert [row["name"] for row in found["results"]] == ["unet_1m"]
+
+
+def test_rows_that_are_finished_stay_in_the_table(quick: None, faces: Path, tmp_path: Path) -> None:
+    for name in ("diff_nca", "unet_1m"):
+        assert main([*command(faces, tmp_path / "table", 8), "--rows", name]) == 0
+    assert {row["name"] for row in results(tmp_path / "table")["results"]} == {"diff_nca", "unet_1m"}
+
+
+def test_a_row_of_a_smaller_budget_is_left_out_and_named(quick: None, faces: Path, tmp_path: Path) -> None:
+    for name, images in (("diff_nca", 8), ("unet_1m", 40)):
+        assert main([*command(faces, tmp_path / "table", images), "--rows", name]) == 0
+    found = results(tmp_path / "table")
+    assert [row["name"] for row in found["results"]] == ["unet_1m"]
+    assert found["left_out"] == {"diff_nca, training 0": "its training has not come to 40 images"}
+
+
+def test_a_budget_smaller_than_what_was_seen_is_refused_and_the_table_kept(
+    quick: None, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "table"
+    assert main([*command(faces, out, 40), "--rows", "diff_nca"]) == 0
+    before = (out / "table.md").read_text()
+    assert main([*command(faces, out, 16), "--rows", "diff_nca"]) == 2
+    assert "has seen 40 images in" in (error := capsys.readouterr().err)
+    assert "not the 16 images of this table; give the budget it was trained with" in error
+    assert (out / "table.md").read_text() == before
+
+
+def test_a_row_keeps_the_recipe_it_was_trained_with(table: Path) -> None:
+    config = read_config(table / "rows" / "unet_1m-0" / "run" / "model.safetensors")
+    wanted = next(row for row in table_named("faces64", 4).rows if row.name == "unet_1m")
+    assert (config.model, config.data, config.loss) == (wanted.model, wanted.data, wanted.loss)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--images", "64", "--minutes", "1"), "--minutes, --images: give one of them"),
+        (("--images", "-3"), "--images -3: must be above 0"),
+        (("--n", "20"), "--n 20: must be 100 or more"),
+        (("--rows", "cat"), "--rows cat: must be among diff_nca"),
+        (("--n", "901"), "--n 901: must be at most 900"),
+        (("--out", "no/where"), "the folder no does not exist"),
+        (("--out", str(Path(__file__))), "test_run.py: is a file; give a folder"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_is_allowed(
+    change: tuple[str, ...], message: str, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command(faces, tmp_path / "table", 64), *change]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "table").exists()

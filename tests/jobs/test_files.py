@@ -1,0 +1,158 @@
+"""Given images are read exactly, and what cannot be edited is told in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from diffnca.canvas.pixels import to_uint8
+from diffnca.data.given import images_in, mask_of, read_image, read_mask
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def saved(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def test_pixels_come_through_a_model_and_back_as_they_are(tmp_path: Path) -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    given = read_image(saved(tmp_path / "a.png", every), 3)
+    assert np.array_equal(to_uint8(given.image)[0], every)
+
+
+def test_an_image_of_one_pixel_is_an_image(tmp_path: Path) -> None:
+    assert read_image(saved(tmp_path / "a.png", pixels(1, 1, 3)), 3).image.shape == (1, 3, 1, 1)
+
+
+def test_gray_becomes_colour_for_a_colour_model(tmp_path: Path) -> None:
+    gray = pixels(4, 5)
+    given = read_image(saved(tmp_path / "a.png", gray), 3)
+    assert np.array_equal(given.pixels, gray[..., None].repeat(3, -1))
+
+
+def test_colours_that_are_gray_become_gray_for_a_gray_model(tmp_path: Path) -> None:
+    gray = pixels(4, 5)
+    given = read_image(saved(tmp_path / "a.png", gray[..., None].repeat(3, -1)), 1)
+    assert np.array_equal(given.pixels[..., 0], gray)
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
+    array, exif = pixels(4, 6, 3), Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    given = read_image(saved(tmp_path / "a.png", array, exif=exif), 3)
+    assert np.array_equal(given.pixels, np.rot90(array, -1))
+
+
+def test_what_is_not_opaque_is_a_hole(tmp_path: Path) -> None:
+    array = pixels(4, 5, 4)
+    array[..., 3] = 255
+    array[1, 2, 3], array[3, 3, 3] = 0, 254
+    given = read_image(saved(tmp_path / "a.png", array), 3)
+    assert given.holes is not None
+    assert given.holes.nonzero().tolist() == [[1, 2], [3, 3]]
+    assert np.array_equal(given.pixels, array[..., :3])
+
+
+def test_an_opaque_image_has_no_holes(tmp_path: Path) -> None:
+    array = pixels(4, 5, 4)
+    array[..., 3] = 255
+    assert read_image(saved(tmp_path / "a.png", array), 3).holes is None
+
+
+def test_masks_are_true_where_they_are_white(tmp_path: Path) -> None:
+    array = np.array([[0, 127], [128, 255]], np.uint8)
+    assert torch.equal(
+        read_mask(saved(tmp_path / "m.png", array)), torch.tensor([[False, False], [True, True]])
+    )
+
+
+def test_masks_are_false_where_they_are_transparent(tmp_path: Path) -> None:
+    array = np.full((1, 3, 4), 255, np.uint8)
+    array[0, :, 3] = 0, 127, 255
+    assert read_mask(saved(tmp_path / "m.png", array)).tolist() == [[False, False, True]]
+
+
+def deep(path: Path, channels: int) -> Path:
+    """Write a PNG, PPM or TIFF image of 16 bits."""
+    array = np.random.default_rng(0).integers(1 << 16, size=(4, 5, channels), dtype=np.uint16)
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(array))
+    elif path.suffix == ".ppm":
+        path.write_bytes(b"P6 5 4 65535\n" + array.astype(">u2").tobytes())
+    else:
+        tifffile.imwrite(path, array, photometric="rgb")
+    return path
+
+
+@pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask], ids=["image", "mask"])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3), ("a.ppm", 3)]
+)
+def test_samples_of_more_than_8_bits_are_refused(
+    tmp_path: Path, name: str, channels: int, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: has samples of more than 8 bits; save it with 8 bits"):
+        read(deep(tmp_path / name, channels))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
+def test_tiff_images_of_8_bits_and_less_are_read(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(pixels(4, 5, 3)).convert(mode).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif", 3).pixels.shape == (4, 5, 3)
+
+
+def animation(path: Path) -> None:
+    frames = [Image.fromarray(pixels(4, 5, 3)), Image.fromarray(255 - pixels(4, 5, 3))]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.gif", animation, "has 2 frames"),
+        ("a.png", lambda path: saved(path, pixels(4, 5).astype(np.uint16) * 257), "more than 8 bits"),
+        ("a.tif", lambda path: saved(path, pixels(4, 5).astype(np.float32)), "more than 8 bits"),
+        ("a.png", lambda path: path.write_text("no image"), "unreadable"),
+        ("b.png", lambda path: None, "no such file"),
+        ("a.png", lambda path: path.mkdir(), "no such file"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused(tmp_path: Path, name: str, make: object, message: str) -> None:
+    make(tmp_path / name)  # type: ignore[operator]
+    with pytest.raises(ValueError, match=message):
+        read_image(tmp_path / name, 3)
+
+
+def test_colour_is_refused_for_a_gray_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="convert it to gray"):
+        read_image(saved(tmp_path / "a.png", pixels(4, 5, 3)), 1)
+
+
+def test_images_of_a_folder_come_by_name_and_other_files_are_left(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in images_in(tmp_path)] == ["a.jpg", "b.png"]
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no image"):
+        images_in(tmp_path)
+
+
+def test_masks_of_a_folder_go_by_name(tmp_path: Path) -> None:
+    (tmp_path / "b.png").touch()
+    (tmp_path / "A.PNG").touch()
+    assert mask_of(Path("images/b.jpg"), tmp_path) == tmp_path / "b.png"
+    assert mask_of(Path("images/A.PNG"), tmp_path) == tmp_path / "A.PNG"
+    assert mask_of(Path("images/c.jpg"), tmp_path / "b.png") == tmp_path / "b.png"
+    with pytest.raises(ValueError, match=r"no mask for c\.jpg"):
+        mask_of(Path("images/c.jpg"), tmp_path)

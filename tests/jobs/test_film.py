@@ -1,0 +1,139 @@
+"""Films of images in the making, and between two seeds."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from diffnca.canvas.noise import Noise, Stream
+from diffnca.canvas.region import Canvas
+from diffnca.cli.main import main
+from diffnca.formats.film import LAST_MILLISECONDS, write_film
+from diffnca.jobs.film import Filmed, watched
+from diffnca.models.file import load
+from diffnca.sampling.denoisers import walk_of
+from diffnca.sampling.generate import generate
+
+MODEL = "pathology-4step"
+
+
+def test_the_last_cell_step_is_the_estimate() -> None:
+    denoiser, whole = load(MODEL), Canvas(16, 16).whole
+    x_t, level = Noise((0,)).normal(Stream.INITIAL, 0, whole, 3), walk_of(denoiser, None, None)[1][0]
+    with torch.no_grad():
+        estimates = list(watched(denoiser, x_t, level, whole, None, None))
+        expected = denoiser.x_0_estimate(x_t, level, whole)
+    assert len(estimates) == denoiser.config.model.cell.num_cell_steps
+    assert torch.equal(estimates[-1], expected)
+    assert not torch.equal(estimates[-2], expected)
+
+
+def test_a_filmed_image_is_the_image(tmp_path: Path) -> None:
+    filmed = Filmed(load(MODEL), tmp_path / "film.gif", 4)
+    image = generate(filmed, height=16, width=24, seed=3)
+    assert torch.equal(image, generate(load(MODEL), height=16, width=24, seed=3))
+
+
+def test_a_film_shows_every_cell_step_of_a_short_walk(tmp_path: Path) -> None:
+    arguments = ["sample", MODEL, "--height", "16", "--width", "16", "--out", str(tmp_path / "a.png")]
+    assert main([*arguments, "--film", str(tmp_path / "a.gif")]) == 0
+    cells = load(MODEL).config.model.cell.num_cell_steps
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == pytest.approx(4 * cells, abs=4)  # alike ones are joined
+        assert film.width > 200
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_films_hold_all_frames_and_play_for_ever(tmp_path: Path, suffix: str) -> None:
+    frames = [np.full((8, 9, 3), 40 * index, np.uint8) for index in range(5)]
+    write_film(frames, tmp_path / f"film{suffix}", 100)
+    with Image.open(tmp_path / f"film{suffix}") as film:
+        assert film.n_frames == 5
+        assert film.info["loop"] == 0
+        shown = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(film)]
+    assert np.allclose(shown, [0, 40, 80, 120, 160], atol=4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_mp4_holds_all_frames_and_rests_on_the_last(tmp_path: Path, channels: int) -> None:
+    frames = [np.full((97, 101, channels), 40 * index, np.uint8) for index in range(5)]
+    write_film(frames, tmp_path / "film.mp4", 100)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        seconds = film.duration / av.time_base
+    assert seconds == pytest.approx(0.1 * 4 + LAST_MILLISECONDS / 1000)
+    assert np.allclose([frame.mean() for frame in shown[:5]], [0, 40, 80, 120, 160], atol=2)
+    assert {frame.shape for frame in shown} == {(194, 202, 3)}  # twice as large
+    assert all(abs(frame.mean() - 160) < 2 for frame in shown[4:])
+
+
+def test_odd_sides_of_an_mp4_are_made_even_by_repeating_the_edge(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 301, dtype=np.uint8)[None, :, None].repeat(299, axis=0).repeat(3, axis=2)
+    write_film([ramp], tmp_path / "film.mp4", 100)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        (first, *_) = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert first.shape == (300, 302, 3)
+    assert np.abs(first[:299, :301].astype(int) - ramp).max() <= 6
+
+
+def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path) -> None:
+    size = ["--height", "12", "--width", "16"]
+    frames = ["--seeds", "3", "8", "--frames", "3", "--batch", "2", "--out", str(tmp_path / "frames")]
+    assert main(["interpolate", MODEL, *size, *frames]) == 0
+    for seed, name in ((3, "0000.png"), (8, "0002.png")):
+        assert main(["sample", MODEL, *size, "--seed", str(seed), "--out", str(tmp_path / "a.png")]) == 0
+        expected, frame = (
+            np.asarray(Image.open(path)) for path in (tmp_path / "a.png", tmp_path / "frames" / name)
+        )
+        assert np.abs(expected.astype(int) - frame).max() <= 1
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--frames", "1"), "--frames 1"),
+        (("--batch", "0"), "--batch 0"),
+        (("--height", "0"), "height=0"),
+        (("--out", "nowhere/film.gif"), "does not exist"),
+        (("--out", "nowhere/frames"), "the folder nowhere does not exist"),
+        (("--out", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
+    ],
+)
+def test_films_that_cannot_be_are_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["interpolate", MODEL, "--seeds", "1", "2", "--out", "film.gif", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_is_not_written_over_its_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = str(tmp_path / "a.png")
+    assert main(["sample", MODEL, "--out", both, "--film", both]) == 2
+    assert "must be another file than --out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "frames").touch()
+    assert main(["interpolate", MODEL, "--seeds", "1", "2", "--out", str(tmp_path / "frames")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_frames_do_not_join_those_of_a_longer_film(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["interpolate", MODEL, "--seeds", "1", "2", "--height", "16", "--width", "16", "--out"]
+    for frames in ("3", "3"):  # the same ones are written again
+        assert main([*arguments, str(tmp_path / "film"), "--frames", frames]) == 0
+    assert main([*arguments, str(tmp_path / "film"), "--frames", "2"]) == 2
+    assert "holds 0002.png, which is none of 2 frames" in capsys.readouterr().err

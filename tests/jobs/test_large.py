@@ -1,0 +1,595 @@
+"""Large images as a user asks for them: the plan, restarts after any death, what is refused and left."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from diffnca.canvas.noise import MAX_SEED
+from diffnca.canvas.region import Canvas
+from diffnca.cli.main import main
+from diffnca.config.model import Config
+from diffnca.config.recipes import recipe_named
+from diffnca.formats.ome_zarr import read_pixels
+from diffnca.jobs.large import shard_of, tile_of, warn_of_memory
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import load, write_model
+from diffnca.tiles.crews import Alone, Crew, DaskCluster, Processes
+
+SIZE = ["--height", "90", "--width", "150", "--steps", "3", "--seed", "4"]
+
+
+def small(recipe: str = "diff_nca") -> Config:
+    config = recipe_named(recipe)
+    cell = replace(config.model.cell, num_cell_steps=2, hidden=24)
+    return replace(config, model=replace(config.model, channels=24, cell=cell, coarse=None))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "small.safetensors"
+    config = small()
+    write_model(path, build_denoiser(config).network.state_dict(), config, {"microns_per_px": 0.5})
+    return str(path)
+
+
+def command(model: str, out: Path, *more: str) -> list[str]:
+    return ["sample", model, *SIZE, "--out", str(out), "--tile", "32", *more]
+
+
+def started(arguments: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "diffnca", *arguments], stdout=subprocess.DEVNULL)
+
+
+def in_memory(model: str) -> np.ndarray:
+    from diffnca.canvas.pixels import to_uint8
+    from diffnca.sampling.generate import generate
+
+    return to_uint8(generate(load(model), height=90, width=150, steps=3, seed=4))[0]
+
+
+def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_an_ome_zarr_image_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+
+
+def test_a_png_in_tiles_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.png")) == 0
+    with Image.open(tmp_path / "x.png") as image:
+        assert np.array_equal(np.asarray(image), in_memory(model))
+
+
+def test_an_ome_tiff_is_written(model: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif")) == 0
+    assert tifffile.imread(tmp_path / "x.ome.tif").shape[:2] == (90, 150)
+
+
+@pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif", "x.png"])
+def test_nothing_but_the_image_is_left(model: str, tmp_path: Path, name: str) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+
+
+def test_the_pixel_size_of_the_card_reaches_the_file(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    levels = zarr.open_group(tmp_path / "x.ome.zarr", mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+    assert levels[0]["coordinateTransformations"][0]["scale"] == [1.0, 0.5, 0.5]
+
+
+def test_processes_change_nothing(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--workers", "2")) == 0
+    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--dry-run")) == 0
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert words == ["image", "tiles", "memory", "disk", "time"]
+    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif"])
+def test_a_finished_image_is_not_made_again(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    assert main(command(model, tmp_path / name)) == 0
+    assert "is finished already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", "5"], "holds an image of seed 4, this command says 5"),
+        (["--steps", "2"], "holds an image of steps 3, this command says 2"),
+        (["--height", "91"], "holds an image of height 90, this command says 91"),
+        (["--sampler", "ddim"], "holds an image of sampler dpmpp2m, this command says ddim"),
+        (["--seamless", "x"], "holds an image of seamless none, this command says x"),
+        (["--windows", "32"], "holds an image of windows none, this command says 32"),
+        (["--engine", "eager"], "holds an image of engine auto, this command says eager"),
+    ],
+)
+def test_another_image_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], message: str
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *change))
+
+
+def test_an_image_made_with_more_than_is_asked_for_is_another(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr", "--windows", "32")) == 0
+    said = error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    assert "holds an image of windows 32, this command says none" in said
+
+
+def test_an_image_made_of_another_is_not_a_new_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (150, 90)).save(tmp_path / "given.png")
+    out, given = str(tmp_path / "x.ome.zarr"), str(tmp_path / "given.png")
+    options = f"{model} --steps 3 --seed 4 --out {out} --tile 32".split()
+    assert main(["vary", *options, "--image", given]) == 0
+    assert "holds an image of task vary, this command says none" in error_of(
+        capsys, command(model, Path(out))
+    )
+
+
+def test_a_compression_is_of_tiff_files_alone(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = error_of(capsys, command(model, tmp_path / "x.png", "--compression", "deflate"))
+    assert "--compression deflate: must be of a TIFF file" in said
+
+
+def test_an_ome_tiff_of_another_compression_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif")) == 0
+    said = error_of(capsys, command(model, tmp_path / "x.ome.tif", "--compression", "deflate"))
+    assert "holds an image of compression jpeg, this command says deflate" in said
+
+
+def test_deflate_loses_nothing(model: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    assert main(command(model, tmp_path / "x.ome.tif", "--compression", "deflate")) == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "x.ome.tif"), in_memory(model))
+
+
+@pytest.mark.parametrize("name", ["x.ome.tif", "x.png"])
+def test_a_kill_while_the_work_is_removed_changes_nothing(model: str, tmp_path: Path, name: str) -> None:
+    assert main(command(model, tmp_path / name)) == 0
+    (tmp_path / f"{name}.work" / "image.ome.zarr" / "1").mkdir(parents=True)  # what is left of it
+    assert main(command(model, tmp_path / name)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+
+
+def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.png")) == 0
+    (tmp_path / "x.png.work").mkdir()
+    assert main(command(model, tmp_path / "x.png", "--dry-run")) == 0
+    assert (tmp_path / "x.png.work").is_dir()
+
+
+def test_a_dry_run_tells_that_the_disk_is_too_small(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--height", "20000000", "--width", "20000000", "--tile", "2048"]
+    out = tmp_path / "x.ome.zarr"
+    assert "are free; make room or choose another disk" in error_of(
+        capsys, command(model, out, *size, "--dry-run")
+    )
+
+
+def test_a_dry_run_of_what_was_begun_tells_what_is_left(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    before = bytes_of(tmp_path)
+    assert main(command(model, out, "--dry-run")) == 0
+    assert " left of " in capsys.readouterr().out and bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("memory", "crew", "message"),
+    [
+        (1e15, Alone(), "diffnca: warning: 1 x 1000000.0 GB are more than the"),
+        (1e15, Processes(3), "diffnca: warning: 3 x 1000000.0 GB are more than the"),
+        (1e15, DaskCluster("tcp://elsewhere:8786"), ""),
+        (1.0, Processes(3), ""),
+    ],
+)
+def test_workers_that_need_more_memory_than_there_is_are_told(
+    capsys: pytest.CaptureFixture[str], memory: float, crew: Crew, message: str
+) -> None:
+    warn_of_memory(memory, crew)
+    said = capsys.readouterr().err
+    assert said.startswith(message) and bool(said) == bool(message)
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--scheduler", "tcp://127.0.0.1:9"]])
+def test_workers_that_cannot_reach_the_image_are_refused(
+    model: str, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", "memory://private/x.ome.zarr", *more]
+    assert "is in the memory of this process alone" in error_of(capsys, arguments)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
+def test_a_scheduler_that_is_not_there_is_one_clear_line_and_nothing_is_left(
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("diffnca.tiles.dask.CONNECT_SECONDS", 1)
+    said = error_of(capsys, command(model, tmp_path / "x.ome.zarr", "--scheduler", address))
+    assert f"--scheduler {address}: no answer" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("side", "shard"), [(1, 16), (255, 16), (256, 32), (2048, 256), (4095, 256), (4096, 512), (2**20, 512)]
+)
+def test_shards_grow_with_the_image_up_to_512_px(side: int, shard: int) -> None:
+    assert shard_of(Canvas(side, 1)) == shard
+
+
+@pytest.mark.parametrize("tile", [256, 768, 2048])
+def test_tiles_of_a_large_image_are_multiples_of_256_px(tile: int) -> None:
+    assert tile_of(tile, Canvas(32768, 32768), 65, 512) == tile
+
+
+def test_another_image_is_refused_also_when_the_states_are_gone(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    shutil.rmtree(f"{out}.work")
+    assert "holds an image of seed 4" in error_of(capsys, command(model, out, "--seed", "5"))
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
+def test_an_address_of_fsspec_is_written(model: str) -> None:
+    url = "memory://made/x.ome.zarr"
+    assert main(["sample", model, *SIZE, "--out", url, "--tile", "64"]) == 0
+    assert np.array_equal(read_pixels(url), in_memory(model))
+
+
+def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
+    def limit() -> None:  # files end at 2 kB, as if the disk was full
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    out = tmp_path / "x.ome.zarr"
+    arguments = [sys.executable, "-m", "diffnca", *command(model, out)]
+    failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True, check=False)
+    errors = [line for line in failed.stderr.splitlines() if "megapixels/s" not in line]
+    assert failed.returncode == 2 and len(errors) == 1
+    assert "File too large" in errors[0] and "the same command goes on" in errors[0]
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
+def test_another_model_of_the_same_name_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    config = small()
+    write_model(Path(model), build_denoiser(config).network.state_dict(), config, {"other": 1})
+    assert "holds an image of weights" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tile", "20"], "--tile 20: must be a multiple of 16 px"),
+        (["--workers", "0"], "--workers 0: must be >= 1"),
+        (["--out", "missing/x.ome.zarr"], "the folder missing does not exist; create it first"),
+        (["--out", "x.ome.png", "--height", "65536", "--width", "65536"], "are too many for a PNG file"),
+        (["--out", "x.tif.gz"], "must end in .png, .ome.zarr or .ome.tif"),
+        (["--count", "2"], "--count"),
+        (["--region", "0", "0", "9", "9"], "must end in .png with --"),
+    ],
+)
+def test_what_is_not_allowed_is_one_clear_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *more))
+
+
+def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path) -> None:
+    arguments = ["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")]
+    assert main(arguments) == 0
+    with Image.open(tmp_path / "r.png") as image:
+        assert np.array_equal(np.asarray(image), in_memory(model)[20:31, 30:43])
+
+
+def test_a_region_is_not_taken_for_the_whole(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.png"
+    assert main(["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(out)]) == 0
+    message = error_of(capsys, command(model, out))
+    assert "holds an image of region 20,30,11,13, this command says none" in message
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--out", "missing/x.ome.zarr"], "the folder missing does not exist"),
+        (["--tile", "17"], "--tile 17: must be a multiple of"),
+        (["--region", "0", "0", "8", "8", "--out", "x.png"], "region of 8x8 px: must be the whole canvas"),
+        (["--seamless", "both", "--height", "130", "--out", "x.png"], "height=130 on a circular axis"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_refused_before_smaller_images_are_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffnca.sampling.growth.carried_out", None)
+    arguments = ["sample", "faces", "--height", "128", "--width", "128", "--out", "x.ome.zarr", *more]
+    assert message in error_of(capsys, arguments)
+
+
+def test_a_dry_run_makes_no_smaller_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffnca.sampling.growth.carried_out", None)
+    size = ["--height", "128", "--width", "128"]
+    assert main(["sample", "faces", *size, "--out", str(tmp_path / "x.ome.zarr"), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--scheduler", "tcp://nowhere:1"]])
+def test_a_small_image_takes_no_workers(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", str(tmp_path / "x.png"), *more]
+    assert "--workers and --scheduler: must be left out for a small image" in error_of(capsys, arguments)
+
+
+def test_a_file_that_is_there_and_no_tiff_is_one_clear_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tifffile")
+    (tmp_path / "x.ome.tif").write_text("notes")
+    assert "x.ome.tif: is there, and no TIFF file" in error_of(capsys, command(model, tmp_path / "x.ome.tif"))
+
+
+def test_seeds_that_end_too_high_are_refused_before_the_first_image(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--seed", str(MAX_SEED), "--count", "2"]
+    assert f"seed={MAX_SEED + 1}" in error_of(capsys, [*arguments, "--out", str(tmp_path / "x.png")])
+    assert not (tmp_path / "x-000.png").exists()
+
+
+def test_a_region_over_the_seam_is_the_whole_rolled(model: str, tmp_path: Path) -> None:
+    square = ["sample", model, "--height", "32", "--width", "32", "--steps", "2", "--seamless", "both"]
+    assert main([*square, "--out", str(tmp_path / "whole.png")]) == 0
+    assert main([*square, "--region", "0", "16", "32", "32", "--out", str(tmp_path / "rolled.png")]) == 0
+    whole, rolled = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("whole", "rolled"))
+    assert np.array_equal(rolled, np.roll(whole, -16, axis=1))
+
+
+def test_the_end_of_a_name_may_be_in_capitals(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.PNG")) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.PNG")), in_memory(model))
+
+
+def test_circular_axes_are_told_what_the_largest_cells_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = ["--height", "18", "--width", "18", "--seamless", "both"]
+    for more in ([], ["--tile", "64"]):
+        message = error_of(capsys, ["sample", "aerial", *square, *more, "--out", str(tmp_path / "x.png")])
+        assert "height=18 on a circular axis: must be a multiple of 4 px" in message
+
+
+def test_a_region_tells_what_it_costs(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")])
+    assert "times the work of an image of its size" in capsys.readouterr().out
+
+
+def killed_after(arguments: list[str], out: Path, files: int) -> None:
+    """Start a command, and kill it as soon as it has written so many files to their end."""
+    process = started(arguments)
+    while process.poll() is None:
+        there = [
+            name
+            for place in (out, Path(f"{out}.work"))
+            for *_, names in os.walk(place)
+            for name in names
+            if not name.endswith(".partial")
+        ]
+        if len(there) >= files:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.002)
+    pytest.fail("the command ended before it was killed")
+
+
+@pytest.mark.parametrize(("files", "tile"), [(1, 64), (2, 64), (3, 16), (20, 16), (60, 48)])
+def test_a_killed_command_goes_on_to_the_same_bytes(
+    model: str, tmp_path: Path, files: int, tile: int
+) -> None:
+    whole = tmp_path / "whole" / "x.ome.zarr"
+    whole.parent.mkdir()
+    assert main(command(model, whole)) == 0
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, files)
+    assert main(command(model, out, "--tile", str(tile))) == 0
+    assert bytes_of(out) == bytes_of(whole)
+
+
+def test_an_unfinished_image_is_no_image(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    killed_after(command(model, out), out, 20)
+    assert "ome" not in zarr.open_group(out, mode="r").attrs
+
+
+def test_workers_end_when_their_parent_is_killed(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    arguments = command(model, out, "--workers", "2", "--tile", "16")
+    process = started(arguments)
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20.0
+    pids = [int(pid) for pid in children.stdout.split()]
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.ome.zarr"
+    arguments = command(model, out, "--workers", "2", "--tile", "16")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffnca", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    subprocess.run(["pkill", "-KILL", "-P", str(process.pid), "-f", "spawn_main"], check=True)
+    errors = process.communicate()[1]
+    assert process.returncode == 2 and "a worker died" in errors and "goes on" in errors
+    assert main(command(model, out)) == 0
+    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    work = [
+        *f"sample {model} --height 3000 --width 3000 --tile 256 --steps 20".split(),
+        "--out",
+    ]  # of minutes
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffnca", *work, str(tmp_path / "x.ome.zarr")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode == 130 and "the same command goes on" in errors
+
+
+def test_verify_says_that_a_finished_image_is_whole(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "x.ome.zarr")]) == 0
+    assert capsys.readouterr().out.strip().endswith("whole")
+
+
+def test_verify_names_what_is_missing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.ome.zarr"
+    assert main(command(model, out)) == 0
+    shards = [path for path in (out / "0" / "c").rglob("*") if path.is_file()]
+    shards[0].unlink()
+    assert str(shards[0].relative_to(out)) in error_of(capsys, ["verify", str(out)])
+
+
+def test_a_network_that_sees_everything_is_refused_until_windows_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small()
+    cell = replace(config.model.cell, normalisation="group")
+    config = replace(config, model=replace(config.model, cell=cell))
+    path = tmp_path / "group.safetensors"
+    write_model(path, build_denoiser(config).network.state_dict(), config, {})
+    out = tmp_path / "x.ome.zarr"
+    assert "takes statistics over the whole image" in error_of(capsys, command(str(path), out))
+    assert main(command(str(path), out, "--windows", "32")) == 0
+
+
+def test_without_zarr_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['zarr'] = None; from diffnca.cli.main import main; "
+        f"sys.exit(main(['sample', 'aerial', '--out', {str(tmp_path / 'x.ome.zarr')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "diffnca: large images need zarr: pip install 'diffnca[giga]'\n"
+
+
+def test_another_images_store_is_not_overwritten(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = zarr.open_group(tmp_path / "x.ome.zarr", mode="w")
+    group.create_array("s0", shape=(4, 4), dtype="uint8")
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [{"path": "s0"}]}]}
+    before = bytes_of(tmp_path / "x.ome.zarr")
+    assert "holds something else" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    assert bytes_of(tmp_path / "x.ome.zarr") == before
+
+
+@pytest.mark.parametrize("more", [["--count", "2"], ["--region", "0", "0", "9", "9"]])
+def test_what_is_made_in_memory_takes_no_tiles(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    arguments = command(model, tmp_path / "x.png", *more)
+    assert "must be without --" in error_of(capsys, arguments)
+
+
+def test_a_tiff_at_an_address_is_refused_before_the_work(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--out", "memory://made/x.ome.tif"]
+    assert "must end in .ome.zarr" in error_of(capsys, arguments)
+
+
+def test_a_slash_at_the_end_is_no_other_image(model: str, tmp_path: Path) -> None:
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert main(["sample", model, *SIZE, "--out", f"{tmp_path}/x.ome.zarr/", "--tile", "32"]) == 0
+
+
+def test_an_image_made_in_memory_is_known_again(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", model, *SIZE, "--out", str(tmp_path / "x.png")]) == 0
+    assert main(command(model, tmp_path / "x.png")) == 0
+    assert "is finished already" in capsys.readouterr().out

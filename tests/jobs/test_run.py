@@ -1,0 +1,332 @@
+"""The commands that edit images, with a bundled model and few steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffnca.cli.edits import Vary
+from diffnca.cli.main import main
+from diffnca.formats.ome_zarr import read_pixels
+
+MODEL = "pathology-4step"
+
+
+def pixels(height: int = 24, width: int = 32, seed: int = 0) -> np.ndarray:
+    """Return an image of black, white and all between, in blocks of four pixels."""
+    blocks = np.random.default_rng(seed).integers(256, size=(height // 4, width // 4, 3), dtype=np.uint8)
+    blocks[0, 0], blocks[-1, -1] = 0, 255
+    return blocks.repeat(4, 0).repeat(4, 1)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    Image.fromarray(pixels()).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def edited(out: Path, *arguments: object) -> np.ndarray:
+    """Run a command and return what it made."""
+    verb, *others = map(str, arguments)
+    assert main([verb, MODEL, *others, "--out", str(out)]) == 0
+    return np.asarray(Image.open(out))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must fail, and return its one line."""
+    verb, *others = map(str, arguments)
+    assert main([verb, MODEL, *others]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    return message
+
+
+def box_of(array: np.ndarray) -> np.ndarray:
+    """Return which pixels lie in the box that the tests fill."""
+    inside = np.zeros(array.shape[:2], bool)
+    inside[4:16, 8:28] = True
+    return inside
+
+
+BOX = ("--box", 4, 8, 12, 20)
+
+
+@pytest.mark.parametrize("method", ["repaint", "paste"])
+def test_a_box_is_filled_and_all_else_stays(image: Path, tmp_path: Path, method: str) -> None:
+    result = edited(tmp_path / "out.png", "inpaint", "--image", image, *BOX, "--method", method)
+    changed = (result != pixels()).any(-1)
+    assert not changed[~box_of(result)].any()
+    assert changed[box_of(result)].mean() > 0.9
+
+
+def test_a_mask_and_transparency_fill_as_a_box_does(image: Path, tmp_path: Path) -> None:
+    by_box = edited(tmp_path / "box.png", "inpaint", "--image", image, *BOX)
+    inside = box_of(by_box)
+    Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    by_mask = edited(tmp_path / "a.png", "inpaint", "--image", image, "--mask", tmp_path / "mask.png")
+    Image.fromarray(np.dstack([pixels(), 255 * ~inside]).astype(np.uint8)).save(tmp_path / "open.png")
+    by_alpha = edited(tmp_path / "b.png", "inpaint", "--image", tmp_path / "open.png")
+    assert np.array_equal(by_mask, by_box)
+    assert np.array_equal(by_alpha, by_box)
+
+
+def test_commas_in_a_box_are_spaces(image: Path, tmp_path: Path) -> None:
+    by_spaces = edited(tmp_path / "a.png", "inpaint", "--image", image, *BOX)
+    by_commas = edited(tmp_path / "b.png", "inpaint", "--box", "4,8,12,20", "--image", image)
+    assert np.array_equal(by_commas, by_spaces)
+
+
+@pytest.mark.parametrize("where", ["box", "mask"])
+def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(tmp_path: Path, where: str) -> None:
+    array = np.dstack([pixels(), np.full((24, 32, 1), 255, np.uint8)])
+    array[20:, :4, 3] = 0
+    marked = box_of(array)
+    Image.fromarray(marked).save(tmp_path / "mask.png")
+    option = BOX if where == "box" else ("--mask", tmp_path / "mask.png")
+    results = []
+    for hidden in (0, 255):
+        array[20:, :4, :3] = hidden
+        Image.fromarray(array).save(tmp_path / "open.png")
+        results.append(edited(tmp_path / "out.png", "inpaint", "--image", tmp_path / "open.png", *option))
+    holes = marked | (array[..., 3] == 0)
+    assert np.array_equal(results[0], results[1])  # what is hidden plays no part
+    assert np.array_equal(results[0][~holes], pixels()[~holes])
+
+
+def test_an_extended_image_holds_the_image(image: Path, tmp_path: Path) -> None:
+    result = edited(tmp_path / "out.png", "extend", "--image", image, "--left", 8, "--bottom", 4)
+    assert result.shape == (28, 40, 3)
+    assert np.array_equal(result[:24, 8:], pixels())
+
+
+def test_an_enlarged_image_reduced_is_the_image_within_one_level(image: Path, tmp_path: Path) -> None:
+    result = edited(tmp_path / "out.png", "upscale", "--image", image, "--factor", 2)
+    means = result.reshape(24, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(means - pixels()).max() <= 1.0
+
+
+def test_how_far_an_enlarged_image_is_from_the_image_is_told(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = edited(tmp_path / "out.png", "upscale", "--image", image, "--factor", 1.5)
+    assert result.shape == (36, 48, 3)
+    assert "of 255 levels of image.png" in capsys.readouterr().out
+
+
+def test_variations_are_numbered_and_differ(image: Path, tmp_path: Path) -> None:
+    assert main(["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "v.png"), "--count", "2"]) == 0
+    first, second = (np.asarray(Image.open(tmp_path / f"v-00{index}.png")) for index in range(2))
+    assert first.shape == second.shape == (24, 32, 3)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("inpaint", *BOX),
+        ("extend", "--top", 8, "--right", 8, "--seamless", "x"),
+        ("upscale", "--factor", 2),
+        ("vary",),
+    ],
+    ids=lambda task: task[0],
+)
+def test_a_large_image_in_tiles_is_that_made_in_memory(image: Path, tmp_path: Path, task: tuple) -> None:
+    small = edited(tmp_path / "small.png", *task, "--image", image)
+    verb, *others = map(str, task)
+    out = tmp_path / "large.ome.zarr"
+    assert main([verb, MODEL, *others, "--image", str(image), "--out", str(out), "--tile", "16"]) == 0
+    assert np.array_equal(read_pixels(str(out)), small)
+
+
+def test_a_large_image_of_another_picture_is_not_gone_on_with(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "large.ome.zarr")]
+    assert main(arguments) == 0
+    Image.fromarray(pixels(seed=1)).save(image)
+    assert main(arguments) == 2
+    assert "holds an image of image" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for index, name in enumerate(("a", "b")):
+        Image.fromarray(pixels(seed=index)).save(tmp_path / "images" / f"{name}.png")
+    return tmp_path / "images"
+
+
+def test_all_images_of_a_folder_are_edited_as_each_alone(folder: Path, tmp_path: Path) -> None:
+    arguments = ["inpaint", MODEL, "--image", str(folder), *map(str, BOX), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    alone = edited(tmp_path / "alone.png", "inpaint", "--image", folder / "b.png", *BOX)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), alone)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_stopped_folder_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["inpaint", MODEL, "--image", str(folder), *map(str, BOX), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    (tmp_path / "out" / "b.png").unlink()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "a.png is finished already" in said
+    assert "b.png is finished already" not in said
+    assert (tmp_path / "out" / "b.png").is_file()
+
+
+def test_a_folder_may_have_a_dot_in_its_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.v2").mkdir()
+    assert main(["vary", MODEL, "--image", str(folder), "--out", str(tmp_path / "out.v2")]) == 0
+
+
+def test_what_only_repaint_does_is_no_other_request(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for jump in (3, 5):
+        arguments = ("inpaint", "--image", image, *BOX, "--method", "paste", "--jump", jump)
+        edited(tmp_path / "a.png", *arguments)
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_workers_may_have_another_device(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def make(command: Vary, *_: object) -> int:
+        told.append(command.device)
+        return 0
+
+    monkeypatch.setattr("diffnca.jobs.large.make", make)
+    assert main(["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "x.ome.zarr")]) == 0
+    assert told == ["auto"]
+
+
+def test_what_is_wrong_with_one_image_is_told_before_the_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(pixels(8, 8)).save(folder / "z.png")
+    message = refused(capsys, "inpaint", "--image", folder, *BOX, "--out", tmp_path / "out")
+    assert "z.png: --box 4,8,12,20: must lie in the 8x8 px" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inpaint",), "is opaque everywhere; say where to fill"),
+        (("inpaint", "--box", 0, 0, 24, 32), "nothing is known"),
+        (("inpaint", "--box", 0, 0, 25, 32), "must lie in the 24x32 px"),
+        (("inpaint", "--box", 0, 0, 0, 3), "must lie in the 24x32 px"),
+        (("inpaint", "--mask", "MASK"), "mask of 4x8 px: must be of 24x32 px"),
+        (("inpaint", "--box", "1,2,3"), "--box"),
+        (("inpaint", "--mask", "MASK", *BOX), "give one of them"),
+        (("inpaint", "--mask", "missing.png"), "no such file"),
+        (("extend",), "one of them above 0"),
+        (("upscale", "--factor", 0.5), "above 1 and at most 8"),
+        (("vary", "--strength", 0), "above 0 and at most 1"),
+        (("vary", "--count", 0), "--count 0"),
+        (("vary", "--workers", 0), "--workers 0"),
+        (("vary", "--workers", 2), "must be left out for a small image"),
+        (("vary", "--film", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
+        (("vary", "--film", "film.gif", "--tile", 16), "must be without --tile"),
+        (("vary", "--film", "OUT"), "must be another file than --out"),
+        (("vary", "--film", "IMAGE"), "is given, and would be overwritten"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_told_in_one_line(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple, message: str
+) -> None:
+    Image.fromarray(pixels(4, 8)).save(tmp_path / "mask.png")
+    names = {"MASK": "mask.png", "OUT": "out.png", "IMAGE": "image.png"}
+    arguments = tuple(tmp_path / names[each] if each in names else each for each in arguments)
+    assert message in refused(capsys, *arguments, "--image", image, "--out", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "arguments"),
+    [
+        ("image.png", ("vary",)),
+        ("image.png", ("upscale",)),
+        ("image.png", ("extend", "--top", 4)),
+        ("image.png", ("inpaint", *BOX)),
+        ("link.png", ("vary",)),
+        ("mask.png", ("inpaint", "--mask", "mask.png")),
+        ("numbered.png", ("vary", "--count", 2)),
+    ],
+    ids=str,
+)
+def test_what_is_given_is_not_overwritten(
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    arguments: tuple,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if out == "numbered.png":
+        image = image.rename(tmp_path / "numbered-001.png")
+    if out == "link.png":
+        (tmp_path / out).symlink_to(image)
+    Image.fromarray(box_of(pixels())).save(tmp_path / "mask.png")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    message = refused(capsys, *arguments, "--image", image, "--out", out)
+    assert "is given, and would be overwritten" in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vary", "--count", 0), "--count 0"),
+        (("vary", "--count", 2, "--tile", 16), "must be without --count"),
+        (("vary", "--tile", 17), "--tile 17: must be a multiple"),
+        (("vary", "--tile", 16, "--workers", 0), "--workers 0"),
+        (("vary", "--compression", "jpeg"), "--compression jpeg: must be of a TIFF file"),
+        (("vary", "--steps", 0), "0"),
+        (("vary", "--engine", "fused"), "engine=fused"),
+        (("inpaint", *BOX, "--rounds", 0), "rounds=0"),
+        (("inpaint", "--mask", "nowhere"), "no such file"),
+    ],
+    ids=str,
+)
+def test_a_folder_is_made_for_work_that_can_be_done_only(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple, message: str
+) -> None:
+    assert message in refused(capsys, *arguments, "--image", folder, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_masks_of_a_folder_are_not_overwritten(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(box_of(pixels())).save(tmp_path / "masks" / f"{name}.png")
+    masks = tmp_path / "masks"
+    assert "a.png: is given" in refused(capsys, "inpaint", "--image", folder, "--mask", masks, "--out", masks)
+
+
+def test_an_image_that_is_not_opaque_is_not_enlarged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.dstack([pixels(), pixels()[..., :1]])).save(tmp_path / "open.png")
+    message = refused(capsys, "upscale", "--image", tmp_path / "open.png", "--out", tmp_path / "out.png")
+    assert "not opaque everywhere" in message
+
+
+def test_sizes_of_a_folder_that_do_not_fit_are_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, side in (("a", 16), ("b", 18)):
+        Image.fromarray(pixels(20, 20)[:side, :side]).save(tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "out"
+    message = refused(capsys, "vary", "--image", tmp_path / "in", "--seamless", "both", "--out", out)
+    assert "must be a multiple of 4 px" in message and not out.exists()

@@ -1,0 +1,183 @@
+"""The coarse stage: what it sees, to whom it hands what, and that parts of images are those of the whole."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from diffnca import Canvas, Region
+from diffnca.benchmark.products import products
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.region import Boundary
+from diffnca.cli.main import main
+from diffnca.config.model import Config
+from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
+from diffnca.config.recipes import recipe_named
+from diffnca.engine import prepare
+from diffnca.formats.ome_zarr import read_pixels
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import write_model
+from diffnca.networks.diff_nca import DiffNCA
+from diffnca.networks.patches import PatchGrid
+
+CELL = CellConfig(hidden=16, num_cell_steps=2, dilations=(1, 2), embedding_width=8, embedding_channels=8)
+COARSE = CoarseConfig(patch=4, channels=60, handed=3, cell=CELL)
+MODEL = NCAConfig(patch=2, channels=30, cell=CELL, coarse=COARSE)
+RADIUS = 4 * 4 + 2 * 3 - 1
+
+
+def with_random_weights(model: NCAConfig = MODEL) -> DiffNCA:
+    torch.manual_seed(0)
+    network = DiffNCA(model)
+    for parameter in network.parameters():
+        inputs = parameter[0].numel()
+        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
+    return network.requires_grad_(False)
+
+
+def noisy(region: Region, images: int = 1) -> Tensor:
+    shape = (images, 3, region.height, region.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_both_stages_add_up_to_the_radius_and_no_pixel_beyond_is_seen() -> None:
+    network, whole, t = with_random_weights(), Canvas(70, 74).whole, torch.tensor([0.3])
+    assert network.radius == RADIUS
+    x_t, farthest = noisy(whole), []
+    own = network(x_t, t)
+    for row, column in ((32, 36), (33, 37), (34, 38), (35, 39)):  # each place within a large cell
+        touched = x_t.clone()
+        touched[..., row, column] += 1.0
+        rows, columns = (network(touched, t) != own).any(dim=1)[0].nonzero().unbind(1)
+        ends = (row - rows.min(), rows.max() - row, column - columns.min(), columns.max() - column)
+        farthest.append(torch.stack(ends))
+    assert torch.stack(farthest).amax(dim=0).tolist() == [RADIUS] * 4
+
+
+def test_each_cell_is_handed_what_its_square_says_of_it() -> None:
+    network, region = with_random_weights(), Canvas(8, 12).whole
+    grid, squares = PatchGrid(region, 2), network.squares(region)
+    state = torch.zeros(1, COARSE.channels, squares.cells.height, squares.cells.width)
+    state[:, 48 + 4 + 1] = torch.arange(6.0).reshape(2, 3)  # the second number, for the upper right cell
+    begun = network.hand_down(state, torch.zeros(1, 12, 4, 6), grid)
+    assert begun.shape == (1, 27, 4, 6)
+    expected = torch.zeros(3, 4, 6)
+    expected[1, ::2, 1::2] = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(begun[0, 24:], expected)
+
+
+def test_the_masks_of_the_two_stages_have_different_numbers() -> None:
+    half = replace(CELL, update_probability=0.5)
+    network = with_random_weights(replace(MODEL, cell=half, coarse=replace(COARSE, cell=half)))
+    asked: list[int] = []
+
+    class Recorder:
+        def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
+            asked.append(cell_step)
+            return torch.ones(1, 1, region.height, region.width, dtype=torch.bool)
+
+    network(noisy(Canvas(9, 9).whole), torch.tensor([0.3]), None, Recorder())
+    assert sorted(asked) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")], ids=str)
+def test_a_tile_equals_the_whole_to_the_bit(boundary: tuple[Boundary, Boundary], dtype: torch.dtype) -> None:
+    ready = prepare(with_random_weights(), "cpu", dtype)
+    canvas, t, noise = Canvas(72, 80, boundary), torch.tensor([0.3]), Noise((7,)).at(3)
+    x_t = noisy(canvas.whole)
+    whole = ready(x_t, t, canvas.whole, noise)
+    for tile in (Region(0, 0, 9, 7, canvas), Region(31, 29, 10, 13, canvas), Region(61, 70, 11, 10, canvas)):
+        grown = tile.grow(RADIUS)
+        found = tile.crop(ready(grown.crop(x_t, canvas.whole), t, grown, noise), grown)
+        assert torch.equal(found, tile.crop(whole, canvas.whole))
+
+
+@pytest.mark.parametrize("length", [61, 62, 63, 64])
+@pytest.mark.parametrize("top", range(-2, 2))
+def test_of_nearly_a_whole_circular_axis_all_but_the_margin_is_right(top: int, length: int) -> None:
+    network, canvas, t = with_random_weights(), Canvas(64, 64, ("circular", "circular")), torch.tensor([0.3])
+    x_t, region = noisy(canvas.whole), Region(top, 0, length, 64, canvas)
+    found = network(region.crop(x_t, canvas.whole), t, region)
+    inner = Region(top + RADIUS, 0, length - 2 * RADIUS, 64, canvas)
+    expected = inner.crop(network(x_t, t, canvas.whole), canvas.whole)
+    torch.testing.assert_close(inner.crop(found, region), expected)
+
+
+def test_a_shift_by_the_larger_cells_shifts_the_prediction_and_no_other_does() -> None:
+    network, t, whole = (
+        with_random_weights(),
+        torch.tensor([0.3]),
+        Canvas(32, 32, ("circular", "circular")).whole,
+    )
+    x_t = noisy(whole)
+    own = network(x_t, t, whole)
+    by_4, by_2 = (network(x_t.roll((by, 2 * by), (2, 3)), t, whole) for by in (4, 2))
+    torch.testing.assert_close(by_4, own.roll((4, 8), (2, 3)))
+    assert (by_2 - own.roll((2, 4), (2, 3))).abs().max() > 0.1
+
+
+def test_the_engine_computes_what_the_network_does() -> None:
+    network, x_t, t = with_random_weights(), noisy(Canvas(33, 46).whole, 2), torch.tensor([0.3, 0.8])
+    torch.testing.assert_close(prepare(network, "cpu", torch.float32)(x_t, t), network(x_t, t))
+
+
+def test_the_fused_engine_computes_what_the_network_does() -> None:
+    pytest.importorskip("triton")
+    from diffnca.engine import fused
+
+    network, x_t, t = with_random_weights(), noisy(Canvas(9, 14).whole), torch.tensor([0.3])
+    found = fused(network, torch.device("cpu"), torch.float32)(x_t, t)
+    torch.testing.assert_close(found, network(x_t, t), rtol=1e-4, atol=1e-4)
+
+
+def test_it_sees_farther_for_less_work_than_the_same_steps_on_small_cells() -> None:
+    recipe = recipe_named("diff_nca").model
+    one = NCAConfig(patch=2, channels=80, cell=CellConfig(hidden=320, dilations=(1, 2, 4, 1)))
+    work = [sum(each.operations for each in products(model, 576, 576)) for model in (recipe, one)]
+    assert recipe.radius > 2 * one.radius
+    assert work[0] < 0.5 * work[1]
+
+
+def test_a_circular_axis_must_fit_the_larger_cells() -> None:
+    canvas = Canvas(18, 16, ("circular", "reflect"))
+    with pytest.raises(ValueError, match="height=18 on a circular axis: must be a multiple of 4 px"):
+        with_random_weights()(noisy(canvas.whole), torch.tensor([0.3]), canvas.whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": 3}, "model.coarse.patch=3: must be a multiple of patch=2, and larger"),
+        ({"patch": 2}, "model.coarse.patch=2: must be a multiple of patch=2, and larger"),
+        ({"handed": 0}, "model.coarse.handed=0: must be >= 1"),
+        ({"channels": 59}, "model.coarse.channels=59: must be >= 60"),
+        ({"handed": 7, "channels": 99}, "model.channels=30: must be >= 31"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(MODEL, coarse=replace(COARSE, **changes))
+
+
+def test_beside_a_fourier_stage_there_is_none() -> None:
+    with pytest.raises(ValueError, match="left out where there is a `fourier` stage"):
+        replace(recipe_named("fourier_diff_nca").model, coarse=replace(COARSE, patch=8))
+
+
+def test_a_large_image_in_tiles_is_that_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    config: Config = replace(recipe_named("diff_nca"), model=MODEL)
+    denoiser = build_denoiser(config)
+    denoiser.network.load_state_dict(with_random_weights().state_dict())
+    write_model(path, denoiser.network.state_dict(), config, {})
+    command = ["sample", str(path), "--height", "90", "--width", "70", "--steps", "2", "--guidance", "1.5"]
+    assert main([*command, "--out", str(tmp_path / "a.png")]) == 0
+    assert main([*command, "--tile", "32", "--out", str(tmp_path / "a.ome.zarr")]) == 0
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(image), read_pixels(str(tmp_path / "a.ome.zarr")))

@@ -1,0 +1,94 @@
+"""Growing: which canvases an image passes, and that each image is the one before, enlarged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from PIL import Image
+
+from diffnca import generate, load
+from diffnca.canvas.noise import MAX_SEED
+from diffnca.canvas.region import Canvas
+from diffnca.cli.main import main
+from diffnca.config.recipes import recipe_named
+from diffnca.models.build import build_denoiser
+from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown_seed
+from diffnca.sampling.upscale import upscale
+
+
+def sizes(name: str, height: int, width: int) -> list[tuple[int, int]]:
+    canvases = canvases_of(build_denoiser(recipe_named(name)), Canvas(height, width))
+    return [(canvas.height, canvas.width) for canvas in canvases]
+
+
+class TestCanvases:
+    def test_they_begin_with_the_smaller_side_of_training_and_at_most_double(self) -> None:
+        assert sizes("fourier_diff_nca", 256, 256) == [(64, 64), (128, 128), (256, 256)]
+
+    def test_the_shape_is_that_of_the_image(self) -> None:
+        assert sizes("fourier_diff_nca", 100, 200) == [(64, 128), (100, 200)]
+
+    @pytest.mark.parametrize("size", [(64, 64), (48, 48), (70, 70), (64, 256)])
+    def test_an_image_about_as_large_as_those_of_training_is_made_at_once(
+        self, size: tuple[int, int]
+    ) -> None:
+        assert sizes("fourier_diff_nca", *size) == [size]
+
+    def test_the_last_one_takes_what_the_others_may_not(self) -> None:
+        *smaller, last = sizes("fourier_diff_nca", 8192, 8192)
+        assert (smaller[-1], last) == ((1024, 1024), (8192, 8192))
+        assert max(height * width for height, width in smaller) <= LARGEST_KNOWN_PX
+
+    @pytest.mark.parametrize(
+        "name", ["diff_nca", "fourier_diff_nca_npj", "fourier_diff_nca_arxiv_v1", "unet_1m"]
+    )
+    def test_local_and_published_models_and_unets_make_every_size_at_once(self, name: str) -> None:
+        assert sizes(name, 256, 256) == [(256, 256)]
+
+    def test_circular_sides_fit_the_cells(self) -> None:
+        canvas = Canvas(100, 200, ("circular", "reflect"))
+        first = canvases_of(build_denoiser(recipe_named("fourier_diff_nca")), canvas)[0]
+        assert (first.height % 4, first.boundary) == (0, canvas.boundary)
+
+
+class TestImages:
+    def test_an_image_is_that_of_training_enlarged_by_noise(self) -> None:
+        model = load("faces")
+        small = generate(model, height=64, width=64, seed=[5, MAX_SEED], steps=3)
+        seeds = [grown_seed(5, 1), grown_seed(MAX_SEED, 1)]
+        larger = upscale(model, small, 1.5, method="noise", strength=STRENGTH, seed=seeds, steps=3)
+        assert torch.equal(generate(model, height=96, width=96, seed=[5, MAX_SEED], steps=3), larger)
+
+    def test_directly_it_is_made_by_the_network_alone(self) -> None:
+        model = load("faces")
+        alone = load("faces")
+        alone.config = replace(alone.config, sampling=replace(alone.config.sampling, grown=False))
+        size = {"height": 80, "width": 96, "steps": 2}
+        assert torch.equal(generate(model, **size, direct=True), generate(alone, **size))
+
+    def test_in_tiles_it_is_the_same_as_in_memory(self, tmp_path: Path) -> None:
+        command = ["sample", "faces", "--height", "96", "--width", "100", "--steps", "2", "--out"]
+        assert main([*command, str(tmp_path / "whole.png")]) == 0
+        assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "32"]) == 0
+        tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
+        assert np.array_equal(
+            np.moveaxis(tiles.squeeze(), 0, -1), np.asarray(Image.open(tmp_path / "whole.png"))
+        )
+
+    def test_a_grown_image_is_not_taken_for_one_made_directly(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["sample", "faces", "--height", "96", "--width", "96", "--steps", "1", "--out"]
+        command += [str(tmp_path / "a.ome.zarr"), "--tile", "32"]
+        assert main(command) == 0
+        assert main([*command, "--direct"]) != 0
+        assert "grown" in capsys.readouterr().err
+
+    def test_a_film_shows_all_images_at_the_size_of_the_last(self, tmp_path: Path) -> None:
+        command = ["sample", "faces", "--height", "96", "--width", "96", "--steps", "4", "--out"]
+        assert main([*command, str(tmp_path / "a.png"), "--film", str(tmp_path / "a.webp")]) == 0
+        with Image.open(tmp_path / "a.webp") as film:
+            assert film.n_frames > 10 and film.size[1] % 96 == 0
