@@ -1,0 +1,177 @@
+"""Files that are written: a target is tested before the work, locked during it, and replaced at its end.
+
+A file appears complete or not at all. What a killed process leaves behind has a name that only this package
+gives. No other file is ever removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+PARTIAL = ".diffnca-partial"
+"""Ending of files that are being written."""
+
+LOCK = ".diffnca-lock"
+"""Ending of the file beside a target that a command holds while it writes the target."""
+
+NAME_BYTES = 120
+"""Part of a target's name that its partial files show; file systems allow 255 bytes."""
+
+REMEDIES = {
+    errno.ENOSPC: "free some space and repeat the command",
+    errno.EDQUOT: "free some space and repeat the command",
+    errno.EACCES: "choose a folder in which you may write",
+    errno.EPERM: "choose a folder in which you may write",
+    errno.EROFS: "choose a folder in which you may write",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Within the block, write the file that is yielded; then it takes the place of `path`.
+
+    A reader sees the old file or the new one, never a part. Two writers do not disturb each other.
+
+    Raises:
+        OSError: the file cannot be written; its message names `path` and the reason. The old file is kept.
+    """
+    target = Path(os.path.realpath(path))  # a link is kept, its file is replaced
+    partial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        with _named(path, partial):
+            partial.touch(exist_ok=False)  # with the rights of new files here
+            rights = partial.stat().st_mode
+            yield partial
+            partial.chmod(rights)  # some libraries make their files private
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: str | Path) -> Iterator[None]:
+    """Within the block, no other command on this machine locks `path`, which need not exist.
+
+    What killed commands left of `path` is removed first. An address is locked for this machine alone.
+
+    Raises:
+        ValueError: another command holds the lock.
+        OSError: the lock cannot be written.
+    """
+    if "://" in str(path):
+        marker = Path(tempfile.gettempdir()) / f"{sha256(str(path).encode()).hexdigest()[:32]}{LOCK}"
+    else:
+        target = Path(os.path.realpath(path))
+        marker = target.with_name(_hidden(target) + LOCK)
+    held = FileLock(marker, timeout=0, thread_local=False)
+    try:
+        with _named(path, marker):
+            held.acquire()
+    except Timeout:
+        raise ValueError(f"{path}: another command writes it; wait for it, or stop it") from None
+    try:
+        _remove_leftovers(marker)
+        yield
+    finally:
+        with suppress(OSError):
+            marker.unlink(missing_ok=True)
+        held.release()
+
+
+def check_target(path: Path, endings: Sequence[str] = ()) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Args:
+        path: the file, which may be there already.
+        endings: the allowed endings of its name, such as `(".png",)`; without any, all names are allowed.
+
+    Raises:
+        ValueError: the name has another ending, its folder does not exist, or `path` is no regular file.
+        OSError: no file can be written in the folder.
+    """
+    with _named(path):
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+    if endings and not path.name.lower().endswith(tuple(endings)):
+        raise ValueError(f"{path}: the name must end in {' or '.join(endings)}")
+    if is_folder:
+        raise ValueError(f"{path}: is a folder; give the name of a file")
+    if is_other:
+        raise ValueError(f"{path}: is no regular file; give another name")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file or folder beside which nothing can be written.
+
+    Raises:
+        ValueError: the folder around `path` does not exist.
+        OSError: no file can be written there.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    trial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        with _named(path, trial):
+            target.exists()  # some names are too long
+            trial.write_bytes(b"\0" * 512)
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a name is that of a partial file or a lock of this package."""
+    return name.startswith(".") and name.endswith((PARTIAL, LOCK))
+
+
+def _hidden(path: Path) -> str:
+    """Return how the names of partial files and locks of `path` begin."""
+    name = path.name.encode(errors="surrogateescape")
+    if len(name) <= NAME_BYTES:
+        return f".{path.name}"
+    return f".{name[:NAME_BYTES].decode(errors='ignore')}-{sha256(name).hexdigest()[:8]}"
+
+
+def _remove_leftovers(marker: Path) -> None:
+    """Remove the partial files of the target whose lock is held."""
+    start = marker.name.removesuffix(LOCK) + "."
+    for name in os.listdir(marker.parent):
+        token = name.removeprefix(start).removesuffix(PARTIAL)
+        if name == f"{start}{token}{PARTIAL}" and len(token) == 8:
+            with suppress(OSError):
+                (marker.parent / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: str | Path, own: Path | None = None) -> Iterator[None]:
+    """Within the block, an error of the file system names `path`, the reason and the remedy.
+
+    Errors that name another file than `path` and `own` stay as they are.
+    """
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        own_names = (str(path), str(own), os.path.realpath(path))
+        if error.errno is None or (error.filename is not None and str(error.filename) not in own_names):
+            raise
+        reason = (error.strerror or os.strerror(error.errno)).lower()
+        remedy = REMEDIES.get(error.errno, "check the folder and the disk")
+        named = OSError(f"{path}: cannot be written ({reason}); {remedy}")
+        named.errno = error.errno
+        raise named from error
