@@ -19,12 +19,12 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.benchmark import in_turns, machine
 from diffnca.benchmark.products import floor_of, products
+from diffnca.benchmark.timing import in_turns
 from diffnca.canvas.noise import Noise
 from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
-from diffnca.engine.machine import device_named, fast_dtype
+from diffnca.engine.machine import device_named, fast_dtype, machine_of
 from diffnca.models.build import build_cells
 from diffnca.networks.cell import CellRule
 from diffnca.networks.diff_nca import DiffNCA
@@ -155,7 +155,7 @@ def main(options: Options) -> None:
         for dtype in (fast_dtype(device), torch.float32):
             works[f"{title}, products alone, {dtype}"] = floor_of(needed, dtype, device)
     seconds = in_turns(works, options.rounds, device)
-    print(machine(device))
+    print(machine_of(device))
     for name, taken in seconds.items():
         ratio = seconds[f"{name.split(',')[0]}, plain"] / taken
         print(f"{name:48}{taken:9.4f} s{ratio:8.2f} times as fast as plain")

@@ -17,9 +17,9 @@ import tyro
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
-from diffnca.benchmark import machine
 from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
+from diffnca.engine.machine import machine_of
 from diffnca.models.build import build_denoiser
 from diffnca.training.loop import RunOptions, Trainer
 
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     seconds = seconds_by_kind(training_step(options) if options.training else call(options))
     total = sum(seconds.values())
-    print(machine(torch.device("cpu")))
+    print(machine_of(torch.device("cpu")))
     for kind, taken in sorted(seconds.items(), key=lambda item: -item[1]):
         print(f"{kind:30}{taken:9.4f} s{taken / total:7.0%}")
     print(f"{'in all':30}{total:9.4f} s")

@@ -13,9 +13,8 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from diffnca.benchmark import machine
 from diffnca.config.recipes import recipe_named
-from diffnca.engine.machine import device_named, fast_dtype
+from diffnca.engine.machine import device_named, fast_dtype, machine_of
 from diffnca.models.build import build_denoiser
 
 
@@ -60,7 +59,7 @@ def peak_of_step(options: Options, checkpoint_cells: bool) -> int:
 def main(options: Options) -> None:
     """Measure both cases and print them."""
     stored, recomputed = (peak_of_step(options, kept) for kept in (False, True))
-    print(machine(torch.device(device_named(options.device))))
+    print(machine_of(torch.device(device_named(options.device))))
     print(f"all stored: {stored / 2**20:.0f} MiB; recomputed: {recomputed / 2**20:.0f} MiB", end="; ")
     print(f"ratio {recomputed / stored:.2f}")
 

@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffnca.benchmark import in_turns, peak_memory_bytes
-from diffnca.benchmark.machine import memory_of
 from diffnca.benchmark.products import products
-from diffnca.benchmark.timing import Timing
+from diffnca.benchmark.timing import Timing, in_turns, memory_of
 from diffnca.benchmark.works import bench_training
 from diffnca.cli.main import main
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, FourierConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
+from diffnca.engine.machine import peak_memory_bytes
 from diffnca.models.build import build_network
 
 CPU = torch.device("cpu")
@@ -116,8 +115,8 @@ def test_the_memory_of_work_is_what_it_takes() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of the parent is not told apart")
 def test_the_peak_of_a_process_is_not_that_of_its_parent() -> None:
-    held = bytearray(os.urandom(1 << 20) * 2048)
-    code = "import torch; from diffnca.benchmark import peak_memory_bytes as p; print(p(torch.device('cpu')))"
+    held = bytearray(os.urandom(1 << 20) * 1024)
+    code = "from diffnca.engine import machine as m; print(m.peak_memory_bytes(m.torch.device('cpu')))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(child.stdout) < len(held)
 

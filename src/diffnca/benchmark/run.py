@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffnca.benchmark.machine import machine
 from diffnca.benchmark.timing import Timing, timed
 from diffnca.benchmark.works import bench_training, calls, calls_of_other, cells_of
 from diffnca.config.model import Config
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.engine.machine import device_named, has_compiler
+from diffnca.engine.machine import device_named, has_compiler, machine_of
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load_denoiser
 
@@ -43,7 +42,7 @@ def bench(command: Bench) -> int:
     works += [work for name, other in others.items() for work in calls_of_other(name, other, x_t)]
     timings = timed(works, command.rounds, device)
     facts: dict[str, Any] = {
-        "machine": machine(device),
+        "machine": machine_of(device),
         "model": command.name,
         "images": f"{batch} of {command.height}x{command.width} px",
         **_seconds_of_images(timings[0], denoiser.config, batch, command.height * command.width),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from diffnca.benchmark.machine import finish, memory_of
+from diffnca.engine.machine import status_bytes
+
+CLEAR = Path("/proc/self/clear_refs")
+FORGET_PEAK = "5"
+"""Lets Linux measure the peak of memory anew when it is written to `CLEAR` (`man proc_pid_clear_refs`)."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,30 @@ def timed(works: list[Work], rounds: int, device: torch.device) -> list[Timing]:
         )
         for work in works
     ]
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
+    """Do some work; return how many bytes more than before it held at most, `None` if it is not known."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc keeps what was freed; give it back
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        CLEAR.write_text(FORGET_PEAK)
+    except OSError:
+        work()
+        return None
+    held = status_bytes("VmRSS")
+    work()
+    peak = status_bytes("VmHWM")
+    return None if held is None or peak is None else max(peak - held, 0)

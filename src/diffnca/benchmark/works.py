@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.baselines.unet import UNet
-from diffnca.benchmark.machine import finish, memory_of
 from diffnca.benchmark.products import floor_of, products
-from diffnca.benchmark.timing import Timing, Work, in_turns
+from diffnca.benchmark.timing import Timing, Work, finish, in_turns, memory_of
 from diffnca.config.model import Config
 from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from diffnca.benchmark import peak_memory_bytes
 from diffnca.cli.main import INTERRUPTED
 from diffnca.cli.models import Train
 from diffnca.config.model import Config, from_json
+from diffnca.engine.machine import peak_memory_bytes
 from diffnca.training.loop import RunOptions, Trainer
 from diffnca.training.run import train
 from diffnca.training.signals import stop_requests

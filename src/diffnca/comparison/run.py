@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from diffnca.benchmark import machine
 from diffnca.cli.main import INTERRUPTED
 from diffnca.comparison.report import Report, write
 from diffnca.comparison.rows import (
@@ -27,7 +26,7 @@ from diffnca.comparison.tables import Table, table_named
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.data.images import open_images
-from diffnca.engine.machine import device_named
+from diffnca.engine.machine import device_named, machine_of
 from diffnca.evaluation.metrics import Difference, FeatureExtractor, extract_cached, kid_difference
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN
 from diffnca.evaluation.protocol import extractor_named
@@ -213,7 +212,7 @@ def facts_of(command: Reproduce, real: RealSelections) -> dict[str, str]:
         "budget": f"{budget_of(command)} of training for each row",
         "sampling": f"{command.sampler}, {command.steps} steps for all denoisers, also the published ones, "
         "whose papers take 300 of ddpm (VNCA takes none)",
-        "machine": machine(torch.device(command.device)),
+        "machine": machine_of(torch.device(command.device)),
     }
 
 

@@ -1,7 +1,9 @@
-"""What the machine at hand is fast at."""
+"""What the machine at hand is: its devices, what it is fast at, the memory that a process takes of it."""
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import shutil
 import sys
 import sysconfig
@@ -60,3 +62,45 @@ def has_compiler(device: torch.device) -> bool:
         has_header = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
         return sys.platform != "win32" and shutil.which("g++") is not None and has_header
     return device.type == "cuda"
+
+
+def machine_of(device: torch.device) -> str:
+    """Return in words what `device` is."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory that this process has held on `device`; `None` if it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    held = status_bytes("VmHWM")
+    if held is not None:  # of this process alone; the numbers of getrusage begin with those of its parent
+        return held
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None
+
+
+def status_bytes(name: str) -> int | None:
+    """Return a size that Linux knows of this process (`VmRSS`, `VmHWM`); `None` elsewhere."""
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _processor() -> str:
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file, none if it is not there."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
