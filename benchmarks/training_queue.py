@@ -3,7 +3,7 @@
     python benchmarks/training_queue.py --folder ~/runs --data faces=faces64.zip tissue=glas.zip
 
 Each run lives in a folder of its own below `--folder`, with a log beside it. Stop and start the queue at any
-time: a stopped run goes on from its checkpoint. A run that fails is left out until the next start of the queue.
+time: a stopped run goes on from its checkpoint. A run that fails is left out until the next start.
 """
 
 from __future__ import annotations
