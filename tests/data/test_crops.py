@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffnca.data import ImageSet, crops, open_images
+from diffnca.data import ImageSet, open_images
+from diffnca.data.crops import crops
 
 CANOPY = Path(__file__).parent / "canopy"
 

@@ -14,11 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffnca.data.decoding import UnusableImageError, decode
+from diffnca.data import decoding
+from diffnca.data.decoding import Pixels
+from diffnca.data.refusals import UnusableImageError
 
 CANOPY = sorted((Path(__file__).parent / "canopy").glob("*.jpg"))
 GRAY = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)
 COLOUR = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+
+
+def decode(content: bytes, channels: int, reduce: int = 1) -> Pixels:
+    return decoding.decode(content, channels=channels, reduce=reduce).pixels
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

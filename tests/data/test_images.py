@@ -128,7 +128,7 @@ def test_damage_inside_a_zip_file_is_found_when_it_is_opened(tmp_path: Path) -> 
     path.write_bytes(content)
     images = open_images([path])
     assert images.names == ("b.bmp",)
-    assert images.skipped[0].reason.startswith("unreadable in the zip file: Bad CRC-32")
+    assert images.skipped[0].text.startswith("unreadable in the zip file: Bad CRC-32")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from diffnca.data import crops, open_images
+from diffnca.data import open_images
+from diffnca.data.crops import crops
 from diffnca.data.slides import Slide
 from diffnca.data.tissue import tissue
 
@@ -183,7 +184,7 @@ def test_a_damaged_slide_is_left_out_with_the_reason(tmp_path: Path) -> None:
     Image.fromarray(pink_texture(60, 70)).save(tmp_path / "b.png")
     images = open_images([tmp_path], microns_per_px=1.0)
     assert images.names == ("b.png",)
-    assert images.skipped[0].reason.startswith("unreadable as a slide")
+    assert images.skipped[0].text.startswith("unreadable as a slide")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "jpeg", "jpeg2000"])
@@ -205,7 +206,7 @@ def test_the_tiles_of_a_slide_that_are_damaged_are_left_out(tmp_path: Path) -> N
     images = open_images([path], microns_per_px=0.5)
     assert images.names == ("a.tif[0,512]", "a.tif[512,0]", "a.tif[512,512]")
     assert images.skipped[0].name == "a.tif[0,0]"
-    assert images.skipped[0].reason.startswith("unreadable at level 0")
+    assert images.skipped[0].text.startswith("unreadable at level 0")
 
 
 def test_a_truncated_slide_never_fails_after_it_is_opened(tmp_path: Path, all_tissue: Path) -> None:

@@ -34,7 +34,7 @@ class View:
     """Look at an image of any size in the browser.
 
     Attributes:
-        image: an OME-Zarr image, an OME-TIFF or a PNG file.
+        image: an OME-Zarr image, a slide, or a picture (TIFF, PNG, JPEG).
         port: of the local address; 0 takes a free one.
         no_open: print the address, do not open the browser.
     """
@@ -49,7 +49,8 @@ class View:
         """Serve the image; return the exit code."""
         from diffnca.view.server import serve
 
-        return serve(self.image, self.port, not self.no_open)
+        serve(self.image, self.port, not self.no_open, console.say)
+        return 0
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,85 @@
-"""The bytes of one image file to its pixels, uint8 `h w c`.
+"""The bytes of one picture to its pixels: what training, editing, viewer and evaluation see alike.
 
-What is kept of a file: its first frame, turned as its EXIF orientation says. 16-bit gray is scaled by 65535,
-also where the camera used fewer bits; of 16-bit colour Pillow keeps the upper 8 bits. Transparent pixels are
-laid over white, the background of slides and drawings. Colour profiles are not applied, not even to CMYK.
+The first picture of a file is kept, turned as its EXIF orientation says. 16-bit gray is scaled by 65535,
+also where the camera used fewer bits; of 16-bit colour the upper 8 bits are kept. For training, transparent
+pixels are laid over white, the background of slides and drawings. Colour profiles are not applied, not even
+to CMYK. Metadata that cannot be read do not cost the picture.
 """
 
+from __future__ import annotations
+
 import io
-import re
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-LARGEST_IMAGE_PX = 178_956_970
-"""Larger images are refused (a small file may unpack to any size). It is Pillow's own limit."""
-LARGEST_FILE_BYTES = 2 << 30
-WHITE_IS_ZERO = 0
+from diffnca.data import tiff
+from diffnca.data.refusals import (
+    UnusableImageError,
+    first_line,
+    require_content,
+    require_decodable_size,
+    too_large,
+)
+
+OPAQUE = 250
+"""Alpha from here on counts as opaque: some programs store 254 everywhere."""
+
+_LARGEST_PARTLY_CLEAR_SHARE = 0.5
+"""Of a TIFF file; a band of another kind that is marked as alpha is partly clear nearly everywhere."""
+_LARGEST_12_BIT = 4095
+_WHITE_IS_ZERO = 0
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGE_PX = 1 << 25
 _one_large_image = threading.Lock()
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
 
-class UnusableImageError(ValueError):
-    """An image that cannot be trained on; the message is the reason, without the name of the image."""
+class Decoded(NamedTuple):
+    """Pixels, and what a user should know of their file."""
+
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
 
 
-def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Pixels:
+@dataclass(frozen=True)
+class Picture:
+    """A picture in memory.
+
+    Attributes:
+        image: upright, 8 bits a sample, in any mode of Pillow; `RGBA` if and only if it is not opaque.
+        notes: what a user should know, each for itself.
+        texts: text that is stored in the file, by its key.
+        microns_per_px: width of a pixel; `None` if unknown.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    texts: dict[str, str]
+    microns_per_px: float | None
+
+    @cached_property
+    def alpha(self) -> UInt8[np.ndarray, "h w"] | None:
+        """Opacity; `None` if it is opaque everywhere."""
+        return np.asarray(self.image.getchannel("A")) if self.image.mode == "RGBA" else None
+
+    def over(self, colour: str, channels: int) -> Image.Image:
+        """Return the picture as gray (1 channel) or RGB (3), laid over a colour."""
+        return _over(self.image, colour).convert("L" if channels == 1 else "RGB")
+
+
+def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
     """Decode an image file to gray (1 channel) or RGB (3), smaller by the whole factor `reduce` (Lanczos).
 
     Rows and columns that do not fill a whole reduced pixel are dropped at the bottom and at the right.
@@ -37,22 +87,190 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Pixels:
     Raises:
         UnusableImageError: it is damaged, truncated, gigantic, too small to be reduced, or of an odd kind.
     """
+    with picture_in(encoded) as picture:
+        return Decoded(to_array(_reduced(picture.over("white", channels), reduce)), picture.notes)
+
+
+@contextmanager
+def picture_in(encoded: bytes) -> Iterator[Picture]:
+    """Within the block, the picture of a file; only one large picture is open at a time.
+
+    Raises:
+        UnusableImageError: it cannot be used, also where that shows within the block.
+    """
+    require_content(encoded[:256])
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            _require_decodable_size(image)
+        with _image_in(encoded) as image:
+            require_decodable_size(*image.size)
             is_large = image.width * image.height > _LARGE_PX
             with _one_large_image if is_large else nullcontext():
-                image.load()
-                plain = to_plain(image, channels)
-                return to_array(_reduced(plain, reduce))
+                yield _loaded(image, encoded)
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:
-        raise UnusableImageError(_too_large("more")) from None
+        raise too_large("more") from None
     except MemoryError:
         raise UnusableImageError("unreadable: there is not enough memory to decode it") from None
     except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
         raise UnusableImageError(f"unreadable: {first_line(error)}") from None
+
+
+def _image_in(encoded: bytes) -> Image.Image:
+    """Open a file, but do not decode it yet if Pillow does that right."""
+    try:
+        image = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        if encoded.startswith(tiff.SIGNATURES):
+            return tiff.read_with_tifffile(encoded)
+        raise
+    except ValueError:  # text that is larger than Pillow allows
+        return Image.open(io.BytesIO(_without_text(encoded)))
+    if isinstance(image, TiffImageFile) and tiff.is_misread(image):
+        return tiff.read_with_tifffile(encoded)
+    return image
+
+
+def _loaded(image: Image.Image, encoded: bytes) -> Picture:
+    """Decode an image."""
+    notes: tuple[str, ...] = ()
+    microns = None
+    is_16_bit = is_deep(image) or image.info.get("bits", 8) > 8  # which tifffile has told
+    merged = None
+    if isinstance(image, TiffImageFile):
+        tiff.require_unsigned(image)
+        microns = tiff.microns_of_tags(image.tag_v2)
+        merged = tiff.channels_in_pages(image, _to_8_bits)
+        notes += tiff.notes_on(image) if merged is None else ("three pages are red, green and blue",)
+    elif getattr(image, "is_animated", False):
+        notes += ("holds several pictures; the first is read",)
+    try:
+        image.load()
+    except ValueError:
+        if not encoded.startswith(_PNG_SIGNATURE):
+            raise
+        image = Image.open(io.BytesIO(_without_text(encoded)))  # which may also stand after the pixels
+        image.load()
+    if is_16_bit:
+        notes += ("of 16-bit samples 8 bits are kept", *_darkness(image))
+    texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    upright = _opaque_or_rgba(_upright(_to_8_bits(image) if merged is None else merged))
+    if encoded.startswith(tiff.SIGNATURES):
+        _require_alpha(upright)
+    return Picture(upright, notes, texts, microns)
+
+
+def _without_text(encoded: bytes) -> bytes:
+    """Return a PNG file without its text, which may be larger than Pillow allows."""
+    if not encoded.startswith(_PNG_SIGNATURE):
+        return encoded
+    kept, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while place + 12 <= len(encoded):
+        end = place + 12 + int.from_bytes(encoded[place : place + 4])
+        if encoded[place + 4 : place + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(encoded[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image that is not decoded yet has samples of more than 8 bits.
+
+    Pillow has modes for gray ones only, and cuts the samples of colour images to 8 bits.
+    """
+    if isinstance(image, TiffImageFile):
+        return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
+    if isinstance(image, PngImageFile):
+        return any("16" in str(tile.args) for tile in image.tile)
+    if isinstance(image, PpmImageFile) and isinstance(image.tile[0].args, tuple):  # the mode and the most
+        return bool(image.tile[0].args[1] > 255)
+    return image.mode.startswith(("I", "F"))
+
+
+def _darkness(image: Image.Image) -> tuple[str, ...]:
+    """Say that 16-bit samples use 12 bits or fewer."""
+    samples = np.asarray(image)
+    most = _LARGEST_12_BIT if samples.dtype != np.uint8 else _LARGEST_12_BIT >> 8
+    if samples.max() > most or tuple(getattr(image, "tag_v2", {}).get(BITSPERSAMPLE, ())) == (12,):
+        return ()
+    return (f"its 16-bit samples are {_LARGEST_12_BIT:,} or less: nearly black; multiply them, say by 16",)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Return a decoded image with 8 bits a sample."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        samples = np.asarray(image)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(BITSPERSAMPLE) == (12,):
+            samples = samples << 4
+        samples = from_16_bit(samples)
+        if (
+            isinstance(image, TiffImageFile)
+            and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+        ):
+            samples = 255 - samples  # of 8 bits Pillow does so itself
+        gray = Image.fromarray(samples)
+        gray.info = dict(image.info)  # with its EXIF
+        return gray
+    if image.mode in ("I", "F"):
+        raise UnusableImageError("32-bit samples, whose range is unknown; save it with 8 or 16 bits")
+    return image
+
+
+def from_16_bit(samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    """Scale samples of 0 to 65535 to 0 to 255, rounding to the nearest."""
+    return ((samples.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation says; one that cannot be read is none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # whatever the readers of EXIF and XMP raise
+        return image
+
+
+def _opaque_or_rgba(image: Image.Image) -> Image.Image:
+    """Return an image that is `RGBA` only if it is not opaque everywhere."""
+    if not image.has_transparency_data:
+        return image
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
+    image = image.convert(straight).convert("RGBA")
+    alpha = image.getchannel("A").point(lambda value: 255 if value >= OPAQUE else value)
+    image.putalpha(alpha)
+    return image.convert("RGB") if alpha.getextrema()[0] == 255 else image
+
+
+def _require_alpha(image: Image.Image) -> None:
+    """Refuse a band of another kind, such as near infrared, that is marked as alpha."""
+    if image.mode != "RGBA":
+        return
+    alpha = np.asarray(image.getchannel("A"))
+    share = float(((alpha > 0) & (alpha < 255)).mean())
+    if share > _LARGEST_PARTLY_CLEAR_SHARE:
+        raise UnusableImageError(
+            f"its last channel is marked as alpha, and {share:.0%} of it is partly clear, as of another band "
+            "(near infrared?); save it without this channel"
+        )
+
+
+def _over(image: Image.Image, colour: str) -> Image.Image:
+    return (
+        Image.alpha_composite(Image.new("RGBA", image.size, colour), image) if image.mode == "RGBA" else image
+    )
+
+
+def samples_to_plain(samples: np.ndarray, channels: int) -> Image.Image:
+    """Turn samples `h w c` of 8 or 16 bits, gray, RGB or RGBA, into gray (1) or RGB (3) over white."""
+    if samples.dtype == np.uint16:
+        samples = from_16_bit(samples)
+    if samples.dtype != np.uint8 or samples.shape[2] not in (1, 3, 4):
+        raise UnusableImageError(
+            f"{samples.shape[2]} channels of {samples.dtype}; must be gray or RGB, of 8 or 16 unsigned bits"
+        )
+    image = _opaque_or_rgba(Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples))
+    _require_alpha(image)
+    return _over(image, "white").convert("L" if channels == 1 else "RGB")
 
 
 def lanczos(
@@ -60,42 +278,6 @@ def lanczos(
 ) -> Image.Image:
     """Resize `box` (left, top, right, bottom) of `image`; the filter also sees what surrounds the box."""
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
-
-
-def _require_decodable_size(image: Image.Image) -> None:
-    if image.width * image.height > LARGEST_IMAGE_PX:
-        raise UnusableImageError(_too_large(f"{image.width}x{image.height} px, more"))
-
-
-def _too_large(size: str) -> str:
-    return (
-        f"gigantic: {size} than the {LARGEST_IMAGE_PX:,} pixels that are decoded; "
-        "cut it into parts, or read a tiled pyramid as a slide with microns_per_px"
-    )
-
-
-def to_plain(image: Image.Image, channels: int) -> Image.Image:
-    """Return `image` upright and opaque, as `L` (1 channel) or `RGB` (3)."""
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        samples = from_16_bit(np.asarray(image))
-        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
-            samples = 255 - samples  # of 8 bits Pillow does so itself
-        gray = Image.fromarray(samples)
-        gray.getexif().update(image.getexif())
-        image = gray
-    if image.mode in ("I", "F"):
-        raise UnusableImageError("32-bit samples, whose range is unknown; save it with 8 or 16 bits")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
-
-
-def from_16_bit(samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    """Scale samples of 0 to 65535 to 0 to 255, rounding to the nearest."""
-    return ((samples.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
 def _reduced(image: Image.Image, reduce: int) -> Image.Image:
@@ -111,10 +293,3 @@ def to_array(image: Image.Image) -> Pixels:
     """Return the pixels of a plain image."""
     pixels = np.array(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def first_line(error: Exception) -> str:
-    """Return what a decoder complains of, in one line."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", line).replace("image file image", "image")

@@ -1,24 +1,23 @@
-"""The files that are given to be edited: images exactly as they are, and masks."""
+"""The files that are given to be edited: images and masks."""
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_model
-from diffnca.data.decoding import LARGEST_IMAGE_PX, first_line, to_array
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
-"""Endings of the images that are taken from a folder."""
+from diffnca.data.decoding import Picture, picture_in, to_array
+from diffnca.data.refusals import UnusableImageError
+from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed
 
 WHITE = 128
 """Masks say fill from here on."""
@@ -32,11 +31,13 @@ class Given:
         path: its file.
         pixels: 8 bits, in the channels of the model, upright as its EXIF orientation says.
         holes: where it is not opaque; `None` if it is everywhere.
+        notes: what a user should know, each for itself.
     """
 
     path: Path
     pixels: UInt8[np.ndarray, "h w c"]
     holes: Bool[Tensor, "h w"] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def image(self) -> Tensor:
@@ -45,41 +46,32 @@ class Given:
 
 
 def read_image(path: Path, channels: int) -> Given:
-    """Read an image whose pixels shall be kept exactly.
+    """Read an image whose pixels shall be kept: exactly, if they have 8 bits.
 
     Args:
         path: its file. Gray becomes colour for a model of colour images.
         channels: of the model's images.
 
     Raises:
-        ValueError: it is no image, or not one of 8 bits and one frame, or in colour for a gray model.
+        ValueError: it cannot be used, or is in colour for a gray model.
     """
-    with _opened(path) as opened:
-        has_transparency = opened.has_transparency_data
-        image = ImageOps.exif_transpose(opened)
-        if has_transparency:
-            image = image.convert("RGBA")
-        if channels == 1 and not _is_gray(image):
-            raise ValueError(f"{path}: is in colour, the model makes gray images; convert it to gray first")
-        plain = image.convert("L" if channels == 1 else "RGB")
-        alpha = np.asarray(image.getchannel("A")) if has_transparency else None
-    holes = None if alpha is None or int(alpha.min()) == 255 else torch.from_numpy(alpha < 255)
-    return Given(path, to_array(plain), holes)
+    with _picture_in(path) as picture:
+        colours = to_array(picture.image.convert("RGB"))
+        if channels == 1 and (colours != colours[..., :1]).any():
+            raise UnusableImageError("is in colour, the model makes gray images; convert it to gray first")
+        alpha = picture.alpha
+        holes = None if alpha is None else torch.from_numpy(alpha < 255)
+        return Given(path, colours[..., :channels].copy(), holes, picture.notes)
 
 
 def read_mask(path: Path) -> Bool[Tensor, "h w"]:
     """Read a mask: true where it is white, and not transparent.
 
     Raises:
-        ValueError: it is no image of 8 bits and one frame.
+        ValueError: it cannot be used.
     """
-    with _opened(path) as opened:
-        has_transparency = opened.has_transparency_data
-        image = ImageOps.exif_transpose(opened)
-        if has_transparency:
-            black = Image.new("RGBA", image.size, "black")
-            image = Image.alpha_composite(black, image.convert("RGBA"))
-        return torch.from_numpy(np.asarray(image.convert("L")) >= WHITE)
+    with _picture_in(path) as picture:
+        return torch.from_numpy(np.asarray(picture.over("black", 1)) >= WHITE)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -88,73 +80,40 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are none.
     """
-    paths = sorted(path for path in folder.iterdir() if is_image(path))
+    paths = [folder / file.name for file in folder_listed(folder, is_deep=False).files]
     if not paths:
-        raise ValueError(f"{folder}: holds no image ({', '.join(SUFFIXES)}); give another folder")
+        raise ValueError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); give another folder")
     return paths
 
 
 def mask_of(image: Path, masks: Path) -> Path:
     """Return the mask of an image: the one for all, or that of the same name in a folder.
 
+    Names are equal in any normal form of Unicode.
+
     Raises:
         ValueError: there is none.
     """
     if not masks.is_dir():
         return masks
-    found = [path for path in masks.iterdir() if path.stem == image.stem and is_image(path)]
+    name = unicodedata.normalize("NFC", image.stem)
+    paths = [masks / file.name for file in folder_listed(masks, is_deep=False).files]
+    found = [path for path in paths if unicodedata.normalize("NFC", path.stem) == name]
     if not found:
         raise ValueError(f"{masks}: holds no mask for {image.name}; it must have the same name")
-    return min(found, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
+    kinds = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
+    return min(found, key=lambda path: (kinds.get(path.suffix.lower(), len(kinds)), path))
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image by its name."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def _opened(path: Path) -> Image.Image:
-    """Open an image of one frame and 8 bits.
+@contextmanager
+def _picture_in(path: Path) -> Iterator[Picture]:
+    """Within the block, the picture of a file; every refusal names the file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it cannot be used.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; give an image")
     try:
-        image = Image.open(path)
-        if image.width * image.height > LARGEST_IMAGE_PX:
-            raise ValueError(f"has more than {LARGEST_IMAGE_PX:,} pixels; cut it into parts")
-        num_frames = getattr(image, "n_frames", 1)
-        if num_frames > 1:
-            raise ValueError(f"has {num_frames} frames; save one of them as an image")
-        if is_deep(image):
-            raise ValueError("has samples of more than 8 bits; save it with 8 bits")
-        image.load()
-    except ValueError as error:
+        with warnings.catch_warnings(action="ignore"), picture_in(content_of(path)) as picture:
+            yield picture
+    except UnusableImageError as error:
         raise ValueError(f"{path}: {error}") from None
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
-        raise ValueError(f"{path}: unreadable: {first_line(error)}") from None
-    return image
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Return whether an image that is not decoded yet has samples of more than 8 bits.
-
-    Pillow has modes for gray ones only, and cuts the samples of colour images to 8 bits.
-    """
-    if isinstance(image, TiffImageFile):
-        return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
-    if isinstance(image, PngImageFile):
-        return any("16" in str(tile.args) for tile in image.tile)
-    if isinstance(image, PpmImageFile) and isinstance(image.tile[0].args, tuple):  # the mode and the most
-        return bool(image.tile[0].args[1] > 255)
-    return image.mode.startswith(("I", "F"))
-
-
-def _is_gray(image: Image.Image) -> bool:
-    """Return whether an image has no colour, whatever its mode."""
-    if image.mode in ("1", "L", "LA"):
-        return True
-    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
-    return bool((red == green).all() and (green == blue).all())

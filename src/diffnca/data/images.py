@@ -1,34 +1,27 @@
 """A set of images to train on, checked when it is opened so that nothing fails in the middle of a run."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
-from rich.console import Console
-from rich.progress import Progress
 
 from diffnca.data.cache import ImageCache
-from diffnca.data.decoding import Pixels, UnusableImageError
+from diffnca.data.decoding import Decoded, Pixels
+from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
-from diffnca.data.sources import Source, files_of, is_slide
+from diffnca.data.sources import Listing, Remark, Source, is_slide, listed
+from diffnca.progress import Report, unseen
 
 MAX_DECODING_THREADS = 8
-
-
-class Skipped(NamedTuple):
-    """An image that is not used, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,18 +60,20 @@ class ImageSet:
     Attributes:
         sizes: height and width of each image.
         channels: 1 for gray, 3 for RGB.
-        skipped: the images that were found but cannot be used.
+        skipped: what was found but is not used, and why.
+        notes: what a user should know of images that are used.
     """
 
     def __init__(
         self,
         sources: Sequence[Source],
         sizes: Int64[np.ndarray, "n 2"],
-        read: Callable[[Source], Pixels],
+        read: Callable[[Source], Decoded],
         cache: ImageCache,
         channels: int,
-        skipped: Sequence[Skipped] = (),
+        skipped: Sequence[Remark] = (),
         keys: Sequence[int] | None = None,
+        notes: Sequence[Remark] = (),
     ) -> None:
         """Make a set of `sources` with heights and widths `sizes`; `keys` are their numbers in the cache."""
         self._sources = tuple(sources)
@@ -87,7 +82,7 @@ class ImageSet:
         self._keys = tuple(range(len(sources))) if keys is None else tuple(keys)
         self.sizes = sizes
         self.channels = channels
-        self.skipped = tuple(skipped)
+        self.skipped, self.notes = tuple(skipped), tuple(notes)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -124,7 +119,7 @@ class ImageSet:
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
-    def split(self, validation_fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
+    def split(self, validation_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Hold out whole images, and whole slides: return the training and the validation set.
 
         Names are ranked by a hash of `seed` and the name, so that a few more images hardly change which ones
@@ -161,7 +156,7 @@ class ImageSet:
                     "out; give the folder above them, or hold out none"
                 )
 
-    def _subset(self, indices: Sequence[int]) -> "ImageSet":
+    def _subset(self, indices: Sequence[int]) -> ImageSet:
         """Return some of the images, with the same cache."""
         return ImageSet(
             [self._sources[i] for i in indices],
@@ -174,7 +169,7 @@ class ImageSet:
 
     def _read_again(self, source: Source, size: tuple[int, ...]) -> Pixels:
         try:
-            image = self._read(source)
+            image, _ = self._read(source)
         except (OSError, UnusableImageError) as error:
             raise ValueError(f"{source.name}: could be read at the start and cannot now ({error})") from None
         if image.shape[:2] != size:
@@ -193,6 +188,7 @@ def open_images(
     strict: bool = False,
     channels: int = 3,
     microns_per_px: float | None = None,
+    report: Report = unseen,
 ) -> ImageSet:
     """Find, decode and check the images of folders, zip files, image files and slides.
 
@@ -208,6 +204,7 @@ def open_images(
         strict: stop at the first image that cannot be used, instead of skipping it.
         channels: 1 for gray, 3 for RGB; images of the other kind are converted.
         microns_per_px: scale at which slides are read; with it, tiled pyramids in TIFF files are slides too.
+        report: is told how many images are decoded.
 
     Raises:
         ValueError: a path or an option is unusable, no image is left, or (`strict`) an image cannot be used.
@@ -215,22 +212,25 @@ def open_images(
     _require_options(reduce, max_background, channels, microns_per_px)
     wanted = Filter(min_size, max_background, background_level)
 
-    def read(source: Source) -> Pixels:
+    def read(source: Source) -> Decoded:
         return source.read(channels=channels, reduce=reduce)
 
     places = [Path(path) for path in paths]
-    sources, skipped = _find(places, microns_per_px, wanted)
+    listing = listed(places)
+    sources, unusable = _sources(listing, microns_per_px, wanted)
     cache = ImageCache(cache_bytes)
-    sizes, unusable = _check(sources, read, wanted, cache, strict)
-    skipped += [Skipped(sources[key].name, reason) for key, reason in unusable.items()]
-    if strict and skipped:
-        raise ValueError(f"{skipped[0].name}: {skipped[0].reason}")
-    if not sizes:
+    is_stopped = strict and bool(unusable)
+    checked = _Checked() if is_stopped else _check(sources, read, wanted, cache, strict, report)
+    unusable += checked.unusable
+    if strict and unusable:
+        raise ValueError(f"{unusable[0].name}: {unusable[0].text}")
+    skipped = [*listing.left_out, *unusable]
+    if not checked.sizes:
         raise ValueError(_nothing_left(places, skipped))
-    keys = sorted(sizes)
+    keys = sorted(checked.sizes)
     used = [sources[key] for key in keys]
-    shapes = np.array([sizes[key] for key in keys], dtype=np.int64)
-    return ImageSet(used, shapes, read, cache, channels, skipped, keys)
+    shapes = np.array([checked.sizes[key] for key in keys], dtype=np.int64)
+    return ImageSet(used, shapes, read, cache, channels, skipped, keys, checked.notes)
 
 
 def _require_options(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
@@ -244,70 +244,73 @@ def _require_options(reduce: int, max_background: float, channels: int, microns_
         raise ValueError(f"microns_per_px={microns_per_px}: must be > 0, for example 1.0")
 
 
-def _find(
-    paths: Sequence[Path], microns_per_px: float | None, wanted: Filter
-) -> tuple[list[Source], list[Skipped]]:
-    """List the images of `paths`, a slide being many, and the slides that cannot be opened."""
+def _sources(
+    listing: Listing, microns_per_px: float | None, wanted: Filter
+) -> tuple[list[Source], list[Remark]]:
+    """Return the images of a listing, a slide being many, and the slides that cannot be opened."""
     sources: list[Source] = []
-    skipped: list[Skipped] = []
-    for file in files_of(paths):
+    unusable: list[Remark] = []
+    for file in listing.files:
         if not is_slide(file, microns_per_px):
             sources.append(file)
             continue
         try:
             sources += tiles_of(file, microns_per_px, wanted.background_level, wanted.min_size)
         except UnusableImageError as error:
-            skipped.append(Skipped(file.name, str(error)))
-    return sources, skipped
+            unusable.append(Remark(file.name, str(error)))
+    return sources, unusable
+
+
+@dataclass
+class _Checked:
+    """Sizes of the usable images by their number, reasons against the others, and notes."""
+
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    unusable: list[Remark] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
 
 
 def _check(
     sources: Sequence[Source],
-    read: Callable[[Source], Pixels],
+    read: Callable[[Source], Decoded],
     wanted: Filter,
     cache: ImageCache,
     strict: bool,
-) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
-    """Decode all images once: return the sizes of the usable ones and the reasons against the others."""
+    report: Report,
+) -> _Checked:
+    """Decode all images once; if `strict`, up to the first that cannot be used."""
 
-    def check(key: int) -> tuple[int, int] | str:
+    def check(key: int) -> tuple[tuple[int, int], tuple[str, ...]] | str:
         try:
-            image = read(sources[key])
+            image, notes = read(sources[key])
             wanted.require(image)
         except (OSError, UnusableImageError) as error:
             return str(error)
         cache.put(key, image)
-        return image.shape[0], image.shape[1]
+        return (image.shape[0], image.shape[1]), notes
 
-    sizes: dict[int, tuple[int, int]] = {}
-    unusable: dict[int, str] = {}
+    checked = _Checked()
     threads = min(os.cpu_count() or 1, MAX_DECODING_THREADS)
-    with warnings.catch_warnings(), _progress() as progress, ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters raises
-        task = progress.add_task("Decoding images", total=len(sources))
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:  # what matters raises
         for key, result in enumerate(pool.map(check, range(len(sources)))):
-            if isinstance(result, str):
-                unusable[key] = result
-                if strict:
-                    pool.shutdown(cancel_futures=True)
-                    break
-            else:
-                sizes[key] = result
-            progress.advance(task)
-    return sizes, unusable
+            report("decoding images", key + 1.0, float(len(sources)))
+            if not isinstance(result, str):
+                checked.sizes[key] = result[0]
+                checked.notes += [Remark(sources[key].name, note) for note in result[1]]
+                continue
+            checked.unusable.append(Remark(sources[key].name, result))
+            if strict:
+                pool.shutdown(cancel_futures=True)
+                break
+    return checked
 
 
-def _progress() -> Progress:
-    """Return a progress bar on a terminal that leaves no trace; nothing elsewhere."""
-    return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
-def _nothing_left(paths: Sequence[Path], skipped: Sequence[Skipped]) -> str:
+def _nothing_left(paths: Sequence[Path], skipped: Sequence[Remark]) -> str:
     where = ", ".join(str(path) for path in paths) or "(no path)"
     if not skipped:
         return f"{where}: no images found; give a folder, a zip file, images (PNG, JPEG, TIFF) or slides"
     first = skipped[0]
-    return f"{where}: none of {len(skipped)} images can be used; the first, {first.name}: {first.reason}"
+    return f"{where}: none of {len(skipped)} images can be used; the first, {first.name}: {first.text}"
 
 
 def _rank(seed: int, name: str) -> bytes:

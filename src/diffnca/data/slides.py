@@ -1,8 +1,10 @@
 """Whole slides: the tiles that hold tissue, each an image at a chosen scale.
 
 A slide is read with tiffslide (the extra `slides`), from the level just finer than the chosen scale, and
-resized with Lanczos. Where tissue is, a small overview tells.
+resized with Lanczos. Where tissue is, a small overview tells. Places that were not scanned are background.
 """
+
+from __future__ import annotations
 
 import threading
 import warnings
@@ -17,25 +19,109 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from diffnca.data.decoding import (
-    LARGEST_IMAGE_PX,
-    Pixels,
-    UnusableImageError,
-    first_line,
-    from_16_bit,
-    lanczos,
-    to_array,
-    to_plain,
-)
+from diffnca.data.decoding import Decoded, Pixels, lanczos, samples_to_plain, to_array
+from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, first_line, require_content
 from diffnca.data.sources import File, ZipMember
+from diffnca.data.tiff import be_quiet, microns_in, positive
 from diffnca.data.tissue import tissue
 
 SMALLEST_TISSUE_SHARE = 0.5
 _TILE_PX = 512
 _OVERVIEW_FACTOR = 32
-_LARGEST_UM = 100.0
-"""Coarser scales come from a default such as 72 dots per inch and mean that the scale is unknown."""
 _LANCZOS_RADIUS = 3
+
+
+class Levels:
+    """The levels of a tiled pyramid in a TIFF file.
+
+    Attributes:
+        sizes: height and width of each, the finest first.
+        microns: height and width of a pixel of the finest one; `None` if they are not known.
+        channels: 1 for gray, 3 for RGB.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            ValueError: tiffslide is missing.
+            UnusableImageError: the file cannot be read.
+        """
+        try:
+            import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        except ImportError:
+            raise ValueError(f"{path}: slides need tiffslide: pip install 'diffnca[slides]'") from None
+        be_quiet()
+        try:
+            with path.open("rb") as file:
+                require_content(file.read(256))
+            with warnings.catch_warnings(action="ignore"):
+                self._slide: Any = tiffslide.TiffSlide(path)
+                weakref.finalize(self, self._slide.close)
+                self.sizes = tuple((int(h), int(w)) for w, h in self._slide.level_dimensions)
+                self.microns = _microns_of(self._slide.properties)
+                series = self._slide.ts_tifffile.series[self._slide.properties["tiffslide.series-index"]]
+                self._pages: list[Any] = [level.keyframe for level in series.levels]
+                self._has_gaps = [0 in page.databytecounts for page in self._pages]
+                is_alpha = self._pages[0].extrasamples[:1] in ((1,), (2,))
+                self._kept = 4 if is_alpha or self._pages[0].samplesperpixel < 4 else 3
+                corner = self._slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
+            samples_to_plain(np.asarray(corner)[..., : self._kept], 3)
+            self.channels = 1 if corner.shape[2] == 1 else 3
+        except UnusableImageError:
+            raise
+        except Exception as error:  # tifffile raises whatever it likes on damaged files
+            raise UnusableImageError(f"unreadable as a slide: {first_line(error)}") from None
+        self._lock = threading.Lock()
+
+    def read(self, level: int, rows: slice, columns: slice, channels: int) -> Image.Image:
+        """Read a box in the pixels of a level as gray (1 channel) or RGB (3), by one thread at a time.
+
+        Raises:
+            UnusableImageError: it is damaged, or of an odd kind.
+        """
+        factor = self._slide.level_downsamples[level]
+        # tiffslide wants the corner in pixels of level 0, divides again and rounds down
+        corner = [at if level == 0 else ceil(at * factor + 1e-6) for at in (columns.start, rows.start)]
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        try:
+            with self._lock:
+                samples = np.asarray(self._slide.read_region(corner, level, size, as_array=True))
+            if self._has_gaps[level]:
+                samples = self._without_gaps(samples, level, rows, columns)
+            return samples_to_plain(samples[..., : self._kept], channels)
+        except UnusableImageError:
+            raise
+        except Exception as error:  # codecs raise whatever they like on damaged tiles
+            raise UnusableImageError(f"unreadable at level {level}: {first_line(error)}") from None
+
+    def _without_gaps(self, samples: np.ndarray, level: int, rows: slice, columns: slice) -> np.ndarray:
+        """Make white what was not scanned: tiles without a byte, which would be read as black."""
+        page, samples = self._pages[level], samples.copy()
+        height, width = (
+            (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+        )
+        across = -(-page.imagewidth // width)
+        for row in range(rows.start // height, -(-rows.stop // height)):
+            for column in range(columns.start // width, -(-columns.stop // width)):
+                if page.databytecounts[row * across + column] == 0:
+                    top, left = max(row * height - rows.start, 0), max(column * width - columns.start, 0)
+                    bottom, right = (row + 1) * height - rows.start, (column + 1) * width - columns.start
+                    samples[top:bottom, left:right] = np.iinfo(samples.dtype).max
+        return samples
+
+    def finer_than(self, factor: float) -> int:
+        """Return the coarsest level of which a pixel is at most so many pixels of the finest."""
+        return int(self._slide.get_best_level_for_downsample(factor))
+
+
+def _microns_of(properties: Any) -> tuple[float, float] | None:
+    """Return height and width of a pixel in micrometres, from tags, the maker's text or OME-XML."""
+    x, y = (positive(properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
+    if x is None or y is None:
+        in_text = microns_in(str(properties.get("tiff.ImageDescription") or ""))
+        return None if in_text is None else (in_text[1], in_text[0])
+    return y, x
 
 
 class Slide:
@@ -52,31 +138,33 @@ class Slide:
         Raises:
             UnusableImageError: it cannot be read, or its resolution is unknown or coarser than the scale.
         """
-        self._slide = _open(path)
-        weakref.finalize(self, self._slide.close)
-        um_x, um_y = _resolution(self._slide)
+        self._levels = Levels(path)
+        if self._levels.microns is None:
+            raise UnusableImageError(
+                "its resolution is unknown; write it into the file (the TIFF tags XResolution, YResolution "
+                "and ResolutionUnit), or export regions of it as PNG and train on those"
+            )
+        um_y, um_x = self._um = self._levels.microns
         if microns_per_px < 0.99 * max(um_x, um_y):
             raise UnusableImageError(
                 f"its pixels are {max(um_x, um_y):.4g} um wide; microns_per_px={microns_per_px} would "
                 f"enlarge them; take {max(um_x, um_y):.4g} or more"
             )
-        base_width, base_height = self._slide.dimensions
+        base_height, base_width = self._levels.sizes[0]
         self.width = floor(base_width * um_x / microns_per_px)
         self.height = floor(base_height * um_y / microns_per_px)
         self._microns_per_px = microns_per_px
-        self._um = um_y, um_x
-        self._lock = threading.Lock()
 
     def read(self, top: int, left: int, height: int, width: int, *, channels: int) -> Pixels:
         """Return a region, in pixels at the chosen scale; it is a crop of the whole slide resized at once."""
         level, scale_y, scale_x = self._level(1.0)
-        level_width, level_height = self._slide.level_dimensions[level]
+        level_height, level_width = self._levels.sizes[level]
         margin_y, margin_x = ceil(_LANCZOS_RADIUS * scale_y) + 1, ceil(_LANCZOS_RADIUS * scale_x) + 1
         first_row = max(floor(top * scale_y) - margin_y, 0)
         first_column = max(floor(left * scale_x) - margin_x, 0)
-        end_row = min(ceil((top + height) * scale_y) + margin_y, level_height)
-        end_column = min(ceil((left + width) * scale_x) + margin_x, level_width)
-        image = self._read_level(level, first_row, first_column, end_row, end_column, channels)
+        rows = slice(first_row, min(ceil((top + height) * scale_y) + margin_y, level_height))
+        columns = slice(first_column, min(ceil((left + width) * scale_x) + margin_x, level_width))
+        image = self._levels.read(level, rows, columns, channels)
         box = (
             left * scale_x - first_column,
             top * scale_y - first_row,
@@ -92,36 +180,19 @@ class Slide:
             UnusableImageError: the slide has no level that is small enough to be read as a whole.
         """
         level, _, _ = self._level(float(_OVERVIEW_FACTOR))
-        level_width, level_height = self._slide.level_dimensions[level]
-        if level_width * level_height > LARGEST_IMAGE_PX:
+        height, width = self._levels.sizes[level]
+        if height * width > LARGEST_IMAGE_PX:
             raise UnusableImageError("has no small levels for an overview; save it as a pyramid first")
-        image = self._read_level(level, 0, 0, level_height, level_width, channels=3)
+        image = self._levels.read(level, slice(0, height), slice(0, width), channels=3)
         size = ceil(self.width / _OVERVIEW_FACTOR), ceil(self.height / _OVERVIEW_FACTOR)
         return to_array(image.resize(size, Image.Resampling.BOX))
 
     def _level(self, factor: float) -> tuple[int, float, float]:
         """Return the coarsest level finer than `factor` pixels, and its pixels per pixel (y, x)."""
         wanted = [factor * self._microns_per_px / um for um in self._um]
-        level = self._slide.get_best_level_for_downsample(1.01 * min(wanted))
-        width, height = self._slide.level_dimensions[level]
-        base_width, base_height = self._slide.dimensions
+        level = self._levels.finer_than(1.01 * min(wanted))
+        (height, width), (base_height, base_width) = self._levels.sizes[level], self._levels.sizes[0]
         return level, wanted[0] * height / base_height, wanted[1] * width / base_width
-
-    def _read_level(
-        self, level: int, top: int, left: int, bottom: int, right: int, channels: int
-    ) -> Image.Image:
-        """Read a box in the pixels of a level."""
-        downsample = self._slide.level_downsamples[level]
-        # tiffslide wants the corner in pixels of level 0, divides again and rounds down
-        corner = [place if level == 0 else ceil(place * downsample + 1e-6) for place in (left, top)]
-        try:
-            with self._lock:
-                samples = self._slide.read_region(corner, level, (right - left, bottom - top), as_array=True)
-            return _to_image(np.asarray(samples), channels)
-        except UnusableImageError:
-            raise
-        except Exception as error:  # codecs raise whatever they like on damaged tiles
-            raise UnusableImageError(f"unreadable at level {level}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -141,9 +212,9 @@ class SlideTile:
         """The slide and the place."""
         return f"{self.picture}[{self.top},{self.left}]"
 
-    def read(self, *, channels: int, reduce: int) -> Pixels:
+    def read(self, *, channels: int, reduce: int) -> Decoded:
         """Read the tile; `reduce` is for images without a scale and has no effect here."""
-        return self.slide.read(self.top, self.left, self.height, self.width, channels=channels)
+        return Decoded(self.slide.read(self.top, self.left, self.height, self.width, channels=channels))
 
 
 def tiles_of(
@@ -183,39 +254,3 @@ def _share(is_tissue: Bool[np.ndarray, "h w"], top: int, left: int, height: int,
     rows = slice(top // _OVERVIEW_FACTOR, ceil((top + height) / _OVERVIEW_FACTOR))
     columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
     return float(is_tissue[rows, columns].mean())
-
-
-def _open(path: Path) -> Any:
-    try:
-        import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        raise ValueError(f"{path.name}: slides need tiffslide: pip install 'diffnca[slides]'") from None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            slide = tiffslide.TiffSlide(path)
-            slide.properties  # noqa: B018  # parsed on first use
-            return slide
-    except Exception as error:  # tifffile raises whatever it likes on damaged files
-        raise UnusableImageError(f"unreadable as a slide: {first_line(error)}") from None
-
-
-def _resolution(slide: Any) -> tuple[float, float]:
-    """Return the width and height of a pixel in micrometres."""
-    values = [slide.properties.get(f"tiffslide.mpp-{axis}") for axis in "xy"]
-    if any(value is None or not 0.0 < float(value) < _LARGEST_UM for value in values):
-        raise UnusableImageError(
-            "its resolution is unknown; write it into the file (the TIFF tags XResolution, YResolution and "
-            "ResolutionUnit), or export regions of it as PNG and train on those"
-        )
-    return float(values[0]), float(values[1])
-
-
-def _to_image(samples: np.ndarray, channels: int) -> Image.Image:
-    """Turn samples `h w c` of 8 or 16 bits, gray, RGB or RGBA, into a plain image."""
-    if samples.dtype == np.uint16:
-        samples = from_16_bit(samples)
-    if samples.dtype != np.uint8 or samples.shape[2] not in (1, 3, 4):
-        raise UnusableImageError(
-            f"{samples.shape[2]} channels of {samples.dtype}; slides must be gray or RGB, of 8 or 16 bits"
-        )
-    return to_plain(Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples), channels)

@@ -1,24 +1,34 @@
-"""Where images come from: each `Source` is one image that can be read again at any time.
+"""Which pictures there are: each `Source` is one that can be read again at any time.
 
-A path names a folder (searched recursively; other files in it are ignored), a zip file, an image or a slide.
+A path names a folder (searched with all folders below, also linked ones), a zip file, a picture or a slide.
+What looks like a picture and is not taken is returned with the reason; hidden and other files are ignored.
 """
 
-import warnings
+from __future__ import annotations
+
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from PIL.TiffImagePlugin import SUBIFD, TILEWIDTH, ImageFileDirectory_v2
+from diffnca.data.decoding import Decoded, decode
+from diffnca.data.refusals import UnusableImageError, first_line, require_reasonable_bytes
+from diffnca.data.tiff import SLIDE_SUFFIXES, TIFF_SUFFIXES, is_tiled_pyramid
 
-from diffnca.data.decoding import LARGEST_FILE_BYTES, Pixels, UnusableImageError, decode
+IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pgm .ppm .mpo".split())
+UNREAD_SUFFIXES = tuple(".heic .heif .avif .jxl .jp2 .psd .dcm .czi .nd2 .exr .npy".split())
+"""Pictures of kinds that are not read; they are named, other files are not."""
+_RUN_FILES = ("state.safetensors", "model.safetensors", "log.jsonl")
+_HEAD_BYTES = 4096
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
-TIFF_SUFFIXES = (".tif", ".tiff")
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
-BIG_TIFF = 43
-"""The version in the header of TIFF files that may exceed 4 GiB."""
+
+class Remark(NamedTuple):
+    """Something to be said of a picture: why it is left out, or how it is read."""
+
+    name: str
+    text: str
 
 
 @runtime_checkable
@@ -37,7 +47,7 @@ class Source(Protocol):
     def num_bytes(self) -> int:
         """Size of the stored image, to notice changed data."""
 
-    def read(self, *, channels: int, reduce: int) -> Pixels:
+    def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decode the image; raises `UnusableImageError` or `OSError`."""
 
 
@@ -54,10 +64,9 @@ class File:
         """The file itself."""
         return self.name
 
-    def read(self, *, channels: int, reduce: int) -> Pixels:
+    def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decode the file."""
-        _require_reasonable_bytes(self.num_bytes)
-        return decode(self.path.read_bytes(), channels=channels, reduce=reduce)
+        return decode(content_of(self.path), channels=channels, reduce=reduce)
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,9 @@ class ZipMember:
 
     @property
     def name(self) -> str:
-        """Path inside the zip file."""
-        return self.info.filename
+        """Path inside the zip file; what leads out of it is dropped."""
+        parts = self.info.filename.replace("\\", "/").split("/")
+        return "/".join(part for part in parts if part not in ("", ".", ".."))
 
     @property
     def picture(self) -> str:
@@ -82,36 +92,125 @@ class ZipMember:
         """Size of the file."""
         return self.info.file_size
 
-    def read(self, *, channels: int, reduce: int) -> Pixels:
+    def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decompress and decode the member."""
-        _require_reasonable_bytes(self.num_bytes)
+        require_reasonable_bytes(self.num_bytes)
         try:
             encoded = self.archive.read(self.info)
         except Exception as error:  # damaged, encrypted or oddly compressed: each raises another type
-            raise UnusableImageError(f"unreadable in the zip file: {error}") from None
+            raise UnusableImageError(f"unreadable in the zip file: {first_line(error)}") from None
         return decode(encoded, channels=channels, reduce=reduce)
 
 
-def files_of(paths: Sequence[Path]) -> Iterator[File | ZipMember]:
-    """Yield the images and slides that `paths` name, those of a folder or zip file in the order of names.
+@dataclass
+class Listing:
+    """The pictures and slides that were found, and what was left out."""
+
+    files: list[File | ZipMember] = field(default_factory=list)
+    left_out: list[Remark] = field(default_factory=list)
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        UnusableImageError: it is no file, cannot be read, or is gigantic.
+    """
+    try:
+        if not path.is_file():
+            is_dangling = path.is_symlink() and not path.exists()
+            raise UnusableImageError("is a link to nothing" if is_dangling else "there is no such file")
+        require_reasonable_bytes(path.stat().st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableImageError(f"cannot be read: {error.strerror or first_line(error)}") from None
+
+
+def listed(paths: Iterable[Path]) -> Listing:
+    """List the images and slides that `paths` name, those of a folder or zip file in the order of names.
 
     Raises:
         ValueError: a path is missing, of an unsupported kind, or a zip file is damaged.
     """
+    found = Listing()
     for path in paths:
         if path.is_dir():
-            yield from _folder(path)
-        elif not path.exists():
+            of_folder = folder_listed(path)
+            found.files += without_own(of_folder)
+            found.left_out += of_folder.left_out
+        elif not path.exists() and not path.is_symlink():
             raise ValueError(f"{path}: no such file or folder; give a folder, a zip file, images or slides")
         elif path.suffix.lower() == ".zip":
-            yield from _zip_file(path)
-        elif _is_image(path.name):
-            yield File(path.name, path, path.stat().st_size)
+            _list_zip_file(path, found)
+        elif is_picture(path.name):
+            found.files.append(_file(path.name, path))
         else:
             raise ValueError(
                 f"{path}: unsupported kind of file; give a folder, a zip file, or files that end in "
                 + " ".join((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES))
             )
+    return found
+
+
+def folder_listed(folder: Path, is_deep: bool = True) -> Listing:
+    """List the pictures of a folder in the order of names, with all folders below or not.
+
+    Linked folders come after the others, so that a folder that is reached twice has its own name.
+    """
+    found, seen = Listing(), set[tuple[int, int]]()
+    waiting, linked = [("", folder)], list[tuple[str, Path]]()
+    while waiting or linked:
+        prefix, path = waiting.pop() if waiting else linked.pop(0)
+        name = prefix.rstrip("/") or str(folder)
+        try:
+            stat, entries = path.stat(), sorted(path.iterdir())
+        except OSError as error:
+            found.left_out.append(Remark(name, f"cannot be opened: {error.strerror}"))
+            continue
+        if (stat.st_dev, stat.st_ino) in seen:
+            found.left_out.append(Remark(name, "links to a folder that is searched already"))
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        if _is_run({entry.name for entry in entries}):
+            found.left_out.append(Remark(name, "is the folder of a training of diffnca, no input"))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                _list_file(prefix + entry.name, entry, found)
+            elif entry.suffix.lower() == ".zarr":
+                found.left_out.append(Remark(prefix + entry.name, "OME-Zarr is no input; save it as TIFF"))
+            elif is_deep:
+                (linked if entry.is_symlink() else waiting).append((f"{prefix}{entry.name}/", entry))
+    found.files.sort(key=lambda file: file.name)
+    return found
+
+
+def without_own(listing: Listing) -> list[File | ZipMember]:
+    """Return the files of a folder without what diffnca has written beside other pictures.
+
+    Where all pictures are generated, they are what the user means. What goes is added to what is left out.
+    """
+    own = {file.name for file in listing.files if isinstance(file, File) and _is_made_here(file.path)}
+    if len(own) == len(listing.files):
+        return listing.files
+    text = (
+        "was made by diffnca, so it is no input beside others; give generated images in a folder of their own"
+    )
+    listing.left_out += [Remark(name, text) for name in sorted(own)]
+    return [file for file in listing.files if file.name not in own]
+
+
+def summary(remarks: Sequence[Remark]) -> list[str]:
+    """Return remarks as lines, those of equal text as one line with their number."""
+    counts = Counter(remark.text for remark in remarks)
+    first = {remark.text: remark.name for remark in reversed(remarks)}
+    others = {1: "", 2: " and 1 other"}
+    return [
+        f"{first[text]}{others.get(count, f' and {count - 1:,} others')}: {text}"
+        for text, count in counts.items()
+    ]
 
 
 def is_slide(file: File | ZipMember, microns_per_px: float | None) -> bool:
@@ -121,47 +220,62 @@ def is_slide(file: File | ZipMember, microns_per_px: float | None) -> bool:
         return True
     if microns_per_px is None or suffix not in TIFF_SUFFIXES or isinstance(file, ZipMember):
         return False
-    return _is_tiled_pyramid(file.path)
+    return is_tiled_pyramid(file.path)
 
 
-def _folder(folder: Path) -> Iterator[File]:
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    for name in sorted(found):
-        if _is_image(name) and found[name].is_file():
-            yield File(name, found[name], found[name].stat().st_size)
-
-
-def _zip_file(path: Path) -> Iterator[ZipMember]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable zip file ({error}); pack or download it again") from None
-    for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        if not info.is_dir() and _is_image(info.filename):
-            yield ZipMember(info, archive)
-
-
-def _is_image(name: str) -> bool:
+def is_picture(name: str) -> bool:
     """Tell whether `name` ends like an image or slide and nothing in it is hidden (as `._x.jpg` of macOS)."""
     path = PurePosixPath(name)
     is_hidden = any(part.startswith(".") for part in path.parts)
     return path.suffix.lower() in IMAGE_SUFFIXES + SLIDE_SUFFIXES and not is_hidden
 
 
-def _require_reasonable_bytes(num_bytes: int) -> None:
-    if num_bytes > LARGEST_FILE_BYTES:
-        raise UnusableImageError(f"gigantic: {num_bytes:,} bytes; at most {LARGEST_FILE_BYTES:,} are read")
+def _list_file(name: str, path: Path, found: Listing) -> None:
+    if is_picture(path.name):
+        if path.is_file() or path.is_symlink():
+            found.files.append(_file(name, path))
+        else:
+            found.left_out.append(Remark(name, "is no regular file"))
+    elif path.suffix.lower() in UNREAD_SUFFIXES:
+        found.left_out.append(_unread(name))
 
 
-def _is_tiled_pyramid(path: Path) -> bool:
-    """Tell whether a TIFF file stores tiles and is large (BigTIFF) or has more than one resolution."""
+def _unread(name: str) -> Remark:
+    return Remark(name, f"{PurePosixPath(name).suffix.lower()} is not read; save it as PNG or TIFF")
+
+
+def _file(name: str, path: Path) -> File:
     try:
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-            header = file.read(8)
-            is_big = header[2] == BIG_TIFF or header[3] == BIG_TIFF
-            tags = ImageFileDirectory_v2(header + file.read(8) if is_big else header)
-            file.seek(tags.next)
-            tags.load(file)
-            return TILEWIDTH in tags and (is_big or SUBIFD in tags or bool(tags.next))
-    except Exception:  # a damaged file is no slide; decoding it will tell what is wrong
+        return File(name, path, path.stat().st_size)
+    except OSError:  # a link to nothing: reading it will tell
+        return File(name, path, 0)
+
+
+def _is_run(names: set[str]) -> bool:
+    """Tell whether a folder that holds these names is that of a training, finished or not."""
+    state, *others = _RUN_FILES
+    return state in names and any(other in names for other in others)
+
+
+def _is_made_here(path: Path) -> bool:
+    """Tell whether diffnca wrote a PNG file: its text stands before its pixels."""
+    try:
+        if path.suffix.lower() != ".png" or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return b"iTXtdiffnca:" in file.read(_HEAD_BYTES)
+    except OSError:
         return False
+
+
+def _list_zip_file(path: Path, found: Listing) -> None:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable zip file ({error}); pack or download it again") from None
+    members = [ZipMember(info, archive) for info in archive.infolist() if not info.is_dir()]
+    for member in sorted(members, key=lambda member: member.name):
+        if is_picture(member.name):
+            found.files.append(member)
+        elif PurePosixPath(member.name).suffix.lower() in UNREAD_SUFFIXES:
+            found.left_out.append(_unread(member.name))

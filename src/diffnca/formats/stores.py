@@ -92,6 +92,17 @@ class AddressStore(FsspecStore):
                 yield name
 
 
+class FolderStore(LocalStore):
+    """A folder. What leads to a device or a pipe has no end, and is refused."""
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """Return a value, or a part of it; `None` if it is not there."""
+        path = self.root / key
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"{path}: is no regular file; delete it")
+        return await super().get(key, *arguments, **options)
+
+
 @contextmanager
 def reached(address: str) -> Iterator[None]:
     """Within the block, whatever keeps an address from being reached is an `OSError` that names it."""
@@ -134,7 +145,7 @@ def opened(url: str) -> Store:
     """
     path = url.removeprefix("file://")  # fsspec writes local files in place
     if not is_remote(path):
-        return LocalStore(path)
+        return FolderStore(path)
     try:
         return AddressStore.from_url(url)
     except (ValueError, ImportError) as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import warnings
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -13,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+
+from diffnca.data.decoding import Pixels, picture_in, to_array
+from diffnca.data.refusals import UnusableImageError, first_line
+from diffnca.data.slides import Levels
+from diffnca.data.sources import content_of, is_picture
+from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
 
 TILE_PX = 256
 
 LARGEST_OVERVIEW_PX = 2**26
 """A coarsest level with more pixels would be shown by thousands of tiles at once."""
 
-LARGEST_UM = 100.0
-"""Coarser pixels come from a default such as 72 dots per inch and mean that the size is unknown."""
-
-Pixels = UInt8[np.ndarray, "h w c"]
 ReadLevel = Callable[[int, slice, slice], Pixels]
 
 
@@ -81,7 +79,7 @@ def level_scale(width: int, level_width: int) -> float:
 
 
 def open_image(path: str | Path) -> Pyramid:
-    """Open an OME-Zarr image, a TIFF file, or a PNG or JPEG file.
+    """Open an OME-Zarr image, a slide, or a picture of any kind that is trained on.
 
     Args:
         path: of the file or folder; for OME-Zarr also an address of fsspec.
@@ -98,10 +96,8 @@ def open_image(path: str | Path) -> Pyramid:
         raise ValueError(f"{text}: does not exist")
     if suffix == "zarr" or (is_local and Path(text).is_dir()):
         pyramid = open_zarr(text)
-    elif suffix in ("tif", "tiff", "svs", "ndpi"):
-        pyramid = open_tiff(Path(text))
-    elif suffix in ("png", "jpg", "jpeg"):
-        pyramid = open_picture(Path(text))
+    elif is_picture(Path(text).name):
+        pyramid = _open_file(Path(text))
     else:
         raise ValueError(f"{text}: must be an .ome.zarr, .tif, .png or .jpg image")
     height, width = pyramid.sizes[-1]
@@ -111,6 +107,19 @@ def open_image(path: str | Path) -> Pyramid:
             "save it as a pyramid"
         )
     return pyramid
+
+
+def _open_file(path: Path) -> Pyramid:
+    """Open a picture or a slide.
+
+    Raises:
+        ValueError: it cannot be used; the message names it.
+    """
+    try:
+        is_a_slide = path.suffix.lower() in SLIDE_SUFFIXES or is_tiled_pyramid(path)
+        return open_tiff(path) if is_a_slide else open_picture(path)
+    except UnusableImageError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def open_zarr(address: str) -> Pyramid:
@@ -141,10 +150,26 @@ def open_zarr(address: str) -> Pyramid:
     provenance = root.attrs.get("diffnca", "")
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
+        if "diffnca" in root.attrs:  # others may leave out what is black
+            _require_files(root.store, levels[level], rows, columns)
         return np.moveaxis(np.asarray(levels[level][:, rows, columns]), 0, -1)
 
     sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
     return Pyramid(_name(address), sizes, read, _microns_of(multiscale), _as_text(provenance))
+
+
+def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
+    """Refuse a place of which a file is missing: zarr would read it as black."""
+    from diffnca.formats.stores import exists
+
+    _, height, width = level.shards or level.chunks
+    for row in range(rows.start // height, -(-rows.stop // height)):
+        for column in range(columns.start // width, -(-columns.stop // width)):
+            key = f"{level.path}/{level.metadata.encode_chunk_key((0, row, column))}"
+            if not exists(store, key):
+                raise ValueError(
+                    f"{key} is missing; make the image again (`diffnca verify` names all faults)"
+                )
 
 
 def _not_a_zarr_image(address: str) -> str:
@@ -178,75 +203,41 @@ def _microns_of(multiscale: Mapping[str, Any]) -> float | None:
 
 
 def open_tiff(path: Path) -> Pyramid:
-    """Open a TIFF file, a pyramid in tiles where it is large, with tiffslide."""
-    try:
-        import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        raise ValueError(f"{path}: TIFF files need tiffslide: pip install 'diffnca[slides]'") from None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            slide: Any = tiffslide.TiffSlide(path)
-            sizes = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
-            corner = slide.read_region((0, 0), len(sizes) - 1, (1, 1), as_array=True)
-    except Exception as error:  # tifffile raises whatever it likes on damaged files
-        raise ValueError(f"{path}: unreadable as a TIFF image: {first_line(error)}") from None
-    try:
-        _check_samples(str(path), corner.dtype, corner.shape[2])
-    except ValueError:
-        slide.close()
-        raise
-    downsamples = slide.level_downsamples
-    lock = threading.Lock()
+    """Open a tiled pyramid in a TIFF file, with tiffslide."""
+    levels = Levels(path)
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
-        factor = downsamples[level]
-        # tiffslide wants the corner in pixels of level 0, divides again and rounds down
-        place = [at if factor <= 1.0 else ceil(at * factor + 1e-6) for at in (columns.start, rows.start)]
-        size = columns.stop - columns.start, rows.stop - rows.start
-        with lock:
-            return np.asarray(slide.read_region(place, level, size, as_array=True))
+        return to_array(levels.read(level, rows, columns, levels.channels))
 
-    microns = slide.properties.get("tiffslide.mpp-x")
-    is_known = microns is not None and 0.0 < float(microns) < LARGEST_UM
-    text = _as_text(_text_of_tiff(path))
-    pyramid = Pyramid(_name(str(path)), sizes, read, float(microns) if is_known else None, text)
-    weakref.finalize(pyramid, slide.close)
-    return pyramid
+    microns = None if levels.microns is None else levels.microns[1]
+    return Pyramid(_name(str(path)), levels.sizes, read, microns, _as_text(_text_of_tiff(path)))
 
 
 def _text_of_tiff(path: Path) -> Mapping[str, str]:
-    """Return how an OME-TIFF file of ours was made; nothing of others, or without the packages to read it."""
+    """Return how an OME-TIFF file of ours was made; nothing of others, or where it cannot be read."""
     try:
         from diffnca.formats.ome_tiff import read_ome_tiff_text
-    except ImportError:
+
+        return read_ome_tiff_text(path)
+    except (ImportError, ValueError, SyntaxError):  # the last of OME-XML that does not parse
         return {}
-    return read_ome_tiff_text(path)
 
 
 def open_picture(path: Path) -> Pyramid:
-    """Open a PNG or JPEG file; it is held in memory, with a pyramid made of it."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError("has samples of more than 8 bits; save it with 8 bits")
-            texts = {key: value for key, value in file.info.items() if isinstance(value, str)}
-            image = file.convert(
-                "L" if file.mode in ("1", "L") else "RGBA" if file.has_transparency_data else "RGB"
-            )
-    except Image.DecompressionBombError:
-        raise ValueError(f"{path}: too large to be held in memory; make it as .ome.zarr") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{path}: unreadable as an image: {first_line(error)}") from None
+    """Open a picture; it is held in memory, with a pyramid made of it."""
+    with warnings.catch_warnings(action="ignore"), picture_in(content_of(path)) as picture:
+        mode = picture.image.mode
+        image = picture.image.convert({"1": "L", "L": "L", "RGBA": "RGBA"}.get(mode, "RGB"))
     levels = [image]
     while max(levels[-1].size) > TILE_PX:
         levels.append(levels[-1].reduce(2))
-    arrays = [np.asarray(level).reshape(level.height, level.width, -1) for level in levels]
+    arrays = [to_array(level) for level in levels]
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
         return arrays[level][rows, columns]
 
     sizes = tuple((level.height, level.width) for level in levels)
-    return Pyramid(_name(str(path)), sizes, read, provenance=_as_text(texts))
+    return Pyramid(_name(str(path)), sizes, read, picture.microns_per_px, _as_text(picture.texts))
 
 
 def _check_samples(path: str, dtype: Any, channels: int) -> None:
@@ -263,8 +254,3 @@ def _as_text(provenance: Any) -> str:
     if isinstance(provenance, Mapping):
         return "\n".join(f"{str(key).removeprefix('diffnca:')}: {value}" for key, value in provenance.items())
     return str(provenance)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,12 +6,16 @@ is read when it is asked for, so memory does not grow with the image (PNG and JP
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
+import os
 import re
 import socketserver
 import threading
 import webbrowser
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +25,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from diffnca.view.pyramids import Pixels, Pyramid, first_line, open_image
+from diffnca.data.decoding import Pixels
+from diffnca.data.refusals import first_line
+from diffnca.view.pyramids import Pyramid, open_image
 
 HOSTS = frozenset({"127.0.0.1", "localhost"})
 POLICY = "default-src 'self' 'unsafe-inline' data: blob:; frame-ancestors 'none'; form-action 'none'"
@@ -44,7 +50,9 @@ def encoded(pixels: Pixels, extension: str) -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one image on 127.0.0.1; each connection has a thread."""
+    """Serves one image on 127.0.0.1; each connection has a thread, each core reads one tile at a time."""
+
+    request_queue_size = 1024  # a page may ask for hundreds of tiles at once
 
     def __init__(self, pyramid: Pyramid, port: int = 0) -> None:
         """Take the port; 0 takes a free one.
@@ -59,6 +67,20 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             raise ValueError(f"port {port}: {error.strerror}; take another, or 0 for a free one") from None
         self.pyramid = pyramid
+        self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self.said: set[str] = set()
+
+    def tile(self, level: int, column: int, row: int, extension: str) -> bytes | None:
+        """Return a tile as a file, in the order of the requests; `None` if there is no such tile."""
+        with self.cores:
+            pixels = self.pyramid.tile(level, column, row)
+            return None if pixels is None else encoded(pixels, extension)
+
+    def say(self, message: str) -> None:
+        """Log a fault of the image, once."""
+        if message not in self.said:
+            self.said.add(message)
+            logging.getLogger(__name__).warning("%s", message)
 
     @property
     def address(self) -> str:
@@ -102,14 +124,16 @@ class Handler(BaseHTTPRequestHandler):
         parts = TILE_PATH.fullmatch(path)
         if parts is None:
             return self.refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
+        level, column, row = (int(part) for part in parts.groups()[:3])
         try:
-            pixels = self.server.pyramid.tile(*(int(part) for part in parts.groups()[:3]))
+            body = self.server.tile(level, column, row, parts[4])
         except Exception as error:  # codecs raise whatever they like on damaged tiles
-            return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"unreadable tile: {first_line(error)}")
-        if pixels is None:
+            message = f"unreadable tile: {first_line(error)}"
+            self.server.say(f"{self.server.pyramid.name}: {message}")
+            return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
+        if body is None:
             return self.refuse(HTTPStatus.NOT_FOUND, "no such tile")
-        kind = "image/png" if parts[4] == "png" else "image/jpeg"
-        return self.answer(encoded(pixels, parts[4]), kind)
+        return self.answer(body, "image/png" if parts[4] == "png" else "image/jpeg")
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         """Answer with an error of one line."""
@@ -131,23 +155,22 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-def serve(path: str | Path, port: int = 0, open_browser: bool = True) -> int:
-    """Show an image until Ctrl-C; return the exit code.
+def serve(
+    path: str | Path, port: int = 0, open_browser: bool = True, say: Callable[[str], object] = print
+) -> None:
+    """Show an image until Ctrl-C.
 
     Args:
-        path: of an OME-Zarr image (also an address of fsspec), a TIFF, PNG or JPEG file.
+        path: of an OME-Zarr image (also an address of fsspec), a slide or a picture.
         port: of the local address; 0 takes a free one.
-        open_browser: open the page, not only print its address.
+        open_browser: open the page, not only say its address.
+        say: takes the address, in a sentence.
 
     Raises:
         ValueError: there is no such image, it is not finished, or the port is taken.
     """
-    with Server(open_image(path), port) as server:
-        try:
-            print(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C", flush=True)
-            if open_browser:
-                threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
-    return 0
+    with Server(open_image(path), port) as server, contextlib.suppress(KeyboardInterrupt):
+        say(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C")
+        if open_browser:
+            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+        server.serve_forever()

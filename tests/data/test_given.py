@@ -1,4 +1,4 @@
-"""Given images are read exactly, and what cannot be edited is told in one line."""
+"""Given images are read exactly, masks too, and what cannot be edited is refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,16 +55,17 @@ def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
 def test_what_is_not_opaque_is_a_hole(tmp_path: Path) -> None:
     array = pixels(4, 5, 4)
     array[..., 3] = 255
-    array[1, 2, 3], array[3, 3, 3] = 0, 254
+    array[1, 2, 3], array[3, 3, 3] = 0, 249
     given = read_image(saved(tmp_path / "a.png", array), 3)
     assert given.holes is not None
     assert given.holes.nonzero().tolist() == [[1, 2], [3, 3]]
     assert np.array_equal(given.pixels, array[..., :3])
 
 
-def test_an_opaque_image_has_no_holes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [250, 254, 255])
+def test_a_nearly_opaque_image_has_no_holes(tmp_path: Path, alpha: int) -> None:
     array = pixels(4, 5, 4)
-    array[..., 3] = 255
+    array[..., 3] = alpha
     assert read_image(saved(tmp_path / "a.png", array), 3).holes is None
 
 
@@ -93,15 +94,17 @@ def deep(path: Path, channels: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask], ids=["image", "mask"])
 @pytest.mark.parametrize(
     ("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3), ("a.ppm", 3)]
 )
-def test_samples_of_more_than_8_bits_are_refused(
-    tmp_path: Path, name: str, channels: int, read: Callable[[Path], object]
-) -> None:
-    with pytest.raises(ValueError, match=rf"{name}: has samples of more than 8 bits; save it with 8 bits"):
-        read(deep(tmp_path / name, channels))
+def test_16_bit_samples_are_read_with_8_bits_and_a_note(tmp_path: Path, name: str, channels: int) -> None:
+    given = read_image(deep(tmp_path / name, channels), 3)
+    assert given.notes == ("of 16-bit samples 8 bits are kept",)
+
+
+def test_a_16_bit_mask_is_white_from_half_on(tmp_path: Path) -> None:
+    array = np.array([[0, 32_000, 33_000, 65_535]], np.uint16)
+    assert read_mask(saved(tmp_path / "m.png", array)).tolist() == [[False, False, True, True]]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
@@ -110,26 +113,33 @@ def test_tiff_images_of_8_bits_and_less_are_read(tmp_path: Path, mode: str) -> N
     assert read_image(tmp_path / "a.tif", 3).pixels.shape == (4, 5, 3)
 
 
-def animation(path: Path) -> None:
-    frames = [Image.fromarray(pixels(4, 5, 3)), Image.fromarray(255 - pixels(4, 5, 3))]
-    frames[0].save(path, save_all=True, append_images=frames[1:])
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif", "a.mpo"])
+def test_of_several_pictures_in_a_file_the_first_is_read_with_a_note(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (200, 50)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    given = read_image(tmp_path / name, 3)
+    assert np.abs(given.pixels.astype(int) - 200).max() <= 2
+    assert len(given.notes) == 1 and "the first is read" in given.notes[0]
 
 
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("a.gif", animation, "has 2 frames"),
-        ("a.png", lambda path: saved(path, pixels(4, 5).astype(np.uint16) * 257), "more than 8 bits"),
-        ("a.tif", lambda path: saved(path, pixels(4, 5).astype(np.float32)), "more than 8 bits"),
+        ("a.tif", lambda path: saved(path, pixels(4, 5).astype(np.float32)), "32-bit floating-point samples"),
         ("a.png", lambda path: path.write_text("no image"), "unreadable"),
         ("b.png", lambda path: None, "no such file"),
         ("a.png", lambda path: path.mkdir(), "no such file"),
+        ("a.png", lambda path: path.symlink_to("nothing"), "is a link to nothing"),
     ],
 )
-def test_what_cannot_be_edited_is_refused(tmp_path: Path, name: str, make: object, message: str) -> None:
-    make(tmp_path / name)  # type: ignore[operator]
-    with pytest.raises(ValueError, match=message):
-        read_image(tmp_path / name, 3)
+@pytest.mark.parametrize("read", [lambda path: read_image(path, 3), read_mask], ids=["image", "mask"])
+def test_what_cannot_be_edited_is_refused_by_name(
+    tmp_path: Path, name: str, make: Callable[[Path], object], message: str, read: Callable[[Path], object]
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=message) as refusal:
+        read(tmp_path / name)
+    assert str(refusal.value).count(str(tmp_path / name)) == 1
 
 
 def test_colour_is_refused_for_a_gray_model(tmp_path: Path) -> None:
@@ -141,6 +151,13 @@ def test_images_of_a_folder_come_by_name_and_other_files_are_left(tmp_path: Path
     for name in ("b.png", "a.jpg", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in images_in(tmp_path)] == ["a.jpg", "b.png"]
+
+
+def test_folders_and_hidden_files_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "._a.png").touch()
+    (tmp_path / "x.png").mkdir()
+    assert images_in(tmp_path) == [tmp_path / "a.png"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -156,3 +173,9 @@ def test_masks_of_a_folder_go_by_name(tmp_path: Path) -> None:
     assert mask_of(Path("images/c.jpg"), tmp_path / "b.png") == tmp_path / "b.png"
     with pytest.raises(ValueError, match=r"no mask for c\.jpg"):
         mask_of(Path("images/c.jpg"), tmp_path)
+
+
+def test_masks_go_by_name_in_any_form_of_unicode(tmp_path: Path) -> None:
+    decomposed = tmp_path / "Ba\u0308ume.png"
+    decomposed.touch()
+    assert mask_of(Path("images/B\u00e4ume.png"), tmp_path) == decomposed

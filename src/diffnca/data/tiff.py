@@ -1,0 +1,219 @@
+"""TIFF files: kinds that Pillow misreads, channels in pages, tiles, the size of a pixel."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    EXTRASAMPLES,
+    IMAGEDESCRIPTION,
+    PLANAR_CONFIGURATION,
+    RESOLUTION_UNIT,
+    SAMPLEFORMAT,
+    SUBIFD,
+    TILEWIDTH,
+    X_RESOLUTION,
+    ImageFileDirectory_v2,
+    TiffImageFile,
+)
+
+from diffnca.data.refusals import UnusableImageError, require_decodable_size
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
+LARGEST_UM = 100.0
+"""Coarser pixels come from a default such as 72 dots per inch and mean that the size is unknown."""
+_BIG_TIFF = 43
+"""The version in the header of TIFF files that may exceed 4 GiB."""
+_SEPARATE_PLANES = 2
+_UNSIGNED = 1
+_SAMPLE_KINDS = {2: "signed", 3: "floating-point"}
+_GRAYS, _RGB, _YCBCR = (0, 1), 2, 6
+_UNIT_UM = {2: 25_400.0, 3: 10_000.0}
+_UM_OF = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
+
+
+def is_misread(image: TiffImageFile) -> bool:
+    """Tell whether Pillow gives wrong pixels: of separate planes it reads 8-bit RGB(A) alone (#5178)."""
+    bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
+    is_separate = image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES and len(bits) > 1
+    return is_separate and not (set(bits) == {8} and image.mode == ("RGB" if len(bits) == 3 else "RGBA"))
+
+
+def require_unsigned(image: TiffImageFile) -> None:
+    """Refuse samples whose range is unknown."""
+    kind = max(image.tag_v2.get(SAMPLEFORMAT, (_UNSIGNED,)))
+    if kind in _SAMPLE_KINDS:
+        _refuse_samples(max(image.tag_v2.get(BITSPERSAMPLE, (1,))), _SAMPLE_KINDS[kind])
+
+
+def _refuse_samples(bits: int, kind: str) -> None:
+    raise UnusableImageError(
+        f"{bits}-bit {kind} samples, whose range is unknown; save it with 8 or 16 unsigned bits"
+    )
+
+
+def notes_on(image: TiffImageFile) -> tuple[str, ...]:
+    """Say what is left out of a file: channels beyond colour and alpha, further pages of this size."""
+    extra = image.tag_v2.get(EXTRASAMPLES, ())
+    notes = ["channels beyond colour and alpha are left out"] if 0 in extra or len(extra) > 1 else []
+    size = image.size
+    with contextlib.suppress(Exception):  # whatever a damaged page makes Pillow raise
+        image.seek(1)
+        if image.size == size:
+            notes.append("holds several pages; the first is read")
+    image.seek(0)
+    return tuple(notes)
+
+
+def channels_in_pages(
+    image: TiffImageFile, to_gray: Callable[[Image.Image], Image.Image]
+) -> Image.Image | None:
+    """Return red, green and blue that lie in three gray pages; `None` if the pages are no channels.
+
+    OME-XML and ImageJ say in the description that pages are channels.
+
+    Args:
+        image: at its first page.
+        to_gray: makes 8 bits of a page.
+
+    Raises:
+        UnusableImageError: there are not just three channels.
+    """
+    description = str(image.tag_v2.get(IMAGEDESCRIPTION, ""))
+    said = re.search(r'\bSizeC="(\d{1,9})"|^channels=(\d{1,9})', description, re.MULTILINE)
+    count = int(said[1] or said[2]) if said else 1
+    if count == 1 or len(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 1 or not image.is_animated:
+        return None
+    if count != 3 or image.n_frames != 3:
+        raise UnusableImageError(
+            f"{count} channels in {image.n_frames} pages; save it as RGB, or each channel as a gray image"
+        )
+    pages = []
+    for number in range(3):
+        image.seek(number)
+        require_decodable_size(*image.size)
+        pages.append(to_gray(image).convert("L"))
+    return Image.merge("RGB", pages)
+
+
+def read_with_tifffile(encoded: bytes) -> Image.Image:
+    """Read the first page of a file that Pillow cannot read: gray or RGB, with alpha or not, of 1 to 16 bits.
+
+    Of 16-bit colour the upper 8 bits are kept, as Pillow does.
+
+    Raises:
+        UnusableImageError: tifffile is missing, or the file is of another kind.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise UnusableImageError("this kind of TIFF needs tifffile: pip install 'diffnca[tiff]'") from None
+    be_quiet()
+    with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+        page: Any = file.pages.first
+        require_decodable_size(page.imagewidth, page.imagelength)
+        colours = 1 if page.photometric in _GRAYS else 3
+        is_known = page.photometric in (*_GRAYS, _RGB) or (page.photometric == _YCBCR and page.is_jfif)
+        if (
+            not is_known
+            or (colours == 1 and page.samplesperpixel > 2)
+            or page.axes not in ("YX", "YXS", "SYX")
+        ):
+            raise UnusableImageError(
+                f"{page.samplesperpixel} channels of the kind {page.photometric}; save it as gray or RGB"
+            )
+        samples = np.asarray(page.asarray())
+        samples = np.moveaxis(samples, 0, -1) if page.axes == "SYX" else np.atleast_3d(samples)
+        if samples.dtype.kind not in "bu" or page.bitspersample > 16:
+            kind = {"i": "signed", "f": "floating-point"}.get(samples.dtype.kind, "unsigned")
+            _refuse_samples(page.bitspersample, kind)
+        alpha = [int(kind) for kind in page.extrasamples[:1] if kind in (1, 2)]
+        samples = _to_8_bits(samples[..., : colours + len(alpha)], page.bitspersample)
+        if page.photometric == _GRAYS[0]:
+            samples[..., 0] = 255 - samples[..., 0]
+        image = _image_of(samples, is_premultiplied=alpha == [1])
+        image.info["bits"] = page.bitspersample
+        return image
+
+
+def _to_8_bits(samples: np.ndarray, bits: int) -> UInt8[np.ndarray, "h w c"]:
+    """Bring samples to 8 bits: 16-bit gray is rounded, of 16-bit colour the upper bits are kept."""
+    if bits > 8 and samples.shape[2] > 2:
+        scaled = samples.astype(np.uint32) >> (bits - 8)
+    else:
+        most = 2**bits - 1
+        scaled = (samples.astype(np.uint32) * 255 + most // 2) // most
+    return np.asarray(scaled, dtype=np.uint8)
+
+
+def _image_of(samples: UInt8[np.ndarray, "h w c"], is_premultiplied: bool) -> Image.Image:
+    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
+    if is_premultiplied and image.mode == "RGBA":
+        return Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
+    return image
+
+
+def is_tiled_pyramid(path: Path) -> bool:
+    """Tell whether a TIFF file stores tiles and is large (BigTIFF) or has more than one resolution."""
+    try:
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            header = file.read(8)
+            is_big = header[2] == _BIG_TIFF or header[3] == _BIG_TIFF
+            tags = ImageFileDirectory_v2(header + file.read(8) if is_big else header)
+            file.seek(tags.next)
+            tags.load(file)
+            return TILEWIDTH in tags and (is_big or SUBIFD in tags or bool(tags.next))
+    except Exception:  # a damaged file is no slide; decoding it will tell what is wrong
+        return False
+
+
+def microns_in(description: str) -> tuple[float, float] | None:
+    """Return width and height of a pixel in micrometres from OME-XML, sound or not; `None` if unknown."""
+    found = []
+    for axis in "XY":
+        size = re.search(rf'\bPhysicalSize{axis}\s*=\s*"([^"]{{1,40}})"', description)
+        unit = re.search(rf'\bPhysicalSize{axis}Unit\s*=\s*"([^"]{{1,9}})"', description)
+        scale = _UM_OF.get(unit[1].replace("&#181;", "µ") if unit else "µm")
+        found.append(None if size is None or scale is None else positive(size[1], scale))
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def microns_of_tags(tags: Mapping[int, Any]) -> float | None:
+    """Return the width of a pixel in micrometres from the tags of a page; `None` if it is unknown."""
+    microns = microns_in(str(tags.get(IMAGEDESCRIPTION, "")))
+    if microns is not None:
+        return microns[0]
+    unit, dots = _UNIT_UM.get(tags.get(RESOLUTION_UNIT, 0)), positive(tags.get(X_RESOLUTION), 1.0, 1e9)
+    return None if unit is None or dots is None else positive(unit / dots)
+
+
+def positive(value: object, scale: float = 1.0, most: float = LARGEST_UM) -> float | None:
+    """Return a number of somebody's metadata, times `scale`, if it is above 0 and below `most`.
+
+    It may be written with a decimal comma.
+    """
+    try:
+        number = float(str(value).strip().replace(",", ".")) * scale
+    except ValueError:
+        return None
+    return number if 0.0 < number < most else None
+
+
+def be_quiet() -> None:
+    """Keep remarks of tifffile on odd files from stderr; what matters raises."""
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
