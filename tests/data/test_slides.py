@@ -227,6 +227,56 @@ def test_a_slide_in_a_zip_file_is_left_out_with_the_reason(tmp_path: Path) -> No
     assert images.skipped == (("a.svs", "slides are not read from zip files; unpack it"),)
 
 
+def write_svs(path: Path, mpp: str) -> Path:
+    """Write a slide as Aperio's scanners do."""
+    pixels = pink_texture(1024, 1024)
+    text = f"Aperio Image Library v12\n1024x1024 (256x256)|AppMag = 20|MPP = {mpp}"
+    with tifffile.TiffWriter(path) as writer:
+        for number, level in enumerate((pixels, pixels[::4, ::4])):
+            more = {"description": text} if number == 0 else {"description": "Aperio", "subfiletype": 1}
+            writer.write(level, tile=(128, 128), photometric="rgb", metadata=None, **more)
+    return path
+
+
+@pytest.mark.parametrize("mpp", ["0.5", "0,5"])
+def test_the_scale_of_a_scanner_may_have_a_decimal_comma(tmp_path: Path, mpp: str) -> None:
+    assert Slide(write_svs(tmp_path / "a.svs", mpp), 0.5).width == 1024
+
+
+def test_a_slide_whose_scale_cannot_be_read_is_left_out_alone(tmp_path: Path) -> None:
+    write_svs(tmp_path / "a.svs", "half"), write_svs(tmp_path / "b.svs", "0.5")
+    images = open_images([tmp_path], microns_per_px=0.5)
+    assert {name.partition("[")[0] for name in images.names} == {"b.svs"}
+    assert [remark.name for remark in images.skipped] == ["a.svs"]
+    assert images.skipped[0].text.startswith("its resolution is unknown")
+
+
+def test_the_scale_may_stand_in_the_ome_xml_alone(tmp_path: Path) -> None:
+    pixels = pink_texture(600, 600)
+    size = {"axes": "YXS", "PhysicalSizeX": 500, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        options = {"tile": (128, 128), "photometric": "rgb"}
+        writer.write(pixels, subifds=1, metadata=size, **options)
+        writer.write(pixels[::4, ::4], subfiletype=1, **options)
+    assert Slide(tmp_path / "a.ome.tif", 1.0).width == 300
+
+
+def with_gap(path: Path) -> Path:
+    """Take the second tile of the finest level from a file: a place that was not scanned."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = file.pages[0].tags[name]
+            tag.overwrite([0 if number == 1 else value for number, value in enumerate(tag.value)])
+    return path
+
+
+def test_what_was_not_scanned_is_white(tmp_path: Path) -> None:
+    path = with_gap(write_slide(tmp_path / "a.tif", pink_texture(600, 600)))
+    expected = pink_texture(600, 600)
+    expected[:128, 128:256] = 255
+    np.testing.assert_array_equal(Slide(path, 0.5).read(0, 0, 600, 600, channels=3), expected)
+
+
 def test_without_tiffslide_the_install_command_is_named(
     all_tissue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,6 @@ LARGEST_UM = 100.0
 _BIG_TIFF = 43
 """The version in the header of TIFF files that may exceed 4 GiB."""
 _SEPARATE_PLANES = 2
-_UNSIGNED = 1
 _SAMPLE_KINDS = {2: "signed", 3: "floating-point"}
 _GRAYS, _RGB, _YCBCR = (0, 1), 2, 6
 _UNIT_UM = {2: 25_400.0, 3: 10_000.0}
@@ -54,9 +53,9 @@ def is_misread(image: TiffImageFile) -> bool:
 
 def require_unsigned(image: TiffImageFile) -> None:
     """Refuse samples whose range is unknown."""
-    kind = max(image.tag_v2.get(SAMPLEFORMAT, (_UNSIGNED,)))
-    if kind in _SAMPLE_KINDS:
-        _refuse_samples(max(image.tag_v2.get(BITSPERSAMPLE, (1,))), _SAMPLE_KINDS[kind])
+    kind, bits = max(image.tag_v2.get(SAMPLEFORMAT, (1,))), max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
+    if kind in _SAMPLE_KINDS or bits > 16:
+        _refuse_samples(bits, _SAMPLE_KINDS.get(kind, "unsigned"))
 
 
 def _refuse_samples(bits: int, kind: str) -> None:
