@@ -1,24 +1,35 @@
-"""The code of README.md and docs/ runs, page by page, in an empty folder that has the examples.
+"""The code of README.md and of docs/ runs, page by page, in an empty folder that has the examples.
 
-A comment above a block says what the test does with it: `<!-- test: skip WHY -->` leaves it out, and
-`<!-- test: OLD => NEW; OLD => NEW -->` makes a long command short. Blocks without one run as they stand.
+The pages say nothing about tests. Three rules make their blocks short and safe to run here:
+1. A command of ours runs in this process, with small numbers: `SMALL` bounds the value of a flag,
+   `--minutes N` becomes `--images 16`, and a verb that samples gets `--steps 2`
+   where it names no steps (models named like `pathology-4step` keep their own).
+2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way.
+3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
+   `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2.
+A block with a command that is not ours must be skipped. An entry of the table that no page needs is an error.
+To try one page: `pytest tests/test_docs.py -k tutorial`.
 """
 
 import importlib
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from diffnca.cli.main import main
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- test: (?P<note>.*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)\n```", re.DOTALL)
+TABLE = tomllib.loads((Path(__file__).parent / "docs.toml").read_text())
+BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n```", re.DOTALL | re.MULTILINE)
+SMALL = {"--height": 64, "--width": 64, "--steps": 2, "--n": 12, "--frames": 3, "--rounds": 1}
+SAMPLING = ("sample", "inpaint", "extend", "upscale", "vary", "interpolate")
 
 
 @dataclass(frozen=True)
@@ -27,32 +38,65 @@ class Block:
     code: str
 
 
-def runnable_blocks(page: str) -> list[Block]:
-    """Return the blocks of a page that are to be run, shortened as their comments say."""
+def blocks_of(page: str, table: dict[str, dict[str, str]] = TABLE) -> list[Block]:
+    """Return the blocks of a page that are to be run, shortened as the table says."""
     blocks = []
     for match in BLOCK.finditer(page):
-        note, code = match["note"] or "", match["code"]
+        code = match["code"]
         assert match["language"], f"a block without a language: {code}"
-        if note.startswith("skip "):
+        if match["language"] not in ("bash", "python") or any(text in code for text in table["skip"]):
             continue
-        for substitution in filter(None, note.split("; ")):
-            old, new = substitution.split(" => ")
-            assert old in code, f"{old!r} is not in the block below it"
+        for old, new in table["replace"].items():
             code = code.replace(old, new)
-        if match["language"] in ("bash", "python"):
-            blocks.append(Block(match["language"], code))
+        blocks.append(Block(match["language"], code))
     return blocks
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    """Return the arguments of a command with small numbers, where its canvas may be small."""
+    verb = arguments[0]
+    small = dict(SMALL)
+    if "--region" in arguments or "--dry-run" in arguments:
+        del small["--height"], small["--width"]
+    if verb == "distill":
+        del small["--steps"]  # they are what the student learns
+    short = list(arguments)
+    for place, (flag, value) in enumerate(zip(arguments, arguments[1:], strict=False), 1):
+        if flag in small:
+            short[place] = str(min(int(value), small[flag]))
+        elif flag == "--minutes":
+            short[place - 1 : place + 1] = ["--images", "16"]
+    if "--region" in short:
+        sides = slice(short.index("--region") + 3, short.index("--region") + 5)
+        short[sides] = ["16", "16"]
+    is_student = re.search(r"\d-?step", " ".join(arguments[1:2]))  # has the steps that it learned
+    if verb in SAMPLING and "--steps" not in short and not is_student:
+        short += ["--steps", "2"]
+    if verb == "bench":
+        short += ["--height", "16", "--width", "16", "--rounds", "1"]
+    return short
 
 
 def run_bash(code: str) -> None:
     """Run the commands of a block, all of which are ours."""
     for line in code.replace("\\\n", "").splitlines():
-        assert line.startswith("diffnca "), f"not a command of ours, and not marked `skip`: {line}"
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euc", code], env=environment, capture_output=True, text=True, check=False
+        program, *arguments = shlex.split(line, comments=True) or ["diffnca", "info"]
+        assert program == "diffnca", f"not a command of ours, and not skipped by tests/docs.toml: {line}"
+        try:
+            code_of_exit = main(shortened(arguments) if arguments else [])
+        except SystemExit as stop:  # after the text of `--help`
+            code_of_exit = stop.code or 0
+        assert code_of_exit == 0, line
+
+
+def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
+    """Run a block of Python with small canvases and few steps."""
+    bounded = re.sub(
+        r"\b(height|width|steps)=(\d+)(?=[,)])",
+        lambda m: f"{m[1]}={min(int(m[2]), SMALL['--' + m[1]]) if 'region=' not in code else m[2]}",
+        code,
     )
-    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    exec(compile(bounded, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,22 +105,42 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
-    for block in runnable_blocks(page.read_text()):
-        match block.language:
-            case "bash":
-                run_bash(block.code)
-            case "python":
-                exec(compile(block.code, str(page), "exec"), names)
+    for block in blocks_of(page.read_text()):
+        if block.language == "bash":
+            run_bash(block.code)
+        else:
+            run_python(block.code, page, names)
 
 
-def test_a_command_that_is_not_ours_must_be_marked() -> None:
-    with pytest.raises(AssertionError, match="not marked"):
+@pytest.mark.parametrize("text", [*TABLE["skip"], *TABLE["replace"]])
+def test_each_entry_of_the_table_is_needed_by_a_page(text: str) -> None:
+    codes = [match["code"] for page in PAGES for match in BLOCK.finditer(page.read_text())]
+    assert any(text in code for code in codes)
+
+
+def test_a_command_that_is_not_ours_must_be_skipped() -> None:
+    with pytest.raises(AssertionError, match="not skipped"):
         run_bash("pip install something")
 
 
-def test_a_substitution_must_apply() -> None:
-    with pytest.raises(AssertionError, match="is not in the block"):
-        runnable_blocks("<!-- test: --minutes 9 => --images 8 -->\n```bash\ndiffnca train\n```")
+def test_a_block_that_is_skipped_is_not_run_and_others_are_shortened() -> None:
+    table = {"skip": {"--all": "takes hours"}, "replace": {"--count 90": "--count 2"}}
+    page = "```bash\ndiffnca a --all\n```\n\n```bash\ndiffnca b --count 90\n```\n"
+    assert blocks_of(page, table) == [Block("bash", "diffnca b --count 2")]
+
+
+@pytest.mark.parametrize(
+    ("command", "short"),
+    [
+        ("sample m --height 4096 --width 9", "sample m --height 64 --width 9 --steps 2"),
+        ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 2"),
+        ("train --data . --minutes 5", "train --data . --images 16"),
+        ("vary m-4step --image a.png", "vary m-4step --image a.png"),
+        ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 16"),
+    ],
+)
+def test_a_command_gets_small_numbers(command: str, short: str) -> None:
+    assert shortened(command.split()) == short.split()
 
 
 def test_each_function_of_the_equation_table_exists() -> None:
