@@ -17,10 +17,12 @@ import shlex
 import shutil
 import tomllib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from diffnca.cli.main import main
 
@@ -61,7 +63,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if verb == "distill":
         del small["--steps"]  # they are what the student learns
     short = list(arguments)
-    for place, (flag, value) in enumerate(zip(arguments, arguments[1:], strict=False), 1):
+    for place, (flag, value) in enumerate(pairwise(arguments), 1):
         if flag in small:
             short[place] = str(min(int(value), small[flag]))
         elif flag == "--minutes":
@@ -104,6 +106,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes longer than two batches
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page.read_text()):
         if block.language == "bash":
