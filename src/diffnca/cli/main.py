@@ -43,6 +43,9 @@ class Verb(Protocol):
 RECTANGLES = ("--box", "--region")
 """Flags whose value is TOP,LEFT,HEIGHT,WIDTH."""
 
+REPEATED = ("--data",)
+"""Flags of several values that may also be given several times."""
+
 VERBS: tuple[type[Verb], ...] = (
     Train,
     Distill,
@@ -119,13 +122,33 @@ def parse(arguments: Sequence[str]) -> Verb:
 def parted(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with rectangles as four numbers, which may be given with commas between them."""
     parts: list[str] = []
-    for before, argument in itertools.pairwise(["", *arguments]):
+    for before, argument in itertools.pairwise(["", *gathered(arguments)]):
         name, _, value = argument.partition("=")
         if name in RECTANGLES and value:
             parts += [name, *value.split(",")]
         else:
             parts += argument.split(",") if before in RECTANGLES else [argument]
     return parts
+
+
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with all values of a repeated flag behind its first: tyro keeps only the last."""
+    groups: list[list[str]] = [[]]
+    current = groups[0]
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in REPEATED:
+            current = next((group for group in groups if group[:1] == [name]), [])
+            if not current:
+                current.append(name)
+                groups.append(current)
+            current += [value] if equals else []
+        elif argument.startswith("--"):
+            current = [argument]
+            groups.append(current)
+        else:
+            current.append(argument)
+    return list(itertools.chain(*groups))
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:

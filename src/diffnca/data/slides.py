@@ -153,6 +153,8 @@ class Slide:
         base_height, base_width = self._levels.sizes[0]
         self.width = floor(base_width * um_x / microns_per_px)
         self.height = floor(base_height * um_y / microns_per_px)
+        if min(self.height, self.width) < 1:
+            raise UnusableImageError(f"too small: less than a pixel at microns_per_px={microns_per_px}")
         self._microns_per_px = microns_per_px
 
     def read(self, top: int, left: int, height: int, width: int, *, channels: int) -> Pixels:
