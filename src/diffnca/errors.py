@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+Limits = Mapping[str, tuple[int | float, int | float]]
+"""The least and the largest allowed number of each name."""
+
 
 class Interrupted(KeyboardInterrupt):
     """Work was stopped on request; its message says what is kept and how to go on."""
@@ -15,6 +20,22 @@ def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
     """
     if not is_allowed:
         raise ValueError(f"{name}={value}: must be {allowed}")
+
+
+def require_within(owner: object, prefix: str, limits: Limits) -> None:
+    """Refuse numbers of an object that are out of their limits; `None` is allowed.
+
+    Args:
+        owner: has the numbers as attributes.
+        prefix: what stands before their names in messages.
+        limits: the least and the largest allowed number of each name.
+
+    Raises:
+        ValueError: a number is out of its limits, or not a number.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(owner, name)
+        require(value is None or least <= value <= most, f"{prefix}{name}", value, f"from {least} to {most}")
 
 
 def one_line(error: BaseException) -> str:

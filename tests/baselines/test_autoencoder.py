@@ -6,7 +6,8 @@ import torch
 
 from diffnca import generate
 from diffnca.baselines.autoencoder import Autoencoder, damaged
-from diffnca.config.model import Config, DataConfig, TrainingConfig, from_json, to_json
+from diffnca.config.json import from_json, to_json
+from diffnca.config.model import Config, DataConfig, TrainingConfig
 from diffnca.config.networks import VNCAConfig
 from diffnca.models.build import build_model
 from diffnca.training.loop import RandomMasks

@@ -25,7 +25,8 @@ from diffnca.comparison import run as reproduction
 from diffnca.comparison.child import warm_up
 from diffnca.comparison.rows import is_finished
 from diffnca.comparison.tables import table_named
-from diffnca.config.model import Config, to_json
+from diffnca.config.json import to_json
+from diffnca.config.model import Config
 from diffnca.evaluation.metrics import ModuleFeatures
 from diffnca.models.file import read_card, read_config
 from diffnca.training.loop import Trainer

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from diffnca.config.model import Config, LossConfig, from_json, to_json
+from diffnca.config.json import from_json, to_json
+from diffnca.config.model import Config, LossConfig
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import RECIPES, recipe_named
 

@@ -14,7 +14,7 @@ pytest.importorskip("imagecodecs")
 import tifffile
 
 from diffnca.canvas.region import Canvas
-from diffnca.formats.ome_tiff import check_target, read_ome_tiff_text, write_ome_tiff
+from diffnca.formats.ome_tiff import check_tiff, read_ome_tiff_text, write_ome_tiff
 from diffnca.formats.ome_zarr import OmeZarrWriter
 
 TEXT = {"diffnca:seed": "7", "Software": "diffnca 0.1", "diffnca:model": "a <b> & c"}
@@ -192,11 +192,11 @@ def test_a_file_that_cannot_be_written_is_refused(
 
 def test_another_compression_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compression='lzw': must be 'jpeg' or 'deflate'"):
-        check_target(tmp_path / "x.tif", "lzw")
+        check_tiff(tmp_path / "x.tif", "lzw")
 
 
 def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="none.ome.zarr: is not finished"):
+    with pytest.raises(ValueError, match="none.ome.zarr: is no OME-Zarr image"):
         write_ome_tiff(str(tmp_path / "none.ome.zarr"), tmp_path / "x.ome.tif")
 
 

@@ -19,6 +19,9 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.formats.ome_zarr import OmeZarrWriter, read_pixels, verify
 from diffnca.formats.pyramid import halved, level_shapes
 
+HEX = "0123456789abcdef" * 2
+"""What zarr writes into the names of files that it is writing."""
+
 TEXT = {"diffnca:seed": "7", "Software": "diffnca"}
 
 
@@ -108,7 +111,7 @@ def test_a_stop_at_any_time_changes_no_byte(tmp_path: Path, stop_at: int) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         writer_at(tmp_path, 128, 32).close(stop)
-    (tmp_path / "x.ome.zarr" / "1" / "zarr.123.partial").write_bytes(b"killed")
+    (tmp_path / "x.ome.zarr" / "1" / f"zarr.{HEX}.partial").write_bytes(b"killed")
     writer_at(tmp_path, 128, 32).close()
     assert bytes_of(tmp_path / "x.ome.zarr") == bytes_of(whole / "x.ome.zarr")
 
@@ -403,5 +406,5 @@ class TestVerify:
 def test_a_stop_before_the_first_level_leaves_nothing_foreign(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "x.ome.zarr", mode="w")
     (tmp_path / "x.ome.zarr" / "0").mkdir()
-    (tmp_path / "x.ome.zarr" / "0" / "zarr.123.partial").write_bytes(b"killed")
+    (tmp_path / "x.ome.zarr" / "0" / f"zarr.{HEX}.partial").write_bytes(b"killed")
     assert not writer_at(tmp_path).is_foreign

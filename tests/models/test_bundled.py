@@ -16,7 +16,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.evaluation.metrics import efficientnet_lite0, extract, kid_full
 from diffnca.models.file import bundled_models
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REFERENCES = ROOT / "tests" / "reference"
 CROP = 64
 LIMITS = {

@@ -20,7 +20,7 @@ from diffnca.models.published import network_from_arrays, read_published_checkpo
 from diffnca.networks.diff_nca import DiffNCA
 from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 PUBLISHED = ("diff_nca_arxiv_v1", "fourier_diff_nca_arxiv_v1", "diff_nca_npj", "fourier_diff_nca_npj")
 
 each_reference = pytest.mark.parametrize("reference", ["arxivv1_small", "npj2025_small"])

@@ -155,7 +155,7 @@ def test_a_circular_axis_must_fit_the_larger_cells() -> None:
     [
         ({"patch": 3}, "model.coarse.patch=3: must be a multiple of patch=2, and larger"),
         ({"patch": 2}, "model.coarse.patch=2: must be a multiple of patch=2, and larger"),
-        ({"handed": 0}, "model.coarse.handed=0: must be >= 1"),
+        ({"handed": 0}, "model.coarse.handed=0: must be from 1 to 4096"),
         ({"channels": 59}, "model.coarse.channels=59: must be >= 60"),
         ({"handed": 7, "channels": 99}, "model.channels=30: must be >= 31"),
     ],

@@ -281,5 +281,5 @@ def test_a_fourier_network_without_a_fourier_stage_is_refused() -> None:
 
 
 def test_a_window_without_frequencies_is_refused() -> None:
-    with pytest.raises(ValueError, match="window=0: must be >= 1"):
+    with pytest.raises(ValueError, match="window=0: must be from 1 to 512"):
         FourierConfig(window=0)

@@ -10,6 +10,7 @@ import tyro
 
 from diffnca.cli.console import Console
 from diffnca.config.model import Config
+from diffnca.files import check_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,7 @@ class Convert:
         from diffnca.models.file import write_model
         from diffnca.models.published import read_published_checkpoint
 
-        if self.out.suffix != ".safetensors":
-            raise ValueError(f"{self.out}: the name of the model file must end in .safetensors")
-        if not self.out.parent.is_dir():
-            raise ValueError(f"{self.out}: the folder {self.out.parent} does not exist; create it first")
+        check_target(self.out, (".safetensors",))
         network, config = read_published_checkpoint(self.source, self.image_channels)
         card = {"converted_from": self.source.name, "licence": "that of the converted checkpoint"}
         write_model(self.out, network.state_dict(), config, card)

@@ -17,7 +17,8 @@ import torch
 
 from diffnca.cli.main import INTERRUPTED
 from diffnca.cli.models import Train
-from diffnca.config.model import Config, from_json
+from diffnca.config.json import from_json
+from diffnca.config.model import Config
 from diffnca.engine.machine import peak_memory_bytes
 from diffnca.training.loop import RunOptions, Trainer
 from diffnca.training.run import train

@@ -18,7 +18,8 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import INTERRUPTED
-from diffnca.config.model import Config, from_json, to_json
+from diffnca.config.json import from_json, to_json
+from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.evaluation.errors import velocity_error
 from diffnca.evaluation.metrics import FeatureExtractor, extract_cached

@@ -7,20 +7,25 @@ changed.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from diffnca.config.networks import FEWEST_TO_DAMAGE, Model, NCAConfig, UNetConfig, VNCAConfig
-from diffnca.errors import require
+from diffnca.errors import require, require_within
 
-FORMAT_VERSION = 1
-"""Version of the JSON layout, stored beside each configuration."""
+MOST_DIFFUSION_STEPS = 100_000
+"""A table of so many levels takes a few megabytes; 1,000 are usual."""
+
+LARGEST_CROP_PX = 4096
+"""The states of all cells of a crop are held in memory."""
+
+MOST_IMAGES = 10**12
+MOST_MINUTES = 10**7
+"""Nineteen years."""
+
+LONGEST_NAME = 100
 
 LARGEST_GUIDANCE = 10.0
 
@@ -41,6 +46,12 @@ class ScheduleConfig:
     offset: float = 0.008
     min_beta: float = 1e-4
     max_beta: float = 0.9999
+
+    def __post_init__(self) -> None:
+        """Refuse levels without number, and betas that are no shares."""
+        shares = ("beta_start", "beta_end", "offset", "min_beta", "max_beta")
+        limits = {"num_diffusion_steps": (1, MOST_DIFFUSION_STEPS)} | dict.fromkeys(shares, (0, 1))
+        require_within(self, "schedule.", limits)
 
 
 @dataclass(frozen=True)
@@ -119,13 +130,22 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers with which no training can be done."""
-        for name in ("batch", "images", "ema_halflife_images", "learning_rate"):
+        limits = {
+            "batch": (1, 65_536),
+            "images": (1, MOST_IMAGES),
+            "ema_halflife_images": (1, MOST_IMAGES),
+            "warmup_images": (0, MOST_IMAGES),
+            "minutes": (0, MOST_MINUTES),
+            "learning_rate": (0, 10),
+            "decay_per_batch": (0, 1),
+            "seed": (0, 2**63 - 1),
+        }
+        require_within(self, "training.", limits)
+        for name in ("learning_rate", "decay_per_batch"):
             require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
         for name in ("minutes", "max_gradient_norm"):
             value = getattr(self, name)
             require(value is None or 0 < value < math.inf, f"training.{name}", value, "above 0, or none")
-        require(0 <= self.seed < 2**63, "training.seed", self.seed, "from 0 to 2**63 - 1")
-        require(self.warmup_images >= 0, "training.warmup_images", self.warmup_images, ">= 0")
         require(
             0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
         )
@@ -159,8 +179,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no crop can be taken with."""
-        require(self.crop >= 1, "data.crop", self.crop, ">= 1")
-        require(self.reduce >= 1, "data.reduce", self.reduce, ">= 1")
+        limits = {
+            "crop": (1, LARGEST_CROP_PX),
+            "reduce": (1, 1024),
+            "max_background": (0, 1),
+            "split_seed": (0, 2**63 - 1),
+            "cache_bytes": (0, 2**50),
+            "microns_per_px": (1e-6, 1e6),
+        }
+        require_within(self, "data.", limits)
         require(0 <= self.validation < 1, "data.validation", self.validation, "in [0, 1)")
 
 
@@ -206,6 +233,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
+        is_name = 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
+        allowed = f"1 to {LONGEST_NAME} characters without slashes"  # it becomes the name of a folder
+        require(is_name and not set("/\\") & set(self.name), "name", self.name[:LONGEST_NAME], allowed)
         last, sampling = self.schedule.num_diffusion_steps, self.sampling
         require(1 <= sampling.steps <= last, "sampling.steps", sampling.steps, f"1 to {last}")
         if sampling.visited is not None:
@@ -246,76 +276,3 @@ class Config:
         fewest = min(stage.num_cell_steps for stage in stages)
         allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
         require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
-
-
-def to_json(config: Config) -> str:
-    """Return `config` as JSON text with sorted keys."""
-    return json.dumps(
-        {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}, sort_keys=True, indent=1
-    )
-
-
-def from_json(text: str) -> Config:
-    """Read what `to_json` wrote.
-
-    Raises:
-        ValueError: the text is of another format version, or has unknown or ill-typed fields.
-    """
-    values = json.loads(text)
-    version = values.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"configuration format {version}: this diffnca reads format {FORMAT_VERSION}; update diffnca"
-        )
-    config = _build(Config, values, "config")
-    assert isinstance(config, Config)
-    return config
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make `value`, as it comes out of JSON, an instance of the annotation `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin is types.UnionType:
-        return _build_union(arguments, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}={value!r}: must be one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where}={value!r}: must be a list")
-        return tuple(_build(arguments[0], item, where) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where}={value!r}: must be of type {kind.__name__}")
-    return value
-
-
-def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Build one of `kinds`: `None`, a plain type, or of several dataclasses the one with this `family`."""
-    if value is None and type(None) in kinds:
-        return None
-    kinds = tuple(kind for kind in kinds if kind is not type(None))
-    if len(kinds) == 1:
-        return _build(kinds[0], value, where)
-    families = {
-        name: kind for kind in kinds for name in typing.get_args(typing.get_type_hints(kind)["family"])
-    }
-    family = value.get("family") if isinstance(value, dict) else None
-    if family not in families:
-        raise ValueError(f"{where}.family={family!r}: must be one of {', '.join(families)}; update diffnca")
-    return _build(families[family], value, where)
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    """Build the dataclass `kind` from a JSON object."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}={value!r}: must be an object")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise ValueError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(hints)}")
-    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})

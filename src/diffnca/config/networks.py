@@ -8,7 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffnca.errors import require
+from diffnca.errors import require, require_within
+
+MOST_CELL_STEPS = 1024
+"""The published networks take 48; each one sees farther, and takes as long as the others."""
+
+MOST_CHANNELS, MOST_HIDDEN = 4096, 8192
+"""A layer between both has 100 million weights; the published networks have 96 channels and 512 numbers."""
+
+LARGEST_PATCH_PX = 64
+LARGEST_DILATION = 1024
+MOST_DILATIONS = 64
+LARGEST_WINDOW = 512
+LARGEST_TRAINED_PX = 16_384
+
+MOST_LEVELS, MOST_LAYERS, MOST_UNET_CHANNELS = 8, 8, 4096
+"""Of a UNet; the channels of all levels together. The largest one in use has 3 levels and 512 channels."""
+
+MOST_OF_A_CODE = 2**22
+"""Weights between encoder and code of VNCA, divided by 32; the published network has 2**17."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +67,21 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
-        if self.hidden < 1 or self.num_cell_steps < 1:
-            raise ValueError(f"hidden={self.hidden}, num_cell_steps={self.num_cell_steps}: both must be >= 1")
-        if not 0.0 < self.update_probability <= 1.0:
-            raise ValueError(f"update_probability={self.update_probability}: must lie in (0, 1]")
-        if self.embedding_width < 1 or self.embedding_channels < 1:
-            raise ValueError(
-                f"embedding_width={self.embedding_width}, embedding_channels={self.embedding_channels}: "
-                "both must be >= 1"
-            )
-        if not self.dilations or min(self.dilations) < 1:
-            raise ValueError(f"dilations={self.dilations}: give at least one spacing, each >= 1")
+        limits = {
+            "hidden": (1, MOST_HIDDEN),
+            "num_cell_steps": (1, MOST_CELL_STEPS),
+            "embedding_width": (1, MOST_HIDDEN),
+            "embedding_channels": (1, MOST_CHANNELS),
+            "cell_step_period": (1, 1_000_000),
+        }
+        require_within(self, "", limits)
+        require(
+            0.0 < self.update_probability <= 1.0, "update_probability", self.update_probability, "in (0, 1]"
+        )
+        fits = 1 <= len(self.dilations) <= MOST_DILATIONS
+        fits = fits and 1 <= min(self.dilations) <= max(self.dilations) <= LARGEST_DILATION
+        allowed = f"1 to {MOST_DILATIONS} spacings, each from 1 to {LARGEST_DILATION}"
+        require(fits, "dilations", self.dilations, allowed)
 
     def dilation(self, cell_step: int) -> int:
         """Return the spacing of the perception in this cell step, in cells."""
@@ -95,8 +117,8 @@ class FourierConfig:
 
     def __post_init__(self) -> None:
         """Refuse a window without frequencies, and images without pixels."""
-        for name in ("window", "trained_px"):
-            require(getattr(self, name) >= 1, f"model.fourier.{name}", getattr(self, name), ">= 1")
+        limits = {"window": (1, LARGEST_WINDOW), "trained_px": (1, LARGEST_TRAINED_PX)}
+        require_within(self, "model.fourier.", limits)
 
 
 @dataclass(frozen=True)
@@ -114,6 +136,15 @@ class CoarseConfig:
     channels: int = 96
     handed: int = 10
     cell: CellConfig = field(default_factory=CellConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their limits."""
+        limits = {
+            "patch": (2, LARGEST_PATCH_PX),
+            "channels": (1, MOST_CHANNELS),
+            "handed": (1, MOST_CHANNELS),
+        }
+        require_within(self, "model.coarse.", limits)
 
 
 @dataclass(frozen=True)
@@ -140,8 +171,9 @@ class NCAConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions between the fields."""
-        if self.patch < 1:
-            raise ValueError(f"patch={self.patch}: must be >= 1, the side of the square that a cell holds")
+        require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
+        limits = {"patch": (1, LARGEST_PATCH_PX), "channels": (1, MOST_CHANNELS)}
+        require_within(self, "model.", limits)
         if self.channels < 2 * self.cell_image_channels:
             raise ValueError(
                 f"channels={self.channels}: must be >= {2 * self.cell_image_channels} "
@@ -159,7 +191,6 @@ class NCAConfig:
         allowed = f"a multiple of patch={self.patch}, and larger"
         fits = coarse.patch > self.patch and coarse.patch % self.patch == 0
         require(fits, f"{name}.patch", coarse.patch, allowed)
-        require(coarse.handed >= 1, f"{name}.handed", coarse.handed, ">= 1")
         least = self.coarse_image_channels + coarse.handed * (coarse.patch // self.patch) ** 2
         allowed = f">= {least}, the noisy image and what is handed down"
         require(coarse.channels >= least, f"{name}.channels", coarse.channels, allowed)
@@ -231,10 +262,14 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
-        for name in ("image_channels", "layers", "groups"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
-        is_told = bool(self.channels) and all(c > 0 and c % self.groups == 0 for c in self.channels)
-        require(is_told, "model.channels", self.channels, f"one or more multiples of groups={self.groups}")
+        require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
+        require_within(self, "model.", {"layers": (1, MOST_LAYERS), "groups": (1, MOST_UNET_CHANNELS)})
+        fits = 1 <= len(self.channels) <= MOST_LEVELS and sum(self.channels) <= MOST_UNET_CHANNELS
+        fits = fits and all(channels > 0 and channels % self.groups == 0 for channels in self.channels)
+        allowed = (
+            f"1 to {MOST_LEVELS} multiples of groups={self.groups}, {MOST_UNET_CHANNELS} together at most"
+        )
+        require(fits, "model.channels", self.channels, allowed)
 
     @property
     def channels_per_px(self) -> float:
@@ -288,10 +323,19 @@ class VNCAConfig:
     def __post_init__(self) -> None:
         """Refuse what no network can be built from."""
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
-        for name in ("hidden", "num_residual_blocks", "encoder_channels", "num_cell_steps"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), ">= 1")
+        limits = {
+            "hidden": (1, MOST_CHANNELS),
+            "num_residual_blocks": (1, MOST_DILATIONS),
+            "encoder_channels": (1, MOST_CHANNELS // 16),
+            "latent": (1, MOST_CHANNELS),
+            "num_cell_steps": (1, MOST_CELL_STEPS),
+            "extra_cell_steps": (0, MOST_CELL_STEPS),
+        }
+        require_within(self, "model.", limits)
         require(self.size >= 16 and self.size % 16 == 0, "model.size", self.size, "a multiple of 16")
-        require(self.extra_cell_steps >= 0, "model.extra_cell_steps", self.extra_cell_steps, ">= 0")
+        size_of_code = self.latent * self.encoder_channels * (self.size // 16) ** 2
+        allowed = f"at most {MOST_OF_A_CODE}, as its square / 256 * latent * encoder_channels"
+        require(size_of_code <= MOST_OF_A_CODE, "model.size", self.size, allowed)
         require(0 <= self.damage <= self.size, "model.damage", self.damage, f"from 0 to size={self.size}")
         can_grow_again = self.damage == 0 or self.start == self.size
         require(can_grow_again, "model.damage", self.damage, f"0, or model.start=model.size={self.size}")

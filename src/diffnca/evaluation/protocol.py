@@ -25,7 +25,8 @@ from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_r
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, check_size, evaluate
 from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
-from diffnca.formats.png import check_target, contact_sheet, write_png
+from diffnca.files import check_target
+from diffnca.formats.png import contact_sheet, write_png
 from diffnca.jobs.making import progress_bar
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
 
@@ -110,7 +111,7 @@ def check(command: Evaluate) -> None:
     if command.held_out and command.train is not None:
         raise ValueError("--held-out: must stand without --train; leave one out")
     if command.pairs is not None:
-        check_target(command.pairs)
+        check_target(command.pairs, (".png",))
         if command.train is None and not command.held_out:
             raise ValueError("--pairs: needs the training images; give --train FOLDER or --held-out")
     for name, path in (("--out", command.out), ("--samples", command.samples)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from diffnca.files import check_target, replace_atomically
 
 ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
 """Formats of animated images."""
@@ -27,34 +28,21 @@ CONSTANT_RATE_FACTOR = "16"
 
 
 def check_film(path: Path) -> None:
-    """Refuse a path to which no film can be written.
+    """Refuse a path to which no film can be written; errors are also those of `check_target`.
 
     Raises:
-        ValueError: its name does not end as it must, or its folder does not exist.
         ImportError: for MP4, PyAV is missing.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: the name of a film must end in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    check_target(path, FORMATS)
     if path.suffix.lower() == ".mp4":
-        require_av(path)
-
-
-def require_av(path: Path) -> None:
-    """Refuse to go on without PyAV.
-
-    Raises:
-        ImportError: it is missing.
-    """
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise ImportError(f"{path}: MP4 needs PyAV: pip install 'diffnca[films]'") from None
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            raise ImportError(f"{path}: MP4 needs PyAV: pip install 'diffnca[films]'") from None
 
 
 def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, milliseconds: int) -> None:
-    """Write frames (gray or RGB, all of one size) as a film; the file appears whole or not at all.
+    """Write frames (gray or RGB, all of one size) as a film.
 
     Args:
         frames: at least one; small ones are enlarged by a whole factor.
@@ -63,16 +51,12 @@ def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, millise
     """
     factor = max(1, SHOWN_PX // max(frames[0].shape[:2]))
     shown = [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in frames]
-    partial = path.with_name(path.name + ".partial")
     suffix = path.suffix.lower()
-    try:
+    with replace_atomically(path) as partial:
         if suffix in ANIMATED:
             _write_animated(shown, partial, ANIMATED[suffix], milliseconds)
         else:
             _write_mp4(shown, partial, milliseconds)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_animated(frames: list[np.ndarray], path: Path, kind: str, milliseconds: int) -> None:

@@ -6,9 +6,9 @@ written tile by tile, under another name, and renamed when it is whole. The same
 
 from __future__ import annotations
 
-import os
+import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -16,8 +16,10 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import UInt8
 
-from diffnca.formats.ome_zarr import REMEDY, level_fault, shards_of
-from diffnca.formats.stores import exists, opened, undamaged, zarr
+from diffnca.errors import one_line
+from diffnca.files import check_target, replace_atomically
+from diffnca.formats.ome_zarr import REMEDY, check_finished
+from diffnca.formats.stores import undamaged
 
 try:
     import imagecodecs  # noqa: F401
@@ -40,7 +42,7 @@ def write_ome_tiff(
     source_url: str,
     path: Path,
     compression: Compression = "jpeg",
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Write an OME-TIFF file.
 
@@ -53,121 +55,94 @@ def write_ome_tiff(
     Raises:
         ValueError: the source is not finished, lacks shards or is damaged, or no such file can be written.
     """
-    check_target(path, compression)
-    attributes, levels = _source(source_url)
+    check_tiff(path, compression)
+    attributes, levels = check_finished(source_url)
     microns = _microns(attributes["ome"])
-    told = _Told(sum(_count(level) for level in levels), progress)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with tifffile.TiffWriter(partial, bigtiff=True, ome=True) as tiff:
-            for number, level in enumerate(levels):
-                own = {
-                    "subifds": len(levels) - 1,
-                    "metadata": _metadata(levels, attributes, microns, compression),
-                }
-                tiff.write(
-                    told.each(_tiles(level, f"{source_url}: a shard of level {number}")),
-                    dtype=np.uint8,
-                    shape=(*level.shape[1:], level.shape[0]) if level.shape[0] > 1 else level.shape[1:],
-                    tile=(TILE_PX, TILE_PX),
-                    photometric="rgb" if level.shape[0] == 3 else "minisblack",
-                    compression=compression,
-                    compressionargs={"level": JPEG_QUALITY} if compression == "jpeg" else None,
-                    software=False if number else None,
-                    **_resolution(microns, 2**number),
-                    **({"subfiletype": 1} if number else own),
-                )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    total, counted = sum(_count(level) for level in levels), itertools.count(1)
+
+    def tiles(number: int) -> Iterator[UInt8[np.ndarray, "..."]]:
+        for tile in _tiles(levels[number], f"{source_url}: a shard of level {number}"):
+            yield tile
+            progress(next(counted), total)
+
+    with replace_atomically(path) as partial, tifffile.TiffWriter(partial, bigtiff=True, ome=True) as tiff:
+        for number, level in enumerate(levels):
+            channels, height, width = level.shape
+            first = {
+                "subifds": len(levels) - 1,
+                "metadata": _metadata(levels, attributes, microns, compression),
+            }
+            tiff.write(
+                tiles(number),
+                dtype=np.uint8,
+                shape=(height, width, channels) if channels > 1 else (height, width),
+                tile=(TILE_PX, TILE_PX),
+                photometric="rgb" if channels == 3 else "minisblack",
+                compression=compression,
+                compressionargs={"level": JPEG_QUALITY} if compression == "jpeg" else None,
+                software=False if number else None,
+                **_resolution(microns, 2**number),
+                **({"subfiletype": 1} if number else first),
+            )
 
 
-def check_target(path: Path, compression: str) -> None:
-    """Refuse a file that cannot be written.
+def check_tiff(path: Path, compression: str) -> None:
+    """Refuse a file that cannot be written; errors are also those of `check_target`.
 
     Raises:
-        ValueError: its name, its folder or its compression is not allowed.
+        ValueError: its compression is not allowed.
     """
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"{path}: the name of the image must end in .tif or .tiff")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; give a file name that ends in .tif")
+    check_target(path, (".tif", ".tiff"))
     if compression not in ("jpeg", "deflate"):
         raise ValueError(f"compression={compression!r}: must be 'jpeg' or 'deflate'; choose one of them")
-
-
-def _source(url: str) -> tuple[Any, list[Any]]:
-    """Return the attributes and the levels of a finished image that lacks no shard."""
-    store = opened(url)
-    attributes: Any = zarr.open_group(store, mode="r").attrs.asdict() if exists(store, "zarr.json") else {}
-    if "ome" not in attributes:
-        raise ValueError(f"{url}: is not finished; the command that makes it goes on with it")
-    levels: list[Any] = []
-    for path in (dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]):
-        fault = level_fault(store, path)
-        if fault is None:
-            levels.append(zarr.open_array(store, path=path, mode="r"))
-            missing = (key for key, _ in shards_of(levels[-1], path) if not exists(store, key))
-            fault = next((f"{key} is missing" for key in missing), None)  # zarr would read it as black
-        if fault is not None:
-            raise ValueError(f"{url}: {fault}; make the image again (`diffnca verify` names all faults)")
-    return attributes, levels
 
 
 def read_ome_tiff_text(path: Path) -> dict[str, str]:
     """Return the metadata of a file that `write_ome_tiff` wrote; nothing of others.
 
     Raises:
-        ValueError: it is no TIFF file.
+        ValueError: the file is no TIFF file, is cut short, or its metadata cannot be read.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
             xml = tiff.ome_metadata
-    except tifffile.TiffFileError as error:
-        raise ValueError(f"{path}: is there, and no TIFF file ({error}); give another name") from None
-    if xml is None:
-        return {}
-    found = ElementTree.fromstring(xml).iter()
+            is_cut = xml is not None and _end(tiff) > path.stat().st_size
+        found = [] if xml is None else list(ElementTree.fromstring(xml).iter())
+    except OSError:
+        raise
+    except Exception as error:  # decoders raise whatever damaged bytes ask for
+        reason = "no TIFF file" if isinstance(error, tifffile.TiffFileError) else "damaged"
+        raise ValueError(
+            f"{path}: is there, and {reason} ({one_line(error)}); delete it, or give another name"
+        ) from None
+    if is_cut:
+        raise ValueError(f"{path}: is there, and cut short; delete it, or give another name")
     return {str(item.get("K")): item.text or "" for item in found if item.tag.rpartition("}")[2] == "M"}
 
 
-class _Told:
-    """Counts tiles, and tells how many are written."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.done, self.total, self.progress = 0, total, progress
-
-    def each(self, tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass the tiles on."""
-        for tile in tiles:
-            yield tile
-            self.done += 1
-            if self.progress is not None:
-                self.progress(self.done, self.total)
-
-
-def _metadata(levels: list[Any], attributes: Any, microns: float | None, compression: str) -> dict[str, Any]:
-    """Return what the OME-XML says."""
-    text = dict(attributes.get("diffnca", {}))
-    name = f"{attributes['ome']['multiscales'][0]['name']} {levels[0].shape} {microns} {compression} {text}"
-    size = (
-        {}
-        if microns is None
-        else {
-            "PhysicalSizeX": microns,
-            "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeY": microns,
-            "PhysicalSizeYUnit": "µm",
-        }
+def _end(tiff: Any) -> int:
+    """Return where the last tile of all levels ends in the file."""
+    pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
+    return max(
+        int(offset + length)
+        for page in pages
+        for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True)
     )
+
+
+def _metadata(
+    levels: list[Any], attributes: Mapping[str, Any], microns: float | None, compression: str
+) -> dict[str, Any]:
+    """Return what the OME-XML says."""
+    text, name = dict(attributes["diffnca"]), attributes["ome"]["multiscales"][0]["name"]
+    content = f"{name} {levels[0].shape} {microns} {compression} {text}"
+    sizes = {f"PhysicalSize{key}": "µm" if key[1:] else microns for key in ("X", "XUnit", "Y", "YUnit")}
     return {
         "axes": "YXS" if levels[0].shape[0] > 1 else "YX",
-        "Name": attributes["ome"]["multiscales"][0]["name"],
+        "Name": name,
         "Creator": text.get("Software", "diffnca"),
-        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),  # of what is in it, so that it is always the same
-        **size,
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, content)),  # equal images have equal bytes
+        **({} if microns is None else sizes),
         **({"MapAnnotation": text} if text else {}),
     }
 

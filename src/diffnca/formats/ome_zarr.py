@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffnca.errors import one_line
+from diffnca.files import check_place
 from diffnca.formats.stores import (  # or a hint
+    attributes_of,
     exists,
+    facts_in,
     is_remote,
-    listed,
     opened,
+    others_in,
     remove_leftovers,
-    said,
     undamaged,
 )
 
@@ -44,11 +47,19 @@ COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 WRITE_ALL: Any = {"write_empty_chunks": True}
 """Black shards too, so that a missing one is a fault."""
 
+UNFINISHED = "is not finished; the command that makes it goes on with it"
 REMEDY = "delete it, then the command that makes the image makes it again"
 """What a user can do when a file is damaged."""
 
+OWN = r"zarr\.json|\d+"
+"""Names in the folder of an image."""
+
 Progress = Callable[[int, int], object]
 """Is told how many shards of how many are done."""
+
+
+def unseen(done: int, total: int) -> None:
+    """Be a `Progress` where nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +104,15 @@ class OmeZarrWriter:
 
         Raises:
             ValueError: the folder around it does not exist, a file lies there, or an image of another shape.
+            OSError: nothing can be written there.
         """
-        if not is_remote(self.url) and not Path(self.url).resolve().parent.is_dir():
-            raise ValueError(
-                f"{self.url}: the folder {Path(self.url).parent} does not exist; create it first"
-            )
-        if not is_remote(self.url) and Path(self.url).is_file():
-            raise ValueError(f"{self.url}: is a file; give another name, or delete it")
+        if not is_remote(self.url):
+            check_place(Path(self.url))
+            if Path(self.url).is_file():
+                raise ValueError(f"{self.url}: is a file; give another name, or delete it")
         store = self.store
         if exists(store, "0/zarr.json"):
-            self._check(_level(store, 0), (channels, canvas.height, canvas.width))
+            self._check(_level(self.url, 0), (channels, canvas.height, canvas.width))
         else:
             self._create(store, 0, (channels, canvas.height, canvas.width), dict(text))
 
@@ -122,7 +132,7 @@ class OmeZarrWriter:
         bottom, right = bottom % canvas.height, right % canvas.width  # 0 at the edges
         if any(cut % self.shard_px for cut in (region.top, region.left, bottom, right)):
             raise ValueError(f"{region}: must be a union of shards of {self.shard_px} px; choose such tiles")
-        array = _level(self.store, 0, "r+")
+        array = _level(self.url, 0, "r+")
         shape = (region.height, region.width, array.shape[0])
         if pixels.shape != shape:
             raise ValueError(f"pixels of shape {pixels.shape}: must be {shape}, as their region; crop them")
@@ -134,14 +144,14 @@ class OmeZarrWriter:
         shards = region.tiles(self.shard_px, self.shard_px)
         return all(exists(store, _key(0, shard, self.shard_px)) for shard in shards)
 
-    def close(self, progress: Progress | None = None) -> None:
+    def close(self, progress: Progress = unseen) -> None:
         """Make the pyramid, and then an image of it all.
 
         Raises:
             ValueError: some of its shards are not written.
         """
         store = self.store
-        first = _level(store, 0)
+        first = _level(self.url, 0)
         self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
         counts = [sum(1 for _ in self._shards(shape)) for shape in shapes[1:]]
@@ -152,8 +162,7 @@ class OmeZarrWriter:
             for shard in self._shards(shape):
                 self._halve(store, level, shard)
                 done += 1
-                if progress is not None:
-                    progress(done, sum(counts))
+                progress(done, sum(counts))
         remove_leftovers(self.url)
         text = first.attrs.get("diffnca", {})
         attributes = {"ome": self._ngff(len(shapes), first.shape[0]), "diffnca": text}
@@ -161,29 +170,25 @@ class OmeZarrWriter:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is a whole image."""
-        store = self.store
-        return exists(store, "zarr.json") and "ome" in zarr.open_group(store, mode="r").attrs
+        """Whether it is an image with all its levels."""
+        return "ome" in (attributes_of(self.url) or {})
 
     @property
     def is_foreign(self) -> bool:
         """Whether something lies there that this class has not made."""
         if self.read_text() is not None:
             return False
-        store = self.store
-        begun = ("zarr.json", "0")  # what a process that was killed right at the start may have left
-        others = [name for name in listed(store, "") if name not in begun and not name.endswith(".partial")]
-        has_metadata = exists(store, "zarr.json") and bool(zarr.open_group(store, mode="r").attrs.asdict())
-        return bool(others) or has_metadata or exists(store, "0/zarr.json")
+        # a process that was killed right at the start may have left a group without attributes
+        is_level = exists(self.store, "0/zarr.json")
+        return is_level or bool(attributes_of(self.url)) or bool(others_in(self.url, r"zarr\.json|0"))
 
     def read_text(self) -> dict[str, str] | None:
-        """Return the metadata that an image was opened with, finished or not; `None` if there is none."""
-        store = self.store
-        if not exists(store, "0/zarr.json"):
-            return None
-        with undamaged(f"{self.url}/0/zarr.json", f"delete {self.url}, then the same command begins again"):
-            text: Any = _level(store, 0).attrs.get("diffnca")
-        return None if text is None else dict(text)
+        """Return the metadata that an image was opened with, finished or not; `None` if there is none.
+
+        Raises:
+            ValueError: the metadata are damaged.
+        """
+        return facts_in(attributes_of(self.url, "0"), self.url)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
         """Make the array of a level."""
@@ -226,28 +231,13 @@ class OmeZarrWriter:
     def _halve(self, store: Store, level: int, shard: Region) -> None:
         """Make a shard of a level from the level before, unless it is there."""
         if not exists(store, _key(level, shard, self.shard_px)):
-            _level(store, level, "r+")[_place(shard)] = halved(self._below(store, level, shard))
-
-    def _below(self, store: Store, level: int, shard: Region) -> UInt8[np.ndarray, "c h w"]:
-        """Return the pixels of which a shard of a level is made.
-
-        Raises:
-            ValueError: a shard of the level before is damaged.
-        """
-        array = _level(store, level - 1)
-        height, width = array.shape[1:]
-        top, left = 2 * shard.top, 2 * shard.left
-        rows, columns = min(2 * shard.height, height - top), min(2 * shard.width, width - left)
-        region = Region(top, left, rows, columns, Canvas(height, width))
-        try:
-            return np.asarray(array[_place(region)])
-        except OSError:
-            raise
-        except Exception:  # whatever decoders say of damaged bytes; which shard they do not
-            for part in region.tiles(self.shard_px, self.shard_px):
-                with undamaged(f"{self.url}/{_key(level - 1, part, self.shard_px)}", REMEDY):
-                    array[_place(part)]
-            raise
+            array = _level(self.url, level - 1)
+            height, width = array.shape[1:]
+            top, left = 2 * shard.top, 2 * shard.left
+            rows, columns = min(2 * shard.height, height - top), min(2 * shard.width, width - left)
+            below = Region(top, left, rows, columns, Canvas(height, width))
+            pixels = halved(read_region(self.url, str(level - 1), array, below))
+            _level(self.url, level, "r+")[_place(shard)] = pixels
 
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the metadata of an image with so many levels ([1])."""
@@ -292,13 +282,65 @@ def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
     """Return all pixels of an image that fits in memory.
 
     Raises:
-        ValueError: a shard is damaged.
+        ValueError: a shard is missing or damaged; the message names it.
     """
-    with undamaged(f"{url}: a shard of level 0", f"`diffnca verify` names it; {REMEDY}"):
-        return np.moveaxis(np.asarray(_level(opened(url), 0)[...]), 0, -1)
+    array = _level(url, 0)
+    return np.moveaxis(read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
 
 
-def verify(url: str, progress: Progress | None = None) -> list[str]:
+def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
+    """Return the pixels of a part of a level.
+
+    Args:
+        url: the image.
+        path: of the level.
+        array: of the level.
+        region: the part.
+
+    Raises:
+        ValueError: a shard is missing or damaged; the message names it.
+    """
+    side = array.shards[1]
+    pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
+    for top, height in _spans(region.top, region.height, side):
+        for left, width in _spans(region.left, region.width, side):
+            part = Region(top, left, height, width, region.canvas)
+            key = _key(path, part, side)
+            with undamaged(f"{url}/{key}", REMEDY):
+                values = array[_place(part)]
+            if not values.any() and not exists(array.store, key):  # zarr reads it as black
+                raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
+            rows = slice(top - region.top, top - region.top + height)
+            pixels[:, rows, left - region.left : left - region.left + width] = values
+    return pixels
+
+
+def _spans(start: int, length: int, side: int) -> Iterator[tuple[int, int]]:
+    """Yield start and length of the part of a span in each shard."""
+    stop = start + length
+    while start < stop:
+        end = min(stop, start - start % side + side)
+        yield start, end - start
+        start = end
+
+
+def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
+    """Return the attributes and the levels of an image.
+
+    Raises:
+        ValueError: it is not finished, its metadata are damaged, or a shard is missing.
+    """
+    attributes, levels, fault = _levels(url)
+    for path, level in levels.items() if fault is None else ():
+        missing = (key for key, _ in shards_of(level, path) if not exists(level.store, key))
+        fault = fault or next((f"{key} is missing" for key in missing), None)
+    if fault is not None:
+        again = "" if fault == UNFINISHED else "; make the image again (`diffnca verify` names all faults)"
+        raise ValueError(f"{url}: {fault}{again}")
+    return attributes | {"diffnca": facts_in(attributes, url) or {}}, list(levels.values())
+
+
+def verify(url: str, progress: Progress = unseen) -> list[str]:
     """Return what is wrong with a finished image; nothing if it is whole.
 
     Every shard is read, and so every checksum compared.
@@ -306,38 +348,41 @@ def verify(url: str, progress: Progress | None = None) -> list[str]:
     Raises:
         OSError: it cannot be read, and may be whole.
     """
-    store = opened(url)
-    try:
-        ngff: Any = zarr.open_group(store, mode="r").attrs.get("ome") if exists(store, "zarr.json") else None
-    except OSError:
-        raise
-    except Exception as error:  # whatever readers say of damaged text
-        return [f"zarr.json is damaged ({said(error)})"]
-    if not exists(store, "0/zarr.json"):
-        return ["is no OME-Zarr image that diffnca has made"]
-    if ngff is None:
-        return ["is not finished; the command that makes it goes on with it"]
-    try:
-        paths = [str(dataset["path"]) for dataset in ngff["multiscales"][0]["datasets"]]
-    except (KeyError, IndexError, TypeError):
-        return ["zarr.json names no levels of OME-NGFF"]
-    absent = [fault for path in paths if (fault := level_fault(store, path)) is not None]
-    if absent:
-        return absent
-    arrays: list[Any] = [zarr.open_array(store, path=path, mode="r") for path in paths]
+    _, levels, fault = _levels(url)
+    if fault is not None:
+        return [fault]
+    arrays = list(levels.values())
     shapes, expected = [array.shape[1:] for array in arrays], level_shapes(*arrays[0].shape[1:])
     problems = [] if shapes == expected else [f"its levels are of {shapes} px, not {expected}"]
-    shards = [
-        (array, key, place)
-        for path, array in zip(paths, arrays, strict=True)
-        for key, place in shards_of(array, path)
-    ]
+    total = sum(1 for path, array in levels.items() for _ in shards_of(array, path))
+    shards = ((array, *shard) for path, array in levels.items() for shard in shards_of(array, path))
     for done, (array, key, place) in enumerate(shards, start=1):
-        fault = _fault(array, place) if exists(store, key) else "is missing"
+        fault = _fault(array, place) if exists(array.store, key) else "is missing"
         problems += [] if fault is None else [f"{key} {fault}"]
-        if progress is not None:
-            progress(done, len(shards))
+        progress(done, total)
     return problems
+
+
+def _levels(url: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """Return attributes and levels of an image, by their paths, and what is wrong with its metadata."""
+    store = opened(url)
+    try:
+        attributes = attributes_of(url)
+    except ValueError as error:
+        return {}, {}, f"zarr.json is damaged ({one_line(error.__cause__ or error)})"
+    if attributes is None or "ome" not in attributes:
+        is_begun = exists(store, "0/zarr.json")
+        return {}, {}, UNFINISHED if is_begun else "is no OME-Zarr image that diffnca has made"
+    try:
+        paths = [str(dataset["path"]) for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
+    except (KeyError, IndexError, TypeError):
+        paths = []
+    if not paths:
+        return {}, {}, "zarr.json names no levels of OME-NGFF"
+    faults = [fault for path in paths if (fault := level_fault(store, path)) is not None]
+    if faults:
+        return {}, {}, faults[0]
+    return attributes, {path: zarr.open_array(store, path=path, mode="r") for path in paths}, None
 
 
 def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
@@ -361,8 +406,9 @@ def level_fault(store: Store, path: str) -> str | None:
     except PermissionError:
         raise
     except Exception as error:  # whatever readers say of damaged text
-        return f"{path}/zarr.json is damaged ({said(error)})"
-    if array.ndim != 3 or array.shards is None or array.shards[1] != array.shards[2]:
+        return f"{path}/zarr.json is damaged ({one_line(error)})"
+    is_sharded = array.ndim == 3 and array.shards is not None and array.shards[1] == array.shards[2]
+    if not is_sharded or array.dtype != np.uint8:
         return f"level {path} is not sharded c, y, x, as diffnca writes it"
     return None
 
@@ -374,14 +420,15 @@ def _fault(array: Any, place: tuple[slice, slice, slice]) -> str | None:
     except OSError:
         raise
     except Exception as error:  # whatever decoders say of damaged bytes
-        return f"is damaged ({said(error)})"
+        return f"is damaged ({one_line(error)})"
     return None
 
 
-def _level(store: Store, level: int, mode: Any = "r") -> Any:
+def _level(url: str, level: int, mode: Any = "r") -> Any:
     """Return the array of a level."""
-    array: Any = zarr.open_array(store, path=str(level), mode=mode)
-    return array.with_config(WRITE_ALL)
+    with undamaged(f"{url}/{level}/zarr.json", f"delete {url}, then the same command begins again"):
+        array: Any = zarr.open_array(opened(url), path=str(level), mode=mode)
+        return array.with_config(WRITE_ALL)
 
 
 def _place(region: Region) -> tuple[slice, slice, slice]:

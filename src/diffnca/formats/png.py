@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from diffnca.canvas.region import Canvas, Region
+from diffnca.errors import one_line
+from diffnca.files import check_target, replace_atomically
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
@@ -23,12 +24,8 @@ class PngWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        """Write to `path`.
-
-        Raises:
-            ValueError: `path` does not end in .png, or its folder does not exist.
-        """
-        check_target(path)
+        """Write to `path`; errors are those of `check_target`."""
+        check_target(path, (".png",))
         self.path = path
 
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
@@ -49,39 +46,26 @@ class PngWriter:
             information.add_itxt(key, value)
         gray = self.pixels.shape[2] == 1
         image = Image.fromarray(self.pixels[..., 0] if gray else self.pixels)
-        partial = self.path.with_name(self.path.name + ".partial")
-        try:
+        with replace_atomically(self.path) as partial:
             image.save(partial, format="PNG", pnginfo=information)
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def read_png_text(path: Path) -> dict[str, str]:
     """Return the metadata that an image was written with, of whatever size it is.
 
     Raises:
-        ValueError: it is no image.
+        ValueError: the file is no image, or a part of it is missing or damaged.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return {str(key): str(value) for key, value in image.info.items()}
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: is there, and no image; give another name") from None
-
-
-def check_target(path: Path) -> None:
-    """Refuse a path to which no PNG can be written.
-
-    Raises:
-        ValueError: `path` does not end in .png, or its folder does not exist.
-    """
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: the name of the image must end in .png")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; give a file name that ends in .png")
+            text = {str(key): str(value) for key, value in image.info.items()}
+            image.verify()  # the checksum of every part of the file, without decoding
+    except PermissionError:
+        raise
+    except Exception as error:  # decoders raise whatever damaged bytes ask for
+        reason = "no image" if isinstance(error, UnidentifiedImageError) else f"damaged ({one_line(error)})"
+        raise ValueError(f"{path}: is there, and {reason}; delete it, or give another name") from None
+    return text
 
 
 def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:

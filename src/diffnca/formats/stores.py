@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,6 +25,10 @@ try:
 except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
 
+from diffnca.errors import one_line
+
+PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
+"""Names of files that zarr is writing."""
 
 if zarr.config.get("threading.max_workers") is None:
     # each of its threads keeps memory of its own that never comes back; two hide the time of a file
@@ -111,7 +116,9 @@ def reached(address: str) -> Iterator[None]:
     except FileNotFoundError:  # zarr asks so whether something is there
         raise
     except Exception as error:  # whatever the libraries of object stores raise
-        message = f"{address}: {type(error).__name__}: {said(error)}; check the address and your credentials"
+        message = (
+            f"{address}: {type(error).__name__}: {one_line(error)}; check the address and your credentials"
+        )
         raise OSError(message) from None
 
 
@@ -127,12 +134,7 @@ def undamaged(what: str, remedy: str) -> Iterator[None]:
     except OSError:  # it cannot be read, and may be whole
         raise
     except Exception as error:  # whatever decoders raise
-        raise ValueError(f"{what}: is damaged ({said(error)}); {remedy}") from error
-
-
-def said(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what}: is damaged ({one_line(error)}); {remedy}") from error
 
 
 def opened(url: str) -> Store:
@@ -149,7 +151,7 @@ def opened(url: str) -> Store:
     try:
         return AddressStore.from_url(url)
     except (ValueError, ImportError) as error:
-        raise type(error)(f"{url}: {said(error)}") from None
+        raise type(error)(f"{url}: {one_line(error)}") from None
 
 
 def is_remote(url: str) -> bool:
@@ -181,8 +183,38 @@ def delete_folder(store: Store, prefix: str) -> None:
     sync(store.delete_dir(prefix))
 
 
+def attributes_of(url: str, path: str = "") -> dict[str, Any] | None:
+    """Return the attributes of the group or array at `path`; `None` if there is none.
+
+    Raises:
+        ValueError: its metadata are damaged.
+    """
+    store = opened(url)
+    key = f"{path}/zarr.json".lstrip("/")
+    if not exists(store, key):
+        return None
+    with undamaged(f"{url}/{key}", f"delete {url}, then the same command begins again"):
+        return dict(zarr.open(store, path=path, mode="r").attrs.asdict())
+
+
+def facts_in(attributes: dict[str, Any] | None, url: str) -> dict[str, str] | None:
+    """Return what attributes say of an image of this package; `None` if they say nothing.
+
+    Raises:
+        ValueError: they say it in another form.
+    """
+    facts = None if attributes is None else attributes.get("diffnca")
+    if facts is None:
+        return None
+    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError(
+            f"{url}: its `diffnca` metadata are damaged; delete {url}, then the same command begins again"
+        )
+    return facts
+
+
 def remove(url: str) -> None:
-    """Remove a folder with all that is in it, if it is there."""
+    """Remove a folder with all that is in it, if it is there; the caller knows that it holds only its own."""
     files, path = fsspec.core.url_to_fs(url)
     with reached(url) if is_remote(url) else nullcontext():
         if files.exists(path):
@@ -190,7 +222,14 @@ def remove(url: str) -> None:
 
 
 def remove_leftovers(url: str) -> None:
-    """Remove the files that were being written when a process was killed."""
+    """Remove the files that zarr was writing when a process was killed."""
     if not is_remote(url):
         for path in Path(url).rglob("*.partial"):
-            path.unlink(missing_ok=True)
+            if PARTIAL.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
+def others_in(url: str, own: str) -> list[str]:
+    """Return the names right below `url` that are neither of this pattern nor files that zarr was writing."""
+    names = listed(opened(url), "")
+    return sorted(name for name in names if not re.fullmatch(own, name) and not PARTIAL.fullmatch(name))

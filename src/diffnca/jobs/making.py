@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.diffusion.samplers import Sampler
-from diffnca.formats.png import check_target
+from diffnca.files import check_target
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.guidance import guided
 
@@ -59,7 +59,7 @@ def check_out(command: Making, out: str, count: int) -> None:
     if not out.endswith(LARGE_FORMATS) and not out.lower().endswith(".png"):
         raise ValueError(f"--out {out}: must end in .png, .ome.zarr or .ome.tif; rename it")
     if not out.endswith(LARGE_FORMATS):
-        check_target(Path(out))
+        check_target(Path(out), (".png",))
     elif count != 1:
         raise ValueError(f"--out {out}: must end in .png with --count; rename it")
     elif command.film is not None:
@@ -167,10 +167,10 @@ def of_place(canvas: Canvas, seed: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Within the block, a function that shows steps done; `None` where nobody watches."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Within the block, a function that shows steps done, where somebody watches."""
     if not sys.stderr.isatty():
-        yield None
+        yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.baselines.unet import UNet
 from diffnca.baselines.vnca import VNCA
@@ -44,3 +49,23 @@ def build_denoiser(config: Config) -> Denoiser:
     if isinstance(config.model, VNCAConfig):
         raise ValueError(f"model {config.name}: must be a denoiser, not a variational autoencoder (vnca)")
     return Denoiser(build_network(config.model), NoiseSchedule.from_config(config.schedule), config)
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into a network, which must have exactly these.
+
+    Raises:
+        ValueError: a weight is missing, unexpected, of another shape or no finite number.
+    """
+    expected = network.state_dict()
+    for name in sorted({*expected, *weights}):
+        if name not in weights:
+            raise ValueError(f"{source}: {name} is missing; must be a complete network of this kind")
+        if name not in expected:
+            raise ValueError(f"{source}: unexpected {name}; must be a network of this kind")
+        weight, wanted = weights[name], tuple(expected[name].shape)
+        if tuple(weight.shape) != wanted:
+            raise ValueError(f"{source}: {name} has shape {tuple(weight.shape)}: must be {wanted}")
+        if not weight.is_floating_point() or not torch.isfinite(weight.float()).all():
+            raise ValueError(f"{source}: {name} holds {weight.dtype} values that are no finite numbers")
+    network.load_state_dict({name: weight.float() for name, weight in weights.items()})

@@ -7,8 +7,10 @@ A run's folder holds `model.safetensors` (the averaged weights: what `load` read
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +19,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffnca.config.model import Config, from_json, to_json
+from diffnca.config.json import from_json, object_of, to_json
+from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.models.build import Generator, build_denoiser, build_model
+from diffnca.errors import one_line, require
+from diffnca.files import replace_atomically
+from diffnca.models.build import Generator, build_denoiser, build_model, fill
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
+CHECKSUM = "checksum"
+"""Name of the checksum in the header."""
+
+POINTER = b"version https://git-lfs"
+
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
 
@@ -30,45 +40,76 @@ AnyModel = TypeVar("AnyModel", bound=Generator)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
+    """Write a safetensors file with a checksum; a reader sees the old file or the new one, never a part."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    partial.touch()  # with the rights that new files have here; safetensors makes it private
-    rights = partial.stat().st_mode
-    try:
-        save_file(stored, partial, dict(header))
-        partial.chmod(rights)
-    except SafetensorError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(
-            f"{path}: cannot be written ({error}); free some space and repeat the command"
-        ) from None
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replace_atomically(path) as partial:
+        try:
+            save_file(stored, partial, {**header, CHECKSUM: checksum(stored)})
+        except SafetensorError as error:
+            raise OSError(
+                f"{path}: cannot be written ({one_line(error)}); free some space and repeat the command"
+            ) from None
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return what tells tensors from any others: their names, types, shapes and values."""
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and header of a safetensors file.
+    """Return tensors and header of a safetensors file; files of before have no checksum.
 
     Raises:
         ValueError: the file is damaged or of another kind.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+    with _opened(path) as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    if header.get(CHECKSUM, "") not in ("", checksum(tensors)):
+        raise ValueError(f"{path}: is damaged, its tensors do not match their checksum; copy it again")
+    return tensors, header
 
 
 def read_header(path: Path) -> dict[str, str]:
     """Return the header of a safetensors file, without its tensors."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Within the block, a safetensors file is open.
+
+    Raises:
+        ValueError: the file is damaged or of another kind.
+        OSError: the file cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            yield file
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+        with open(path, "rb") as start:
+            is_pointer = start.read(len(POINTER)) == POINTER
+        if is_pointer:
+            raise ValueError(f"{path}: is a pointer of Git LFS; fetch the file with `git lfs pull`") from None
+        reason = f"not a readable safetensors file ({one_line(error)})"
+        raise ValueError(f"{path}: {reason}{_advice(path)}") from None
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+
+
+def _advice(path: Path) -> str:
+    """Return that a file can be converted, if it can."""
+    from diffnca.models.published import read_published_checkpoint
+
+    try:
+        read_published_checkpoint(path)
+    except ValueError:
+        return ""
+    return "; turn it into a model file with `diffnca convert`"
 
 
 def write_model(
@@ -92,16 +133,27 @@ def write_model(
 
 
 def read_config(path: Path) -> Config:
-    """Return the configuration in the header of a model file."""
+    """Return the configuration in the header of a model file or of a training run's state.
+
+    Raises:
+        ValueError: there is none, or it is not allowed; the message names the file.
+    """
     header = read_header(path)
     if "config" not in header:
-        raise ValueError(f"{path}: no diffnca configuration in its header; convert it with `diffnca convert`")
-    return from_json(header["config"])
+        raise ValueError(f"{path}: no diffnca configuration in its header; must be a file that diffnca wrote")
+    return from_json(header["config"], str(path))
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card in the header of a model file."""
-    card: dict[str, Any] = json.loads(read_header(path).get("card", "{}"))
+    """Return the card in the header of a model file.
+
+    Raises:
+        ValueError: the card is no JSON object, or its pixel size is no number; the message names the file.
+    """
+    card = object_of(read_header(path).get("card", "{}"), f"{path}: its card")
+    microns = card.get("microns_per_px", 1.0)
+    is_size = type(microns) in (int, float) and 0.0 < microns < math.inf
+    require(is_size, f"{path}: microns_per_px", microns, "a number above 0")
     return card
 
 
@@ -145,8 +197,8 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(hf_hub_download(hub_id, MODEL_FILE))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"model {hub_id!r}: no such path, and the hub does not give it ({reason})") from None
+        reason = f"no such path, and the hub does not give it ({one_line(error)})"
+        raise ValueError(f"model {hub_id!r}: {reason}") from None
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
@@ -181,9 +233,10 @@ def _ready(model: AnyModel, path: Path, device: torch.device | str) -> AnyModel:
 
 
 def load_weights(model: Generator, path: Path) -> None:
-    """Copy the weights of a model file into `model`."""
+    """Copy the weights of a model file into `model`.
+
+    Raises:
+        ValueError: the file is damaged, or its weights are those of another network.
+    """
     weights, _ = read_tensors(path)
-    try:
-        model.network.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    fill(model.network, weights, str(path))

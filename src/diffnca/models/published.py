@@ -27,7 +27,7 @@ from torch import Tensor
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
-from diffnca.models.build import build_cells
+from diffnca.models.build import build_cells, fill
 from diffnca.networks.diff_nca import DiffNCA
 from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 
@@ -109,12 +109,20 @@ def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Diff
         if _AUTHORS_UNUSED.fullmatch(name):
             continue
         match = _AUTHORS_NAME.fullmatch(name)
-        if match is None or not isinstance(tensor, Tensor):
+        if match is None or not _is_plain(tensor):
             raise ValueError(f"{path}: unexpected entry {name!r}: must be the weights of a published network")
         layer, stage, index, kind = match.groups()
         weights[_our_name(layer, stage, index, kind)] = _our_orientation(tensor)
     config = _config_of_weights(weights, image_channels, str(path))
     return _filled(_cells(config), weights, str(path)), config
+
+
+def _is_plain(entry: object) -> bool:
+    """Return whether an entry of a checkpoint is a tensor of real numbers that are all in the file."""
+    if not isinstance(entry, Tensor) or entry.is_meta or entry.is_quantized or entry.layout != torch.strided:
+        return False
+    is_in_file = entry.untyped_storage().nbytes() >= entry.numel() * entry.element_size()
+    return entry.is_floating_point() and is_in_file
 
 
 def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
@@ -221,14 +229,5 @@ def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
 def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> DiffNCA | FourierDiffNCA:
     """Return the network of `model` with these weights, which must be exactly those it has."""
     network = build_cells(model)
-    expected = network.state_dict()
-    for name in sorted(set(expected) | set(weights)):
-        if name not in weights:
-            raise ValueError(f"{source}: {name} is missing: must be a complete {model.family}")
-        if name not in expected:
-            raise ValueError(f"{source}: unexpected {name}: must be a {model.family} as published")
-        found, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
-        if found != wanted:
-            raise ValueError(f"{source}: {name} has shape {found}: must be {wanted}")
-    network.load_state_dict(dict(weights))
+    fill(network, weights, source)
     return network.eval()

@@ -22,7 +22,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from diffnca.config.model import Config, TrainingConfig, from_json, to_json
+from diffnca.config.json import from_json, to_json
+from diffnca.config.model import Config, TrainingConfig
 from diffnca.engine.machine import fast_dtype, has_compiler
 from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, STATE_FILE, load_weights, read_tensors, write_model, write_tensors

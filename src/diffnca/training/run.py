@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_uint8
-from diffnca.config.model import Config, TrainingConfig, from_json
+from diffnca.config.json import from_json
+from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
 from diffnca.diffusion.denoiser import Denoiser

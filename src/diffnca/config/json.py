@@ -1,0 +1,123 @@
+"""The JSON form of a configuration, as it stands in the header of a weights file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from diffnca.config.model import Config
+from diffnca.errors import one_line
+
+FORMAT_VERSION = 1
+"""Version of the JSON layout, stored beside each configuration."""
+
+SHOWN_CHARACTERS = 60
+"""Part of a wrong value that a message shows."""
+
+
+def to_json(config: Config) -> str:
+    """Return `config` as JSON text with sorted keys."""
+    return json.dumps(
+        {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}, sort_keys=True, indent=1
+    )
+
+
+def from_json(text: str, source: str = "config") -> Config:
+    """Read what `to_json` wrote.
+
+    Args:
+        text: the JSON text.
+        source: the file that it comes from; error messages begin with it.
+
+    Raises:
+        ValueError: the text is no JSON object, is of another format version, or has unknown, ill-typed or
+            forbidden fields.
+    """
+    values = object_of(text, source)
+    version = values.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{source}: configuration format {_shown(version)}: this diffnca reads format {FORMAT_VERSION}; "
+            "update diffnca"
+        )
+    try:
+        return typing.cast(Config, _build(Config, values, "config"))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def object_of(text: str, source: str) -> dict[str, Any]:
+    """Return the JSON object of a text.
+
+    Raises:
+        ValueError: the text is no JSON object; the message names `source`.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: must be JSON text ({one_line(error)})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: holds {_shown(values)}; must be a JSON object")
+    return values
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make `value`, as it comes out of JSON, an instance of the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin is types.UnionType:
+        return _build_union(arguments, value, where)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arguments:
+            raise ValueError(f"{where}={_shown(value)}: must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}={_shown(value)}: must be a list")
+        return tuple(_build(arguments[0], item, where) for item in value)
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where}={_shown(value)}: must be of type {kind.__name__}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{where}={value}: must be a finite number")
+    return value
+
+
+def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Build one of `kinds`: `None`, a plain type, or of several dataclasses the one with this `family`."""
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return _build(kinds[0], value, where)
+    families = {
+        name: kind for kind in kinds for name in typing.get_args(typing.get_type_hints(kind)["family"])
+    }
+    family = value.get("family") if isinstance(value, dict) else None
+    if not isinstance(family, str) or family not in families:
+        allowed = f"one of {', '.join(families)}; update diffnca"
+        raise ValueError(f"{where}.family={_shown(family)}: must be {allowed}")
+    return _build(families[family], value, where)
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    """Build the dataclass `kind` from a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}={_shown(value)}: must be an object")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {_shown(unknown[0])}; known are {', '.join(hints)}")
+    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text that is not too long for a line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -1,0 +1,35 @@
+"""Configurations with single fields changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Choices = TypeVar("Choices")
+
+
+def with_fields(choices: Choices, changes: Mapping[str, Any]) -> Choices:
+    """Return a configuration with some fields changed at once: `with_fields(config, {"data.crop": 32})`.
+
+    Args:
+        choices: a `Config`, or a part of it.
+        changes: new values by their dotted names. All are changed before the result is checked.
+
+    Raises:
+        ValueError: there is no such field, or its value is not allowed.
+    """
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        if not dataclasses.is_dataclass(choices) or first not in choices.__dataclass_fields__:
+            raise ValueError(f"{name}: there is no such field in {type(choices).__name__}")
+        if rest:
+            below.setdefault(first, {})[rest] = value
+        else:
+            own[first] = value
+    for first, values in below.items():
+        own[first] = with_fields(own.get(first, getattr(choices, first)), values)
+    changed: Choices = dataclasses.replace(choices, **own)  # type: ignore[type-var]
+    return changed
