@@ -237,6 +237,46 @@ def test_the_text_of_a_png_is_its_provenance(tmp_path: Path) -> None:
     assert open_image(tmp_path / "a.png").provenance == "seed: 7\nSoftware: diffnca 1"
 
 
+def test_ome_xml_that_cannot_be_parsed_costs_nothing(tmp_path: Path) -> None:
+    options = {"tile": (128, 128), "photometric": "rgb", "metadata": None}
+    text = '<?xml version="1.0"?><OME><Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.5"'
+    tifffile.imwrite(tmp_path / "a.ome.tif", picture(300, 300), description=text, bigtiff=True, **options)
+    image = open_image(tmp_path / "a.ome.tif")
+    assert np.array_equal(image.tile(0, 0, 0), picture(300, 300)[:256, :256])
+    assert image.microns_per_px == 0.5
+
+
+@pytest.mark.parametrize(
+    "ome",
+    [
+        None,
+        [],
+        {"multiscales": None},
+        {"multiscales": [{"axes": "cyx", "datasets": []}]},
+        {"multiscales": [{"axes": [1, 2, 3], "datasets": [{"path": "0"}]}]},
+        {"multiscales": [{"axes": [{"name": 1}], "datasets": [{"path": 7}]}]},
+        {"multiscales": [{"axes": [{"name": "c"}], "datasets": [{"path": "."}]}]},
+    ],
+    ids=str,
+)
+def test_root_metadata_of_any_content_are_refused_in_one_line(tmp_path: Path, ome: object) -> None:
+    path = write_zarr(tmp_path / "a.zarr", [picture(8, 8)])
+    root = json.loads((path / "zarr.json").read_text())
+    root["attributes"]["ome"] = ome
+    (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(ValueError, match="is no OME-Zarr 0.5 image"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "1", "\0\0", '{"zarr_format": 3}', "[" * 9999])
+def test_root_metadata_that_are_no_metadata_are_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    path = write_zarr(tmp_path / "a.zarr", [picture(8, 8)])
+    (path / "zarr.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a.zarr: .*(metadata|no OME-Zarr|not finished)") as refusal:
+        open_image(path)
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Running(write_zarr(tmp_path_factory.mktemp("image") / "a.ome.zarr", halves(picture()))) as server:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -69,15 +68,6 @@ class Picture:
     texts: dict[str, str]
     microns_per_px: float | None
 
-    @cached_property
-    def alpha(self) -> UInt8[np.ndarray, "h w"] | None:
-        """Opacity; `None` if it is opaque everywhere."""
-        return np.asarray(self.image.getchannel("A")) if self.image.mode == "RGBA" else None
-
-    def over(self, colour: str, channels: int) -> Image.Image:
-        """Return the picture as gray (1 channel) or RGB (3), laid over a colour."""
-        return _over(self.image, colour).convert("L" if channels == 1 else "RGB")
-
 
 def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
     """Decode an image file to gray (1 channel) or RGB (3), smaller by the whole factor `reduce` (Lanczos).
@@ -88,7 +78,7 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
         UnusableImageError: it is damaged, truncated, gigantic, too small to be reduced, or of an odd kind.
     """
     with picture_in(encoded) as picture:
-        return Decoded(to_array(_reduced(picture.over("white", channels), reduce)), picture.notes)
+        return Decoded(to_array(_reduced(flat(picture.image, channels), reduce)), picture.notes)
 
 
 @contextmanager
@@ -198,26 +188,15 @@ def _darkness(image: Image.Image) -> tuple[str, ...]:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Return a decoded image with 8 bits a sample."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        samples = np.asarray(image)
-        if isinstance(image, TiffImageFile) and image.tag_v2.get(BITSPERSAMPLE) == (12,):
-            samples = samples << 4
-        samples = from_16_bit(samples)
-        if (
-            isinstance(image, TiffImageFile)
-            and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
-        ):
-            samples = 255 - samples  # of 8 bits Pillow does so itself
-        gray = Image.fromarray(samples)
+        tags = getattr(image, "tag_v2", {})
+        gray = tiff.image_of(np.asarray(image)[..., None], 12 if tags.get(BITSPERSAMPLE) == (12,) else 16)
+        if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # of 8 bits Pillow does so itself
+            gray = ImageOps.invert(gray)
         gray.info = dict(image.info)  # with its EXIF
         return gray
     if image.mode in ("I", "F"):
         raise UnusableImageError("32-bit samples, whose range is unknown; save it with 8 or 16 bits")
     return image
-
-
-def from_16_bit(samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    """Scale samples of 0 to 65535 to 0 to 255, rounding to the nearest."""
-    return ((samples.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -254,23 +233,22 @@ def _require_alpha(image: Image.Image) -> None:
         )
 
 
-def _over(image: Image.Image, colour: str) -> Image.Image:
-    return (
-        Image.alpha_composite(Image.new("RGBA", image.size, colour), image) if image.mode == "RGBA" else image
-    )
+def flat(image: Image.Image, channels: int, colour: str = "white") -> Image.Image:
+    """Return the image of a picture as gray (1 channel) or RGB (3), laid over a colour."""
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, colour), image)
+    return image.convert("L" if channels == 1 else "RGB")
 
 
-def samples_to_plain(samples: np.ndarray, channels: int) -> Image.Image:
-    """Turn samples `h w c` of 8 or 16 bits, gray, RGB or RGBA, into gray (1) or RGB (3) over white."""
-    if samples.dtype == np.uint16:
-        samples = from_16_bit(samples)
-    if samples.dtype != np.uint8 or samples.shape[2] not in (1, 3, 4):
+def of_samples(samples: np.ndarray, channels: int) -> Image.Image:
+    """Return samples `h w c` of 8 or 16 bits, gray, RGB or RGBA, as gray (1) or RGB (3) over white."""
+    if samples.dtype not in (np.uint8, np.uint16) or samples.shape[2] not in (1, 3, 4):
         raise UnusableImageError(
             f"{samples.shape[2]} channels of {samples.dtype}; must be gray or RGB, of 8 or 16 unsigned bits"
         )
-    image = _opaque_or_rgba(Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples))
+    image = _opaque_or_rgba(tiff.image_of(samples, 8 * samples.dtype.itemsize))
     _require_alpha(image)
-    return _over(image, "white").convert("L" if channels == 1 else "RGB")
+    return flat(image, channels)
 
 
 def lanczos(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_model
-from diffnca.data.decoding import Picture, picture_in, to_array
+from diffnca.data.decoding import Picture, flat, picture_in, to_array
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed
 
@@ -59,8 +59,8 @@ def read_image(path: Path, channels: int) -> Given:
         colours = to_array(picture.image.convert("RGB"))
         if channels == 1 and (colours != colours[..., :1]).any():
             raise UnusableImageError("is in colour, the model makes gray images; convert it to gray first")
-        alpha = picture.alpha
-        holes = None if alpha is None else torch.from_numpy(alpha < 255)
+        is_opaque = picture.image.mode != "RGBA"
+        holes = None if is_opaque else torch.from_numpy(np.asarray(picture.image.getchannel("A")) < 255)
         return Given(path, colours[..., :channels].copy(), holes, picture.notes)
 
 
@@ -71,7 +71,7 @@ def read_mask(path: Path) -> Bool[Tensor, "h w"]:
         ValueError: it cannot be used.
     """
     with _picture_in(path) as picture:
-        return torch.from_numpy(np.asarray(picture.over("black", 1)) >= WHITE)
+        return torch.from_numpy(np.asarray(flat(picture.image, 1, "black")) >= WHITE)
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,14 @@ from jaxtyping import Int64
 from diffnca.data.cache import ImageCache
 from diffnca.data.decoding import Decoded, Pixels
 from diffnca.data.refusals import UnusableImageError
-from diffnca.data.slides import tiles_of
-from diffnca.data.sources import Listing, Remark, Source, is_slide, listed
+from diffnca.data.slides import SlideTile, tiles_of
+from diffnca.data.sources import File, Listing, Remark, is_slide, listed
 from diffnca.progress import Report, unseen
 
 MAX_DECODING_THREADS = 8
+
+Source = File | SlideTile
+"""One image, not yet read."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,12 @@ class ImageSet:
         cache: ImageCache,
         channels: int,
         skipped: Sequence[Remark] = (),
-        keys: Sequence[int] | None = None,
         notes: Sequence[Remark] = (),
     ) -> None:
-        """Make a set of `sources` with heights and widths `sizes`; `keys` are their numbers in the cache."""
+        """Make a set of `sources` with heights and widths `sizes`."""
         self._sources = tuple(sources)
         self._read = read
         self._cache = cache
-        self._keys = tuple(range(len(sources))) if keys is None else tuple(keys)
         self.sizes = sizes
         self.channels = channels
         self.skipped, self.notes = tuple(skipped), tuple(notes)
@@ -94,11 +95,11 @@ class ImageSet:
         Raises:
             ValueError: the image has been changed or removed since the set was opened.
         """
-        key, source = self._keys[index], self._sources[index]
-        image = self._cache.get(key)
+        source = self._sources[index]
+        image = self._cache.get(source)
         if image is None:
             image = self._read_again(source, tuple(self.sizes[index].tolist()))
-            self._cache.put(key, image)
+            self._cache.put(source, image)
         return image
 
     def __iter__(self) -> Iterator[Pixels]:
@@ -164,7 +165,6 @@ class ImageSet:
             self._read,
             self._cache,
             self.channels,
-            keys=[self._keys[i] for i in indices],
         )
 
     def _read_again(self, source: Source, size: tuple[int, ...]) -> Pixels:
@@ -218,19 +218,30 @@ def open_images(
     places = [Path(path) for path in paths]
     listing = listed(places)
     sources, unusable = _sources(listing, microns_per_px, wanted)
-    cache = ImageCache(cache_bytes)
-    is_stopped = strict and bool(unusable)
-    checked = _Checked() if is_stopped else _check(sources, read, wanted, cache, strict, report)
-    unusable += checked.unusable
+    used, sizes, notes, cache = (
+        list[Source](),
+        list[tuple[int, int]](),
+        list[Remark](),
+        ImageCache(cache_bytes),
+    )
+    if strict and unusable:
+        sources = []
+    for done, (source, size, remarks) in enumerate(_checked(sources, read, wanted, cache)):
+        report("decoding images", done + 1.0, float(len(sources)))
+        if size is not None:
+            used.append(source)
+            sizes.append(size)
+            notes += remarks
+        else:
+            unusable += remarks
+            if strict:
+                break
     if strict and unusable:
         raise ValueError(f"{unusable[0].name}: {unusable[0].text}")
     skipped = [*listing.left_out, *unusable]
-    if not checked.sizes:
+    if not used:
         raise ValueError(_nothing_left(places, skipped))
-    keys = sorted(checked.sizes)
-    used = [sources[key] for key in keys]
-    shapes = np.array([checked.sizes[key] for key in keys], dtype=np.int64)
-    return ImageSet(used, shapes, read, cache, channels, skipped, keys, checked.notes)
+    return ImageSet(used, np.array(sizes, np.int64), read, cache, channels, skipped, notes)
 
 
 def _require_options(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
@@ -261,48 +272,26 @@ def _sources(
     return sources, unusable
 
 
-@dataclass
-class _Checked:
-    """Sizes of the usable images by their number, reasons against the others, and notes."""
+def _checked(
+    sources: Sequence[Source], read: Callable[[Source], Decoded], wanted: Filter, cache: ImageCache
+) -> Iterator[tuple[Source, tuple[int, int] | None, list[Remark]]]:
+    """Decode all images once, in threads: yield each with its size and notes, or the reason against it."""
 
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    unusable: list[Remark] = field(default_factory=list)
-    notes: list[Remark] = field(default_factory=list)
-
-
-def _check(
-    sources: Sequence[Source],
-    read: Callable[[Source], Decoded],
-    wanted: Filter,
-    cache: ImageCache,
-    strict: bool,
-    report: Report,
-) -> _Checked:
-    """Decode all images once; if `strict`, up to the first that cannot be used."""
-
-    def check(key: int) -> tuple[tuple[int, int], tuple[str, ...]] | str:
+    def check(source: Source) -> tuple[Source, tuple[int, int] | None, list[Remark]]:
         try:
-            image, notes = read(sources[key])
-            wanted.require(image)
+            pixels, notes = read(source)
+            wanted.require(pixels)
         except (OSError, UnusableImageError) as error:
-            return str(error)
-        cache.put(key, image)
-        return (image.shape[0], image.shape[1]), notes
+            return source, None, [Remark(source.name, str(error))]
+        cache.put(source, pixels)
+        return source, pixels.shape[:2], [Remark(source.name, note) for note in notes]
 
-    checked = _Checked()
-    threads = min(os.cpu_count() or 1, MAX_DECODING_THREADS)
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:  # what matters raises
-        for key, result in enumerate(pool.map(check, range(len(sources)))):
-            report("decoding images", key + 1.0, float(len(sources)))
-            if not isinstance(result, str):
-                checked.sizes[key] = result[0]
-                checked.notes += [Remark(sources[key].name, note) for note in result[1]]
-                continue
-            checked.unusable.append(Remark(sources[key].name, result))
-            if strict:
-                pool.shutdown(cancel_futures=True)
-                break
-    return checked
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_DECODING_THREADS))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Pillow's remarks on odd files; what matters raises
+            yield from pool.map(check, sources)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _nothing_left(paths: Sequence[Path], skipped: Sequence[Remark]) -> str:

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from diffnca.data.decoding import Decoded, Pixels, lanczos, samples_to_plain, to_array
+from diffnca.data.decoding import Decoded, Pixels, lanczos, of_samples, to_array
 from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, first_line, require_content
-from diffnca.data.sources import File, ZipMember
+from diffnca.data.sources import File
 from diffnca.data.tiff import be_quiet, microns_in, positive
 from diffnca.data.tissue import tissue
 
@@ -66,7 +66,7 @@ class Levels:
                 is_alpha = self._pages[0].extrasamples[:1] in ((1,), (2,))
                 self._kept = 4 if is_alpha or self._pages[0].samplesperpixel < 4 else 3
                 corner = self._slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
-            samples_to_plain(np.asarray(corner)[..., : self._kept], 3)
+            of_samples(np.asarray(corner)[..., : self._kept], 3)
             self.channels = 1 if corner.shape[2] == 1 else 3
         except UnusableImageError:
             raise
@@ -89,7 +89,7 @@ class Levels:
                 samples = np.asarray(self._slide.read_region(corner, level, size, as_array=True))
             if self._has_gaps[level]:
                 samples = self._without_gaps(samples, level, rows, columns)
-            return samples_to_plain(samples[..., : self._kept], channels)
+            return of_samples(samples[..., : self._kept], channels)
         except UnusableImageError:
             raise
         except Exception as error:  # codecs raise whatever they like on damaged tiles
@@ -220,7 +220,7 @@ class SlideTile:
 
 
 def tiles_of(
-    file: File | ZipMember, microns_per_px: float | None, background_level: int, min_size: int
+    file: File, microns_per_px: float | None, background_level: int, min_size: int
 ) -> Iterator[SlideTile]:
     """Yield the tiles of a slide of which at least half is tissue; they do not overlap.
 
@@ -228,7 +228,7 @@ def tiles_of(
         ValueError: `microns_per_px` is missing, or tiffslide.
         UnusableImageError: the slide cannot be read, or holds no tissue.
     """
-    if isinstance(file, ZipMember):
+    if file.member is not None:
         raise UnusableImageError("slides are not read from zip files; unpack it")
     if microns_per_px is None:
         raise ValueError(

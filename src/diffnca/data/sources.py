@@ -1,4 +1,4 @@
-"""Which pictures there are: each `Source` is one that can be read again at any time.
+"""Which pictures there are.
 
 A path names a folder (searched with all folders below, also linked ones), a zip file, a picture or a slide.
 What looks like a picture and is not taken is returned with the reason; hidden and other files are ignored.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from diffnca.data.decoding import Decoded, decode
 from diffnca.data.refusals import UnusableImageError, first_line, require_reasonable_bytes
@@ -31,82 +31,45 @@ class Remark(NamedTuple):
     text: str
 
 
-@runtime_checkable
-class Source(Protocol):
-    """One image, not yet read."""
-
-    @property
-    def name(self) -> str:
-        """Path inside the folder or zip file, for messages and for the split."""
-
-    @property
-    def picture(self) -> str:
-        """Name of the file that it is, or is a part of: what is held out as a whole."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the stored image, to notice changed data."""
-
-    def read(self, *, channels: int, reduce: int) -> Decoded:
-        """Decode the image; raises `UnusableImageError` or `OSError`."""
-
-
 @dataclass(frozen=True)
 class File:
-    """An image file."""
+    """An image file that can be read again at any time.
+
+    Attributes:
+        name: path inside the folder or zip file, for messages and for the split.
+        path: the file, or the zip file that holds it.
+        num_bytes: size of the stored image, to notice changed data.
+        member: its entry in the zip file, which stays open; `None` outside of zip files.
+    """
 
     name: str
     path: Path
     num_bytes: int
+    member: tuple[zipfile.ZipFile, zipfile.ZipInfo] | None = None
 
     @property
     def picture(self) -> str:
-        """The file itself."""
+        """What is held out as a whole: the file itself."""
         return self.name
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
-        """Decode the file."""
-        return decode(content_of(self.path), channels=channels, reduce=reduce)
+        """Decode the file; raises `UnusableImageError`."""
+        encoded = content_of(self.path) if self.member is None else self._unpacked(*self.member)
+        return decode(encoded, channels=channels, reduce=reduce)
 
-
-@dataclass(frozen=True)
-class ZipMember:
-    """An image file inside a zip file, which stays open."""
-
-    info: zipfile.ZipInfo
-    archive: zipfile.ZipFile
-
-    @property
-    def name(self) -> str:
-        """Path inside the zip file; what leads out of it is dropped."""
-        parts = self.info.filename.replace("\\", "/").split("/")
-        return "/".join(part for part in parts if part not in ("", ".", ".."))
-
-    @property
-    def picture(self) -> str:
-        """The file itself."""
-        return self.name
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file."""
-        return self.info.file_size
-
-    def read(self, *, channels: int, reduce: int) -> Decoded:
-        """Decompress and decode the member."""
+    def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         require_reasonable_bytes(self.num_bytes)
         try:
-            encoded = self.archive.read(self.info)
+            return archive.read(info)
         except Exception as error:  # damaged, encrypted or oddly compressed: each raises another type
             raise UnusableImageError(f"unreadable in the zip file: {first_line(error)}") from None
-        return decode(encoded, channels=channels, reduce=reduce)
 
 
 @dataclass
 class Listing:
     """The pictures and slides that were found, and what was left out."""
 
-    files: list[File | ZipMember] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
     left_out: list[Remark] = field(default_factory=list)
 
 
@@ -141,7 +104,7 @@ def listed(paths: Iterable[Path]) -> Listing:
         elif not path.exists() and not path.is_symlink():
             raise ValueError(f"{path}: no such file or folder; give a folder, a zip file, images or slides")
         elif path.suffix.lower() == ".zip":
-            _list_zip_file(path, found)
+            found.files += sorted(_zip_file_listed(path, found.left_out), key=lambda file: file.name)
         elif is_picture(path.name):
             found.files.append(_file(path.name, path))
         else:
@@ -187,12 +150,12 @@ def folder_listed(folder: Path, is_deep: bool = True) -> Listing:
     return found
 
 
-def without_own(listing: Listing) -> list[File | ZipMember]:
+def without_own(listing: Listing) -> list[File]:
     """Return the files of a folder without what diffnca has written beside other pictures.
 
     Where all pictures are generated, they are what the user means. What goes is added to what is left out.
     """
-    own = {file.name for file in listing.files if isinstance(file, File) and _is_made_here(file.path)}
+    own = {file.name for file in listing.files if _is_made_here(file.path)}
     if len(own) == len(listing.files):
         return listing.files
     text = (
@@ -213,12 +176,12 @@ def summary(remarks: Sequence[Remark]) -> list[str]:
     ]
 
 
-def is_slide(file: File | ZipMember, microns_per_px: float | None) -> bool:
+def is_slide(file: File, microns_per_px: float | None) -> bool:
     """Tell whether `file` is read as a slide: by its suffix, or a tiled TIFF pyramid if a scale is given."""
     suffix = PurePosixPath(file.name).suffix.lower()
     if suffix in SLIDE_SUFFIXES:
         return True
-    if microns_per_px is None or suffix not in TIFF_SUFFIXES or isinstance(file, ZipMember):
+    if microns_per_px is None or suffix not in TIFF_SUFFIXES or file.member is not None:
         return False
     return is_tiled_pyramid(file.path)
 
@@ -268,14 +231,15 @@ def _is_made_here(path: Path) -> bool:
         return False
 
 
-def _list_zip_file(path: Path, found: Listing) -> None:
+def _zip_file_listed(path: Path, left_out: list[Remark]) -> Iterator[File]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable zip file ({error}); pack or download it again") from None
-    members = [ZipMember(info, archive) for info in archive.infolist() if not info.is_dir()]
-    for member in sorted(members, key=lambda member: member.name):
-        if is_picture(member.name):
-            found.files.append(member)
-        elif PurePosixPath(member.name).suffix.lower() in UNREAD_SUFFIXES:
-            found.left_out.append(_unread(member.name))
+    for info in archive.infolist():
+        parts = info.filename.replace("\\", "/").split("/")
+        name = "/".join(part for part in parts if part not in ("", ".", ".."))  # none leads out of it
+        if is_picture(name) and not info.is_dir():
+            yield File(name, path, info.file_size, (archive, info))
+        elif PurePosixPath(name).suffix.lower() in UNREAD_SUFFIXES:
+            left_out.append(_unread(name))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     EXTRASAMPLES,
@@ -140,29 +139,25 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
             kind = {"i": "signed", "f": "floating-point"}.get(samples.dtype.kind, "unsigned")
             _refuse_samples(page.bitspersample, kind)
         alpha = [int(kind) for kind in page.extrasamples[:1] if kind in (1, 2)]
-        samples = _to_8_bits(samples[..., : colours + len(alpha)], page.bitspersample)
-        if page.photometric == _GRAYS[0]:
-            samples[..., 0] = 255 - samples[..., 0]
-        image = _image_of(samples, is_premultiplied=alpha == [1])
-        image.info["bits"] = page.bitspersample
-        return image
-
-
-def _to_8_bits(samples: np.ndarray, bits: int) -> UInt8[np.ndarray, "h w c"]:
-    """Bring samples to 8 bits: 16-bit gray is rounded, of 16-bit colour the upper bits are kept."""
-    if bits > 8 and samples.shape[2] > 2:
-        scaled = samples.astype(np.uint32) >> (bits - 8)
-    else:
-        most = 2**bits - 1
-        scaled = (samples.astype(np.uint32) * 255 + most // 2) // most
-    return np.asarray(scaled, dtype=np.uint8)
-
-
-def _image_of(samples: UInt8[np.ndarray, "h w c"], is_premultiplied: bool) -> Image.Image:
-    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
-    if is_premultiplied and image.mode == "RGBA":
-        return Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
+        image = image_of(samples[..., : colours + len(alpha)], page.bitspersample)
+    if page.photometric == _GRAYS[0]:
+        bands = image.split()
+        image = Image.merge(image.mode, (ImageOps.invert(bands[0]), *bands[1:]))
+    if alpha == [1] and colours == 3:  # premultiplied
+        image = Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
+    image.info["bits"] = page.bitspersample
     return image
+
+
+def image_of(samples: np.ndarray, bits: int) -> Image.Image:
+    """Return samples `h w c` with 8 bits: deeper gray is rounded, deeper colour keeps its upper bits."""
+    if bits > 8 and samples.shape[2] > 2:
+        samples = samples >> (bits - 8)
+    elif bits != 8:
+        most = 2**bits - 1
+        samples = (samples.astype(np.uint32) * 255 + most // 2) // most
+    pixels = samples.astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
 def is_tiled_pyramid(path: Path) -> bool:

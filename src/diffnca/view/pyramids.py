@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,11 @@ from diffnca.data.sources import content_of, is_picture
 from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
 
 TILE_PX = 256
+
+LONGEST_TEXT = 1000
+"""Longer texts of others, such as XMP, are cut."""
+
+_UNFINISHED = "is not finished; the command that makes it goes on with it"
 
 LARGEST_OVERVIEW_PX = 2**26
 """A coarsest level with more pixels would be shown by thousands of tiles at once."""
@@ -89,73 +93,71 @@ def open_image(path: str | Path) -> Pyramid:
     """
     text = str(path).rstrip("/")
     is_local = "://" not in text
-    suffix = text.rsplit(".", 1)[-1].lower()
-    if is_local and not Path(text).exists():
-        if Path(f"{text}.work").exists():
-            raise ValueError(_unfinished(text))
-        raise ValueError(f"{text}: does not exist")
-    if suffix == "zarr" or (is_local and Path(text).is_dir()):
-        pyramid = open_zarr(text)
-    elif is_picture(Path(text).name):
-        pyramid = _open_file(Path(text))
-    else:
-        raise ValueError(f"{text}: must be an .ome.zarr, .tif, .png or .jpg image")
-    height, width = pyramid.sizes[-1]
-    if height * width > LARGEST_OVERVIEW_PX:
-        raise ValueError(
-            f"{text}: its smallest level has {height}x{width} px; to be shown whole it needs smaller ones, "
-            "save it as a pyramid"
-        )
-    return pyramid
-
-
-def _open_file(path: Path) -> Pyramid:
-    """Open a picture or a slide.
-
-    Raises:
-        ValueError: it cannot be used; the message names it.
-    """
     try:
-        is_a_slide = path.suffix.lower() in SLIDE_SUFFIXES or is_tiled_pyramid(path)
-        return open_tiff(path) if is_a_slide else open_picture(path)
+        if is_local and not Path(text).exists():
+            raise UnusableImageError(_UNFINISHED if Path(f"{text}.work").exists() else "does not exist")
+        if text.endswith(".zarr") or (is_local and Path(text).is_dir()):
+            pyramid = open_zarr(text)
+        elif not is_picture(Path(text).name):
+            raise UnusableImageError("must be an .ome.zarr, .tif, .png or .jpg image")
+        elif Path(text).suffix.lower() in SLIDE_SUFFIXES or is_tiled_pyramid(Path(text)):
+            pyramid = open_tiff(Path(text))
+        else:
+            pyramid = open_picture(Path(text))
+        height, width = pyramid.sizes[-1]
+        if height * width > LARGEST_OVERVIEW_PX:
+            raise UnusableImageError(
+                f"its smallest level has {height}x{width} px; to be shown whole it needs smaller ones, "
+                "save it as a pyramid"
+            )
+        return pyramid
     except UnusableImageError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{text}: {error}") from None
 
 
 def open_zarr(address: str) -> Pyramid:
-    """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8)."""
+    """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8).
+
+    Raises:
+        UnusableImageError: it is none, damaged or not finished.
+    """
     try:
         import zarr
 
         from diffnca.formats.stores import opened
     except ImportError:
-        raise ValueError(f"{address}: OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
+        raise UnusableImageError("OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
     try:
         root = zarr.open_group(opened(address), mode="r", zarr_format=3)
     except FileNotFoundError:
-        raise ValueError(_not_a_zarr_image(address)) from None
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{address}: damaged root metadata ({first_line(error)})") from None
+        raise UnusableImageError(_why_no_zarr_image(address)) from None
+    except OSError:
+        raise
+    except Exception as error:  # whatever readers say of damaged text
+        raise UnusableImageError(f"damaged root metadata ({first_line(error)})") from None
     if "ome" not in root.attrs and "0" in root:
-        raise ValueError(_unfinished(address))
+        raise UnusableImageError(_UNFINISHED)
     try:
         multiscale: Any = root.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload, unused-ignore]
-        names = [axis["name"] for axis in multiscale["axes"]]
+        axes = ", ".join(axis["name"] for axis in multiscale["axes"])
         levels: list[Any] = [root[dataset["path"]] for dataset in multiscale["datasets"]]
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{address}: is no OME-Zarr 0.5 image (without {first_line(error)})") from None
-    if names != ["c", "y", "x"]:
-        raise ValueError(f"{address}: its axes are {', '.join(names)}; must be c, y, x")
-    _check_samples(address, levels[0].dtype, levels[0].shape[0])
-    provenance = root.attrs.get("diffnca", "")
+        sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
+        kind, channels, microns = levels[0].dtype, levels[0].shape[0], _microns_of(multiscale)
+    except OSError:
+        raise
+    except Exception as error:  # it may hold anything
+        raise UnusableImageError(f"is no OME-Zarr 0.5 image (without {first_line(error)})") from None
+    if axes != "c, y, x":
+        raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
+    if kind != np.uint8 or channels not in (1, 3, 4):
+        raise UnusableImageError(f"{channels} channels of {kind}; must be 1, 3 or 4 channels of uint8")
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
         if "diffnca" in root.attrs:  # others may leave out what is black
             _require_files(root.store, levels[level], rows, columns)
         return np.moveaxis(np.asarray(levels[level][:, rows, columns]), 0, -1)
 
-    sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
-    return Pyramid(_name(address), sizes, read, _microns_of(multiscale), _as_text(provenance))
+    return Pyramid(_name(address), sizes, read, microns, _as_text(root.attrs.get("diffnca", "")))
 
 
 def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
@@ -172,19 +174,15 @@ def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
                 )
 
 
-def _not_a_zarr_image(address: str) -> str:
+def _why_no_zarr_image(address: str) -> str:
     """Say why a folder without root metadata cannot be shown: its levels are there, or nothing is."""
     from diffnca.formats.stores import opened, zarr
 
     try:
         zarr.open_array(opened(address), path="0", mode="r", zarr_format=3)
     except (FileNotFoundError, TypeError, ValueError, KeyError):
-        return f"{address}: is no OME-Zarr image, it has no zarr.json"
-    return _unfinished(address)
-
-
-def _unfinished(path: str) -> str:
-    return f"{path}: is not finished; the command that makes it goes on with it"
+        return "is no OME-Zarr image, it has no zarr.json"
+    return _UNFINISHED
 
 
 def _microns_of(multiscale: Mapping[str, Any]) -> float | None:
@@ -240,11 +238,6 @@ def open_picture(path: Path) -> Pyramid:
     return Pyramid(_name(str(path)), sizes, read, picture.microns_per_px, _as_text(picture.texts))
 
 
-def _check_samples(path: str, dtype: Any, channels: int) -> None:
-    if dtype != np.uint8 or channels not in (1, 3, 4):
-        raise ValueError(f"{path}: {channels} channels of {dtype}; must be 1, 3 or 4 channels of uint8")
-
-
 def _name(path: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1] or path
 
@@ -252,5 +245,8 @@ def _name(path: str) -> str:
 def _as_text(provenance: Any) -> str:
     """Return what is known of an image as lines."""
     if isinstance(provenance, Mapping):
-        return "\n".join(f"{str(key).removeprefix('diffnca:')}: {value}" for key, value in provenance.items())
+        return "\n".join(
+            f"{str(key).removeprefix('diffnca:')}: {str(value)[:LONGEST_TEXT]}"
+            for key, value in provenance.items()
+        )
     return str(provenance)
