@@ -10,8 +10,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.data import open_images
-from diffnca.evaluation import Selection, crops
-from diffnca.evaluation.metrics import FeatureExtractor, extract, kid_error, kid_full
+from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.features import FeatureExtractor, extract
+from diffnca.evaluation.selections import Selection, crops
 
 BATCH = 16
 
@@ -70,12 +71,8 @@ class Judge:
         mine, real_features = extract(self.extractor, results), extract(self.extractor, real.images)
         far = ((mine - real_features).norm(dim=1) / real_features.norm(dim=1)).mean()
         other = extract(self.extractor, self.reference.images)
-        distance = kid_full(mine, other)
-        error = kid_error(mine, other, real.pictures, self.reference.pictures)
-        return (
-            f"| {name} | {psnr:.1f} | {each[..., where].mean():.3f} | {far:.3f} | "
-            f"{1000 * distance:.1f} ± {1000 * error:.1f} |"
-        )
+        distance = kid(mine, other, real.pictures, self.reference.pictures)
+        return f"| {name} | {psnr:.1f} | {each[..., where].mean():.3f} | {far:.3f} | {distance.x1000()} |"
 
 
 HEAD = "| method | PSNR dB | SSIM | feature distance | KID x 1000 |\n|---|---|---|---|---|"

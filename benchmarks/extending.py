@@ -18,14 +18,9 @@ from comparisons import RealCrops, done
 from torch import Tensor
 
 from diffnca import extend, load
-from diffnca.evaluation.metrics import (
-    colour_error,
-    efficientnet_lite0,
-    extract,
-    kid_error,
-    kid_full,
-    spectrum_error_db,
-)
+from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
+from diffnca.evaluation.metrics.textures import colour_error, spectrum_error_db
 from diffnca.formats.png import contact_sheet, write_png
 
 SHOWN = 6
@@ -67,10 +62,10 @@ def main(options: Options) -> None:
     def row(name: str, images: Tensor) -> str:
         strips, border = images[..., half:], images[..., half - 1 : half + 1].double()
         features = extract(extractor, strips)
-        error = kid_error(features, others, work.pictures, other.pictures)
+        distance = kid(features, others, work.pictures, other.pictures)
         return (
             f"| {name} | {spectrum_error_db(strips, real):.1f} | {colour_error(strips, real):.1f} | "
-            f"{1000 * kid_full(features, others):.1f} ± {1000 * error:.1f} | "
+            f"{distance.x1000()} | "
             f"{border.diff(dim=-1).abs().mean() / step:.2f} |"
         )
 

@@ -19,7 +19,7 @@ from comparisons import HEAD, Judge, RealCrops, done
 from torch import Tensor
 
 from diffnca import inpaint, load
-from diffnca.evaluation.metrics import efficientnet_lite0
+from diffnca.evaluation.metrics.features import efficientnet_lite0
 from diffnca.formats.png import contact_sheet, write_png
 
 try:

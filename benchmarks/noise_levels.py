@@ -18,8 +18,9 @@ from torch import Tensor
 from diffnca import load, vary
 from diffnca.canvas.pixels import to_uint8
 from diffnca.data import open_images
-from diffnca.evaluation import Selection, crops, score
-from diffnca.evaluation.metrics import efficientnet_lite0
+from diffnca.evaluation.metrics.features import efficientnet_lite0
+from diffnca.evaluation.scores import score
+from diffnca.evaluation.selections import Selection, crops
 from diffnca.sampling.denoisers import later_levels, walk_of
 from diffnca.sampling.guidance import guided
 

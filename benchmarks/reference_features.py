@@ -13,8 +13,8 @@ import torch
 import tyro
 
 from diffnca.data import open_images
-from diffnca.evaluation import crops
-from diffnca.evaluation.metrics import efficientnet_lite0, extract
+from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
+from diffnca.evaluation.selections import crops
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def main(options: Options) -> None:
     pictures = open_images([options.data], reduce=options.reduce)
     chosen = crops(pictures, options.n, options.crop, options.seed)
     features = extract(extractor, chosen.images).to(torch.float16).numpy()
-    np.savez_compressed(options.out, features=features, checksum=extractor.checksum)
+    np.savez_compressed(options.out, features=features, pictures=chosen.pictures, checksum=extractor.checksum)
     print(f"{options.out}: {features.shape}, {options.out.stat().st_size:,} bytes")
 
 

@@ -25,8 +25,9 @@ from PIL import Image
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.data import ImageSet, open_images
-from diffnca.evaluation import Picture, Score, count_crops, crops, halves, score
-from diffnca.evaluation.metrics import efficientnet_lite0
+from diffnca.evaluation.metrics.features import efficientnet_lite0
+from diffnca.evaluation.scores import Score, score
+from diffnca.evaluation.selections import Picture, count_crops, crops, halves
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def report(options: Options, name: str, result: Score) -> None:
         )
         return
     print(
-        f"{name:6} KID x1000 {result.kid_x1000:7.2f} +- {result.error:5.2f}   FID {result.fid:7.2f}   "
+        f"{name:6} KID x1000 {result.kid.x1000(2):>14}   FID {result.fid:7.2f}   "
         f"n {result.n} against {result.n_reference} crops of {options.crop} px   "
         f"{result.features} {result.checksum[:8]}",
         flush=True,

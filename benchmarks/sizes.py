@@ -35,8 +35,9 @@ from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.data import open_images
-from diffnca.evaluation import crops
-from diffnca.evaluation.metrics import efficientnet_lite0, extract, kid_error, kid_full
+from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
+from diffnca.evaluation.selections import crops
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.networks.fourier import Window
 from diffnca.sampling.growth import canvases_of
@@ -100,8 +101,7 @@ class Measure:
         of_images, of_reference = (
             extract(self.extractor, each) for each in (images, reduced(reference, images.shape[-1]))
         )
-        error = 1000 * kid_error(of_images, of_reference)
-        return f"{1000 * kid_full(of_images, of_reference):.0f} ± {error:.0f}"
+        return kid(of_images, of_reference).x1000(0)
 
 
 def centre(images: Tensor, side: int) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca import load, upscale
-from diffnca.evaluation.metrics import efficientnet_lite0, radial_spectrum
+from diffnca.evaluation.metrics.features import efficientnet_lite0
+from diffnca.evaluation.metrics.textures import radial_spectrum
 from diffnca.formats.png import contact_sheet, write_png
 
 SHOWN = 6

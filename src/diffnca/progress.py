@@ -5,9 +5,10 @@ What computes takes a `Report` and calls it; only the command line makes a `Prog
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 Report = Callable[[str, float, float], object]
 """Is told what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`."""
@@ -16,15 +17,15 @@ LINE_SECONDS = 30.0
 """Time between two lines where no terminal shows a bar."""
 
 
-def unseen(title: str, done: float, total: float) -> None:
+def unseen(title: str, done: float | int, total: float | int) -> None:
     """Be a `Report` where nobody watches."""
 
 
 class Progress:
     """Shows reports on a stream; use it as a context manager, which takes the bar away at the end."""
 
-    def __init__(self, stream: TextIO, line_seconds: float = LINE_SECONDS) -> None:
-        """Show on `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
+    def __init__(self, stream: Any, line_seconds: float = LINE_SECONDS) -> None:
+        """Show on the text stream `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
         self.stream, self.line_seconds = stream, line_seconds
         self.title, self.begun, self.first, self.shown = "", 0.0, 0.0, 0.0
         self.bar: Any = None
@@ -32,7 +33,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         """Begin to show."""
-        if self.stream.isatty():
+        if self.stream is not None and not self.stream.closed and self.stream.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
@@ -49,7 +50,7 @@ class Progress:
             self.bar.stop()
             self.bar = None
 
-    def __call__(self, title: str, done: float, total: float) -> None:
+    def __call__(self, title: str, done: float | int, total: float | int) -> None:
         """Show that so much of `total` is done."""
         now = time.monotonic()
         if title.split(",")[0] != self.title.split(",")[0]:
@@ -59,9 +60,10 @@ class Progress:
             self.bar.update(self.task, completed=done / max(total, 1e-9), description=self.text(done, total))
         elif now - self.shown >= self.line_seconds:
             self.shown = now
-            print(f"diffnca: {self.text(done, total)}", file=self.stream, flush=True)
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                print(f"diffnca: {self.text(done, total)}", file=self.stream, flush=True)
 
-    def text(self, done: float, total: float) -> str:
+    def text(self, done: float | int, total: float | int) -> str:
         """Return the state of the work as text, with the time left."""
         seconds = time.monotonic() - self.begun
         speed = (done - self.first) / seconds if seconds > 0.0 else 0.0

@@ -153,4 +153,4 @@ def test_the_command_prints_json_for_machines(capsys: pytest.CaptureFixture[str]
 
 def test_nothing_to_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "diff_nca", "--rounds", "0"]) == 2
-    assert capsys.readouterr().err == "diffnca: --rounds 0: must be >= 1\n"
+    assert capsys.readouterr().err == "diffnca: --rounds=0: must be from 1 to 10,000\n"

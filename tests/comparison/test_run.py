@@ -27,7 +27,7 @@ from diffnca.comparison.rows import is_finished
 from diffnca.comparison.tables import table_named
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
-from diffnca.evaluation.metrics import ModuleFeatures
+from diffnca.evaluation.metrics.features import ModuleFeatures
 from diffnca.models.file import read_card, read_config
 from diffnca.training.loop import Trainer
 from diffnca.training.run import train

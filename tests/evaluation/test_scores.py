@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.evaluation import Evaluation, Selection, evaluate
-from diffnca.evaluation.metrics import ModuleFeatures
-from diffnca.evaluation.scores import require_one_protocol
+from diffnca.evaluation.metrics.features import ModuleFeatures
+from diffnca.evaluation.scores import Evaluation, Protocol, evaluate, require_one_protocol
+from diffnca.evaluation.selections import Selection
 
 
 def noise(n: int, seed: int, side: int = 8) -> Selection:
@@ -29,7 +29,7 @@ QUARTERS = ModuleFeatures("quarters", FourNumbers())
 
 def test_an_evaluation_names_its_protocol() -> None:
     result = evaluate(
-        noise(20, 0), noise(30, 1), QUARTERS, protocol="published", split="first", stored="JPEG"
+        noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol("published", "first", stored="JPEG")
     )
     protocol = result.protocol
     assert (protocol.name, protocol.split, protocol.stored) == ("published", "first", "JPEG")
@@ -48,8 +48,13 @@ def test_memorisation_is_reported_where_training_images_are_known() -> None:
 
 def test_features_are_kept_in_the_cache(tmp_path: Path) -> None:
     first = evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     assert evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path) == first
+
+
+def of_pictures(selection: Selection, num_pictures: int) -> Selection:
+    """Return images as crops of so many pictures."""
+    return Selection(selection.images, torch.arange(len(selection)) % num_pictures)
 
 
 def one() -> Evaluation:
@@ -66,11 +71,21 @@ def test_numbers_of_one_protocol_may_meet() -> None:
     [
         evaluate(noise(21, 0), noise(30, 1), QUARTERS),
         evaluate(noise(20, 0), noise(30, 2), QUARTERS),
+        evaluate(of_pictures(noise(20, 0), 1), noise(30, 1), QUARTERS),
+        evaluate(noise(20, 0), of_pictures(noise(30, 1), 10), QUARTERS),
         evaluate(noise(20, 0), noise(30, 1), ModuleFeatures("other", FourNumbers())),
-        evaluate(noise(20, 0), noise(30, 1), QUARTERS, stored="JPEG"),
-        evaluate(noise(20, 0), noise(30, 1), QUARTERS, split="held out"),
+        evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(stored="JPEG")),
+        evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(split="held out")),
     ],
-    ids=["another n", "another reference", "other features", "stored otherwise", "another split"],
+    ids=[
+        "another n",
+        "another reference",
+        "one generated picture",
+        "crops of fewer pictures",
+        "other features",
+        "stored otherwise",
+        "another split",
+    ],
 )
 def test_numbers_of_different_protocols_may_not(other: Evaluation) -> None:
     with pytest.raises(ValueError, match="are of different protocols: their numbers do not compare"):

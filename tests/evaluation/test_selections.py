@@ -10,8 +10,9 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional
 
-from diffnca.evaluation import Picture, Score, Selection, count_crops, crops, halves, score, whole
-from diffnca.evaluation.metrics import FeatureExtractor, efficientnet_lite0
+from diffnca.evaluation.metrics.features import FeatureExtractor, efficientnet_lite0
+from diffnca.evaluation.scores import Score, score
+from diffnca.evaluation.selections import Picture, Selection, count_crops, crops, halves, whole
 
 CANOPY = Path(__file__).parent.parent / "data" / "canopy"
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
-from diffnca.evaluation.metrics import efficientnet_lite0, extract, kid_full
+from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
 from diffnca.models.file import bundled_models
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def kid_to(kind: str, images: Tensor) -> float:
     with np.load(REFERENCES / f"features_{kind}.npz") as stored:
         assert stored["checksum"] == extractor.checksum
         reference = torch.from_numpy(stored["features"]).float()
-    return kid_full(extract(extractor, images), reference)
+    return kid(extract(extractor, images), reference).value
 
 
 def test_every_bundled_model_has_a_limit() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import gc
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -128,3 +131,26 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
     work()
     peak = status_bytes("VmHWM")
     return None if held is None or peak is None else max(peak - held, 0)
+
+
+def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
+    """Return all numbers, for machines."""
+    derived = ("gflops_per_second", "matrix_gflops_per_second", "share")
+    rows = [dataclasses.asdict(each) | {name: getattr(each, name) for name in derived} for each in timings]
+    return json.dumps({**facts, "timings": rows}, indent=1)
+
+
+def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
+    """Return all numbers, for people."""
+    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
+    lines.append(f"{'':44}{'seconds':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
+    for each in timings:
+        rate, share, memory = each.matrix_gflops_per_second, each.share, each.memory_bytes
+        columns = (
+            f"{each.name:44}{each.seconds:9.4f}{each.gflops_per_second:9.1f}",
+            f"{'' if rate is None else format(rate, '.1f'):>16}",
+            f"{'' if share is None else format(share, '.0%'):>7}",
+            f"{'' if memory is None else format(memory / 2**20, '.0f'):>8}",
+        )
+        lines.append("".join(columns))
+    return "\n".join(lines)

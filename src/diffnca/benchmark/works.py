@@ -8,8 +8,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,107 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.baselines.unet import UNet
 from diffnca.benchmark.products import floor_of, products
-from diffnca.benchmark.timing import Timing, Work, finish, in_turns, memory_of
+from diffnca.benchmark.timing import Timing, Work, finish, in_turns, memory_of, timed
 from diffnca.config.model import Config
 from diffnca.config.networks import NCAConfig
+from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.machine import fast_dtype, has_triton
+from diffnca.engine.machine import device_named, fast_dtype, has_compiler, has_triton, machine_of
+from diffnca.errors import Interrupted, require
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import load_denoiser
 from diffnca.training.loop import Progress, RunOptions, Trainer
 
 WARM_UP_STEPS = 3
 """Training steps before the clock starts: the first one compiles."""
 
+CALL_IMAGES = 8
+"""Images in a call of the denoiser, without another number."""
+
+LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
+"""Largest numbers that can be asked for; a call is made at once, in memory."""
+
 TIME = 0.5
 """Diffusion time of the calls; it makes no difference to their speed."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that was timed of a model.
+
+    Attributes:
+        facts: the machine, the model, how long images take.
+        timings: of its calls, and of training steps.
+    """
+
+    facts: dict[str, Any]
+    timings: list[Timing]
+
+
+def bench(
+    name: str,
+    size: tuple[int, int],
+    batch: int | None = None,
+    rounds: int = 5,
+    *,
+    against: tuple[str, ...] = (),
+    is_training: bool = False,
+    is_compiled: bool = False,
+    device: str = "auto",
+) -> Bench:
+    """Time a model.
+
+    Args:
+        name: a recipe, whose weights are fresh, or any trained denoiser of cells.
+        size: height and width of the images in pixels.
+        batch: images in a call, and crops in a training step; `None` is 8, and the number of the recipe.
+        rounds: how often each work is timed.
+        against: other models, timed in the same turns.
+        is_training: time a training step too, in the precision of the recipe and in float32.
+        is_compiled: time the compiled network too.
+        device: where to compute.
+
+    Raises:
+        ValueError: a number is out of range, there is no such model, or no compiler.
+        Interrupted: a stop was asked for.
+    """
+    for flag, value, most in zip(LIMITS, (*size, batch, rounds), LIMITS.values(), strict=True):
+        require(value is None or 1 <= value <= most, flag, value, f"from 1 to {most:,}")
+    place = torch.device(device_named(device))
+    if is_compiled and not has_compiler(place):
+        raise ValueError("--compiled: no C++ compiler or no Python headers here; leave it out")
+    denoiser, others = _named(name), {other: _named(other) for other in against}
+    config, images = denoiser.config, batch or CALL_IMAGES
+    cells_of(config)
+    x_t = torch.randn(images, denoiser.image_channels, *size).to(place)
+    works = calls(denoiser, x_t, is_compiled)
+    works += [work for name, other in others.items() for work in calls_of_other(name, other, x_t)]
+    timings = timed(works, rounds, place)
+    seconds, steps = timings[0].seconds / images, config.sampling.steps
+    facts = {
+        "machine": machine_of(place),
+        "model": name,
+        "images": f"{images} of {size[0]}x{size[1]} px",
+        "diffusion_steps": steps,
+        "seconds_an_image": round(seconds * steps, 4),
+        "seconds_a_megapixel": round(seconds * steps / (size[0] * size[1]) * 1e6, 2),
+    }
+    if is_training:
+        timings += _timings_of_training(config, batch, rounds)
+    return Bench(facts, timings)
+
+
+def _named(name: str) -> Denoiser:
+    """Return the denoiser of a recipe, with fresh weights, or a trained one."""
+    return build_denoiser(recipe_named(name)) if name in RECIPES else load_denoiser(name)
+
+
+def _timings_of_training(config: Config, batch: int | None, rounds: int) -> list[Timing]:
+    """Time a training step as the recipe has it, and as PyTorch runs it in float32."""
+    training = replace(config.training, batch=batch or config.training.batch)
+    plain = replace(training, precision="float32", compile="off")
+    return [bench_training(replace(config, training=each), rounds) for each in (training, plain)]
 
 
 def cells_of(config: Config) -> NCAConfig:
@@ -113,7 +202,7 @@ def bench_training(config: Config, rounds: int) -> Timing:
         rounds: steps that are timed, >= 1.
 
     Raises:
-        KeyboardInterrupt: it was stopped before its end.
+        Interrupted: a stop was asked for.
     """
     training, side = config.training, config.data.crop
     x_0 = torch.rand(training.batch, config.model.image_channels, side, side) * 2.0 - 1.0
@@ -130,7 +219,7 @@ def bench_training(config: Config, rounds: int) -> Timing:
         device = trainer.accelerator.device
         memory = memory_of(trainer.run, device)
     if len(ends) < WARM_UP_STEPS + rounds:  # a request to stop ends a training without an error
-        raise KeyboardInterrupt
+        raise Interrupted("stopped; nothing is kept of a timing")
     dtype = fast_dtype(device) if training.precision == "auto" else getattr(torch, training.precision)
     needed = products(cells_of(config), side, side, training.batch)
     steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from diffnca.cli.console import Console
+from diffnca.evaluation.options import Options
+from diffnca.files import check_target, replace_atomically
 
 
 @dataclass(frozen=True)
@@ -17,65 +20,36 @@ class Evaluate:
 
     Attributes:
         model: a bundled model, a model file, a run's folder, a hub id, or a folder of images.
-        reference: real images: a folder or a zip file.
-        n: generated images (with --crop, crops) to compare.
-        held_out: compare with those images of --reference alone that the model's training held out, by its
-            card; the others are its training images.
-        train: the training images, for the report on memorisation; it takes 100 unseen images or more.
-        protocol: clean compares with all of --reference, or as many crops; published compares images stored
-            as JPEG with the first --n images of --reference, which are to be those of training.
-        features: the network that looks at the images; inception is that of the published numbers.
-        weights: local file of the weights of inception; without it, they are downloaded once.
-        crop: compare square crops of this side instead of whole images.
-        reduce: make real images smaller by this whole factor; without it, as for the model's training.
-        max_background: leave out real images with a larger share of near-white pixels; likewise.
-        microns_per_px: scale at which slides are read; likewise.
-        height: of the generated images in pixels; without it, the size of the training crops.
-        width: likewise.
-        seed: of the first image; image i has seed + i.
-        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
-        steps: diffusion steps; without it, the model's own choice.
-        device: where to compute; auto takes a GPU where there is one.
-        seam_px: measure the steps across lines so many pixels apart, where seams could be, in whole images.
-        samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
-        pairs: write a picture of the generated images nearest to training images, next to them.
+        options: what is compared with what.
         out: write all numbers to this file, as JSON.
-        cache: folder in which the features of images, generated ones too, are kept.
         json: print JSON, for machines.
     """
 
     verb: ClassVar = "evaluate"
 
     model: tyro.conf.Positional[str]
-    reference: Path
-    n: int = 2048
-    held_out: bool = False
-    train: Path | None = None
-    protocol: Literal["clean", "published"] = "clean"
-    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
-    weights: Path | None = None
-    crop: int | None = None
-    reduce: int | None = None
-    max_background: float | None = None
-    microns_per_px: float | None = None
-    height: int | None = None
-    width: int | None = None
-    seed: int = 0
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
-    steps: int | None = None
-    device: str = "auto"
-    seam_px: int | None = None
-    samples: Path | None = None
-    pairs: Path | None = None
+    options: Annotated[Options, tyro.conf.arg(name="")]
     out: Path | None = None
-    cache: Path | None = None
     json: bool = False
 
     def run(self, console: Console) -> int:
         """Measure; return the exit code."""
-        from diffnca.evaluation.protocol import run
+        from diffnca.evaluation.protocol import measure
+        from diffnca.evaluation.table import as_table
 
-        return run(self)
+        if self.out is not None:
+            check_target(self.out)
+        with console.progress() as progress:
+            measured = measure(self.model, self.options, progress)
+        for place, files in measured.skipped.items():
+            for name, why in files:
+                console.note(f"left out {name} ({place}): {why}")
+        facts = json.dumps(asdict(measured.evaluation), indent=1)
+        if self.out is not None:
+            with replace_atomically(self.out) as partial:
+                partial.write_text(facts + "\n", encoding="utf-8")
+        console.say(facts if self.json else as_table(measured.evaluation))
+        return 0
 
 
 @dataclass(frozen=True)
@@ -161,6 +135,18 @@ class Bench:
 
     def run(self, console: Console) -> int:
         """Time the model; return the exit code."""
-        from diffnca.benchmark.run import bench
+        from diffnca.benchmark.timing import as_json, as_table
+        from diffnca.benchmark.works import bench
 
-        return bench(self)
+        found = bench(
+            self.name,
+            (self.height, self.width),
+            self.batch,
+            self.rounds,
+            against=self.against,
+            is_training=self.training,
+            is_compiled=self.compiled,
+            device=self.device,
+        )
+        console.say((as_json if self.json else as_table)(found.facts, found.timings))
+        return 0

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from diffnca.comparison.rows import Result
-from diffnca.evaluation.metrics import Difference
+from diffnca.evaluation.metrics.bootstrap import Difference
+from diffnca.evaluation.metrics.distances import Distance
 from diffnca.evaluation.scores import Evaluation, require_one_protocol
 
 HEAD = ("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied")
@@ -93,7 +94,9 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     """Return the cells of what was measured, the means over all trainings of a row."""
     scores = [each.score for each in evaluations]
     kids = [score.kid_x1000 for score in scores]
-    error = _over_trainings(kids) if len(kids) > 1 else scores[0].error
+    error = scores[0].kid.error
+    if len(kids) > 1:
+        error = _over_trainings(kids) / 1000
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
 
     def mean(numbers: Sequence[float], digits: int) -> str:
@@ -101,7 +104,7 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
 
     return (
         name,
-        f"{statistics.mean(kids):.1f} ± {error:.1f}",
+        Distance(statistics.mean(kids) / 1000, error).x1000(),
         mean([score.fid for score in scores], 1),
         *(mean([getattr(each, key) for each in evaluations], 2) for key in HEAD[3:7]),
         mean([each.spectrum_error_db for each in evaluations], 1),

@@ -21,13 +21,13 @@ from diffnca.cli.main import INTERRUPTED
 from diffnca.config.json import from_json, to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
-from diffnca.evaluation.errors import velocity_error
-from diffnca.evaluation.metrics import FeatureExtractor, extract_cached
+from diffnca.evaluation.metrics.cached import extract_cached
+from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.metrics.velocity import velocity_error
 from diffnca.evaluation.samples import Samples
-from diffnca.evaluation.scores import Evaluation, evaluate
+from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, whole
 from diffnca.formats.png import contact_sheet, write_png
-from diffnca.jobs.making import progress_bar
 from diffnca.models.build import build_model
 from diffnca.models.file import STATE_FILE, load, read_header
 from diffnca.sampling.denoisers import walk_of
@@ -172,8 +172,7 @@ def measure_row(
     model = load(samples.model)
     facts = {"model": config.name, "seed": str(samples.seed), **samples.facts(model)}
     kept = folder / f"samples-{facts['weights'][:16]}-{facts.get('sampler', 'vnca')}-{facts.get('steps', 0)}"
-    with progress_bar(f"{command.n} images of {config.name}") as progress:
-        generated = whole(list(samples.pictures(command.n, kept, progress)))
+    generated = whole(list(samples.pictures(command.n, kept)))
     sheet = contact_sheet(generated.images[:SHOWN].movedim(1, -1).numpy())
     write_png(folder / "samples.png", sheet, {f"diffnca:{name}": value for name, value in facts.items()})
     evaluation = evaluate(
@@ -182,7 +181,7 @@ def measure_row(
         extractor,
         training=real.training,
         cache=cache,
-        split="held out",
+        protocol=Protocol(split="held out"),
         made=facts,
     )
     cost = cost_of(model.config, folder, command)

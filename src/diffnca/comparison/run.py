@@ -27,10 +27,12 @@ from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.data.images import open_images
 from diffnca.engine.machine import device_named, machine_of
-from diffnca.evaluation.metrics import Difference, FeatureExtractor, extract_cached, kid_difference
+from diffnca.evaluation.metrics.bootstrap import Difference, kid_difference
+from diffnca.evaluation.metrics.cached import extract_cached
+from diffnca.evaluation.metrics.features import FeatureExtractor
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN
 from diffnca.evaluation.protocol import extractor_named
-from diffnca.evaluation.scores import Evaluation, evaluate
+from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def run(command: Reproduce) -> int:
 def brief(result: Result) -> str:
     """Return the distance of a row in words."""
     score = result.evaluation.score
-    return f"KID x 1000 {score.kid_x1000:.1f} ± {score.error:.1f}, FID {score.fid:.1f}"
+    return f"KID x 1000 {score.kid.x1000()}, FID {score.fid:.1f}"
 
 
 def check(command: Reproduce) -> None:
@@ -201,7 +203,9 @@ def real_score(real: RealSelections, extractor: FeatureExtractor, command: Repro
     """Return the numbers of training images measured like generated ones."""
     index = torch.arange(command.n) * len(real.training) // command.n
     selection = Selection(real.training.images[index], real.training.pictures[index])
-    return evaluate(selection, real.held_out, extractor, cache=cache_of(command), split="held out")
+    return evaluate(
+        selection, real.held_out, extractor, cache=cache_of(command), protocol=Protocol(split="held out")
+    )
 
 
 def facts_of(command: Reproduce, real: RealSelections) -> dict[str, str]:

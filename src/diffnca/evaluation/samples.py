@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ import torch
 from PIL import Image
 
 from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.evaluation.selections import Picture
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
 from diffnca.models.file import find_model, load
+from diffnca.progress import Report, unseen
 from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.generate import generate
 
@@ -25,7 +28,7 @@ BATCH_PX = 64 * 64 * 16
 """Pixels made at a time where images are small; it changes speed and memory, not the images."""
 
 JPEG_QUALITY = 75
-"""As Pillow stores images unless told otherwise, and the published samples were."""
+"""The default of Pillow, with which the published samples were stored."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Samples:
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id.
         height: of each image in pixels; `None` is that of the training crops.
-        width: likewise.
+        width: of each image in pixels; `None` is that of the training crops.
         seed: of the first image.
         sampler: `None` is the model's own choice.
-        steps: likewise.
+        steps: diffusion steps; `None` is the model's own choice.
         device: where to compute.
     """
 
@@ -61,19 +64,18 @@ class Samples:
             facts |= {"sampler": sampler.name, "steps": str(len(levels))}
         return facts
 
-    def pictures(
-        self, n: int, folder: Path | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> Iterator[Picture]:
+    def pictures(self, n: int, folder: Path | None = None, report: Report = unseen) -> Iterator[Picture]:
         """Yield `n` images, in the order of their seeds.
 
         Args:
             n: how many.
             folder: where they are kept as PNG files, and looked for first; `None` keeps none.
-            progress: called with the number of images done and `n`.
+            report: called with the number of images done, in parts of an image where it takes steps.
 
         Raises:
-            ValueError: the folder holds images of another model or made in another way.
+            ValueError: the folder holds images of another model, or made in another way.
         """
+        Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
         model = load(self.model, self.device)
         facts = self.facts(model)
         if folder is not None:
@@ -81,12 +83,20 @@ class Samples:
         batch = max(1, BATCH_PX // (int(facts["height"]) * int(facts["width"])))
         for first in range(0, n, batch):
             seeds = range(self.seed + first, self.seed + min(first + batch, n))
-            yield from self._batch(model, facts, seeds, folder)
-            if progress is not None:
-                progress(min(first + batch, n), n)
+
+            def step(done: int, total: int, before: int = first, size: int = len(seeds)) -> None:
+                report("generated images", before + size * done / total, n)
+
+            yield from self._batch(model, facts, seeds, folder, step)
+            report("generated images", first + len(seeds), n)
 
     def _batch(
-        self, model: Generator, facts: dict[str, str], seeds: Sequence[int], folder: Path | None
+        self,
+        model: Generator,
+        facts: dict[str, str],
+        seeds: Sequence[int],
+        folder: Path | None,
+        step: Callable[[int, int], None],
     ) -> list[Picture]:
         """Return the images of these seeds, from their files or made now."""
         kept = {} if folder is None else _kept(folder, seeds, facts)
@@ -100,6 +110,7 @@ class Samples:
                 sampler=self.sampler,
                 steps=self.steps,
                 device=torch.device(self.device),
+                progress=step,
             )
             kept |= dict(zip(missing, to_uint8(images), strict=True))
         if folder is not None:
@@ -119,7 +130,7 @@ def as_jpeg(picture: Picture) -> Picture:
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    """Return the images that are there already.
+    """Return the images that are there already; a damaged one is made again.
 
     Raises:
         ValueError: one was made in another way.
@@ -136,8 +147,9 @@ def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int
                     f"{path}: was made with {name} {text.get(f'diffnca:{name}', 'unknown')[:16]}, not "
                     f"{value[:16]}; give an empty folder for --samples"
                 )
-        pixels = np.asarray(Image.open(path))
-        found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
+        with contextlib.suppress(OSError, SyntaxError), Image.open(path) as image:  # it may be cut short
+            pixels = np.asarray(image)
+            found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
     return found
 
 

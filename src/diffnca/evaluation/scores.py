@@ -6,28 +6,23 @@ Two numbers compare only under the same protocol, so that each is stored with al
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.evaluation.metrics import (
-    FeatureExtractor,
-    Memorisation,
-    colour_error,
-    density_coverage,
-    extract_cached,
-    fid,
-    kid_error,
-    kid_full,
-    memorisation,
-    precision_recall,
-    spectrum_error_db,
-)
+from diffnca.evaluation.metrics.cached import extract_cached
+from diffnca.evaluation.metrics.distances import Distance, fid, kid
+from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
+from diffnca.evaluation.metrics.memorisation import Memorisation, memorisation
+from diffnca.evaluation.metrics.textures import colour_error, spectrum_error_db
 from diffnca.evaluation.selections import Selection
+from diffnca.progress import Report, unseen
 
 
 @dataclass(frozen=True)
@@ -35,45 +30,55 @@ class Score:
     """The distance of generated images from real ones, and what it was measured with.
 
     Attributes:
-        kid_x1000: over all images.
-        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws.
+        kid_x1000: over all images, without pairs of crops of one picture (`metrics.distances.kid`).
+        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws; `None` where
+            the images come from fewer than 3 pictures.
         fid: biased: it compares at equal `n` and `n_reference` only.
         n: number of generated images or crops.
         n_reference: number of real ones.
+        pictures: number of pictures that the generated images or crops come from.
+        pictures_reference: number of pictures that the real ones come from.
         features: name of the feature network.
         checksum: SHA-256 of its weights.
         preprocessing: what was done to the pixels before the network saw them.
     """
 
     kid_x1000: float
-    error: float
+    error: float | None
     fid: float
     n: int
     n_reference: int
+    pictures: int
+    pictures_reference: int
     features: str
     checksum: str
     preprocessing: str
 
+    @property
+    def kid(self) -> Distance:
+        """The distance and its error."""
+        return Distance(self.kid_x1000 / 1000, None if self.error is None else self.error / 1000)
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the images came about that were compared, beyond what a `Score` says itself.
+    """How the images that were compared came about, beyond what a `Score` says itself.
 
     Attributes:
         name: `clean` or `published`.
         split: which of the real images the reference is.
         reference: SHA-256 of the pixels of the reference.
         height: of the compared images or crops in pixels.
-        width: likewise.
+        width: of the compared images or crops in pixels.
         stored: how the generated images were stored before they were compared: as they are, or as JPEG.
     """
 
-    name: str
-    split: str
-    reference: str
-    height: int
-    width: int
-    stored: str
+    name: str = "clean"
+    split: str = "all"
+    reference: str = ""
+    height: int = 0
+    width: int = 0
+    stored: str = "as they are"
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Evaluation:
         seam_ratio: step across the seams over the step elsewhere; `None` where no seams were named.
         memorisation: how near to the training images; `None` where they are not known.
         made: how the generated images were made: model, weights, seed, sampler, steps.
+        left_out: how many files could not be used, for each place where there were such files.
     """
 
     protocol: Protocol
@@ -105,6 +111,7 @@ class Evaluation:
     seam_ratio: float | None
     memorisation: Memorisation | None
     made: dict[str, str]
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def terms(self) -> tuple[Any, ...]:
@@ -114,6 +121,8 @@ class Evaluation:
             self.protocol,
             score.n,
             score.n_reference,
+            score.pictures_reference,
+            score.pictures > 1,  # pairs within a picture count only where there is no other
             score.features,
             score.checksum,
             score.preprocessing,
@@ -132,13 +141,11 @@ def score(
         cache: folder in which features are kept; `None` keeps none.
 
     Raises:
-        ValueError: if their sizes differ, or they are too few for a standard error.
+        ValueError: their sizes differ, or they are too few.
     """
-    require_one_size(generated, reference)
-    features, features_reference = (
-        extract_cached(extractor, each.images, cache) for each in (generated, reference)
-    )
-    return _score(generated, reference, features, features_reference, extractor)
+    check_size((generated.images.shape[2], generated.images.shape[3]), reference)
+    features = [extract_cached(extractor, each.images, cache) for each in (generated, reference)]
+    return _score(generated, reference, features[0], features[1], extractor)
 
 
 def evaluate(
@@ -148,11 +155,10 @@ def evaluate(
     *,
     training: Selection | None = None,
     cache: Path | None = None,
+    protocol: Protocol = Protocol(),
     seams: float | None = None,
-    protocol: str = "clean",
-    split: str = "all",
-    stored: str = "as they are",
     made: dict[str, str] | None = None,
+    report: Report = unseen,
 ) -> Evaluation:
     """Measure all there is to measure of `generated`.
 
@@ -161,26 +167,27 @@ def evaluate(
         reference: real images, which the model has not seen unless the protocol is another one.
         extractor: the features.
         training: the images that the model has seen, for the report on memorisation, which takes the
-            reference for unseen ones.
+            reference for unseen images.
         cache: folder in which features are kept; `None` keeps none.
+        protocol: its name, the split, and how the generated images were stored; the rest is filled in.
         seams: step across the seams of the generated images over the step elsewhere.
-        protocol: name of the protocol.
-        split: which of the real images the reference is.
-        stored: how the generated images were stored.
         made: how they were made.
+        report: called as images are looked at.
 
     Raises:
-        ValueError: if sizes differ, or there are too few images.
+        ValueError: sizes differ, or there are too few images.
     """
-    require_one_size(generated, reference)
-    features, features_reference = (
-        extract_cached(extractor, each.images, cache) for each in (generated, reference)
-    )
+    height, width = generated.images.shape[2:]
+    check_size((height, width), reference)
+
+    def features_of(selection: Selection, kind: str) -> Tensor:
+        return extract_cached(extractor, selection.images, cache, report, f"features of {kind} images")
+
+    features, features_reference = features_of(generated, "generated"), features_of(reference, "real")
     precision, recall = precision_recall(features, features_reference)
     density, coverage = density_coverage(features, features_reference)
-    height, width = generated.images.shape[2:]
     return Evaluation(
-        protocol=Protocol(protocol, split, content_hash(reference), height, width, stored),
+        protocol=replace(protocol, reference=content_hash(reference), height=height, width=width),
         score=_score(generated, reference, features, features_reference, extractor),
         precision=precision,
         recall=recall,
@@ -191,7 +198,7 @@ def evaluate(
         seam_ratio=seams,
         memorisation=None
         if training is None
-        else memorisation(features, extract_cached(extractor, training.images, cache), features_reference),
+        else memorisation(features, features_of(training, "training"), features_reference),
         made=made or {},
     )
 
@@ -202,24 +209,13 @@ def require_one_protocol(evaluations: Iterable[Evaluation]) -> None:
     Raises:
         ValueError: they were; the first difference is named.
     """
-    first: Evaluation | None = None
-    for each in evaluations:
-        first = first or each
-        for one, other in zip(first.terms, each.terms, strict=True):
+    for first, second in itertools.pairwise(evaluations):
+        for one, other in zip(first.terms, second.terms, strict=True):
             if one != other:
                 raise ValueError(
                     f"{one} and {other} are of different protocols: their numbers do not compare; "
-                    "measure both in the same way"
+                    "measure both in one way"
                 )
-
-
-def require_one_size(generated: Selection, reference: Selection) -> None:
-    """Refuse images of different sizes.
-
-    Raises:
-        ValueError: they differ.
-    """
-    check_size((generated.images.shape[2], generated.images.shape[3]), reference)
 
 
 def check_size(size: tuple[int, int], reference: Selection) -> None:
@@ -251,12 +247,15 @@ def _score(
     extractor: FeatureExtractor,
 ) -> Score:
     """Return the distance of two selections of which the features are known."""
+    distance = kid(features, features_reference, generated.pictures, reference.pictures)
     return Score(
-        kid_x1000=1000 * kid_full(features, features_reference),
-        error=1000 * kid_error(features, features_reference, generated.pictures, reference.pictures),
+        kid_x1000=1000 * distance.value,
+        error=None if distance.error is None else 1000 * distance.error,
         fid=fid(features, features_reference),
         n=len(generated),
         n_reference=len(reference),
+        pictures=len(generated.pictures.unique()),
+        pictures_reference=len(reference.pictures.unique()),
         features=extractor.name,
         checksum=extractor.checksum,
         preprocessing=extractor.preprocessing,

@@ -1,13 +1,13 @@
 """Features are looked up where they are known, and only there."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics import extract_cached
+from diffnca.evaluation.metrics import cached
+from diffnca.evaluation.metrics.cached import cache_folder, extract_cached
 
 
 class Counting:
@@ -52,10 +52,18 @@ def test_an_image_laid_out_otherwise_in_memory_is_the_same(tmp_path: Path) -> No
     assert seen_again(tmp_path, Counting(), laid_out) == 0
 
 
-def test_other_pixels_are_another_entry(tmp_path: Path) -> None:
+def test_of_a_set_with_one_new_image_only_that_one_is_looked_at(tmp_path: Path) -> None:
     other = images()
     other[3, 1, 2, 4] += 1
-    assert seen_again(tmp_path, Counting(), other) == 7
+    extractor = Counting()
+    assert seen_again(tmp_path, extractor, other.flip(0)) == 1
+    assert torch.equal(extract_cached(Counting(), other.flip(0), tmp_path), Counting()(other.flip(0)))
+
+
+def test_equal_images_of_a_set_are_looked_at_once(tmp_path: Path) -> None:
+    extractor, twice = Counting(), images().repeat(2, 1, 1, 1)
+    assert torch.equal(extract_cached(extractor, twice, tmp_path), Counting()(twice))
+    assert extractor.seen == 7
 
 
 def test_the_same_pixels_in_another_shape_are_another_entry(tmp_path: Path) -> None:
@@ -79,17 +87,17 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_holds_one_file_per_set_of_images(tmp_path: Path) -> None:
-    for seed in (0, 1, 0):
-        extract_cached(Counting(), images(seed=seed), tmp_path / "new" / "folder")
-    names = [path.name for path in (tmp_path / "new" / "folder").iterdir()]
-    assert [len(name) for name in names] == [len(hashlib.sha256().hexdigest()) + len(".safetensors")] * 2
+def test_the_report_counts_the_images_that_are_looked_at(tmp_path: Path) -> None:
+    extract_cached(Counting(), images(3), tmp_path)
+    reports: list[tuple[str, float, float]] = []
+    extract_cached(Counting(), images(9), tmp_path, lambda *each: reports.append(each), "real")
+    assert reports == [("real", 4, 6), ("real", 6, 6)]
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "other"])
 def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
     features = extract_cached(Counting(), images(), tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.rglob("*.safetensors")
     content = path.read_bytes()
     flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
     path.write_bytes(
@@ -101,14 +109,31 @@ def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
     assert (again.seen, third.seen) == (7, 0)
 
 
-def test_a_run_that_stops_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_that_stops_keeps_what_it_has_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached, "IMAGES_PER_FILE", 4)
+
     class Stopping(Counting):
         def __call__(self, images: Tensor) -> Tensor:
-            raise KeyboardInterrupt
+            if self.seen >= 8:
+                raise KeyboardInterrupt
+            return super().__call__(images)
 
     with pytest.raises(KeyboardInterrupt):
-        extract_cached(Stopping(), images(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        extract_cached(Stopping(), images(14), tmp_path)
+    extractor = Counting()
+    assert torch.equal(extract_cached(extractor, images(14), tmp_path), Counting()(images(14)))
+    assert extractor.seen == 6
+
+
+def test_a_user_without_a_home_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ValueError, match="^the home folder is unknown, [^\n]+ --cache FOLDER [^\n]+$"):
+        cache_folder()
 
 
 def test_a_folder_that_is_a_file_is_one_clear_line_before_the_work(tmp_path: Path) -> None:

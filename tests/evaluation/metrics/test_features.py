@@ -11,10 +11,16 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from diffnca.evaluation.metrics import FeatureExtractor, ModuleFeatures, efficientnet_lite0, extract
-from diffnca.evaluation.metrics.features import EFFICIENTNET_LITE0_SHA256, EfficientNetLite0
+from diffnca.evaluation.metrics.features import (
+    EFFICIENTNET_LITE0_SHA256,
+    EfficientNetLite0,
+    FeatureExtractor,
+    ModuleFeatures,
+    efficientnet_lite0,
+    extract,
+)
 
-CANOPY = Path(__file__).parents[1] / "data" / "canopy"
+CANOPY = Path(__file__).parents[2] / "data" / "canopy"
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,23 @@
 """The network of FID has the layers, the preprocessing and the file that published numbers are made with."""
 
 import hashlib
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.evaluation.metrics import FeatureExtractor, InceptionFid, extract, inception
+from diffnca.evaluation.metrics.features import FeatureExtractor, extract
 from diffnca.evaluation.metrics.inception import (
     INCEPTION_ADDRESS,
     INCEPTION_SHA256,
+    InceptionFid,
+    inception,
     inception_network,
     resized_as_tensorflow,
 )
 
-MODULE = sys.modules[
-    "diffnca.evaluation.metrics.inception"
-]  # diffnca.evaluation.metrics has a function of this name
+MODULE = "diffnca.evaluation.metrics.inception"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def weights(extractor: InceptionFid, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Return a file of those weights, which passes for the known one."""
     path = tmp_path / "weights.pth"
     torch.save(extractor.network.state_dict(), path)
-    monkeypatch.setattr(MODULE, "INCEPTION_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(f"{MODULE}.INCEPTION_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 
@@ -190,12 +189,12 @@ def test_the_address_names_the_first_digits_of_the_checksum() -> None:
 
 
 def test_without_a_file_the_weights_are_downloaded_once(
-    extractor: InceptionFid, weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "INCEPTION_ADDRESS", weights.as_uri())
-    inception()
+    monkeypatch.setattr(f"{MODULE}.INCEPTION_ADDRESS", weights.as_uri())
+    checksum = inception().checksum
     weights.unlink()
-    assert torch.equal(inception()(images(1)), extractor(images(1)))
+    assert inception().checksum == checksum
     assert [path.name for path in (home / ".cache" / "diffnca").iterdir()] == ["weights.pth"]
 
 
@@ -203,7 +202,7 @@ def test_a_download_of_something_else_is_one_clear_line_and_leaves_nothing(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "page.html").write_bytes(b"other")
-    monkeypatch.setattr(MODULE, "INCEPTION_ADDRESS", (tmp_path / "page.html").as_uri())
+    monkeypatch.setattr(f"{MODULE}.INCEPTION_ADDRESS", (tmp_path / "page.html").as_uri())
     with pytest.raises(
         ValueError, match=r"came with the checksum d9298a10d1b0, not 6726825d0af5: repeat [^\n]+--weights$"
     ):
@@ -214,7 +213,7 @@ def test_a_download_of_something_else_is_one_clear_line_and_leaves_nothing(
 def test_an_address_out_of_reach_is_one_clear_line(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "INCEPTION_ADDRESS", (tmp_path / "away.pth").as_uri())
+    monkeypatch.setattr(f"{MODULE}.INCEPTION_ADDRESS", (tmp_path / "away.pth").as_uri())
     with pytest.raises(
         ValueError, match=r"^file:[^\n]+away\.pth cannot be downloaded \([^\n]+\): fetch it by hand[^\n]+$"
     ):

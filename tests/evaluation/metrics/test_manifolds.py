@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics import density_coverage, precision_recall
+from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
 
 
 def cloud(n: int, seed: int, d: int = 4, shift: float = 0.0) -> Tensor:

@@ -7,8 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics import colour_error, radial_spectrum, seam_ratio, spectrum_error_db
-from diffnca.evaluation.metrics.textures import colour_moments
+from diffnca.evaluation.metrics.textures import (
+    colour_error,
+    colour_moments,
+    radial_spectrum,
+    seam_ratio,
+    spectrum_error_db,
+)
 
 
 def noise(n: int, side: int, sigma: float, seed: int = 0) -> Tensor:

@@ -1,15 +1,15 @@
 """KID and FID are the numbers that torchmetrics finds on the same features.
 
 Its metrics take any module for the features, and then need no download. All is in float64. Its estimate of
-KID is that of `kid_full`, for sets of equal size. Its FID takes the roots of the eigenvalues of a product of
-covariances: those that should be 0 (fewer images than features) are about 1e-16, and their roots 1e-8.
+KID is ours, for sets of equal size whose images are no crops. Its FID takes the roots of the eigenvalues of
+a product of covariances: those that should be 0 (fewer images than features) are about 1e-16.
 """
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.evaluation.metrics import fid, kid_full
+from diffnca.evaluation.metrics.distances import fid, kid
 
 fid_metric = pytest.importorskip("torchmetrics.image.fid", reason="needs the extra test")
 kid_metric = pytest.importorskip("torchmetrics.image.kid", reason="needs the extra test")
@@ -42,7 +42,7 @@ def test_kid_over_all_is_that_of_torchmetrics_with_one_subset_of_all(largest: in
     metric.update(a, real=True)
     metric.update(b, real=False)
     theirs, _ = metric.compute()
-    assert kid_full(projection(a), projection(b)) == pytest.approx(theirs.item(), rel=1e-9, abs=1e-12)
+    assert kid(projection(a), projection(b)).value == pytest.approx(theirs.item(), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("largest", [256, 200])

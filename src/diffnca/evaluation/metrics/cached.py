@@ -1,88 +1,135 @@
-"""Features of whole sets of images, kept in files: the real images of a comparison are looked at once."""
+"""Features of images, kept in files: each image of a comparison is looked at once."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from diffnca.evaluation.metrics.features import FeatureExtractor, extract
+from diffnca.files import replace_atomically
+from diffnca.progress import Report, unseen
 
-_NAME = "features"
+IMAGES_PER_FILE = 256
+"""Images whose features lie in one file; a stop loses so many at most."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of the user in which features and downloaded weights are kept.
+
+    Raises:
+        ValueError: this user has no home.
+    """
+    try:
+        return Path.home() / ".cache" / "diffnca"
+    except RuntimeError:
+        raise ValueError(
+            "the home folder is unknown, so there is no place to keep features: set HOME, or give --cache "
+            "FOLDER (and with --features inception, --weights FILE)"
+        ) from None
 
 
 def extract_cached(
     extractor: FeatureExtractor,
     images: UInt8[Tensor, "n c h w"],
     folder: Path | None,
-    batch_size: int = 4,
+    report: Report = unseen,
+    title: str = "features",
 ) -> Float[Tensor, "n d"]:
-    """Return the features of all images, from a file of `folder` if one holds them.
+    """Return the features of all images; compute those that no file of `folder` holds, and keep them.
 
-    A file belongs to the pixels and their order, and to name, preprocessing and checksum of the
-    extractor; a damaged one is written anew.
+    Features belong to the pixels of one image, and to name, preprocessing and checksum of the extractor. A
+    damaged file counts as none.
 
     Args:
         extractor: the network that looks at the images.
-        images: the whole set.
+        images: of one size.
         folder: where the files are, made if it does not exist; `None` computes always and keeps nothing.
-        batch_size: images that are looked at together.
+        report: called with `title`, the number of images looked at, and how many there are to look at.
+        title: what the report calls this work.
 
     Raises:
-        ValueError: if the folder cannot be made or the file not written.
+        ValueError: the folder cannot be made.
+        OSError: a file cannot be written.
     """
     if folder is None:
-        return extract(extractor, images, batch_size)
-    path = folder / f"{_key(extractor, images)}.safetensors"
-    features = _read(path, len(images))
-    if features is not None:
-        return features
+        return extract(extractor, images, report=report, title=title)
+    place = _made(folder / _network(extractor))
+    keys = [_key(image) for image in images]
+    known = _known(place, set(keys))
+    missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
+    for start in range(0, len(missing), IMAGES_PER_FILE):
+        part = missing[start : start + IMAGES_PER_FILE]
+
+        def seen(title: str, done: float | int, _: float | int, before: int = start) -> None:
+            report(title, before + done, len(missing))
+
+        features = extract(extractor, images[part], report=seen, title=title).cpu().contiguous()
+        _write(place, [keys[index] for index in part], features)
+        known |= {keys[index]: vector for index, vector in zip(part, features, strict=True)}
+    return torch.stack([known[key] for key in keys])
+
+
+def _network(extractor: FeatureExtractor) -> str:
+    """Return the name of the folder of an extractor."""
+    known = repr((extractor.name, extractor.preprocessing, extractor.checksum))
+    return hashlib.sha256(known.encode()).hexdigest()[:32]
+
+
+def _made(place: Path) -> Path:
+    """Return a folder that is there; found before the work."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # found before the work
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise ValueError(
-            f"{folder} cannot keep features ({error}): choose a folder that can be written to"
+            f"{place.parent} cannot keep features ({error}): choose a folder that can be written to"
         ) from error
-    features = extract(extractor, images, batch_size).cpu().contiguous()
-    _write(path, features)
-    return features
+    return place
 
 
-def _key(extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"]) -> str:
-    network = (extractor.name, extractor.preprocessing, extractor.checksum)
-    key = hashlib.sha256(repr((tuple(images.shape), *network)).encode())
-    key.update(images.cpu().contiguous().flatten().numpy().data)
-    return key.hexdigest()
+def _key(image: UInt8[Tensor, "c h w"]) -> bytes:
+    key = hashlib.sha256(repr(tuple(image.shape)).encode())
+    key.update(image.cpu().contiguous().flatten().numpy().data)
+    return key.digest()
 
 
-def _digest(features: Float[Tensor, "n d"]) -> str:
-    return hashlib.sha256(features.flatten().view(torch.uint8).numpy().data).hexdigest()
+def _known(place: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
+    """Return the features of the wanted images that files hold."""
+    known: dict[bytes, Tensor] = {}
+    for path in place.glob("*.safetensors"):
+        if len(known) < len(wanted):
+            known |= _read(path, wanted - known.keys())
+    return known
 
 
-def _read(path: Path, n: int) -> Float[Tensor, "n d"] | None:
-    """Return the features of a file, `None` if there is none or it is not as it was written."""
+def _read(path: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
+    """Return the features of the wanted images that a file holds, none if it is not as it was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            features: Tensor = file.get_tensor(_NAME)
-            digest = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError):
-        return None
-    return features if features.ndim == 2 and len(features) == n and _digest(features) == digest else None
+            keys: Tensor = file.get_tensor("keys")
+            names = [bytes(row) for row in keys.tolist()]
+            if wanted.isdisjoint(names):
+                return {}
+            features: Tensor = file.get_tensor("features")
+            is_sound = (file.metadata() or {}).get("sha256") == _digest(keys, features)
+    except (OSError, SafetensorError, TypeError, ValueError):
+        return {}
+    both = zip(names, features, strict=False)
+    return {name: vector for name, vector in both if name in wanted} if is_sound else {}
 
 
-def _write(path: Path, features: Float[Tensor, "n d"]) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        save_file({_NAME: features}, partial, {"sha256": _digest(features)})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path} cannot be written ({error}): free some space, or choose another folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _digest(keys: Tensor, features: Tensor) -> str:
+    digest = hashlib.sha256(keys.contiguous().numpy().data)
+    digest.update(features.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write(place: Path, names: list[bytes], features: Float[Tensor, "n d"]) -> None:
+    keys = torch.tensor([list(name) for name in names], dtype=torch.uint8)
+    content = save({"keys": keys, "features": features}, {"sha256": _digest(keys, features)})
+    path = place / f"{hashlib.sha256(b''.join(names)).hexdigest()[:32]}.safetensors"
+    with replace_atomically(path) as partial:
+        partial.write_bytes(content)

@@ -16,6 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffnca.progress import Report, unseen
+
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EFFICIENTNET_LITE0_SIDE_PX = 224
 
@@ -138,8 +140,15 @@ def as_rgb(images: UInt8[Tensor, "b c h w"], name: str) -> UInt8[Tensor, "b 3 h 
 
 
 def extract(
-    extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"], batch_size: int = 4
+    extractor: FeatureExtractor,
+    images: UInt8[Tensor, "n c h w"],
+    batch_size: int = 4,
+    report: Report = unseen,
+    title: str = "features",
 ) -> Float[Tensor, "n d"]:
     """Return the features of all images, computed `batch_size` at a time to bound the memory."""
-    starts = range(0, len(images), batch_size)
-    return torch.cat([extractor(images[start : start + batch_size]) for start in starts])
+    features = []
+    for start in range(0, len(images), batch_size):
+        features.append(extractor(images[start : start + batch_size]))
+        report(title, min(start + batch_size, len(images)), len(images))
+    return torch.cat(features)

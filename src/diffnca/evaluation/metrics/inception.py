@@ -12,8 +12,6 @@ the largest value where the others average.
 
 import hashlib
 import io
-import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
@@ -25,7 +23,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from diffnca.evaluation.metrics.cached import cache_folder
 from diffnca.evaluation.metrics.features import as_rgb
+from diffnca.files import replace_atomically
 
 INCEPTION_ADDRESS = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -83,8 +83,10 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
             f"{path} has the checksum {checksum[:12]}, not {INCEPTION_SHA256[:12]}: "
             f"replace it by {INCEPTION_ADDRESS}"
         )
-    network = inception_network()
-    network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    with torch.device("meta"):  # its own first weights take seconds
+        network = inception_network()
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    network.load_state_dict(state, assign=True)
     return InceptionFid(network, checksum, device)
 
 
@@ -259,26 +261,24 @@ def _block_of_8_px(inputs: int, pool: nn.Module) -> _Block:
 
 def _downloaded() -> Path:
     """Return the weights in the user's cache, after fetching them if they are not there."""
-    path = Path.home() / ".cache" / "diffnca" / INCEPTION_ADDRESS.rpartition("/")[2]
+    path = cache_folder() / INCEPTION_ADDRESS.rpartition("/")[2]
     if path.is_file():
         return path
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(INCEPTION_ADDRESS, timeout=_TIMEOUT_S) as response, open(partial, "wb") as file:
-            shutil.copyfileobj(response, file)
-        checksum = hashlib.sha256(partial.read_bytes()).hexdigest()
-        if checksum == INCEPTION_SHA256:
-            os.replace(partial, path)
-            return path
+        with urlopen(INCEPTION_ADDRESS, timeout=_TIMEOUT_S) as response:
+            content: bytes = response.read()
     except (OSError, HTTPException) as error:
         raise ValueError(
             f"{INCEPTION_ADDRESS} cannot be downloaded ({error}): "
             "fetch it by hand and give its path as --weights"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    raise ValueError(
-        f"{INCEPTION_ADDRESS} came with the checksum {checksum[:12]}, not {INCEPTION_SHA256[:12]}: "
-        "repeat the download, or fetch it by hand and give its path as --weights"
-    )
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != INCEPTION_SHA256:
+        raise ValueError(
+            f"{INCEPTION_ADDRESS} came with the checksum {checksum[:12]}, not {INCEPTION_SHA256[:12]}: "
+            "repeat the download, or fetch it by hand and give its path as --weights"
+        )
+    with replace_atomically(path) as partial:
+        partial.write_bytes(content)
+    return path

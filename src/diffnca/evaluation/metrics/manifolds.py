@@ -18,9 +18,6 @@ _ROWS_AT_A_TIME = 256
 
 NEIGHBOURS_OF_COVERAGE = 5
 
-MIN_IMAGES = NEIGHBOURS_OF_COVERAGE + 1
-"""Fewest images of a set of which all can be measured."""
-
 
 def precision_recall(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 3

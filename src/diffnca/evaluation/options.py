@@ -1,0 +1,126 @@
+"""What an evaluation is asked for; it imports no torch, so that a command line can offer it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffnca.errors import require
+from diffnca.files import check_place, check_target
+
+MIN_IMAGES = 6
+"""Fewest images of a set of which all can be measured: coverage counts five neighbours."""
+
+MAX_IMAGES = 100_000
+"""Most images of a set: all pairs are compared."""
+
+MAX_SIDE_PX = 4096
+"""Largest side of an image that is generated at once, in memory."""
+
+ONE_SEEN_SET = ("held_out", "train", "pairs")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared with what.
+
+    Attributes:
+        reference: real images: a folder or a zip file.
+        n: generated images (with --crop, crops) to compare, from 6 to 100,000.
+        held_out: compare with those images of --reference alone that the model's training held out, by its
+            card; the others are its training images.
+        train: the training images, for the report on memorisation; it takes 100 unseen images or more.
+        protocol: clean compares with all of --reference, or as many crops; published compares images stored
+            as JPEG with the first --n images of --reference, which are to be those of training.
+        features: the network that looks at the images; inception is that of the published numbers.
+        weights: local file of the weights of inception; without it, they are downloaded once.
+        crop: compare square crops of this side instead of whole images.
+        reduce: make real images smaller by this whole factor; without it, as for the model's training.
+        max_background: leave out real images with a larger share of near-white pixels; without it, as for the
+            model's training.
+        microns_per_px: scale at which slides are read; without it, as for the model's training.
+        height: of the generated images in pixels; without it, the size of the training crops.
+        width: of the generated images in pixels; without it, the size of the training crops.
+        seed: of the first image; image i has seed + i.
+        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
+        steps: diffusion steps; without it, the model's own choice.
+        device: where to compute; auto takes a GPU where there is one.
+        seam_px: measure the steps across lines so many pixels apart, where seams could be, in whole images.
+        samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
+        pairs: write a picture of the generated images nearest to training images, next to them.
+        cache: folder in which the features of images, generated ones too, are kept.
+    """
+
+    reference: Path
+    n: int = 2048
+    held_out: bool = False
+    train: Path | None = None
+    protocol: Literal["clean", "published"] = "clean"
+    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
+    weights: Path | None = None
+    crop: int | None = None
+    reduce: int | None = None
+    max_background: float | None = None
+    microns_per_px: float | None = None
+    height: int | None = None
+    width: int | None = None
+    seed: int = 0
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    steps: int | None = None
+    device: str = "auto"
+    seam_px: int | None = None
+    samples: Path | None = None
+    pairs: Path | None = None
+    cache: Path | None = None
+
+    def real_folders(self) -> Iterator[tuple[str, Path]]:
+        """Yield the folders of real images, with the flags that name them."""
+        for flag, path in (("--reference", self.reference), ("--train", self.train)):
+            if path is not None and path.is_dir():
+                yield flag, path
+
+
+def check(options: Options) -> None:
+    """Refuse what would fail only after hours.
+
+    Raises:
+        ValueError: a number or a path does not fit.
+        OSError: an output cannot be written.
+    """
+    require(MIN_IMAGES <= options.n <= MAX_IMAGES, "--n", options.n, f"from {MIN_IMAGES} to {MAX_IMAGES:,}")
+    for name in ("height", "width", "crop"):
+        value = getattr(options, name)
+        require(value is None or 1 <= value <= MAX_SIDE_PX, f"--{name}", value, f"from 1 to {MAX_SIDE_PX}")
+    if options.protocol == "published":
+        for name in ONE_SEEN_SET:
+            if getattr(options, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: must stand without --protocol published, whose reference "
+                    "is training images: none are left unseen; leave one out"
+                )
+    if options.held_out and options.train is not None:
+        raise ValueError("--held-out: must stand without --train; leave one out")
+    if options.weights is not None and options.features != "inception":
+        raise ValueError(f"--weights {options.weights}: goes with --features inception; leave it out")
+    _check_outputs(options)
+
+
+def _check_outputs(options: Options) -> None:
+    """Refuse outputs that cannot be written, or would become real images of the next evaluation."""
+    if options.pairs is not None:
+        check_target(options.pairs, (".png",))
+        if options.train is None and not options.held_out:
+            raise ValueError("--pairs: needs the training images; give --train FOLDER or --held-out")
+    if options.samples is not None:
+        if options.samples.exists() and not options.samples.is_dir():
+            raise ValueError(f"--samples {options.samples}: is a file; give a folder")
+        check_place(options.samples / "0.png" if options.samples.is_dir() else options.samples)
+    for name, path in (("--samples", options.samples), ("--pairs", options.pairs)):
+        for flag, real in options.real_folders():
+            if path is not None and path.resolve().is_relative_to(real.resolve()):
+                raise ValueError(
+                    f"{name} {path}: lies in {flag} {real}, so that generated images would count as real "
+                    "ones; give another folder"
+                )

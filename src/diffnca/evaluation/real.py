@@ -1,0 +1,146 @@
+"""The real images of an evaluation: what generated images are compared with, and what the model has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from diffnca.config.model import Config, DataConfig
+from diffnca.data.images import ImageSet, open_images
+from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
+from diffnca.evaluation.options import MIN_IMAGES, Options
+from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
+from diffnca.models.file import find_model, read_card
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of an evaluation.
+
+    Attributes:
+        reference: what generated images are compared with.
+        training: what the model has seen; `None` if that is not known.
+        split: in words, which of the images the reference is.
+        skipped: files that cannot be used, by the flag that names their folder: names and reasons.
+    """
+
+    reference: Selection
+    training: Selection | None
+    split: str
+    skipped: dict[str, list[tuple[str, str]]]
+
+
+def real_images(model: str, config: Config | None, options: Options) -> RealImages:
+    """Open the real images.
+
+    Args:
+        model: its card names what its training held out.
+        config: of the model; `None` for a folder of images.
+        options: of the evaluation.
+
+    Raises:
+        ValueError: there are too few, their sizes differ, or the images held out are not there.
+    """
+    data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
+    n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
+    images = _opened(options.reference, options, data, channels)
+    skipped = {"--reference": skipped_of(images)}
+    if options.protocol == "published":
+        reference = select(images, crop, options.n, name)
+        return RealImages(reference, None, "the first images of training", skipped)
+    if options.held_out:
+        seen, held_out = _apart(images, model, is_model=config is not None)
+        reference = select(held_out, crop, n, f"the held-out part of {name}")
+        return RealImages(reference, select(seen, crop), "held out", skipped)
+    training = None
+    if options.train is not None:
+        opened = _opened(options.train, options, data, channels)
+        skipped["--train"], training = skipped_of(opened), select(opened, crop)
+    return RealImages(select(images, crop, n, name), training, "all images of the folder", skipped)
+
+
+def _opened(path: Path, options: Options, data: DataConfig, channels: int) -> ImageSet:
+    """Open a folder of real images, prepared as for the training of the model."""
+    return open_images(
+        [path],
+        reduce=data.reduce if options.reduce is None else options.reduce,
+        max_background=data.max_background if options.max_background is None else options.max_background,
+        channels=channels,
+        microns_per_px=data.microns_per_px if options.microns_per_px is None else options.microns_per_px,
+        min_size=data.crop if options.held_out else 1,  # so that slides have the tiles of training
+    )
+
+
+def skipped_of(images: ImageSet) -> list[tuple[str, str]]:
+    """Return the names of the files that cannot be used, and why."""
+    return [(each.name, each.reason) for each in images.skipped]
+
+
+def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
+    """Return the images that the model was trained on, and those that its training held out.
+
+    Raises:
+        ValueError: the model's card names none that are here.
+    """
+    names = set(read_card(find_model(model)).get("held_out", ())) if is_model else set()
+    held_out = [index for index, name in enumerate(images.names) if name in names]
+    seen = [index for index, name in enumerate(images.names) if name not in names]
+    if not held_out or not seen:
+        raise ValueError(
+            f"--held-out: the card of {model} names {len(names)} images, {len(held_out)} of the "
+            f"{len(images)} in --reference; give the folder of its training, or leave out --held-out"
+        )
+    return [images[index] for index in seen], [images[index] for index in held_out]
+
+
+def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:
+    """Return whole pictures, or crops of them.
+
+    Args:
+        pictures: of one size, unless crops are taken.
+        crop: side of the crops in pixels; `None` takes whole pictures.
+        n: how many, for pictures the first ones; `None` takes all.
+        where: what they are of, for an error.
+
+    Raises:
+        ValueError: there are fewer, or their sizes differ.
+    """
+    available = len(pictures) if crop is None else count_crops(pictures, crop)
+    if n is not None and n > available:
+        kind = "images" if crop is None else f"crops of {crop} px"
+        raise ValueError(f"--n {n}: must be at most {available}, as many {kind} as {where} has; give more")
+    if crop is not None:
+        return crops(pictures, available if n is None else n, crop)
+    return whole(list(islice(pictures, n)))
+
+
+def check_real(real: RealImages) -> None:
+    """Refuse real images that cannot be compared with.
+
+    Raises:
+        ValueError: they are too few, of other sizes than the training images, or among them.
+    """
+    needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
+    if len(real.reference) < needed:
+        why = "" if real.training is None else ", for the report on memorisation"
+        raise ValueError(
+            f"--reference: gives {len(real.reference)} images or crops, {real.split}; must be {needed} or "
+            f"more{why}; give more"
+        )
+    if real.training is None:
+        return
+    shapes = [tuple(each.images.shape[1:]) for each in (real.training, real.reference)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: "
+            "bring them to one size, or take crops"
+        )
+    seen = {image.numpy().tobytes() for image in real.training.images}
+    num_seen = sum(image.numpy().tobytes() in seen for image in real.reference.images)
+    check_unseen(num_seen, len(real.reference))
+
+
+def left_out(skipped: dict[str, list[tuple[str, str]]]) -> dict[str, int]:
+    """Return how many files could not be used, for each place where there were such files."""
+    return {place: len(files) for place, files in skipped.items() if files}
