@@ -68,6 +68,11 @@ def network() -> FeatureExtractor:
     return efficientnet_lite0()
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
 def test_all_crops_of_the_grid_tile_the_pictures() -> None:
     selection = crops(plain_pictures(2, 17, 24), n=12, side_px=8)
     corners = selection.images[:, :, 0, 0].tolist()
@@ -136,21 +141,21 @@ def assert_worsening(results: Sequence[Score]) -> None:
     assert kids[-1] > kids[0] + 3 * results[-1].error
 
 
-def test_noise_worsens_the_score_of_canopy_monotonically(network: FeatureExtractor) -> None:
+def test_noise_worsens_the_score_of_canopy_monotonically(network: FeatureExtractor, cache: Path) -> None:
     reference = crops(canopy(), 12)
-    sigmas = (0, 8, 24, 72)
-    assert_worsening([score(crops(noised(canopy(), sigma), 12), reference, network) for sigma in sigmas])
+    worse = [crops(noised(canopy(), sigma), 12) for sigma in (0, 8, 24, 72)]
+    assert_worsening([score(each, reference, network, cache) for each in worse])
 
 
-def test_blur_worsens_the_score_of_canopy_monotonically(network: FeatureExtractor) -> None:
+def test_blur_worsens_the_score_of_canopy_monotonically(network: FeatureExtractor, cache: Path) -> None:
     reference = crops(canopy(), 12)
-    radii_px = (0, 1, 2, 4)
-    assert_worsening([score(crops(blurred(canopy(), radius), 12), reference, network) for radius in radii_px])
+    worse = [crops(blurred(canopy(), radius_px), 12) for radius_px in (0, 1, 2, 4)]
+    assert_worsening([score(each, reference, network, cache) for each in worse])
 
 
-def test_canopy_against_canopy_is_0_within_its_error(network: FeatureExtractor) -> None:
+def test_canopy_against_canopy_is_0_within_its_error(network: FeatureExtractor, cache: Path) -> None:
     images = crops(canopy(), 24).images
-    result = score(whole(as_pictures(images[::2])), whole(as_pictures(images[1::2])), network)
+    result = score(whole(as_pictures(images[::2])), whole(as_pictures(images[1::2])), network, cache)
     assert abs(result.kid_x1000) < 2 * result.error
 
 

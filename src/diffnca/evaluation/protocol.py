@@ -74,9 +74,11 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
     cache = _checked_cache(options.cache)
     config = None if is_folder_of_images(model) else read_config(find_model(model))
     extractor = extractor_named(options.features, options.weights, options.device)
-    real = real_images(model, config, options)
+    real = real_images(model, config, options, report)
     check_real(real)
-    generated = _opened(model, options) if config is None else _made(model, config, options, real, report)
+    generated = (
+        _opened(model, options, report) if config is None else _made(model, config, options, real, report)
+    )
     is_published = options.protocol == "published"
     pictures = [as_jpeg(each) for each in generated.pictures] if is_published else generated.pictures
     selection = select(pictures, options.crop, options.n, model)
@@ -133,7 +135,7 @@ def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtr
     return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
-def _opened(folder: str, options: Options) -> Generated:
+def _opened(folder: str, options: Options, report: Report) -> Generated:
     """Open the generated images of a folder, as they are.
 
     Raises:
@@ -149,7 +151,7 @@ def _opened(folder: str, options: Options) -> Generated:
                 f"{folder}: shares images with {flag} {path}, which would be compared with themselves; give "
                 "two folders apart"
             )
-    images = open_images([folder])
+    images = open_images([folder], report=report)
     return Generated(images, {"folder": folder, "images": images.fingerprint}, skipped_of(images))
 
 

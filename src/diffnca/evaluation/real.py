@@ -12,6 +12,7 @@ from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
 from diffnca.evaluation.options import MIN_IMAGES, Options
 from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
 from diffnca.models.file import find_model, read_card
+from diffnca.progress import Report, unseen
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,21 @@ class RealImages:
     skipped: dict[str, list[tuple[str, str]]]
 
 
-def real_images(model: str, config: Config | None, options: Options) -> RealImages:
+def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
     """Open the real images.
 
     Args:
         model: its card names what its training held out.
         config: of the model; `None` for a folder of images.
         options: of the evaluation.
+        report: called as images are decoded.
 
     Raises:
         ValueError: there are too few, their sizes differ, or the images held out are not there.
     """
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
-    images = _opened(options.reference, options, data, channels)
+    images = _opened(options.reference, options, data, channels, report)
     skipped = {"--reference": skipped_of(images)}
     if options.protocol == "published":
         reference = select(images, crop, options.n, name)
@@ -55,12 +57,12 @@ def real_images(model: str, config: Config | None, options: Options) -> RealImag
         return RealImages(reference, select(seen, crop), "held out", skipped)
     training = None
     if options.train is not None:
-        opened = _opened(options.train, options, data, channels)
+        opened = _opened(options.train, options, data, channels, report)
         skipped["--train"], training = skipped_of(opened), select(opened, crop)
     return RealImages(select(images, crop, n, name), training, "all images of the folder", skipped)
 
 
-def _opened(path: Path, options: Options, data: DataConfig, channels: int) -> ImageSet:
+def _opened(path: Path, options: Options, data: DataConfig, channels: int, report: Report) -> ImageSet:
     """Open a folder of real images, prepared as for the training of the model."""
     return open_images(
         [path],
@@ -69,12 +71,13 @@ def _opened(path: Path, options: Options, data: DataConfig, channels: int) -> Im
         channels=channels,
         microns_per_px=data.microns_per_px if options.microns_per_px is None else options.microns_per_px,
         min_size=data.crop if options.held_out else 1,  # so that slides have the tiles of training
+        report=report,
     )
 
 
 def skipped_of(images: ImageSet) -> list[tuple[str, str]]:
     """Return the names of the files that cannot be used, and why."""
-    return [(each.name, each.reason) for each in images.skipped]
+    return [(each.name, each.text) for each in images.skipped]
 
 
 def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
