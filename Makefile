@@ -1,5 +1,6 @@
 # make demo    a 576x576 picture of tissue, tissue.png
-# make test    the test suite, with every extra installed
+# make test    the test suite, with every extra installed, but for three slow parts of it:
+# make test-browser test-triton test-release
 # make lint types docs wheel
 #
 # Each creates .venv (Python >= 3.11) where it is missing and installs the versions of requirements.lock.
@@ -15,13 +16,21 @@ EXTRAS := slides,tiff,giga,gpu,eval,baselines,films,trackers,docs,test,dev
 TORCH := $(shell sed -n 's/^torch==//p' $(LOCK))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint types docs wheel lock clean
+.PHONY: demo test test-browser test-triton test-release lint types docs wheel lock clean
 
 demo: $(VENV)/core
 	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
 
+# commands that the tests start load compiled files faster
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/all
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+	@echo "left out: make test-browser (the viewer in Chromium), test-triton (the GPU engine, interpreted without" \
+		"a GPU), test-release (the scores of the bundled models, the wheel)"
+
+test-browser test-triton test-release: $(VENV)/all
+	$(PYTEST) -m $(@:test-%=%)
 
 lint: $(VENV)/all
 	$(BIN)/ruff check .

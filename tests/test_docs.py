@@ -2,9 +2,9 @@
 
 The pages say nothing about tests. Three rules make their blocks short and safe to run here:
 1. A command of ours runs in this process, with small numbers: `SMALL` bounds the value of a flag,
-   `--minutes N` becomes `--images 16`, and a verb that samples gets `--steps 2`
-   where it names no steps (models named like `pathology-4step` keep their own).
-2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way.
+   `ADDED` flags are added where the command has none of them, and `--minutes N` becomes `--images 16`.
+   A verb that samples gets `--steps 2` (a model named like `pathology-4step` keeps its own steps).
+2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way, and `generate` gets steps.
 3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
    `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2.
 A block with a command that is not ours must be skipped. An entry of the table that no page needs is an error.
@@ -30,8 +30,15 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE = tomllib.loads((Path(__file__).parent / "docs.toml").read_text())
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n```", re.DOTALL | re.MULTILINE)
-SMALL = {"--height": 64, "--width": 64, "--steps": 2, "--n": 12, "--frames": 3, "--rounds": 1}
-SAMPLING = ("sample", "inpaint", "extend", "upscale", "vary", "interpolate")
+SMALL = {
+    **{"--height": 64, "--width": 64, "--steps": 2, "--n": 12, "--frames": 3, "--rounds": 1},
+    **{"--data.crop": 32, "--batch": 2},
+}
+ADDED = {
+    **{verb: {"--steps": "2"} for verb in ("sample", "inpaint", "extend", "upscale", "vary", "interpolate")},
+    **{verb: {"--sample-minutes": "0"} for verb in ("train", "distill")},
+    "bench": {"--height": "16", "--width": "16", "--batch": "1", "--rounds": "1"},
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,8 @@ def shortened(arguments: list[str]) -> list[str]:
         sides = slice(short.index("--region") + 3, short.index("--region") + 5)
         short[sides] = ["16", "16"]
     is_student = re.search(r"\d-?step", " ".join(arguments[1:2]))  # has the steps that it learned
-    if verb in SAMPLING and "--steps" not in short and not is_student:
-        short += ["--steps", "2"]
-    if verb == "bench":
-        short += ["--height", "16", "--width", "16", "--rounds", "1"]
-    return short
+    added = {} if is_student or "--help" in arguments else ADDED.get(verb, {})
+    return short + [word for flag in added.keys() - set(short) for word in (flag, added[flag])]
 
 
 def run_bash(code: str) -> None:
@@ -98,6 +102,8 @@ def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
         lambda m: f"{m[1]}={min(int(m[2]), SMALL['--' + m[1]]) if 'region=' not in code else m[2]}",
         code,
     )
+    if "steps=" not in bounded:
+        bounded = re.sub(r"\bgenerate\((\w+), ", r"generate(\1, steps=2, ", bounded)
     exec(compile(bounded, str(page), "exec"), names)
 
 
@@ -137,9 +143,9 @@ def test_a_block_that_is_skipped_is_not_run_and_others_are_shortened() -> None:
     [
         ("sample m --height 4096 --width 9", "sample m --height 64 --width 9 --steps 2"),
         ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 2"),
-        ("train --data . --minutes 5", "train --data . --images 16"),
+        ("train --data . --minutes 5", "train --data . --images 16 --sample-minutes 0"),
         ("vary m-4step --image a.png", "vary m-4step --image a.png"),
-        ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 16"),
+        ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 16 --sample-minutes 0"),
     ],
 )
 def test_a_command_gets_small_numbers(command: str, short: str) -> None:

@@ -100,6 +100,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("diffnca-*.whl"))
 
 
+@pytest.mark.release
 def test_the_wheel_holds_every_module_and_the_weights(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     files = {
@@ -115,6 +116,7 @@ def test_the_wheel_holds_every_module_and_the_weights(wheel: Path) -> None:
     assert sorted(files - held) == []
 
 
+@pytest.mark.release
 def test_the_wheel_installs_the_command(wheel: Path) -> None:
     entry_points = (
         zipfile.ZipFile(wheel).read(f"diffnca-{diffnca.__version__}.dist-info/entry_points.txt").decode()

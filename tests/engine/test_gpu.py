@@ -23,6 +23,7 @@ from diffnca.networks.cell import SelfGuidance, run_cells
 from .conftest import of_one_stage, with_random_weights
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.triton
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

@@ -58,6 +58,7 @@ def test_every_bundled_model_has_a_limit() -> None:
     assert set(bundled_models()) == set(LIMITS)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", LIMITS)
 def test_it_makes_what_it_was_trained_for(name: str) -> None:
     images, own = made_by(name), KIND[name]

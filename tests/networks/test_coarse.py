@@ -127,6 +127,7 @@ def test_the_engine_computes_what_the_network_does() -> None:
     torch.testing.assert_close(prepare(network, "cpu", torch.float32)(x_t, t), network(x_t, t))
 
 
+@pytest.mark.triton
 def test_the_fused_engine_computes_what_the_network_does() -> None:
     pytest.importorskip("triton")
     from diffnca.engine import fused

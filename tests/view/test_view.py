@@ -604,6 +604,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield server
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize(("zoom", "level"), [(2.0, 0), (1.0, 0), (0.5, 1), (0.25, 2)])
 def test_a_browser_draws_the_level_that_the_zoom_needs(
     zoom: float, level: int, browser: Browser, coloured: Running
@@ -613,6 +614,7 @@ def test_a_browser_draws_the_level_that_the_zoom_needs(
     assert np.abs(browser.screenshot()[height // 2, width // 2] - COLOURS[level]).max() <= 2
 
 
+@pytest.mark.browser
 def test_a_browser_draws_the_pixels_of_the_file_at_the_place_of_the_link(
     browser: Browser, running: Running
 ) -> None:
@@ -621,6 +623,7 @@ def test_a_browser_draws_the_pixels_of_the_file_at_the_place_of_the_link(
     assert np.abs(seen - picture()[510:530, 290:310]).max() <= 2
 
 
+@pytest.mark.browser
 def test_keys_zoom_in_to_the_finest_level(browser: Browser, coloured: Running) -> None:
     browser.show(coloured.address)
     assert np.abs(browser.screenshot()[300, 450] - COLOURS[1]).max() <= 2
@@ -630,6 +633,7 @@ def test_keys_zoom_in_to_the_finest_level(browser: Browser, coloured: Running) -
     assert np.abs(browser.screenshot()[300, 450] - COLOURS[0]).max() <= 2
 
 
+@pytest.mark.browser
 def test_buttons_zoom_out_again(browser: Browser, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=1&x=650&y=500")
     browser.value("document.getElementById('farther').click()")
@@ -638,6 +642,7 @@ def test_buttons_zoom_out_again(browser: Browser, coloured: Running) -> None:
     assert np.abs(browser.screenshot()[300, 450] - COLOURS[1]).max() <= 2
 
 
+@pytest.mark.browser
 def test_the_navigator_shows_a_coarse_level(browser: Browser, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
     frame = browser.value("document.getElementById('navigator').getBoundingClientRect().toJSON()")
@@ -649,6 +654,7 @@ def test_the_navigator_shows_a_coarse_level(browser: Browser, coloured: Running)
     assert np.abs(seen - COLOURS[2:]).max(axis=1).min() <= 2
 
 
+@pytest.mark.browser
 def test_the_scale_bar_is_as_long_as_it_says(browser: Browser, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
     text, width_px = browser.value(
@@ -657,6 +663,7 @@ def test_the_scale_bar_is_as_long_as_it_says(browser: Browser, coloured: Running
     assert text == "10 µm" and width_px == 10 / MICRONS * 2
 
 
+@pytest.mark.browser
 def test_the_page_says_what_the_image_is_and_where_one_is(browser: Browser, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650.5&y=500.5")
     browser.value("document.getElementById('about').open = true")
@@ -666,6 +673,7 @@ def test_the_page_says_what_the_image_is_and_where_one_is(browser: Browser, colo
         assert part in text
 
 
+@pytest.mark.browser
 def test_the_browser_asks_only_this_server_and_complains_of_nothing(
     browser: Browser, coloured: Running
 ) -> None:
