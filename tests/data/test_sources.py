@@ -91,17 +91,26 @@ def test_the_folder_of_a_training_is_no_input(tmp_path: Path, other: str) -> Non
     assert names(tmp_path) == ["a.png"]
 
 
+TEXT = {"Software": "diffnca", "diffnca:seed": "7"}
+
+
 def generated(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, np.zeros((4, 4, 3), np.uint8), {"Software": "diffnca", "diffnca:seed": "7"})
+    if path.suffix == ".png":
+        write_png(path, np.zeros((4, 4, 3), np.uint8), TEXT)
+    else:
+        tifffile = pytest.importorskip("tifffile")
+        options = {"metadata": {"axes": "YX", "MapAnnotation": TEXT}, "ome": True}
+        tifffile.imwrite(path, np.zeros((300, 300), np.uint8), tile=(128, 128), **options)
     return path
 
 
-def test_generated_images_are_no_input_beside_others(tmp_path: Path) -> None:
-    save(tmp_path / "a.png"), generated(tmp_path / "samples/1.png")
+@pytest.mark.parametrize("name", ["samples/1.png", "1.ome.tif"])
+def test_generated_images_are_no_input_beside_others(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "a.png"), generated(tmp_path / name)
     listing = listed([tmp_path])
     assert [file.name for file in listing.files] == ["a.png"]
-    assert listing.left_out[0].name == "samples/1.png"
+    assert listing.left_out[0].name == name
     assert listing.left_out[0].text.startswith("was made by diffnca")
 
 

@@ -21,7 +21,13 @@ IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pgm .p
 UNREAD_SUFFIXES = tuple(".heic .heif .avif .jxl .jp2 .psd .dcm .czi .nd2 .exr .npy".split())
 """Pictures of kinds that are not read; they are named, other files are not."""
 _RUN_FILES = ("state.safetensors", "model.safetensors", "log.jsonl")
-_HEAD_BYTES = 4096
+_MARKED_BYTES = 8192
+_OWN_MARKS = {
+    ".png": (0, b"iTXtdiffnca:"),
+    ".tif": (-_MARKED_BYTES, b'K="diffnca:'),
+    ".tiff": (-_MARKED_BYTES, b'K="diffnca:'),
+}
+"""Where to look for what in files that diffnca may have written."""
 
 
 class Remark(NamedTuple):
@@ -221,12 +227,14 @@ def _is_run(names: set[str]) -> bool:
 
 
 def _is_made_here(path: Path) -> bool:
-    """Tell whether diffnca wrote a PNG file: its text stands before its pixels."""
+    """Tell whether diffnca wrote a PNG file (its text comes first) or an OME-TIFF (its text comes last)."""
+    place, mark = _OWN_MARKS.get(path.suffix.lower(), (0, b""))
     try:
-        if path.suffix.lower() != ".png" or not path.is_file():
+        if not mark or not path.is_file():
             return False
         with path.open("rb") as file:
-            return b"iTXtdiffnca:" in file.read(_HEAD_BYTES)
+            file.seek(max(place + path.stat().st_size, 0) if place else 0)
+            return mark in file.read(_MARKED_BYTES)
     except OSError:
         return False
 
