@@ -160,6 +160,15 @@ def test_folders_and_hidden_files_are_no_images(tmp_path: Path) -> None:
     assert images_in(tmp_path) == [tmp_path / "a.png"]
 
 
+def test_a_picture_of_a_kind_that_is_not_read_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.heic").touch()
+    assert images_in(tmp_path) == [tmp_path / "a.png"]
+    assert caplog.messages == ["left out b.heic: .heic is not read; save it as PNG or TIFF"]
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no image"):
         images_in(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch import Tensor
 from diffnca.canvas.pixels import to_model
 from diffnca.data.decoding import Picture, flat, picture_in, to_array
 from diffnca.data.refusals import UnusableImageError
-from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed
+from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed, summary
 
 WHITE = 128
 """Masks say fill from here on."""
@@ -75,12 +76,15 @@ def read_mask(path: Path) -> Bool[Tensor, "h w"]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images of a folder, by name.
+    """Return the images of a folder, by name; what looks like one and is none is logged.
 
     Raises:
         ValueError: there are none.
     """
-    paths = [folder / file.name for file in folder_listed(folder, is_deep=False).files]
+    listing = folder_listed(folder, is_deep=False)
+    for line in summary(listing.left_out):
+        logging.getLogger(__name__).warning("left out %s", line)
+    paths = [folder / file.name for file in listing.files]
     if not paths:
         raise ValueError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); give another folder")
     return paths
