@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from diffnca.models.file import read_card, read_config
 from diffnca.training.loop import Trainer
 from diffnca.training.run import train
 
-pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra eval")
-pytest.importorskip("diffusers", reason="needs the extra baselines")
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("efficientnet_lite_pytorch", "diffusers"))),
+    reason="needs the extras eval, baselines",
+)
 
 ROWS = ["fourier_diff_nca", "unet_1m", "vnca"]
 

@@ -5,14 +5,19 @@ KID is ours, for sets of equal size whose images are no crops. Its FID takes the
 a product of covariances: those that should be 0 (fewer images than features) are about 1e-16.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffnca.evaluation.metrics.distances import fid, kid
 
-fid_metric = pytest.importorskip("torchmetrics.image.fid", reason="needs the extra test")
-kid_metric = pytest.importorskip("torchmetrics.image.kid", reason="needs the extra test")
+
+@pytest.fixture(scope="module")
+def metrics() -> Any:
+    """Return the metrics of images of torchmetrics, which takes seconds to import."""
+    return pytest.importorskip("torchmetrics.image", reason="needs the extra test")
 
 
 class Projection(nn.Module):
@@ -36,9 +41,9 @@ def images(n: int, seed: int, largest: int = 256) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all extracted features")
 @pytest.mark.parametrize("largest", [256, 200])
-def test_kid_over_all_is_that_of_torchmetrics_with_one_subset_of_all(largest: int) -> None:
+def test_kid_over_all_is_that_of_torchmetrics_with_one_subset_of_all(largest: int, metrics: Any) -> None:
     projection, a, b = Projection(), images(80, seed=0), images(80, seed=1, largest=largest)
-    metric = kid_metric.KernelInceptionDistance(feature=projection, subsets=1, subset_size=80)
+    metric = metrics.kid.KernelInceptionDistance(feature=projection, subsets=1, subset_size=80)
     metric.update(a, real=True)
     metric.update(b, real=False)
     theirs, _ = metric.compute()
@@ -49,9 +54,9 @@ def test_kid_over_all_is_that_of_torchmetrics_with_one_subset_of_all(largest: in
 @pytest.mark.parametrize(
     ("n", "tolerance"), [(300, 1e-10), (20, 1e-6)]
 )  # more and fewer images than features
-def test_fid_is_that_of_torchmetrics(largest: int, n: int, tolerance: float) -> None:
+def test_fid_is_that_of_torchmetrics(largest: int, n: int, tolerance: float, metrics: Any) -> None:
     projection, a, b = Projection(), images(n, seed=0), images(n + 7, seed=1, largest=largest)
-    metric = fid_metric.FrechetInceptionDistance(feature=projection).set_dtype(torch.float64)
+    metric = metrics.fid.FrechetInceptionDistance(feature=projection).set_dtype(torch.float64)
     for batch in a.split(64):
         metric.update(batch, real=True)
     for batch in b.split(64):
