@@ -218,30 +218,18 @@ def open_images(
     places = [Path(path) for path in paths]
     listing = listed(places)
     sources, unusable = _sources(listing, microns_per_px, wanted)
-    used, sizes, notes, cache = (
-        list[Source](),
-        list[tuple[int, int]](),
-        list[Remark](),
-        ImageCache(cache_bytes),
-    )
-    if strict and unusable:
-        sources = []
-    for done, (source, size, remarks) in enumerate(_checked(sources, read, wanted, cache)):
-        report("decoding images", done + 1.0, float(len(sources)))
-        if size is not None:
-            used.append(source)
-            sizes.append(size)
-            notes += remarks
-        else:
-            unusable += remarks
-            if strict:
-                break
+    cache = ImageCache(cache_bytes)
+    found = [] if strict and unusable else list(_checked(sources, read, wanted, cache, strict, report))
+    unusable += [remark for _, size, remarks in found if size is None for remark in remarks]
+    notes = [remark for _, size, remarks in found if size is not None for remark in remarks]
+    used = [(source, size) for source, size, _ in found if size is not None]
     if strict and unusable:
         raise ValueError(f"{unusable[0].name}: {unusable[0].text}")
     skipped = [*listing.left_out, *unusable]
     if not used:
         raise ValueError(_nothing_left(places, skipped))
-    return ImageSet(used, np.array(sizes, np.int64), read, cache, channels, skipped, notes)
+    sizes = np.array([size for _, size in used], np.int64)
+    return ImageSet([source for source, _ in used], sizes, read, cache, channels, skipped, notes)
 
 
 def _require_options(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
@@ -273,9 +261,17 @@ def _sources(
 
 
 def _checked(
-    sources: Sequence[Source], read: Callable[[Source], Decoded], wanted: Filter, cache: ImageCache
+    sources: Sequence[Source],
+    read: Callable[[Source], Decoded],
+    wanted: Filter,
+    cache: ImageCache,
+    strict: bool,
+    report: Report,
 ) -> Iterator[tuple[Source, tuple[int, int] | None, list[Remark]]]:
-    """Decode all images once, in threads: yield each with its size and notes, or the reason against it."""
+    """Decode images once, in threads: yield each with its size and notes, or the reason against it.
+
+    If `strict`, the first that cannot be used is the last.
+    """
 
     def check(source: Source) -> tuple[Source, tuple[int, int] | None, list[Remark]]:
         try:
@@ -289,7 +285,11 @@ def _checked(
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_DECODING_THREADS))
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's remarks on odd files; what matters raises
-            yield from pool.map(check, sources)
+            for done, result in enumerate(pool.map(check, sources), start=1):
+                report("decoding images", float(done), float(len(sources)))
+                yield result
+                if strict and result[1] is None:
+                    break
     finally:
         pool.shutdown(cancel_futures=True)
 
