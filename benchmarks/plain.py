@@ -26,9 +26,8 @@ from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
 from diffnca.engine.machine import device_named, fast_dtype, machine_of
 from diffnca.models.build import build_cells
+from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import CellRule
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 
 AGREEMENT = 1e-5
 """Relative error between the plain network and ours."""
@@ -95,12 +94,12 @@ def cell_steps(rule: CellRule, state: Tensor, t: Tensor, probability: float) -> 
     return state
 
 
-def empty_state(network: DiffNCA | FourierDiffNCA, x_t: Tensor) -> Tensor:
+def empty_state(network: Automaton, x_t: Tensor) -> Tensor:
     """Return a state that holds `x_t`, and zeros."""
     return torch.cat([x_t, x_t.new_zeros(len(x_t), network.config.channels - 3, *x_t.shape[-2:])], dim=1)
 
 
-def fourier_stage(network: FourierDiffNCA, state: Tensor, t: Tensor) -> Tensor:
+def fourier_stage(network: Automaton, state: Tensor, t: Tensor) -> Tensor:
     """Return the state with its low frequencies worked on."""
     height, width, n = *state.shape[-2:], network.image_channels
     spectrum = torch.fft.fftshift(torch.fft.fft2(state, norm="forward"), dim=(-2, -1))
@@ -112,15 +111,15 @@ def fourier_stage(network: FourierDiffNCA, state: Tensor, t: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), norm="forward").real
 
 
-def plain_call(network: DiffNCA | FourierDiffNCA, x_t: Tensor, t: Tensor, probability: float) -> Tensor:
+def plain_call(network: Automaton, x_t: Tensor, t: Tensor, probability: float) -> Tensor:
     """Return the prediction of the network."""
     state, n = empty_state(network, x_t), network.image_channels
-    if isinstance(network, FourierDiffNCA):
+    if network.fourier is not None:
         state = fourier_stage(network, state, t)
     return cell_steps(network.image, state, t, probability)[:, n : 2 * n]
 
 
-def published(recipe: str, device: torch.device, probability: float) -> DiffNCA | FourierDiffNCA:
+def published(recipe: str, device: torch.device, probability: float) -> Automaton:
     """Return the network of a recipe, all of its weights random: fresh ones hide much behind zeros."""
     torch.manual_seed(0)
     model = recipe_named(recipe).model

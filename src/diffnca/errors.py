@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 Limits = Mapping[str, tuple[int | float, int | float]]
 """The least and the largest allowed number of each name."""
@@ -36,6 +36,19 @@ def require_within(owner: object, prefix: str, limits: Limits) -> None:
     for name, (least, most) in limits.items():
         value = getattr(owner, name)
         require(value is None or least <= value <= most, f"{prefix}{name}", value, f"from {least} to {most}")
+
+
+def require_members(kind: str, thing: object, names: Iterable[str]) -> None:
+    """Refuse an object of the user that lacks what its kind must have.
+
+    Raises:
+        ValueError: something is missing; the message names the object.
+    """
+    missing = [name for name in names if not hasattr(thing, name)]
+    if missing:
+        raise ValueError(
+            f"{kind} {type(thing).__name__}: must have {', '.join(missing)}; see the architecture page"
+        )
 
 
 def one_line(error: BaseException) -> str:

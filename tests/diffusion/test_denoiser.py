@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, LossConfig
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.diffusion.denoiser import clean_of, loss_weight, noise_of, stratified_steps, target_of
+from diffnca.diffusion.denoiser import Query, clean_of, loss_weight, noise_of, stratified_steps, target_of
 from diffnca.models.build import build_denoiser
 
 PREDICTIONS = ("noise", "clean", "velocity")
@@ -103,6 +104,6 @@ def test_the_estimate_depends_on_the_level() -> None:
     denoiser = build_denoiser(small_config(prediction="clean"))
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    x_t = torch.randn(1, 3, 8, 8)
-    one, other = (denoiser.x_0_estimate(x_t, denoiser.schedule.level(i)) for i in (10, 200))
+    x_t, whole = torch.randn(1, 3, 8, 8), Canvas(8, 8).whole
+    one, other = (denoiser.estimate(Query(x_t, denoiser.schedule.level(i), whole)) for i in (10, 200))
     assert not torch.allclose(one, other, atol=1e-3)

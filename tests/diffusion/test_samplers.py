@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.canvas.noise import CellNoise, Noise, Stream
+from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
+from diffnca.diffusion.denoiser import Query
 from diffnca.diffusion.samplers import (
     DDIM,
     DDPM,
     SAMPLERS,
     DPMSolverPP2M,
     Sampler,
-    Walk,
-    sample,
+    Step,
     sampler_named,
 )
 from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
+from diffnca.diffusion.walk import Constraint, Walk
 
 MEAN, DEVIATION = 0.3, 0.4  # of the Gaussian data
 ALL = [DDPM(), DDIM(), DDIM(eta=0.5), DDIM(eta=1.0), DPMSolverPP2M()]
@@ -66,7 +67,7 @@ def moments(sampler: Sampler, levels: Sequence[Level], deviation: float = DEVIAT
         noise[k + 2] = 1.0
         estimate = gaussian_estimate(x, levels[k], deviation)
         fresh = noise if sampler.is_stochastic else None
-        x, memory = sampler.step(x, estimate, levels[k], levels[k + 1], fresh, memory)
+        x, memory = sampler.step(Step(x, estimate, levels[k], levels[k + 1], fresh, memory))
     return x[0].item(), (x[1:] - x[0]).norm().item()
 
 
@@ -120,7 +121,7 @@ def test_perfect_estimate_leads_to_its_image(sampler: Sampler, num_steps: int) -
     memory = None
     levels = visited(NoiseSchedule.cosine(), num_steps)
     for k in range(num_steps):
-        x, memory = sampler.step(x, x_0, levels[k], levels[k + 1], noise, memory)
+        x, memory = sampler.step(Step(x, x_0, levels[k], levels[k + 1], noise, memory))
     torch.testing.assert_close(x, x_0, rtol=0, atol=1e-14)
 
 
@@ -135,7 +136,7 @@ def test_perfect_estimate_keeps_the_noise_of_the_level(
     level_t, level_s = schedule.level(t), schedule.level(s)
     noises = torch.eye(2, dtype=torch.float64)[:, :, None, None, None]  # that of x_t alone, fresh noise alone
     x_s, _ = sampler.step(
-        level_t.sigma * noises[0], torch.zeros_like(noises[0]), level_t, level_s, noises[1], None
+        Step(level_t.sigma * noises[0], torch.zeros_like(noises[0]), level_t, level_s, noises[1], None)
     )
     assert x_s.norm().item() == pytest.approx(level_s.sigma, rel=1e-10)
 
@@ -143,7 +144,7 @@ def test_perfect_estimate_keeps_the_noise_of_the_level(
 @each_sampler
 def test_step_to_the_clean_level_returns_the_estimate(sampler: Sampler) -> None:
     x_t, x_0, _ = some_images(dtype=torch.float32)
-    x_s, _ = sampler.step(x_t, x_0, NoiseSchedule.cosine().level(299), CLEAN, None, None)
+    x_s, _ = sampler.step(Step(x_t, x_0, NoiseSchedule.cosine().level(299), CLEAN, None, None))
     assert torch.equal(x_s, x_0)
 
 
@@ -151,8 +152,8 @@ def test_step_to_the_clean_level_returns_the_estimate(sampler: Sampler) -> None:
 @pytest.mark.parametrize("log_snr", [-80.0, -20.0, 0.0, 30.0])
 def test_float32_step_between_extreme_levels_is_finite(sampler: Sampler, log_snr: float) -> None:
     x_t, x_0, noise = some_images(dtype=torch.float32)
-    _, memory = sampler.step(x_t, x_0, level_of(-90.0), level_of(log_snr), noise, None)
-    x_s, _ = sampler.step(x_t, x_0, level_of(log_snr), level_of(log_snr + 1.0), noise, memory)
+    _, memory = sampler.step(Step(x_t, x_0, level_of(-90.0), level_of(log_snr), noise, None))
+    x_s, _ = sampler.step(Step(x_t, x_0, level_of(log_snr), level_of(log_snr + 1.0), noise, memory))
     assert x_s.isfinite().all()
     assert x_s.dtype == torch.float32
 
@@ -163,8 +164,8 @@ def test_step_on_a_part_is_the_part_of_the_step(sampler: Sampler) -> None:
     level_t, level_m, level_s = (NoiseSchedule.cosine().level(index) for index in (200, 150, 100))
 
     def two_steps(x_t: Tensor, x_0: Tensor, noise: Tensor) -> Tensor:
-        x_m, memory = sampler.step(x_t, x_0, level_t, level_m, noise, None)
-        return sampler.step(x_m, 0.5 * x_0, level_m, level_s, noise, memory)[0]
+        x_m, memory = sampler.step(Step(x_t, x_0, level_t, level_m, noise, None))
+        return sampler.step(Step(x_m, 0.5 * x_0, level_m, level_s, noise, memory))[0]
 
     part = two_steps(*(image[..., 1:4, 2:5] for image in images))
     assert torch.equal(part, two_steps(*images)[..., 1:4, 2:5])
@@ -173,30 +174,30 @@ def test_step_on_a_part_is_the_part_of_the_step(sampler: Sampler) -> None:
 @each_sampler
 def test_step_leaves_its_arguments_as_they_are(sampler: Sampler) -> None:
     given, before = some_images(1), some_images(1)
-    _, memory = sampler.step(*given[:2], level_of(-2.0), level_of(-1.0), given[2], None)
-    sampler.step(*given[:2], level_of(-1.0), level_of(0.0), given[2], memory)
+    _, memory = sampler.step(Step(*given[:2], level_of(-2.0), level_of(-1.0), given[2], None))
+    sampler.step(Step(*given[:2], level_of(-1.0), level_of(0.0), given[2], memory))
     assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=str)
 def test_deterministic_sampler_needs_no_noise(sampler: Sampler) -> None:
     x_t, x_0, noise = some_images()
-    with_noise, _ = sampler.step(x_t, x_0, level_of(-1.0), level_of(1.0), noise, None)
-    without, _ = sampler.step(x_t, x_0, level_of(-1.0), level_of(1.0), None, None)
+    with_noise, _ = sampler.step(Step(x_t, x_0, level_of(-1.0), level_of(1.0), noise, None))
+    without, _ = sampler.step(Step(x_t, x_0, level_of(-1.0), level_of(1.0), None, None))
     assert torch.equal(with_noise, without)
 
 
 def test_ddim_with_all_noise_fresh_is_ddpm() -> None:
     arguments = (*some_images()[:2], level_of(-2.0), level_of(1.0), some_images()[2], None)
     torch.testing.assert_close(
-        DDIM(eta=1.0).step(*arguments)[0], DDPM().step(*arguments)[0], rtol=0, atol=1e-14
+        DDIM(eta=1.0).step(Step(*arguments))[0], DDPM().step(Step(*arguments))[0], rtol=0, atol=1e-14
     )
 
 
 def test_first_step_of_dpmpp2m_is_a_ddim_step() -> None:
     arguments = (*some_images()[:2], level_of(-2.0), level_of(1.0), None, None)
     torch.testing.assert_close(
-        DPMSolverPP2M().step(*arguments)[0], DDIM().step(*arguments)[0], rtol=0, atol=1e-14
+        DPMSolverPP2M().step(Step(*arguments))[0], DDIM().step(Step(*arguments))[0], rtol=0, atol=1e-14
     )
 
 
@@ -226,17 +227,20 @@ def test_docstring_tells_order_calls_and_randomness(sampler: Sampler) -> None:
 # The loop
 
 
-def walk(num_steps: int, **options: object) -> tuple[Tensor, list[tuple[int, int, int]]]:
+def walk(
+    num_steps: int, constraint: Constraint | None = None, **options: object
+) -> tuple[Tensor, list[tuple[int, int, int]]]:
     """Sample with an estimate of zero, and record the shape, step and level of each call."""
     calls = []
 
-    def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
-        calls.append((region.height, cell_noise.step, level.index))
-        return torch.zeros_like(x_t)
+    def estimate(query: Query) -> Tensor:
+        calls.append((query.region.height, query.cell_noise.step, query.level.index))
+        return torch.zeros_like(query.x_t)
 
     schedule, region, noise = NoiseSchedule.cosine(10), Canvas(4, 3).whole, Noise((0,))
-    levels = [schedule.level(index) for index in schedule.visited(num_steps)]
-    return sample(denoise, torch.ones(1, 2, 4, 3), levels, region, DDPM(), noise, **options), calls
+    levels = tuple(schedule.level(index) for index in schedule.visited(num_steps))
+    there = Walk(levels, DDPM(), noise, constraint)
+    return there.run(estimate, torch.ones(1, 2, 4, 3), region, **options)[0], calls
 
 
 def test_loop_calls_the_denoiser_once_per_level_with_the_noise_of_that_step() -> None:
@@ -273,7 +277,7 @@ def test_a_step_to_a_noisier_level_adds_the_noise_between_them() -> None:
     levels = (schedule.level(3), schedule.level(8))
     x = torch.full((1, 1, 64, 64), levels[0].alpha)
     walk_there = Walk(levels, DDIM(), Noise((0,)))
-    noised, memory = walk_there.run(lambda *_: x, x, canvas.whole, steps=range(1))
+    noised, memory = walk_there.run(lambda _: x, x, canvas.whole, steps=range(1))
     assert memory is None
     variance = levels[1].sigma ** 2 - (levels[1].alpha / levels[0].alpha * levels[0].sigma) ** 2
     assert float(noised.mean()) == pytest.approx(levels[1].alpha, abs=4 * math.sqrt(variance) / 64)
@@ -287,11 +291,12 @@ def test_jumps_back_leave_the_distribution_as_it_is(sampler: Sampler) -> None:
     path = (*down, CLEAN, *down[150:])
     canvas, deviation = Canvas(64, 64), 0.5
 
-    def estimate(x_t: Tensor, level: Level, region: Region, masks: object) -> Tensor:
-        return level.alpha * deviation**2 / ((level.alpha * deviation) ** 2 + level.sigma**2) * x_t
+    def estimate(query: Query) -> Tensor:
+        level = query.level
+        return level.alpha * deviation**2 / ((level.alpha * deviation) ** 2 + level.sigma**2) * query.x_t
 
     x = Noise((1,)).normal(Stream.INITIAL, 0, canvas.whole, 1)
-    images = sample(estimate, x, path, canvas.whole, sampler, Noise((1,)))
+    images, _ = Walk(path, sampler, Noise((1,))).run(estimate, x, canvas.whole)
     assert float(images.std()) == pytest.approx(deviation, rel=0.05)
 
 
@@ -312,7 +317,7 @@ def follow(sampler: Sampler, x: Tensor, levels: Sequence[Level], noises: Sequenc
     """Return the image after each step."""
     memory, path = None, []
     for k, noise in enumerate(noises):
-        x, memory = sampler.step(x, curved_estimate(x), levels[k], levels[k + 1], noise, memory)
+        x, memory = sampler.step(Step(x, curved_estimate(x), levels[k], levels[k + 1], noise, memory))
         path.append(x)
     return path
 
@@ -383,6 +388,6 @@ def test_dpmpp2m_agrees_with_diffusers(schedule: NoiseSchedule, num_steps: int) 
         indices
     ):  # theirs rounds the image to float32 before each step: compare step by step
         x_0 = curved_estimate(x)
-        ours, memory = DPMSolverPP2M().step(x, x_0, levels[k], levels[k + 1], None, memory)
+        ours, memory = DPMSolverPP2M().step(Step(x, x_0, levels[k], levels[k + 1], None, memory))
         x = theirs.step(x_0, index, x).prev_sample
         torch.testing.assert_close(ours, x, rtol=0, atol=1e-6)

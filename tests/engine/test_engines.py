@@ -52,8 +52,8 @@ def test_an_unknown_engine_is_refused() -> None:
         unchecked(torch.nn.Identity(), "cpu", engine="quick")
 
 
-def test_what_is_made_ready_for_another_device_stays_where_it_is() -> None:
+def test_what_is_prepared_for_another_device_stays_where_it_is() -> None:
     network = load("pathology-4step").network
-    ready = prepare(network, "meta", torch.float32)
-    assert {weight.device.type for weight in ready.parameters()} == {"meta"}
+    prepared = prepare(network, "meta", torch.float32)
+    assert {weight.device.type for weight in prepared.parameters()} == {"meta"}
     assert {weight.device.type for weight in network.parameters()} == {"cpu"}

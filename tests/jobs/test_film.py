@@ -11,10 +11,11 @@ from PIL import Image, ImageSequence
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
+from diffnca.diffusion.denoiser import Query
 from diffnca.formats.film import LAST_MILLISECONDS, write_film
-from diffnca.jobs.film import Filmed, watched
 from diffnca.models.file import load
 from diffnca.sampling.denoisers import walk_of
+from diffnca.sampling.filmed import Filmed, watched
 from diffnca.sampling.generate import generate
 
 MODEL = "pathology-4step"
@@ -24,15 +25,15 @@ def test_the_last_cell_step_is_the_estimate() -> None:
     denoiser, whole = load(MODEL), Canvas(16, 16).whole
     x_t, level = Noise((0,)).normal(Stream.INITIAL, 0, whole, 3), walk_of(denoiser, None, None)[1][0]
     with torch.no_grad():
-        estimates = list(watched(denoiser, x_t, level, whole, None, None))
-        expected = denoiser.x_0_estimate(x_t, level, whole)
+        estimates = watched(denoiser, Query(x_t, level, whole))
+        expected = denoiser.estimate(Query(x_t, level, whole))
     assert len(estimates) == denoiser.config.model.cell.num_cell_steps
     assert torch.equal(estimates[-1], expected)
     assert not torch.equal(estimates[-2], expected)
 
 
-def test_a_filmed_image_is_the_image(tmp_path: Path) -> None:
-    filmed = Filmed(load(MODEL), tmp_path / "film.gif", 4)
+def test_a_filmed_image_is_the_image() -> None:
+    filmed = Filmed(load(MODEL), 4)
     image = generate(filmed, height=16, width=24, seed=3)
     assert torch.equal(image, generate(load(MODEL), height=16, width=24, seed=3))
 

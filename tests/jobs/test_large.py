@@ -363,13 +363,13 @@ def test_what_is_refused_is_refused_before_smaller_images_are_made(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("diffnca.sampling.growth.carried_out", None)
+    monkeypatch.setattr("diffnca.sampling.growth.sample_task", None)
     arguments = ["sample", "faces", "--height", "128", "--width", "128", "--out", "x.ome.zarr", *more]
     assert message in error_of(capsys, arguments)
 
 
 def test_a_dry_run_makes_no_smaller_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffnca.sampling.growth.carried_out", None)
+    monkeypatch.setattr("diffnca.sampling.growth.sample_task", None)
     size = ["--height", "128", "--width", "128"]
     assert main(["sample", "faces", *size, "--out", str(tmp_path / "x.ome.zarr"), "--dry-run"]) == 0
 

@@ -17,8 +17,7 @@ from diffnca.config.networks import CellConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.models.build import build_network
 from diffnca.models.published import network_from_arrays, read_published_checkpoint
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.automaton import Automaton
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 PUBLISHED = ("diff_nca_arxiv_v1", "fourier_diff_nca_arxiv_v1", "diff_nca_npj", "fourier_diff_nca_npj")
@@ -50,7 +49,7 @@ def test_diff_nca_needs_no_fourier_arrays(reference: str) -> None:
     arrays, meta = stored(reference)
     only_image = {name: values for name, values in arrays.items() if name.startswith("image.")}
     sizes = {name: value for name, value in meta.items() if not name.startswith("fourier")}
-    assert isinstance(network_from_arrays(only_image, sizes, "diff_nca"), DiffNCA)
+    assert network_from_arrays(only_image, sizes, "diff_nca").fourier is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_a_missing_array_is_named() -> None:
 # The authors' checkpoints
 
 
-def published(name: str) -> tuple[DiffNCA | FourierDiffNCA, Config]:
+def published(name: str) -> tuple[Automaton, Config]:
     """Return a published network with few channels and random weights."""
     config = recipe_named(name)
 
@@ -105,7 +104,7 @@ def published(name: str) -> tuple[DiffNCA | FourierDiffNCA, Config]:
     return network.eval(), replace(config, model=model)
 
 
-def as_the_authors_write_it(network: DiffNCA | FourierDiffNCA) -> dict[str, Tensor]:
+def as_the_authors_write_it(network: Automaton) -> dict[str, Tensor]:
     """Return the weights by the authors' names, with the plane of the kernels transposed."""
     written = {
         "bn.weight": torch.ones(16),

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 
 from diffnca import Canvas, Region
 from diffnca.benchmark.products import products
-from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Boundary
 from diffnca.cli.main import main
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
-from diffnca.engine import prepare
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import write_model
-from diffnca.networks.diff_nca import DiffNCA
+from diffnca.networks.automaton import Automaton
 from diffnca.networks.patches import PatchGrid
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, dilations=(1, 2), embedding_width=8, embedding_channels=8)
@@ -31,9 +28,9 @@ MODEL = NCAConfig(patch=2, channels=30, cell=CELL, coarse=COARSE)
 RADIUS = 4 * 4 + 2 * 3 - 1
 
 
-def with_random_weights(model: NCAConfig = MODEL) -> DiffNCA:
+def with_random_weights(model: NCAConfig = MODEL) -> Automaton:
     torch.manual_seed(0)
-    network = DiffNCA(model)
+    network = Automaton(model)
     for parameter in network.parameters():
         inputs = parameter[0].numel()
         nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
@@ -85,19 +82,6 @@ def test_the_masks_of_the_two_stages_have_different_numbers() -> None:
     assert sorted(asked) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")], ids=str)
-def test_a_tile_equals_the_whole_to_the_bit(boundary: tuple[Boundary, Boundary], dtype: torch.dtype) -> None:
-    ready = prepare(with_random_weights(), "cpu", dtype)
-    canvas, t, noise = Canvas(72, 80, boundary), torch.tensor([0.3]), Noise((7,)).at(3)
-    x_t = noisy(canvas.whole)
-    whole = ready(x_t, t, canvas.whole, noise)
-    for tile in (Region(0, 0, 9, 7, canvas), Region(31, 29, 10, 13, canvas), Region(61, 70, 11, 10, canvas)):
-        grown = tile.grow(RADIUS)
-        found = tile.crop(ready(grown.crop(x_t, canvas.whole), t, grown, noise), grown)
-        assert torch.equal(found, tile.crop(whole, canvas.whole))
-
-
 @pytest.mark.parametrize("length", [61, 62, 63, 64])
 @pytest.mark.parametrize("top", range(-2, 2))
 def test_of_nearly_a_whole_circular_axis_all_but_the_margin_is_right(top: int, length: int) -> None:
@@ -120,21 +104,6 @@ def test_a_shift_by_the_larger_cells_shifts_the_prediction_and_no_other_does() -
     by_4, by_2 = (network(x_t.roll((by, 2 * by), (2, 3)), t, whole) for by in (4, 2))
     torch.testing.assert_close(by_4, own.roll((4, 8), (2, 3)))
     assert (by_2 - own.roll((2, 4), (2, 3))).abs().max() > 0.1
-
-
-def test_the_engine_computes_what_the_network_does() -> None:
-    network, x_t, t = with_random_weights(), noisy(Canvas(33, 46).whole, 2), torch.tensor([0.3, 0.8])
-    torch.testing.assert_close(prepare(network, "cpu", torch.float32)(x_t, t), network(x_t, t))
-
-
-@pytest.mark.triton
-def test_the_fused_engine_computes_what_the_network_does() -> None:
-    pytest.importorskip("triton")
-    from diffnca.engine import fused
-
-    network, x_t, t = with_random_weights(), noisy(Canvas(9, 14).whole), torch.tensor([0.3])
-    found = fused(network, torch.device("cpu"), torch.float32)(x_t, t)
-    torch.testing.assert_close(found, network(x_t, t), rtol=1e-4, atol=1e-4)
 
 
 def test_it_sees_farther_for_less_work_than_the_same_steps_on_small_cells() -> None:

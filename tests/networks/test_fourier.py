@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from diffnca.canvas.region import Canvas, Region
-from diffnca.config.networks import CellConfig, FourierConfig, NCAConfig
+from diffnca.config.networks import CellConfig, FourierConfig
 from diffnca.config.recipes import recipe_named
+from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import run_cells
 from diffnca.networks.fourier import Window, analyse, synthesise
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 
 SIZES = [(64, 64), (36, 44), (17, 9), (1, 1), (2, 3), (70, 5)]
 
@@ -197,7 +197,7 @@ def test_coefficients_of_one_unit_draw_images_of_the_same_contrast_at_any_size(
 # The network: against the whole transform of the whole state.
 
 
-def published_network(image_channels: int, name: str = "fourier_diff_nca_npj", k: int = 16) -> FourierDiffNCA:
+def published_network(image_channels: int, name: str = "fourier_diff_nca_npj", k: int = 16) -> Automaton:
     model = recipe_named(name).model
 
     def small(cell: CellConfig) -> CellConfig:
@@ -206,13 +206,13 @@ def published_network(image_channels: int, name: str = "fourier_diff_nca_npj", k
     torch.manual_seed(0)
     fourier = replace(model.fourier, window=k, cell=small(model.fourier.cell))
     model = replace(model, channels=8, image_channels=image_channels, cell=small(model.cell), fourier=fourier)
-    network = FourierDiffNCA(model)
+    network = Automaton(model)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     return network
 
 
-def by_whole_transforms(network: FourierDiffNCA, x_t: Tensor, t: Tensor) -> Tensor:
+def by_whole_transforms(network: Automaton, x_t: Tensor, t: Tensor) -> Tensor:
     """Do as published: transform all channels, work on a window, write it back, transform back."""
     n, channels, (height, width) = network.image_channels, network.config.channels, x_t.shape[-2:]
     state = torch.cat([x_t, x_t.new_zeros(len(x_t), channels - n, height, width)], dim=1)
@@ -261,7 +261,7 @@ def test_tiles_with_the_summed_context_give_the_whole() -> None:
     cells = [replace(cell, hidden=12, num_cell_steps=2) for cell in (model.cell, model.fourier.cell)]
     fourier = replace(model.fourier, cell=cells[1])
     torch.manual_seed(0)
-    network = FourierDiffNCA(replace(model, patch=1, channels=8, cell=cells[0], fourier=fourier))
+    network = Automaton(replace(model, patch=1, channels=8, cell=cells[0], fourier=fourier))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     x_t, t, whole = image(1, 3, 140, 90), torch.tensor([0.4]), Canvas(140, 90).whole
@@ -273,11 +273,6 @@ def test_tiles_with_the_summed_context_give_the_whole() -> None:
             grown = tile.grow(network.radius)
             part = network(grown.crop(x_t, whole).contiguous(), t, grown, None, context)
             torch.testing.assert_close(tile.crop(part, grown), tile.crop(at_once, whole), rtol=0, atol=1e-5)
-
-
-def test_a_fourier_network_without_a_fourier_stage_is_refused() -> None:
-    with pytest.raises(ValueError, match="must have a `fourier` stage"):
-        FourierDiffNCA(NCAConfig("diff_nca"))
 
 
 def test_a_window_without_frequencies_is_refused() -> None:

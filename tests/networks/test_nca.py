@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.canvas.region import Canvas, Region
+from diffnca.canvas.region import Canvas, Region, fold
 from diffnca.config.networks import CellConfig
-from diffnca.networks.cell import CellRule, Modulation, modulate, pad, run_cells
+from diffnca.engine.machine import has_compiler
+from diffnca.networks.cell import CellRule, Modulation, modulate, pad, run_cells, unfolded
 
 ROW = torch.tensor([[[[1.0, 2.0, 3.0]]]])  # one row of three pixels
 T = torch.tensor([0.5])
@@ -57,6 +58,40 @@ def test_zeros_lie_around_a_zero_padded_state() -> None:
 def test_any_state_can_be_padded_by_any_width(height: int, width: int, padding: int) -> None:
     padded = pad(torch.rand(1, 2, height, width), padding, Canvas(height, width).whole, "reflect")
     assert padded.shape == (1, 2, height + 2 * padding, width + 2 * padding)
+
+
+@given(
+    size=st.integers(1, 6),
+    width=st.integers(1, 14),
+    wraps=st.booleans(),
+    axis=st.sampled_from([-2, -1]),
+)
+def test_an_axis_is_extended_part_by_part_as_at_once(size: int, width: int, wraps: bool, axis: int) -> None:
+    state = torch.arange(3.0 * size).view(1, 1, *((size, 3) if axis == -2 else (3, size)))
+    index = fold(torch.arange(-width, size + width), size, "circular" if wraps else "reflect")
+    assert torch.equal(unfolded(state, axis, width, wraps), state.index_select(axis, index))
+
+
+@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="no compiler here")
+def test_the_compiled_gradient_of_a_grid_as_small_as_its_dilation_is_the_eager_one() -> None:
+    dilation, threads = 2, torch.get_num_threads()
+    rule = CellRule(CellConfig(hidden=8, dilations=(dilation,)), 16, ())
+
+    def near(state: Tensor, region: Region) -> Tensor:
+        return rule.near(pad(state, dilation, region, "reflect"), dilation) + state
+
+    compiled = torch.compile(near, dynamic=False)
+    torch.set_num_threads(2)  # with one thread nothing goes wrong
+    try:
+        for side in range(1, 2 * dilation + 1):
+            found, state = [], torch.randn(2, 16, side, side, generator=torch.Generator().manual_seed(side))
+            for step in (near, compiled):
+                state = state.detach().requires_grad_()
+                step(state, Canvas(side, side).whole).square().mean().backward()
+                found.append(state.grad)
+            torch.testing.assert_close(*found)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_cell_step_is_what_the_paper_writes_down() -> None:

@@ -10,10 +10,9 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.models.build import build_network
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.automaton import Automaton
 
-Network = DiffNCA | FourierDiffNCA
+Network = Automaton
 
 LOCAL = ("diff_nca", "fourier_diff_nca", "diff_nca_npj", "fourier_diff_nca_npj")
 POSITION_FREE = "diff_nca"

@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.config.networks import NCAConfig
 from diffnca.config.recipes import recipe_named
-from diffnca.engine import prepare
 from diffnca.models.build import build_network
+from diffnca.networks.automaton import Automaton
 from diffnca.networks.fourier import Window
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 from diffnca.networks.patches import PatchGrid
 
 CIRCULAR: tuple[Boundary, Boundary] = ("circular", "circular")
@@ -72,33 +70,6 @@ def test_the_cells_of_a_tile_are_cells_of_the_whole() -> None:
     )
 
 
-@pytest.mark.parametrize("patch", [2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("boundary", [("reflect", "reflect"), CIRCULAR], ids=str)
-@pytest.mark.parametrize("update_probability", [1.0, 0.5])
-def test_tiles_at_any_place_equal_the_whole_to_the_bit(
-    patch: int, dtype: torch.dtype, boundary: tuple[Boundary, Boundary], update_probability: float
-) -> None:
-    ready = prepare(network_of(patch, update_probability), "cpu", dtype)
-    canvas = Canvas(42, 36, boundary)
-    x_t, noise = noisy(canvas.whole), Noise((7,)).at(3)
-    expected = predict(ready, x_t, canvas.whole, noise)
-    for tile in canvas.whole.tiles(7, 11):
-        grown = tile.grow(ready.radius)
-        found = predict(ready, grown.crop(x_t, canvas.whole), grown, noise)
-        assert torch.equal(tile.crop(found, grown), tile.crop(expected, canvas.whole))
-
-
-@pytest.mark.parametrize("sides", [(1, 1), (1, 8), (41, 37)], ids=str)
-@pytest.mark.parametrize("patch", [2, 3])
-def test_the_engine_computes_what_the_network_computes(patch: int, sides: tuple[int, int]) -> None:
-    network, whole = network_of(patch), Canvas(*sides).whole
-    x_t = noisy(whole, 2)
-    expected = predict(network, x_t, whole)
-    found = predict(prepare(network, "cpu", torch.float32), x_t, whole)
-    assert ((found - expected).norm() / expected.norm()).item() < 2e-6
-
-
 @pytest.mark.parametrize("patch", [1, 2, 3])
 def test_exactly_the_pixels_within_the_radius_see_a_change(patch: int) -> None:
     network, canvas = network_of(patch), Canvas(72, 72)
@@ -127,7 +98,7 @@ def test_a_circular_axis_must_hold_whole_squares() -> None:
         PatchGrid(Canvas(7, 8, CIRCULAR).whole, 2)
 
 
-def fourier_network_of(patch: int) -> FourierDiffNCA:
+def fourier_network_of(patch: int) -> Automaton:
     """Return a small network with a Fourier stage."""
     model = recipe_named("fourier_diff_nca").model
     cell = replace(model.cell, hidden=12, num_cell_steps=2, dilations=(1, 2), embedding_width=8)
@@ -139,34 +110,6 @@ def fourier_network_of(patch: int) -> FourierDiffNCA:
         inputs = parameter[0].numel()
         nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
     return network
-
-
-@pytest.mark.parametrize("sides", [(1, 1), (7, 10), (41, 37)], ids=str)
-@pytest.mark.parametrize("patch", [2, 3])
-def test_the_engine_computes_what_a_network_with_a_fourier_stage_computes(
-    patch: int, sides: tuple[int, int]
-) -> None:
-    network, whole = fourier_network_of(patch), Canvas(*sides).whole
-    x_t = noisy(whole, 2)
-    expected = predict(network, x_t, whole)
-    found = predict(prepare(network, "cpu", torch.float32), x_t, whole)
-    assert ((found - expected).norm() / expected.norm()).item() < 2e-6
-
-
-@pytest.mark.parametrize("patch", [2, 3])
-@pytest.mark.parametrize("boundary", [("reflect", "reflect"), CIRCULAR], ids=str)
-def test_tiles_with_the_low_frequencies_of_the_whole_equal_it_to_the_bit(
-    patch: int, boundary: tuple[Boundary, Boundary]
-) -> None:
-    ready, canvas = prepare(fourier_network_of(patch), "cpu", torch.float32), Canvas(42, 36, boundary)
-    x_t, t = noisy(canvas.whole), torch.full((1,), 0.3)
-    expected = predict(ready, x_t, canvas.whole)
-    context = ready.context(x_t, t, canvas.whole)
-    for tile in canvas.whole.tiles(7, 11):
-        grown = tile.grow(ready.radius)
-        with torch.no_grad():
-            found = ready(grown.crop(x_t, canvas.whole), t, grown, None, context)
-        assert torch.equal(tile.crop(found, grown), tile.crop(expected, canvas.whole))
 
 
 def test_a_wave_is_drawn_on_cells_as_on_the_pixels_that_they_begin_with() -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffnca.canvas.noise import CellNoise, Noise, Stream
+from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
+from diffnca.diffusion.denoiser import Query
 from diffnca.diffusion.samplers import DDIM, DDPM, SAMPLERS
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.models.file import load
@@ -35,16 +36,15 @@ class GaussianDenoiser:
     regions: list[Region] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor:
-        return torch.tensor(level.index)
+    def context(self, query: Query) -> Tensor:
+        return torch.tensor(query.level.index)
 
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
+    def estimate(self, query: Query) -> Tensor:
+        x_t, level = query.x_t, query.level
         self.images.append(x_t)
         self.levels.append(level)
-        self.regions.append(region)
-        self.contexts.append(context)
+        self.regions.append(query.region)
+        self.contexts.append(query.context)
         variance = (level.alpha * DEVIATION) ** 2 + level.sigma**2
         return MEAN + level.alpha * DEVIATION**2 / variance * (x_t - level.alpha * MEAN)
 
@@ -62,14 +62,12 @@ class OneWeight(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(0.5))
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> None:
+    def context(self, query: Query) -> None:
         return None
 
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
-        assert noise is not None
-        return self.weight * x_t * noise.mask(0, region, 0.5)
+    def estimate(self, query: Query) -> Tensor:
+        assert query.cell_noise is not None
+        return self.weight * query.x_t * query.cell_noise.mask(0, query.region, 0.5)
 
 
 def image(**changes: Any) -> Tensor:
@@ -133,8 +131,8 @@ def test_random_cells_are_the_same_in_any_batch() -> None:
 
 def test_pixels_stay_within_minus_one_and_one() -> None:
     class Glaring(GaussianDenoiser):
-        def x_0_estimate(self, x_t: Tensor, *rest: Any) -> Tensor:
-            return 5.0 * x_t
+        def estimate(self, query: Query) -> Tensor:
+            return 5.0 * query.x_t
 
     x = generate(Glaring(), height=8, width=8)
     assert (x.min(), x.max()) == (-1.0, 1.0)

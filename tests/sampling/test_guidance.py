@@ -14,7 +14,7 @@ from diffnca.cli.main import main
 from diffnca.config.model import SamplingConfig, ScheduleConfig
 from diffnca.config.networks import CellConfig
 from diffnca.config.recipes import recipe_named
-from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.denoiser import Denoiser, Query, estimate_alone
 from diffnca.engine import prepare
 from diffnca.models.build import build_denoiser, build_model
 from diffnca.models.file import write_model
@@ -36,8 +36,9 @@ def fresh(recipe: str = "diff_nca", seed: int = 0, steps: int = 2) -> Denoiser:
 def test_it_goes_on_along_the_line_from_the_weaker_to_the_better_one() -> None:
     better, weaker = fresh(seed=1), fresh(seed=2, steps=3)
     x_t, level, whole = torch.randn(1, 3, 12, 12), better.schedule.level(150), Canvas(12, 12).whole
-    own, other = (each.x_0_estimate(x_t, level, whole) for each in (better, weaker))
-    found = Guided(better, weaker, 3.0).x_0_estimate(x_t, level, whole, None, None)
+    query = Query(x_t, level, whole)
+    own, other = (each.estimate(query) for each in (better, weaker))
+    found = Guided(better, weaker, 3.0).estimate(query)
     torch.testing.assert_close(found, other + 3.0 * (own - other))
 
 
@@ -65,11 +66,9 @@ def test_models_of_the_whole_share_what_they_know_of_it() -> None:
     better, weaker = fresh("fourier_diff_nca", 1), fresh("fourier_diff_nca", 2)
     model, whole = Guided(better, weaker, 2.0), Canvas(64, 64).whole
     x_t, level = torch.randn(1, 3, 64, 64), better.schedule.level(150)
-    context = model.context(x_t, level, whole)
-    alone = [each.x_0_estimate(x_t, level, whole) for each in (better, weaker)]
-    torch.testing.assert_close(
-        model.x_0_estimate(x_t, level, whole, None, context), 2.0 * alone[0] - alone[1]
-    )
+    query = Query(x_t, level, whole)
+    alone = [each.estimate(query) for each in (better, weaker)]
+    torch.testing.assert_close(estimate_alone(model, query), 2.0 * alone[0] - alone[1])
 
 
 def test_a_guide_of_other_noise_levels_is_refused() -> None:
@@ -107,7 +106,7 @@ def test_cells_are_led_away_from_the_model_without_its_last_cell_steps(left_out:
     led = guided(Denoiser(model.network, model.schedule, own), 1.7)
     pair = Guided(model, without_last(model, left_out), 1.7)
     x_t, level, whole = torch.randn(1, 3, 32, 32), model.schedule.level(150), Canvas(32, 32).whole
-    found, expected = (each.x_0_estimate(x_t, level, whole, None, None) for each in (led, pair))
+    found, expected = (each.estimate(Query(x_t, level, whole)) for each in (led, pair))
     torch.testing.assert_close(found, expected)
 
 
@@ -117,7 +116,7 @@ def test_a_fourier_stage_hands_on_a_spectrum_that_is_led_away_too() -> None:
     x_t, t, whole = torch.randn(1, 3, 64, 64), torch.tensor([0.4]), Canvas(64, 64).whole
     context = model.network.context(x_t, t, whole)
     own, other, found = (
-        each.transform(context, t, whole.canvas, None) for each in (model.network, shorter, led)
+        each.transform(each.fourier, context, t, whole.canvas, None) for each in (model.network, shorter, led)
     )
     torch.testing.assert_close(found, other + 1.7 * (own - other))
     assert not torch.equal(own, other)

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffnca.canvas.noise import CellNoise
-from diffnca.canvas.region import Region
 from diffnca.config.model import Config, SamplingConfig
 from diffnca.config.recipes import recipe_named
+from diffnca.diffusion.denoiser import Query
 from diffnca.diffusion.samplers import SAMPLERS
 from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
 from diffnca.models.build import build_model
@@ -34,14 +33,13 @@ class PlainDenoiser:
     config: Config = field(default_factory=lambda: Config(sampling=SamplingConfig("ddpm", 20)))
     levels: list[Level] = field(default_factory=list)
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> None:
+    def context(self, query: Query) -> None:
         return None
 
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
+    def estimate(self, query: Query) -> Tensor:
+        x_t, level = query.x_t, query.level
         self.levels.append(level)
-        precision = level.alpha**2 * region.area / level.sigma**2
+        precision = level.alpha**2 * query.region.area / level.sigma**2
         mean = x_t.mean((-2, -1), keepdim=True) / level.alpha
         return (mean * precision / (precision + self.deviation**-2)).expand_as(x_t)
 

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.canvas.noise import CellNoise, Noise
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_model, to_uint8
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
+from diffnca.diffusion.denoiser import Query
 from diffnca.diffusion.samplers import SAMPLERS
 from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
 from diffnca.models.file import load
@@ -38,24 +39,20 @@ class StubbornDenoiser:
     config: Config = field(default_factory=lambda: Config(sampling=SamplingConfig("dpmpp2m", 10)))
     levels: list[Level] = field(default_factory=list)
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> None:
+    def context(self, query: Query) -> None:
         return None
 
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
-        self.levels.append(level)
-        return torch.full_like(x_t, self.value)
+    def estimate(self, query: Query) -> Tensor:
+        self.levels.append(query.level)
+        return torch.full_like(query.x_t, self.value)
 
 
 @dataclass
 class NoisyDenoiser(StubbornDenoiser):
     """Takes the noisy image for the clean one, so that values far beyond black and white come up."""
 
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
-        return x_t / level.alpha
+    def estimate(self, query: Query) -> Tensor:
+        return query.x_t / query.level.alpha
 
 
 def small(height: int = 4, width: int = 5) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Canvas, Region
+from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
-from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.diffusion.denoiser import Query
+from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.sampling.generate import generate
 from diffnca.sampling.windows import Blended
 from diffnca.tiles.job import Job
@@ -30,21 +31,21 @@ class PositionDenoiser:
     image_channels, radius, has_context = 3, None, False
     schedule, config = NoiseSchedule.cosine(), Config()
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> None:
+    def context(self, query: Query) -> None:
         return None
 
-    def x_0_estimate(self, x_t: Tensor, level: Level, region: Region, noise: Any, context: Any) -> Tensor:
-        return region.rows().float()[:, None].expand_as(x_t).clone()
+    def estimate(self, query: Query) -> Tensor:
+        return query.region.rows().float()[:, None].expand_as(query.x_t).clone()
 
 
 class ConstantDenoiser(PositionDenoiser):
-    def x_0_estimate(self, x_t: Tensor, level: Level, region: Region, noise: Any, context: Any) -> Tensor:
-        return torch.full_like(x_t, 0.25)
+    def estimate(self, query: Query) -> Tensor:
+        return torch.full_like(query.x_t, 0.25)
 
 
 def estimate(denoiser: Any, canvas: Canvas, window_px: int) -> Tensor:
     x = torch.zeros(1, 3, canvas.height, canvas.width)
-    return Blended(denoiser, window_px).x_0_estimate(x, LEVEL, canvas.whole, None, None)
+    return Blended(denoiser, window_px).estimate(Query(x, LEVEL, canvas.whole))
 
 
 @pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "reflect"), ("circular",) * 2])
@@ -63,9 +64,9 @@ def test_a_window_as_large_as_a_seamless_canvas_is_seamless() -> None:
     seen = []
 
     class Watching(ConstantDenoiser):
-        def x_0_estimate(self, x_t: Tensor, level: Level, region: Region, noise: Any, context: Any) -> Tensor:
-            seen.append(region.canvas.boundary)
-            return x_t
+        def estimate(self, query: Query) -> Tensor:
+            seen.append(query.region.canvas.boundary)
+            return query.x_t
 
     estimate(Watching(), Canvas(16, 40, ("circular", "circular")), 16)
     assert set(seen) == {("circular", "reflect")}
@@ -91,13 +92,13 @@ def test_masks_of_a_window_are_those_of_the_canvas_at_its_place() -> None:
     seen = []
 
     class Watching(ConstantDenoiser):
-        def x_0_estimate(self, x_t: Tensor, level: Level, region: Region, noise: Any, context: Any) -> Tensor:
-            seen.append(noise.mask(0, region, 0.5))
-            return x_t
+        def estimate(self, query: Query) -> Tensor:
+            seen.append(query.cell_noise.mask(0, query.region, 0.5))
+            return query.x_t
 
     canvas, noise = Canvas(24, 16), Noise((3,)).at(1)
     x = torch.zeros(1, 3, 24, 16)
-    Blended(Watching(), 16).x_0_estimate(x, LEVEL, canvas.whole, noise, None)
+    Blended(Watching(), 16).estimate(Query(x, LEVEL, canvas.whole, noise))
     whole = noise.mask(0, canvas.whole, 0.5)
     assert torch.equal(seen[0], whole[:, :, :16]) and torch.equal(seen[1], whole[:, :, 8:])
 

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import SAMPLERS
-from diffnca.sampling.denoisers import ImageDenoiser, walk_of
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.denoisers import walk_of
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.inpaint import completion, margins
 from diffnca.sampling.known import KnownMeans, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import Task, carried_out
+from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
 from diffnca.sampling.vary import Between, variation
 from diffnca.tiles.job import Job
@@ -65,7 +66,7 @@ def job_of(name: str, denoiser: ImageDenoiser, sampler: str, folder: str) -> Job
 
 
 def in_memory(job: Job) -> np.ndarray:
-    return as_pixels(carried_out(job.task, job.ready, job.sampler, Noise((job.seed,))))[0]
+    return as_pixels(sample_task(job.task, job.ready, job.sampler, Noise((job.seed,))))[0]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -96,8 +97,8 @@ def test_tiles_must_see_whole_blocks(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 def test_a_part_in_memory_is_equal_to_the_whole(name: str, tmp_path: Any) -> None:
     job = job_of(name, small_denoiser(), "dpmpp2m", str(tmp_path / "states"))
     part = replace(job.task.canvas.whole, top=5, left=9, height=11, width=13)
-    whole = carried_out(job.task, job.ready, job.sampler, Noise((5,)))
-    alone = carried_out(job.task, job.ready, job.sampler, Noise((5,)), part)
+    whole = sample_task(job.task, job.ready, job.sampler, Noise((5,)))
+    alone = sample_task(job.task, job.ready, job.sampler, Noise((5,)), part)
     assert torch.equal(alone, part.crop(whole, of=job.task.canvas.whole))
 
 
@@ -135,7 +136,7 @@ def test_edges_that_meet_are_like_any_other_place(name: str) -> None:
 
     def turned(columns: int) -> Tensor:
         task, noise = TURNS[name](columns)(denoiser, levels), Turned((5,), columns=columns)
-        return carried_out(task, ready(denoiser, torch.device("cpu")), sampler, noise)
+        return sample_task(task, prepare(denoiser, torch.device("cpu")), sampler, noise)
 
     assert torch.equal(turned(10), turned(0).roll(10, -1))
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.samplers import DDIM
+from diffnca.diffusion.denoiser import Denoiser, Query
+from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.guidance import Guided
@@ -59,7 +60,7 @@ def test_one_step_with_the_estimate_of_a_jump_ends_where_the_jump_ends(first: in
     x_t, x_s = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     level_t, level_s = SCHEDULE.level(first), SCHEDULE.level(last)
     estimate = estimate_of_jump(x_t, x_s, level_t, level_s)
-    torch.testing.assert_close(DDIM().step(x_t, estimate, level_t, level_s, None)[0], x_s)
+    torch.testing.assert_close(DDIM().step(Step(x_t, estimate, level_t, level_s))[0], x_s)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 50])
@@ -81,7 +82,8 @@ def test_the_loss_is_the_distance_of_the_ends_in_units_of_the_velocity() -> None
     distillation = Distillation(linear(deviation, small()), linear(deviation, config), CPU)
     (levels,) = distillation.substeps
     x_t = torch.randn(1, 3, 4, 4, generator=skipped_once()).double() * levels[0].sigma
-    distance = distillation._walked(x_t, levels) - distillation.student.x_0_estimate(x_t, levels[0])
+    estimate = distillation.student.estimate(Query(x_t, levels[0], Canvas(4, 4).whole))
+    distance = distillation._walked(x_t, levels) - estimate
     assert loss(distillation, 0) == pytest.approx(
         float((distance / levels[0].sigma).square().mean().detach())
     )
@@ -119,7 +121,8 @@ def test_a_student_that_walks_like_its_teacher_learns_what_a_guide_adds() -> Non
     jump = int(torch.randint(len(distillation.substeps), (), generator=generator))
     level = distillation.substeps[jump][0]
     x_t = level.sigma * torch.randn(1, 3, 4, 4, generator=generator).double()
-    added = 1.5 * (better.x_0_estimate(x_t, level) - weaker.x_0_estimate(x_t, level))
+    query = Query(x_t, level, Canvas(4, 4).whole)
+    added = 1.5 * (better.estimate(query) - weaker.estimate(query))
     assert loss(distillation, 3) == pytest.approx(float((added / level.sigma).square().mean().detach()))
     assert len(distillation.substeps) == SCHEDULE.num_diffusion_steps
 

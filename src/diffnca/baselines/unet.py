@@ -64,7 +64,7 @@ class UNet(nn.Module):
         """Return the blocks of all levels: all but the first and the last layer and the embedding of time."""
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
-    def context(self, x_t: Tensor, t: Tensor, region: Region) -> None:
+    def context(self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None = None) -> None:
         """Return what must be known of the whole canvas: nothing, as parts cannot be computed."""
         return None
 
@@ -75,6 +75,7 @@ class UNet(nn.Module):
         region: Region | None = None,
         noise: CellNoise | None = None,
         context: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> Float[Tensor, "b n h w"]:
         """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
 
@@ -84,10 +85,14 @@ class UNet(nn.Module):
             region: the whole canvas, or `None`.
             noise: not used; there are no cells.
             context: not used.
+            given: `None`; a UNet sees no planes.
 
         Raises:
-            ValueError: the image is a part of a canvas, seamless, or has sides that cannot be halved.
+            ValueError: the image is a part of a canvas, seamless, or has sides that cannot be halved; or
+                planes are given.
         """
+        if given is not None:
+            raise ValueError("given planes: a UNet sees none; take a model of cells")
         canvas = region.canvas if region is not None else Canvas(*x_t.shape[-2:])
         if region is not None and region != canvas.whole:
             raise ValueError(f"region of {region.height}x{region.width} px: a UNet must see the whole image")

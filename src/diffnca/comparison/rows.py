@@ -21,6 +21,7 @@ from diffnca.cli.main import INTERRUPTED
 from diffnca.config.json import from_json, to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
+from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.evaluation.metrics.cached import extract_cached
 from diffnca.evaluation.metrics.features import FeatureExtractor
 from diffnca.evaluation.metrics.velocity import velocity_error
@@ -31,7 +32,7 @@ from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.models.file import STATE_FILE, load, read_header
 from diffnca.sampling.denoisers import walk_of
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.guidance import prepare
 from diffnca.training.compatibility import check_same_run
 from diffnca.training.loop import Progress
 
@@ -191,7 +192,7 @@ def measure_row(
         device = torch.device(command.device)
         images, count = real.held_out.images, min(ERROR_IMAGES, len(real.held_out))
         chosen = torch.arange(count) * len(images) // count
-        error = velocity_error(ready(model, device), images[chosen].to(device))
+        error = velocity_error(prepare(model, device), images[chosen].to(device))
     return Result(config.name, config.training.seed, cost, evaluation, error), features
 
 
@@ -240,7 +241,7 @@ def multiply_adds(config: Config, sampler: str | None, steps: int | None) -> int
         else:
             region, x_t = Canvas(side, side).whole, torch.zeros(1, model.image_channels, side, side)
             _, levels = walk_of(model, sampler, steps)
-            model.x_0_estimate(x_t, levels[0], region, None, model.context(x_t, levels[0], region))
+            estimate_alone(model, Query(x_t, levels[0], region))
             calls = len(levels)
     return int(counter.get_total_flops()) // 2 * calls
 

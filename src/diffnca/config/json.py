@@ -20,10 +20,11 @@ SHOWN_CHARACTERS = 60
 
 
 def to_json(config: Config) -> str:
-    """Return `config` as JSON text with sorted keys."""
-    return json.dumps(
-        {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}, sort_keys=True, indent=1
-    )
+    """Return `config` as JSON text with sorted keys; without given planes it does not name them."""
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    if values["model"].get("given_channels") == 0:  # files stay as they were before there were any
+        del values["model"]["given_channels"]
+    return json.dumps(values, sort_keys=True, indent=1)
 
 
 def from_json(text: str, source: str = "config") -> Config:

@@ -159,6 +159,7 @@ class NCAConfig:
         cell: the rule of the image stage.
         fourier: the Fourier stage, for `fourier_diff_nca` only.
         coarse: a stage of larger cells before the image stage, for `diff_nca` only; `None` for none.
+        given_channels: planes that are given beside the image; all cells see them, no cell step changes them.
     """
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
@@ -168,11 +169,16 @@ class NCAConfig:
     cell: CellConfig = field(default_factory=CellConfig)
     fourier: FourierConfig | None = None
     coarse: CoarseConfig | None = None
+    given_channels: int = 0
 
     def __post_init__(self) -> None:
         """Refuse contradictions between the fields."""
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
-        limits = {"patch": (1, LARGEST_PATCH_PX), "channels": (1, MOST_CHANNELS)}
+        limits = {
+            "patch": (1, LARGEST_PATCH_PX),
+            "channels": (1, MOST_CHANNELS),
+            "given_channels": (0, MOST_CHANNELS),
+        }
         require_within(self, "model.", limits)
         if self.channels < 2 * self.cell_image_channels:
             raise ValueError(
@@ -208,10 +214,14 @@ class NCAConfig:
         """Numbers of the image that one cell of the coarse stage holds; 0 without one."""
         return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
 
+    def seen_channels(self, patch: int = 1) -> int:
+        """Return the numbers of the image and the given planes in a square of this side."""
+        return (self.image_channels + self.given_channels) * patch**2
+
     @property
     def spectrum_channels(self) -> int:
-        """Channels of the state of the Fourier stage: those of the image, and what is drawn for the cells."""
-        return self.image_channels + self.channels - self.cell_image_channels
+        """Channels of the state of the Fourier stage: those it sees, and what is drawn for the cells."""
+        return self.seen_channels() + self.channels - self.cell_image_channels
 
     @property
     def channels_per_px(self) -> float:

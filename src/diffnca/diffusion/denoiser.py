@@ -19,16 +19,100 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Region
 from diffnca.config.model import Config, LossConfig
 from diffnca.diffusion.schedule import Level, NoiseSchedule
+from diffnca.errors import require_members
 
 Prediction = Literal["noise", "clean", "velocity"]
+
+
+NETWORK_MEMBERS = ("radius", "has_context", "context")
+"""What a network must have, besides that it can be called."""
+
+DENOISER_MEMBERS = (
+    "image_channels",
+    "schedule",
+    "config",
+    "radius",
+    "has_context",
+    "context",
+    "estimate",
+)
+"""What a denoiser must have."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to a denoiser: which clean image is it?
+
+    Attributes:
+        x_t: the noisy image, or the part of it on `region`.
+        level: the noise level of `x_t`.
+        region: where `x_t` lies.
+        cell_noise: which cells update; `None` updates each by the expectation of its mask.
+        context: what must be known of the whole canvas, as the denoiser's `context` sums it up; `None` where
+            nothing must be, or `x_t` is the whole.
+        given: planes that the cells see, on `region`; `None` for none.
+    """
+
+    x_t: Float[Tensor, "b n h w"]
+    level: Level
+    region: Region
+    cell_noise: CellNoise | None = None
+    context: Tensor | None = None
+    given: Float[Tensor, "b k h w"] | None = None
+
+
+@runtime_checkable
+class ImageDenoiser(Protocol):
+    """What sampling needs to know of a denoiser. Any object with these members can be sampled."""
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        ...
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that it knows."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """Its configuration, for the default sampler and number of steps."""
+        ...
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        ...
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an estimate needs to know something of the whole canvas."""
+        ...
+
+    def context(self, query: Query) -> Tensor | None:
+        """Return what the region of the query adds to what must be known of the whole canvas."""
+        ...
+
+    def estimate(self, query: Query) -> Tensor:
+        """Return the estimate of the clean image."""
+        ...
+
+
+def estimate_alone(denoiser: ImageDenoiser, query: Query) -> Tensor:
+    """Return the estimate where the query itself holds all that must be known of the canvas."""
+    return denoiser.estimate(replace(query, context=denoiser.context(query)))
 
 
 def target_of(
@@ -93,15 +177,20 @@ class Denoiser(nn.Module):
     """Estimates clean images from noisy ones; knows, alone, what its network predicts.
 
     Attributes:
-        network: the network, called as `network(x_t, t, region, noise, context)`.
+        network: the network, called as `network(x_t, t, region, noise, context, given)`.
         schedule: the noise schedule.
         prediction: what the network's output means.
         config: everything it was built from.
     """
 
     def __init__(self, network: Any, schedule: NoiseSchedule, config: Config) -> None:
-        """Join a network and a schedule as `config` says."""
+        """Join a network and a schedule as `config` says.
+
+        Raises:
+            ValueError: the network lacks what a network must have.
+        """
         super().__init__()
+        require_members("network", network, NETWORK_MEMBERS)
         self.network = network
         self.schedule = schedule
         self.config = config
@@ -123,33 +212,33 @@ class Denoiser(nn.Module):
         """Whether an estimate needs to know something of the whole canvas."""
         return bool(self.network.has_context)
 
-    def context(self, x_t: Float[Tensor, "b n h w"], level: Level, region: Any = None) -> Tensor | None:
+    def context(self, query: Query) -> Tensor | None:
         """Return what the network must know of the whole canvas; additive over the parts of it."""
-        context: Tensor | None = self.network.context(x_t, self._time(x_t, level), region)
+        given = () if query.given is None else (query.given,)
+        context: Tensor | None = self.network.context(query.x_t, self.times(query), query.region, *given)
         return context
 
-    def x_0_estimate(
-        self,
-        x_t: Float[Tensor, "b n h w"],
-        level: Level,
-        region: Any = None,
-        noise: Any = None,
-        context: Tensor | None = None,
-    ) -> Float[Tensor, "b n h w"]:
-        """Return the estimate of the clean image.
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image."""
+        given = () if query.given is None else (query.given,)
+        asked = (query.x_t, self.times(query), query.region, query.cell_noise, query.context, *given)
+        return self.clean(self.network(*asked), query)
 
-        Args:
-            x_t: the noisy image, or the part of it on `region`.
-            level: the noise level of `x_t`.
-            region: where `x_t` lies; `None` is the whole canvas.
-            noise: which cells update; `None` updates each by the expectation of its mask.
-            context: as `context` gives it for the whole canvas; `None` takes it from `x_t`.
-        """
-        output = self.network(x_t, self._time(x_t, level), region, noise, context)
-        return clean_of(self.prediction, output, x_t, level.alpha, level.sigma)
+    def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image that an output of the network means."""
+        level = query.level
+        return clean_of(self.prediction, output, query.x_t, level.alpha, level.sigma)
+
+    def times(self, query: Query) -> Float[Tensor, " b"]:
+        """Return the diffusion time of the level, once per image."""
+        return query.x_t.new_full((len(query.x_t),), self.schedule.time(query.level.index))
 
     def loss(
-        self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: Any = None
+        self,
+        x_0: Float[Tensor, "b n h w"],
+        generator: torch.Generator,
+        masks: CellNoise | None = None,
+        given: Float[Tensor, "b k h w"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return the training loss on clean images.
 
@@ -157,6 +246,7 @@ class Denoiser(nn.Module):
             x_0: clean images in [-1, 1].
             generator: a CPU generator for steps and noise.
             masks: which cells update; `None` updates each by the expectation of its mask.
+            given: planes that the cells see; `None` for none.
         """
         loss = self.config.loss
         steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, loss)
@@ -164,7 +254,8 @@ class Denoiser(nn.Module):
         alpha = self.schedule.alphas()[steps].to(x_0)[:, None, None, None]
         sigma = self.schedule.sigmas()[steps].to(x_0)[:, None, None, None]
         t = (steps.double() / self.schedule.num_diffusion_steps).to(x_0)
-        output = self.network(alpha * x_0 + sigma * noise, t, None, masks).float()
+        planes = {} if given is None else {"given": given}
+        output = self.network(alpha * x_0 + sigma * noise, t, None, masks, **planes).float()
         error = output - target_of(self.prediction, x_0, noise, alpha, sigma)
         distance = error.square()
         if loss.distance == "l1_l2":
@@ -172,10 +263,12 @@ class Denoiser(nn.Module):
         weighted: Tensor = loss_weight(self.prediction, loss, alpha, sigma) * distance
         return weighted.mean()
 
-    def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
+    def forward(
+        self,
+        x_0: Tensor,
+        generator: torch.Generator,
+        masks: CellNoise | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
         """Return `loss`: the one call that training, also on several devices, goes through."""
-        return self.loss(x_0, generator, masks)
-
-    def _time(self, x_t: Tensor, level: Level) -> Float[Tensor, " b"]:
-        """Return the diffusion time of `level`, once per image."""
-        return x_t.new_full((len(x_t),), self.schedule.time(level.index))
+        return self.loss(x_0, generator, masks, given)

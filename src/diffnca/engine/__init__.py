@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from diffnca.canvas.region import Canvas
-from diffnca.engine.cpu import BlockedCells
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Canvas, Region
+from diffnca.engine.cpu import BlockedRule
 from diffnca.engine.machine import OLDEST_TRITON, fast_dtype, has_triton
-from diffnca.engine.network import BlockedNetwork
-from diffnca.networks.diff_nca import DiffNCA
+from diffnca.engine.threads import computing_alone
+from diffnca.networks.automaton import Automaton
+from diffnca.networks.cell import Rule
 from diffnca.networks.fourier import Window
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
 from diffnca.networks.patches import PatchGrid
 
 __all__ = ["Engine", "prepare"]
@@ -26,13 +29,58 @@ Engine = Literal["auto", "eager", "fused"]
 """How a network runs: as is fast and exact on the device, as it was trained, or by the kernels for a GPU."""
 
 
+class Prepared(nn.Module):
+    """A network whose cell rules an engine runs: its tiles equal the whole to the bit, and so do its batches.
+
+    The weights of the cell rules are copied; prepare a network again that has been trained on.
+
+    Attributes:
+        network: the network itself.
+        rules: its cell rules as the engine runs them, those of the image stage last.
+        config: the choices it was built from.
+        image_channels: channels of the images.
+        radius: pixels that one output pixel can see in each direction, the context being given.
+        has_context: whether it must know something of the whole canvas, which `context` sums up.
+    """
+
+    def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:
+        """Take the network, and its rules as an engine runs them."""
+        super().__init__()
+        self.network, self.rules = network, rules
+        self.config, self.image_channels = network.config, network.image_channels
+        self.radius, self.has_context = network.radius, network.has_context
+
+    def context(
+        self, x_t: Tensor, t: Tensor, region: Region | None = None, given: Tensor | None = None
+    ) -> Tensor | None:
+        """Return what must be known of the whole canvas; additive over the parts of it."""
+        return self.network.context(x_t, t, region, given)
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        t: Float[Tensor, " b"],
+        region: Region | None = None,
+        noise: CellNoise | None = None,
+        context: Tensor | None = None,
+        given: Tensor | None = None,
+        observe: Callable[[Tensor], object] | None = None,
+    ) -> Float[Tensor, "b n h w"]:
+        """Return the prediction; the arguments are those of the network."""
+        with torch.inference_mode(False), torch.no_grad(), computing_alone():
+            predicted: Tensor = self.network(
+                x_t.float(), t.float(), region, noise, context, given, observe, self.rules
+            )
+        return predicted
+
+
 def prepare(
     network: nn.Module,
     device: torch.device | str,
     dtype: torch.dtype | None = None,
     engine: Engine = "auto",
 ) -> nn.Module:
-    """Return a network that computes what `network` does, made for inference on `device`.
+    """Return a network that computes what `network` does, for inference on `device`.
 
     On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
     a finite radius (group normalisation), and any on another device, is returned as it is, or a copy there.
@@ -56,7 +104,7 @@ def prepare(
         raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.bfloat16; choose one of these")
     is_there = all(weight.device.type == device.type for weight in network.parameters())
     made: Any = (network if is_there else copy.deepcopy(network)).to(device)
-    is_local = isinstance(made, (DiffNCA, FourierDiffNCA)) and made.radius is not None
+    is_local = isinstance(made, Automaton) and made.radius is not None
     if engine == "fused":
         if not (is_local and device.type == "cuda" and has_triton()):
             raise ValueError(
@@ -66,26 +114,24 @@ def prepare(
         return fused(made, device, dtype)
     if engine == "auto" and is_local and device.type == "cpu":
         return blocked(made, dtype)
-    ready: nn.Module = made
-    return ready
+    unchanged: nn.Module = made
+    return unchanged
 
 
-def blocked(network: DiffNCA | FourierDiffNCA, dtype: torch.dtype) -> BlockedNetwork:
-    """Return `network` with cells for a CPU."""
-    small = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX)
-    image = BlockedCells(network.image, dtype, PatchGrid(small.whole, network.config.patch).cells.area)
-    first_stage = None
-    if isinstance(network, FourierDiffNCA):
-        window = Window(network.fourier_config, small).region
-        first_stage = BlockedCells(network.fourier, dtype, window.area)
-    elif network.coarse is not None:
-        first_stage = BlockedCells(network.coarse, dtype, network.squares(small.whole).cells.area)
-    return BlockedNetwork(network, image, first_stage)
+def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
+    """Return `network`, prepared for a CPU."""
+    small, config = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX), network.config
+    cells = [PatchGrid(small.whole, config.patch).cells.area]
+    if config.fourier is not None:
+        cells.insert(0, Window(config.fourier, small).region.area)
+    elif config.coarse is not None:
+        cells.insert(0, PatchGrid(small.whole, config.coarse.patch).cells.area)
+    rules = zip(network.compiled_parts(), cells, strict=True)
+    return Prepared(network, [BlockedRule(rule, dtype, count) for rule, count in rules])
 
 
-def fused(network: DiffNCA | FourierDiffNCA, device: torch.device, dtype: torch.dtype) -> BlockedNetwork:
-    """Return `network` with cells for a GPU (or for Triton's interpreter)."""
-    from diffnca.engine.gpu import FusedCells
+def fused(network: Automaton, device: torch.device, dtype: torch.dtype) -> Prepared:
+    """Return `network`, prepared for a GPU (or for Triton's interpreter)."""
+    from diffnca.engine.gpu import FusedRule
 
-    *first_stage, image = (FusedCells(rule, device, dtype) for rule in network.compiled_parts())
-    return BlockedNetwork(network, image, *first_stage)
+    return Prepared(network, [FusedRule(rule, device, dtype) for rule in network.compiled_parts()])

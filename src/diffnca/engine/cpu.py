@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Region
 from diffnca.engine.layers import Layers, lay_out, on_single_cells
 from diffnca.engine.neighbours import perceived
 from diffnca.engine.threads import Workers
-from diffnca.networks.cell import NORMALISATION_EPSILON, CellRule, Modulation, modulate
+from diffnca.networks.cell import NORMALISATION_EPSILON, CellRule, Modulation, Share, modulate
 from diffnca.networks.embedding import positions
 
 LARGEST_BLOCK = 1024
@@ -37,10 +37,10 @@ BEYOND = -(2**31)
 UNCHANGED = Modulation(None, None)
 
 
-class BlockedCells:
-    """A cell rule made ready: `run` does what `diffnca.networks.cell.run_cells` does with it.
+class BlockedRule:
+    """A cell rule, prepared for a CPU.
 
-    The weights are copied; a rule that has been trained on must be made ready again.
+    The weights are copied; prepare a rule again that has been trained on.
     """
 
     def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int = LARGEST_BLOCK) -> None:
@@ -66,41 +66,13 @@ class BlockedCells:
             self.laid_out[active] = lay_out(self.rule, active, self.first_written)
         return self.laid_out[active]
 
-    def run(
-        self,
-        state: Float[Tensor, "b a h w"],
-        t: Float[Tensor, " b"],
-        region: Region,
-        noise: CellNoise | None,
-        origin: tuple[int, int] | None = None,
-        first_mask: int = 0,
-    ) -> Float[Tensor, "b c h w"]:
-        """Return the state after all cell steps.
-
-        Args:
-            state: the state before, or its first channels if all others are zero.
-            t: diffusion time of each image.
-            region: where the cells lie.
-            noise: which cells update; `None` updates each by the expectation of its mask.
-            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
-            first_mask: number of the first mask.
-        """
+    @contextmanager
+    def begin(
+        self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
+    ) -> Iterator[BlockedCells]:
+        """Return the cells before the first cell step; the arguments are those of `cell.Rule.begin`."""
         with torch.inference_mode(False), torch.no_grad(), Workers() as workers:
-            times, order = t.float().sort(stable=True)  # images at the same time side by side
-            cells = Cells(self, state[order], region, origin)
-            before = cells.state
-            for k in range(self.config.num_cell_steps):
-                if self.guidance is not None and k == self.guidance.from_cell_step:
-                    before = cells.state.clone()
-                share = None
-                if noise is not None and self.config.update_probability < 1.0:
-                    drawn = noise.mask(first_mask + k, region, self.config.update_probability)
-                    share = drawn[order].flatten(2).movedim(1, -1).float()
-                cells.advance(times, k, share, workers)
-            found = cells.state if self.guidance is None else self.guidance.lead(cells.state, before)
-            final = torch.empty(len(state), self.channels, cells.count)
-            final[order] = found.movedim(-1, 1)
-            return final.view(len(state), self.channels, region.height, region.width)
+            yield BlockedCells(self, state, t, region, origin, workers)
 
     def pad(self, rows: Float[Tensor, "r n"]) -> Float[Tensor, "block n"]:
         """Extend some rows to a whole block."""
@@ -152,72 +124,87 @@ class CellStep:
     share: Float[Tensor, "b cells 1"] | None
 
 
-class Cells:
+class BlockedCells:
     """The cells of a batch of images while they are updated, row after row.
 
-    A block holds cells of one image, or all cells of several small ones; what is missing is padded.
+    A block holds cells of one image, or all cells of several small ones; what is missing is padded. Images of
+    the same diffusion time stand side by side.
 
     Attributes:
-        state: in float32.
+        order: which image of the batch each image here is.
+        cells: their states, in float32.
         written: the channels that change; those before are protected.
         seen: the state as it is perceived, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
 
     def __init__(
-        self, ready: BlockedCells, state: Tensor, region: Region, origin: tuple[int, int] | None = None
+        self,
+        rule: BlockedRule,
+        state: Float[Tensor, "b a h w"],
+        t: Float[Tensor, " b"],
+        region: Region,
+        origin: tuple[int, int] | None,
+        workers: Workers,
     ) -> None:
-        """Take the first channels (b a h w) of the state; the others are zero."""
-        self.ready, self.config, self.region = ready, ready.config, region
+        """Take the first channels of the state; the others are zero."""
+        self.rule, self.config, self.region, self.workers = rule, rule.config, region, workers
+        self.times, self.order = t.float().sort(stable=True)
         self.count = region.height * region.width
-        self.written = slice(ready.first_written, ready.channels)
-        self.state = torch.zeros(len(state), self.count, ready.channels)
-        self.state[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
+        self.written = slice(rule.first_written, rule.channels)
+        self.cells = torch.zeros(len(state), self.count, rule.channels)
+        self.cells[..., : state.shape[1]] = state[self.order].flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
-        self.active = ready.channels if is_shifted else state.shape[1]  # a shift makes zeros count
-        self.layers = ready.layers_for(self.active)
-        self.seen = self.following = Seen(self.state, self.layers.kept, ready.dtype)
-        self.seen.of_images[..., : self.active] = self.state[..., : self.active]
+        self.active = rule.channels if is_shifted else state.shape[1]  # a shift makes zeros count
+        self.layers = rule.layers_for(self.active)
+        self.seen = self.following = Seen(self.cells, self.layers.kept, rule.dtype)
+        self.seen.of_images[..., : self.active] = self.cells[..., : self.active]
         self.tables: dict[int, Tensor] = {}
         places = positions(self.config.positions, region, torch.device("cpu"), origin)
         self.places = None if places is None else places.flatten(1).t()
 
-    def advance(self, t: Float[Tensor, " b"], k: int, share: Tensor | None, workers: Workers) -> None:
-        """Do cell step `k` for all images, each cell taking its `share` (b cells 1) of the change.
+    def state(self) -> Float[Tensor, "b c h w"]:
+        """Return the state as it stands."""
+        state = torch.empty(len(self.cells), self.rule.channels, self.count)
+        state[self.order] = self.cells.movedim(-1, 1)
+        return state.view(*state.shape[:2], self.region.height, self.region.width)
 
-        Images of the same `t` stand side by side.
-        """
+    def advance(self, k: int, share: Share | None) -> None:
+        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
         if k < 2:  # the first state may be seen narrower than the others
-            kept = self.ready.layers_for(self.ready.channels).kept
-            self.following = Seen(self.state, kept, self.ready.dtype)
-            self.following.of_images[..., : self.written.start] = self.state[..., : self.written.start]
-        is_damped = share is None and self.config.update_probability < 1.0
-        layers = self.layers.damp(self.config.update_probability) if is_damped else self.layers
-        clock = k / self.ready.rule.embedding.period
+            kept = self.rule.layers_for(self.rule.channels).kept
+            self.following = Seen(self.cells, kept, self.rule.dtype)
+            self.following.of_images[..., : self.written.start] = self.cells[..., : self.written.start]
+        layers, taken = self.layers, None
+        if share is not None:
+            taken = share.mask()[self.order].flatten(2).movedim(1, -1).float()
+        elif self.config.update_probability < 1.0:
+            layers = layers.damp(self.config.update_probability)
+        clock = k / self.rule.rule.embedding.period
         table = self._table(self.config.dilation(k))
-        for time, images in alike(t):
+        for time, images in alike(self.times):
             clocks = torch.stack([time, time.new_tensor(clock)])
-            modulated, embedding = self._embed(images, layers, clocks, workers)
-            step = CellStep(modulated, table, embedding, share)
-            workers.each(partial(self._update, step), self._parts(images, workers.count))
+            modulated, embedding = self._embed(images, layers, clocks)
+            step = CellStep(modulated, table, embedding, taken)
+            self.workers.each(partial(self._update, step), self._parts(images))
         self.seen, self.following = self.following, self.seen
-        self.active = self.ready.channels
-        self.layers = self.ready.layers_for(self.active)
+        self.active = self.rule.channels
+        self.layers = self.rule.layers_for(self.active)
 
     @property
     def blocks(self) -> list[slice]:
         """The cells of an image, block by block."""
-        size = self.ready.block_cells
+        size = self.rule.block_cells
         return [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
 
-    def _parts(self, images: range, count: int) -> list[tuple[slice, list[slice]]]:
-        """Return each block with some of the images, so that at least `count` threads have work.
+    def _parts(self, images: range) -> list[tuple[slice, list[slice]]]:
+        """Return each block with some of the images, so that all threads have work.
 
         Images that fit into one block together go together.
         """
-        size = max(1, self.ready.block_cells // self.count)
+        size = max(1, self.rule.block_cells // self.count)
         packs = [slice(first, min(first + size, images.stop)) for first in images[::size]]
-        shares = min(-(-count // len(self.blocks)), len(packs))
+        shares = min(-(-self.workers.count // len(self.blocks)), len(packs))
         return [(block, packs[first::shares]) for block in self.blocks for first in range(shares)]
 
     def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
@@ -227,43 +214,43 @@ class Cells:
         return self.tables[dilation]
 
     def _embed(
-        self, images: range, layers: Layers, clocks: Float[Tensor, "2"], workers: Workers
+        self, images: range, layers: Layers, clocks: Float[Tensor, "2"]
     ) -> tuple[Layers, Float[Tensor, "cells e"] | None]:
         """Show some images their embedding; fold into `layers` what is the same for every cell.
 
         Returns:
             The layers in the type of the products, and the embedding if it is another for each cell.
         """
-        ready = self.ready
+        rule = self.rule
         if self.places is None:
-            embedding = ready.embed(clocks[None])
+            embedding = rule.embed(clocks[None])
         else:
             numbers = torch.cat([self.places, clocks.expand(self.count, 2)], dim=1)
             embedding = torch.empty(self.count, self.config.embedding_channels)
 
             def embed(block: slice) -> None:
-                embedding[block] = ready.embed(ready.pad(numbers[block]))[: block.stop - block.start]
+                embedding[block] = rule.embed(rule.pad(numbers[block]))[: block.stop - block.start]
 
-            workers.each(embed, self.blocks)
+            self.workers.each(embed, self.blocks)
         if self.config.perceive_embedding:
             shown = slice(self.active, self.active + embedding.shape[1])
-            self.seen.of_images[images.start : images.stop, :, shown] = embedding.to(ready.dtype)
+            self.seen.of_images[images.start : images.stop, :, shown] = embedding.to(rule.dtype)
         if self.places is None:
-            return ready.fold(layers, embedding).to(ready.dtype), None
-        return layers.to(ready.dtype), embedding
+            return rule.fold(layers, embedding).to(rule.dtype), None
+        return layers.to(rule.dtype), embedding
 
     def _update(self, step: CellStep, part: tuple[slice, list[slice]]) -> None:
         """Do a cell step for one block of some images."""
         block, packs = part
-        ready, table = self.ready, step.table[block]
+        rule, table = self.rule, step.table[block]
         modulations = (UNCHANGED, UNCHANGED)
         if step.embedding is not None:
-            cell_of_row = torch.arange(ready.block_cells) % len(table)
-            modulations = ready.modulations(step.embedding[block][cell_of_row], step.layers.order)
+            cell_of_row = torch.arange(rule.block_cells) % len(table)
+            modulations = rule.modulations(step.embedding[block][cell_of_row], step.layers.order)
         for images in packs:
-            state = self.state[images, block, self.written]
-            near = self.seen.near(table, images, ready.block_cells)
-            change = ready.change(near, step.layers, modulations)[: state.shape[:2].numel()].view_as(state)
+            state = self.cells[images, block, self.written]
+            near = self.seen.near(table, images, rule.block_cells)
+            change = rule.change(near, step.layers, modulations)[: state.shape[:2].numel()].view_as(state)
             state += change if step.share is None else change * step.share[images, block]
             self.following.of_images[images, block, self.written] = state
 

@@ -6,6 +6,7 @@ Not yet run on a GPU: so far Triton's interpreter has run the kernels, and its c
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd
 
 import torch
@@ -14,12 +15,12 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.canvas.noise import CellMasks, CellNoise
+from diffnca.canvas.noise import CellMasks
 from diffnca.canvas.region import Region
 from diffnca.engine import kernels
 from diffnca.engine.layers import lay_out, on_single_cells, parameters_of
 from diffnca.engine.neighbours import perceived
-from diffnca.networks.cell import CellRule
+from diffnca.networks.cell import CellRule, Share
 from diffnca.networks.embedding import positions
 
 BLOCK_CELLS = 64
@@ -35,10 +36,10 @@ SMALLEST_BLOCK = 32
 NUM_WARPS = 8
 
 
-class FusedCells:
-    """A cell rule made ready: `run` does what `diffnca.networks.cell.run_cells` does with it.
+class FusedRule:
+    """A cell rule, prepared for a GPU.
 
-    The weights are copied; a rule that has been trained on must be made ready again.
+    The weights are copied; prepare a rule again that has been trained on.
     """
 
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
@@ -52,29 +53,13 @@ class FusedCells:
         modulated = torch.float32 if self.config.positions == "none" else dtype
         self.modulators = Modulators(rule, self.layers).to(device, modulated)
 
-    @torch.no_grad()
-    def run(
-        self,
-        state: Float[Tensor, "b a h w"],
-        t: Float[Tensor, " b"],
-        region: Region,
-        noise: CellNoise | None,
-        origin: tuple[int, int] | None = None,
-        first_mask: int = 0,
-    ) -> Float[Tensor, "b c h w"]:
-        """Return the state after all cell steps; the arguments are those of `engine.cpu.BlockedCells.run`."""
-        times, time_of_image = torch.unique(t.float(), return_inverse=True)
-        cells = Cells(self, state, region, time_of_image)
-        before = cells.state
-        with torch.cuda.device_of(state):  # Triton starts kernels on the current GPU
-            for k, (embedding, modulations) in enumerate(self.conditions(times, region, origin)):
-                if self.guidance is not None and k == self.guidance.from_cell_step:
-                    before = cells.state.clone()
-                share = self.share(noise, first_mask + k, region, len(state))
-                cells.advance(k, embedding, modulations, share)
-        found = cells.state if self.guidance is None else self.guidance.lead(cells.state, before)
-        final = found[..., : self.channels].movedim(-1, 1)
-        return final.reshape(len(state), self.channels, region.height, region.width)
+    @contextmanager
+    def begin(
+        self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
+    ) -> Iterator[FusedCells]:
+        """Return the cells before the first cell step; the arguments are those of `cell.Rule.begin`."""
+        with torch.no_grad(), torch.cuda.device_of(state):  # Triton starts kernels on the current GPU
+            yield FusedCells(self, state, t, region, origin)
 
     def conditions(
         self, times: Float[Tensor, " t"], region: Region, origin: tuple[int, int] | None
@@ -97,22 +82,21 @@ class FusedCells:
             shape = (len(some), len(times), len(places))
             yield from zip(embedding.unflatten(0, shape), modulations.unflatten(0, shape), strict=True)
 
-    def share(
-        self, noise: CellNoise | None, number: int, region: Region, images: int
-    ) -> Float32[Tensor, "b cells"]:
-        """Return how much of its change each cell takes, by the mask of this `number`."""
-        probability = self.config.update_probability
-        if noise is None or probability == 1.0:
-            return torch.full((1, 1), probability, device=self.device).expand(images, region.area)
+    def taken(self, share: Share | None, images: int, cells: int) -> Float32[Tensor, "b cells"]:
+        """Return how much of its change each cell takes."""
+        if share is None:
+            probability = self.config.update_probability
+            return torch.full((1, 1), probability, device=self.device).expand(images, cells)
+        noise, region = share.noise, share.region
         if type(noise) is not CellMasks:
-            return noise.mask(number, region, probability).flatten(1).to(self.device, torch.float32)
-        share = torch.empty(images, region.area, device=self.device)
+            return share.mask().flatten(1).to(self.device, torch.float32)
+        taken = torch.empty(images, cells, device=self.device)
         seeds = torch.tensor([seed - (seed >> 63 << 64) for seed in noise.noise.seeds], device=self.device)
         rows, columns = (axis.to(self.device, torch.int32) for axis in (region.rows(), region.columns()))
-        grid = (triton.cdiv(region.area, BLOCK_CELLS), images)
-        place = (*noise.draw(number, probability), region.height, region.width)
-        kernels.draw_share[grid](share, seeds, rows, columns, *place, block=BLOCK_CELLS)
-        return share
+        grid = (triton.cdiv(cells, BLOCK_CELLS), images)
+        place = (*noise.draw(share.number, share.probability), region.height, region.width)
+        kernels.draw_share[grid](taken, seeds, rows, columns, *place, block=BLOCK_CELLS)
+        return taken
 
 
 class FusedLayers:
@@ -215,54 +199,65 @@ class Tiled(nn.Module):
         return made[:, :, None, None]
 
 
-class Cells:
+class FusedCells:
     """The cells of a batch of images while they are updated, row after row.
 
     Attributes:
-        state: in float32.
+        cells: their states, in float32.
         seen: the state as it is perceived, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
 
-    def __init__(self, ready: FusedCells, state: Tensor, region: Region, time_of_image: Tensor) -> None:
+    def __init__(
+        self, rule: FusedRule, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None
+    ) -> None:
         """Take the first channels (b a h w) of the state; the others are zero."""
-        self.ready, self.config, self.region = ready, ready.config, region
-        self.time_of_image: Int64[Tensor, " b"] = time_of_image
-        widths, shape = ready.layers.widths, (len(state), region.area)
-        self.state = torch.zeros(*shape, widths["channels_width"], device=ready.device)
-        self.state[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
-        self.seen = self.state.new_zeros(*shape, widths["seen_width"], dtype=ready.layers.dtype)
-        self.seen[..., : state.shape[1]] = self.state[..., : state.shape[1]]
+        self.rule, self.config, self.region = rule, rule.config, region
+        times, of_image = torch.unique(t.float(), return_inverse=True)
+        self.time_of_image: Int64[Tensor, " b"] = of_image
+        self.conditions = rule.conditions(times, region, origin)
+        widths, shape = rule.layers.widths, (len(state), region.area)
+        self.cells = torch.zeros(*shape, widths["channels_width"], device=rule.device)
+        self.cells[..., : state.shape[1]] = state.flatten(2).movedim(1, -1)
+        self.seen = self.cells.new_zeros(*shape, widths["seen_width"], dtype=rule.layers.dtype)
+        self.seen[..., : state.shape[1]] = self.cells[..., : state.shape[1]]
         self.following = torch.zeros_like(self.seen)
 
-    def advance(self, k: int, embedding: Tensor, modulations: Tensor, share: Tensor) -> None:
-        """Do cell step `k` for all images, each cell taking its `share` (b cells) of the change."""
+    def state(self) -> Float[Tensor, "b c h w"]:
+        """Return the state as it stands."""
+        state = self.cells[..., : self.rule.channels].movedim(-1, 1).clone()
+        return state.reshape(*state.shape[:2], self.region.height, self.region.width)
+
+    def advance(self, k: int, share: Share | None) -> None:
+        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
+        embedding, modulations = next(self.conditions)
+        taken = self.rule.taken(share, len(self.cells), self.region.area)
         if self.config.perceive_embedding:
-            end = self.ready.channels + embedding.shape[2]
-            self.seen[..., self.ready.channels : end] = embedding[self.time_of_image, : self.region.area]
+            end = self.rule.channels + embedding.shape[2]
+            self.seen[..., self.rule.channels : end] = embedding[self.time_of_image, : self.region.area]
         axes = perceived(self.region, self.config.dilation(k), self.config.padding)
-        rows, columns = (axis.to(self.state.device) for axis in axes)
+        rows, columns = (axis.to(self.cells.device) for axis in axes)
         modulated = modulations.shape[1]
-        kernels.cell_step[(triton.cdiv(self.region.area, BLOCK_CELLS), len(self.state))](
-            self.state,
+        kernels.cell_step[(triton.cdiv(self.region.area, BLOCK_CELLS), len(self.cells))](
+            self.cells,
             self.seen,
             self.following,
             rows,
             columns,
-            share,
+            taken,
             self.time_of_image,
             modulations,
-            **self.ready.layers.weights,
+            **self.rule.layers.weights,
             height=self.region.height,
             width=self.region.width,
-            share_of_image=share.stride(0),
-            share_of_cell=share.stride(1),
+            share_of_image=taken.stride(0),
+            share_of_cell=taken.stride(1),
             modulated_cells=modulated,
             hidden_channels=self.config.hidden,
             kind=self.config.modulation,
             block=BLOCK_CELLS,
             modulated_block=1 if self.config.positions == "none" else BLOCK_CELLS,
-            **self.ready.layers.widths,
+            **self.rule.layers.widths,
             num_warps=NUM_WARPS,
         )
         self.seen, self.following = self.following, self.seen

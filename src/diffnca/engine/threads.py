@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from queue import Empty, SimpleQueue
-from threading import Barrier
+from threading import Barrier, local
 from types import TracebackType
 from typing import Any
 
 import torch
+
+_ALONE = local()
+"""Holds, while a thread computes alone, how many threads torch used before."""
 
 
 @contextmanager
@@ -22,12 +25,16 @@ def computing_alone() -> Iterator[int]:
     The threads that torch starts for one operator keep their cores busy for milliseconds after it, waiting
     for the next: on few cores they would slow down all others.
     """
-    count = torch.get_num_threads()
+    if hasattr(_ALONE, "count"):
+        yield _ALONE.count
+        return
+    _ALONE.count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield count
+        yield _ALONE.count
     finally:
-        torch.set_num_threads(count)
+        torch.set_num_threads(_ALONE.count)
+        del _ALONE.count
 
 
 class Workers:

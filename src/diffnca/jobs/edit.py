@@ -18,10 +18,11 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_model, to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.data.given import Given, images_in, mask_of, read_image, read_mask
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.engine.machine import device_named
 from diffnca.formats.png import read_png_text, write_png
-from diffnca.jobs.film import Filmed
+from diffnca.jobs.film import write_filmed
 from diffnca.jobs.making import (
     SEAMLESS,
     check_compression,
@@ -37,11 +38,12 @@ from diffnca.jobs.making import (
     progress_bar,
     provenance,
 )
-from diffnca.sampling.denoisers import ImageDenoiser, check_canvas, check_parts, walk_of
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.denoisers import check_canvas, check_parts, walk_of
+from diffnca.sampling.filmed import Filmed
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
-from diffnca.sampling.task import Task, carried_out
+from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlarged_canvas, enlargement, residual
 from diffnca.sampling.vary import variation
 from diffnca.sampling.windows import Blended
@@ -122,7 +124,7 @@ def check_folder(commands: Sequence[Edit], model: ImageDenoiser) -> None:
         [path for command in commands for path in read_by(command)],
         [path for command in commands for path in written_by(command)],
     )
-    ready(model, torch.device(device_named(first.device)), first.engine)
+    prepare(model, torch.device(device_named(first.device)), first.engine)
     _, levels = walk_of(model, first.sampler, first.steps)
     for command in commands:
         request = request_of(command, read_image(command.image, model.image_channels))
@@ -165,8 +167,8 @@ def edit_one(command: Edit, model: ImageDenoiser) -> int:
     check_in_memory(command)
     device = torch.device(device_named(command.device))
     task = request.task(model, levels)
-    filmed = None if command.film is None else Filmed(model, command.film, len(task.levels))
-    denoiser = ready(filmed or model, device, command.engine)
+    filmed = None if command.film is None else Filmed(model, len(task.levels))
+    denoiser = prepare(filmed or model, device, command.engine)
     for index in range(command.count):
         seed, path = command.seed + index, numbered(Path(command.out), index, command.count)
         text = facts | of_place(request.canvas, seed)
@@ -174,12 +176,12 @@ def edit_one(command: Edit, model: ImageDenoiser) -> int:
             print(f"{path} is finished already")
             continue
         with progress_bar(path.name) as progress:
-            result = carried_out(task, denoiser, sampler, Noise((seed,), device), progress=progress)
+            result = sample_task(task, denoiser, sampler, Noise((seed,), device), progress=progress)
         pixels = to_uint8(result)[0]
         write_png(path, pixels, text)
         print(f"{path}{told(command, given, pixels)}")
-    if filmed is not None:
-        filmed.write()
+    if filmed is not None and command.film is not None:
+        write_filmed(filmed, command.film)
         print(command.film)
     return 0
 

@@ -20,13 +20,14 @@ import torch
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
+from diffnca.diffusion.denoiser import ImageDenoiser, Query, estimate_alone
 from diffnca.diffusion.samplers import Sampler
 from diffnca.formats.ome_zarr import OmeZarrWriter
 from diffnca.formats.stores import is_of_one_process, is_remote, remove
 from diffnca.jobs.making import progress_bar
 from diffnca.jobs.target import Target
 from diffnca.models.file import find_model, read_card
-from diffnca.sampling.denoisers import ImageDenoiser, check_canvas, check_parts
+from diffnca.sampling.denoisers import check_canvas, check_parts
 from diffnca.sampling.task import Task
 from diffnca.tiles.crews import Alone, Crew, DaskCluster, Processes
 from diffnca.tiles.job import Job
@@ -223,8 +224,7 @@ def measured(job: Job) -> Rates:
     def call() -> float:
         begun = time.perf_counter()
         with torch.no_grad():
-            context = job.ready.context(x, level, own.whole)
-            job.ready.x_0_estimate(x, level, own.whole, noise.at(0), context).sum().item()
+            estimate_alone(job.ready, Query(x, level, own.whole, noise.at(0))).sum().item()
         return time.perf_counter() - begun
 
     call()

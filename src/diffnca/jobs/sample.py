@@ -13,9 +13,11 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.engine.machine import device_named
+from diffnca.formats.film import check_film
 from diffnca.formats.png import write_png
-from diffnca.jobs.film import Filmed
+from diffnca.jobs.film import write_filmed
 from diffnca.jobs.making import (
     SEAMLESS,
     check_in_memory,
@@ -29,10 +31,11 @@ from diffnca.jobs.making import (
     provenance,
 )
 from diffnca.sampling.arguments import seeds_of
-from diffnca.sampling.denoisers import ImageDenoiser, check_parts, later_levels, walk_of
+from diffnca.sampling.denoisers import check_parts, later_levels, walk_of
+from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, canvases_of, grown, grown_seed, planned
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task
 from diffnca.sampling.windows import Blended
@@ -72,7 +75,7 @@ def sample(command: Sample) -> int:
 
     def task() -> Task:
         with progress_bar("the smaller images") as progress:
-            denoiser, first = ready(model, place, command.engine), Noise((command.seed,), place)
+            denoiser, first = prepare(model, place, command.engine), Noise((command.seed,), place)
             return grown(denoiser, canvases, levels, method, first, start, progress)[0]
 
     plan, seed = planned(model, canvases, levels, start), grown_seed(command.seed, len(canvases) - 1)
@@ -120,7 +123,8 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
         if command.film is not None:
             walks = len(canvases_of(model, canvas, command.direct)) - 1
             calls = len(levels) + walks * len(later_levels(model, levels, STRENGTH))
-            model = Filmed(model, command.film, calls)
+            check_film(command.film)
+            model = Filmed(model, calls)
     for first in range(0, command.count, command.batch):
         seeds = [command.seed + i for i in range(first, min(first + command.batch, command.count))]
         with progress_bar(f"image {first + 1} of {command.count}") as progress:
@@ -145,8 +149,8 @@ def _in_memory(command: Sample, model: ImageDenoiser | Autoencoder, canvas: Canv
             path = numbered(Path(command.out), index, command.count)
             write_png(path, pixels, facts | of_place(canvas, seed))
             print(path)
-    if isinstance(model, Filmed):
-        model.write()
+    if isinstance(model, Filmed) and command.film is not None:
+        write_filmed(model, command.film)
         print(command.film)
     return 0
 

@@ -14,23 +14,22 @@ from diffnca.config.model import Config
 from diffnca.config.networks import Model, NCAConfig, UNetConfig, VNCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import NoiseSchedule
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.automaton import Automaton
 
 Generator = Denoiser | Autoencoder
 """What makes images: `diffnca.generate` takes either."""
 
 
-def build_network(config: Model) -> DiffNCA | FourierDiffNCA | UNet | VNCA:
+def build_network(config: Model) -> Automaton | UNet | VNCA:
     """Return the network of `config`, with fresh weights."""
     if isinstance(config, NCAConfig):
         return build_cells(config)
     return UNet(config) if isinstance(config, UNetConfig) else VNCA(config)
 
 
-def build_cells(config: NCAConfig) -> DiffNCA | FourierDiffNCA:
+def build_cells(config: NCAConfig) -> Automaton:
     """Return the network of cells of `config`, with fresh weights."""
-    return DiffNCA(config) if config.family == "diff_nca" else FourierDiffNCA(config)
+    return Automaton(config)
 
 
 def build_model(config: Config) -> Generator:

@@ -28,8 +28,7 @@ from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.models.build import build_cells, fill
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
+from diffnca.networks.automaton import Automaton
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
 """Name of a variant beside stored arrays -> how the recipes end that rebuild it."""
@@ -58,9 +57,7 @@ _ARRAY_LAYERS = {
 }
 
 
-def network_from_arrays(
-    arrays: Mapping[str, Any], meta: Mapping[str, Any], family: str
-) -> DiffNCA | FourierDiffNCA:
+def network_from_arrays(arrays: Mapping[str, Any], meta: Mapping[str, Any], family: str) -> Automaton:
     """Build a published network from plain arrays of its weights.
 
     Args:
@@ -88,7 +85,7 @@ def network_from_arrays(
     return _filled(_cells(config), weights, "arrays")
 
 
-def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[DiffNCA | FourierDiffNCA, Config]:
+def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Automaton, Config]:
     """Read a `model0.pth` of the authors without executing anything in it.
 
     Which network it is follows from the names and shapes; what no weight tells (numbers of steps, schedule,
@@ -226,7 +223,7 @@ def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
     return len(weights[name])
 
 
-def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> DiffNCA | FourierDiffNCA:
+def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> Automaton:
     """Return the network of `model` with these weights, which must be exactly those it has."""
     network = build_cells(model)
     fill(network, weights, source)

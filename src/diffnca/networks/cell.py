@@ -1,7 +1,8 @@
-"""The cell: what it perceives and how it updates.
+"""The cell: what it perceives and how it updates, and the only loop over the cell steps.
 
 One rule is shared by all cells and applied again and again. In the notation of this file, a state has M
-channels, its perception 2M (+ those of the embedding), the hidden layer H.
+channels, its perception 2M (+ those of the embedding), the hidden layer H. `run_cells` is the loop. An engine
+runs one rule: it gives a `Rule`, whose `begin` gives `Cells`. `CellRule` is the first such engine.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -10,10 +11,13 @@ References:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -45,6 +49,65 @@ class SelfGuidance(NamedTuple):
     def lead(self, state: Tensor, before: Tensor) -> Tensor:
         """Return the final state, led on from that `before` the last cell steps."""
         return before + self.strength * (state - before)
+
+
+class Share(NamedTuple):
+    """Which cells take their change in one cell step.
+
+    Attributes:
+        noise: draws the mask.
+        number: of the mask.
+        region: where the cells lie.
+        probability: that a cell takes its change.
+    """
+
+    noise: CellNoise
+    number: int
+    region: Region
+    probability: float
+
+    def mask(self) -> Bool[Tensor, "b 1 h w"]:
+        """Return true where a cell takes its change."""
+        return self.noise.mask(self.number, self.region, self.probability)
+
+
+@runtime_checkable
+class Cells(Protocol):
+    """The cells of some images while an engine updates them."""
+
+    def advance(self, k: int, share: Share | None) -> None:
+        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
+        ...
+
+    def state(self) -> Float[Tensor, "b c h w"]:
+        """Return the state as it stands; later cell steps leave what was returned as it is."""
+        ...
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """A cell rule, as an engine runs it.
+
+    Attributes:
+        config: the choices of the rule.
+        guidance: what is done to the state after all cell steps, in sampling only.
+    """
+
+    config: CellConfig
+    guidance: SelfGuidance | None
+
+    def begin(
+        self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
+    ) -> AbstractContextManager[Cells]:
+        """Return the cells before the first cell step; the block holds what the engine needs.
+
+        Args:
+            state: the first channels (b a h w) of the state; all others are zero.
+            t: diffusion time of each image.
+            region: where the cells lie.
+            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+        """
+        ...
 
 
 class Modulation(NamedTuple):
@@ -99,6 +162,7 @@ class CellRule(nn.Module):
         config: the choices it was built from.
         channels: of the state.
         guidance: what is done to the state after all cell steps, in sampling only.
+        is_recomputed: whether the backward pass computes each cell step again, to save memory.
     """
 
     def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
@@ -107,6 +171,7 @@ class CellRule(nn.Module):
         self.config = config
         self.channels = channels
         self.guidance: SelfGuidance | None = None
+        self.is_recomputed = False
         self.embedding = Embedding(config)
         seen = channels + config.embedding_channels * config.perceive_embedding
         perceived = seen + channels
@@ -137,6 +202,15 @@ class CellRule(nn.Module):
         embedding = self.embedding(t, cell_step, region, origin)
         perceived = embedding if self.config.perceive_embedding else None
         return Condition(perceived, self.gate_perception(embedding), self.gate_hidden(embedding))
+
+    @contextmanager
+    def begin(
+        self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
+    ) -> Iterator[EagerCells]:
+        """Return the cells before the first cell step; the arguments are those of `Rule.begin`."""
+        empty = state.new_zeros(len(state), self.channels - state.shape[1], *state.shape[-2:])
+        full = torch.cat([state, empty], dim=1).contiguous(memory_format=torch.channels_last)
+        yield EagerCells(self, full, t, region, origin)
 
     def forward(self, state: Tensor, condition: Condition, dilation: int, region: Region) -> Tensor:
         """Return the change of `state` (b, M, h, w) in one cell step; zero in the protected channels."""
@@ -197,48 +271,101 @@ def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
         return F.pad(state, [width] * 4, mode="reflect")
     for axis, wrap in zip((-2, -1), wraps, strict=True):
         size = state.shape[axis]
-        index = fold(torch.arange(-width, size + width), size, "circular" if wrap else "reflect")
-        state = state.index_select(axis, index.to(state.device))
+        if torch.compiler.is_compiling():
+            state = unfolded(state, axis, width, wrap)
+        else:
+            index = fold(torch.arange(-width, size + width), size, "circular" if wrap else "reflect")
+            state = state.index_select(axis, index.to(state.device))
     return state
 
 
+def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
+    """Extend one axis by `width` px per side, part by part: around if it wraps, else mirrored.
+
+    The compiled gradient of an `index_select`, which does it at once, writes beyond its memory (pytorch
+    #191837).
+    """
+    while width > 0:
+        size = state.shape[axis]
+        step, edge = min(width, size if wrap else max(size - 1, 1)), int(not wrap and size > 1)
+        before, after = state.narrow(axis, edge, step), state.narrow(axis, size - edge - step, step)
+        before, after = (after, before) if wrap else (before.flip(axis), after.flip(axis))
+        state, width = torch.cat([before, state, after], dim=axis), width - step
+    return state
+
+
+@dataclass
+class EagerCells:
+    """Cells that are updated by PyTorch, as training does it.
+
+    Attributes:
+        rule: how they update.
+        current: their state (b, M, h, w).
+        t: diffusion time of each image, in [0, 1).
+        region: where they lie.
+        origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+    """
+
+    rule: CellRule
+    current: Tensor
+    t: Tensor
+    region: Region
+    origin: tuple[int, int] | None
+
+    def advance(self, k: int, share: Share | None) -> None:
+        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
+        is_recomputed, probability = self.rule.is_recomputed, self.rule.config.update_probability
+        before = (self.current, k)
+        change = (
+            checkpoint(self.change, *before, use_reentrant=False) if is_recomputed else self.change(*before)
+        )
+        if probability < 1.0:
+            change = change * (probability if share is None else share.mask().to(change))
+        self.current = self.current + change
+
+    def change(self, state: Tensor, k: int) -> Tensor:
+        """Return the change of `state` in cell step `k`."""
+        clock = torch.tensor(float(k), device=self.t.device)
+        condition = self.rule.condition(self.t, clock, self.region, self.origin)
+        change: Tensor = self.rule(state, condition, self.rule.config.dilation(k), self.region)
+        return change
+
+    def state(self) -> Tensor:
+        """Return the state as it stands."""
+        return self.current
+
+
 def run_cells(
-    rule: CellRule,
+    rule: Rule,
     state: Tensor,
     t: Float[Tensor, " b"],
     region: Region,
     noise: CellNoise | None,
-    checkpoint_cells: bool = False,
     origin: tuple[int, int] | None = None,
     first_mask: int = 0,
-) -> Tensor:
-    """Apply `rule` for all its cell steps to `state` (b, M, h, w), which lies on `region`, guided if it is.
+    observe: Callable[[Tensor], object] | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Return the state after all cell steps of `rule`, guided if the rule is.
 
     Args:
-        rule: the cell rule.
-        state: the state before the first cell step.
+        rule: the cell rule, as an engine runs it.
+        state: the first channels (b a h w) of the state before the first cell step; all others are zero.
         t: diffusion time of each image, in [0, 1).
         region: where the cells lie.
         noise: which cells update; `None` updates each by the expectation of its mask.
-        checkpoint_cells: recompute each cell step in the backward pass, to save memory.
         origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
         first_mask: number of the first mask, so that two stages of one call draw different ones.
+        observe: is shown the state after each cell step, before it is guided.
     """
-    probability, guidance, before = rule.config.update_probability, rule.guidance, state
-
-    def change_of(state: Tensor, k: int) -> Tensor:
-        condition = rule.condition(t, torch.tensor(float(k), device=t.device), region, origin)
-        change: Tensor = rule(state, condition, rule.config.dilation(k), region)
-        return change
-
-    for k in range(rule.config.num_cell_steps):
-        if guidance is not None and k == guidance.from_cell_step:
-            before = state
-        change = (
-            checkpoint(change_of, state, k, use_reentrant=False) if checkpoint_cells else change_of(state, k)
-        )
-        if probability < 1.0:
-            drawn = noise.mask(first_mask + k, region, probability) if noise is not None else None
-            change = change * (probability if drawn is None else drawn.to(change))
-        state = state + change
-    return state if guidance is None else guidance.lead(state, before)
+    guidance, probability = rule.guidance, rule.config.update_probability
+    with rule.begin(state, t, region, origin) as cells:
+        before = None
+        for k in range(rule.config.num_cell_steps):
+            if guidance is not None and k == guidance.from_cell_step:
+                before = cells.state()
+            drawn = noise if probability < 1.0 else None
+            cells.advance(k, None if drawn is None else Share(drawn, first_mask + k, region, probability))
+            if observe is not None:
+                observe(cells.state())
+        final = cells.state()
+    return final if guidance is None or before is None else guidance.lead(final, before)

@@ -1,16 +1,34 @@
-"""What all tasks are asked with: whole numbers, seeds, a device, given images."""
+"""What all tasks are asked with: numbers, seeds, a model, a device, images; and the state of torch around."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.region import Canvas
+from diffnca.diffusion.denoiser import DENOISER_MEMBERS
+from diffnca.errors import one_line, require_members
 
-def whole_number(name: str, value: int) -> int:
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within the block, compute in float32, without gradients, whatever the caller has set in torch."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def whole_number(name: str, value: Any) -> int:
     """Return `value` if it is a whole number, of whatever type."""
     try:
         return operator.index(value)
@@ -18,9 +36,31 @@ def whole_number(name: str, value: int) -> int:
         raise ValueError(f"{name}={value!r}: must be a whole number, without a decimal point") from None
 
 
-def seeds_of(seed: int | Sequence[int], batch: int | None) -> tuple[int, ...]:
+def number(name: str, value: Any) -> float:
+    """Return `value` if it is a number, of whatever type."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name}={value!r}: must be a number")
+
+
+def canvas_of(height: Any, width: Any, boundary: Any) -> Canvas:
+    """Return the canvas of an image.
+
+    Raises:
+        ValueError: there is no such canvas.
+    """
+    axes = tuple(boundary) if isinstance(boundary, Sequence) else boundary
+    if not isinstance(axes, tuple) or len(axes) != 2:
+        raise ValueError(f'boundary={boundary!r}: must be a pair (y, x), each "reflect" or "circular"')
+    return Canvas(whole_number("height", height), whole_number("width", width), axes)
+
+
+def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
     """Return one seed per image."""
-    if not isinstance(seed, Sequence):
+    if not isinstance(seed, Sequence) or isinstance(seed, str):
         first, count = whole_number("seed", seed), 1 if batch is None else whole_number("batch", batch)
         if count < 1:
             raise ValueError(f"batch={batch}: must be >= 1, the number of images to make")
@@ -34,9 +74,25 @@ def place_of(model: Any, device: str | torch.device | None) -> torch.device:
     """Return the device to compute on, and move the model there if one is asked for.
 
     A model around another one, such as a guided one, is where that is.
+
+    Raises:
+        ValueError: there is no such device here, or the model is none.
     """
+    if isinstance(model, str):
+        raise ValueError(f"model={model!r}: must be a model, not its name; give diffnca.load({model!r})")
+    if not isinstance(model, Autoencoder):
+        require_members("model", model, DENOISER_MEMBERS)
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            raise ValueError(f"device={device!r}: is not available here ({one_line(error)})") from None
+    return _moved(model, device)
+
+
+def _moved(model: Any, device: str | torch.device | None) -> torch.device:
     if hasattr(model, "denoiser"):
-        return place_of(model.denoiser, device)
+        return _moved(model.denoiser, device)
     if isinstance(model, nn.Module):
         if device is not None:
             model.to(device)
@@ -44,12 +100,16 @@ def place_of(model: Any, device: str | torch.device | None) -> torch.device:
     return torch.device(device or "cpu")
 
 
-def check_images(image: Tensor, channels: int) -> None:
+def check_images(image: Any, channels: int) -> None:
     """Refuse given images that a model cannot work on.
 
     Raises:
         ValueError: they have another shape, type or range than images of the model.
     """
+    if not isinstance(image, Tensor):
+        raise ValueError(
+            f"image of type {type(image).__name__}: must be a tensor; see diffnca.canvas.pixels.to_model"
+        )
     if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
         raise ValueError(
             f"image of shape {tuple(image.shape)}: must be (b, {channels}, height, width) for this model; "
@@ -65,7 +125,7 @@ def check_images(image: Tensor, channels: int) -> None:
         )
 
 
-def check_between(name: str, value: float, above: float, most: float) -> None:
+def check_between(name: str, value: Any, above: float, most: float) -> None:
     """Refuse a number that is not above one and at most another."""
-    if not above < value <= most:
+    if not above < number(name, value) <= most:
         raise ValueError(f"{name}={value:g}: must be above {above:g} and at most {most:g}")

@@ -1,120 +1,14 @@
-"""What sampling asks of a model: a denoiser, made ready for a device, and the way it walks."""
+"""What sampling asks of a model: on which canvases it works, and which noise levels its walk visits."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
-
-from diffnca.canvas.noise import CellNoise
-from diffnca.canvas.region import Canvas, Region
-from diffnca.config.model import Config
+from diffnca.canvas.region import Canvas
 from diffnca.config.networks import NCAConfig
-from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.samplers import Sampler, sampler_named
-from diffnca.diffusion.schedule import Level, NoiseSchedule
-from diffnca.engine import Engine, prepare
+from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.diffusion.samplers import Sampler, sampler_of
+from diffnca.diffusion.schedule import Level
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.arguments import whole_number
-
-
-@runtime_checkable
-class ImageDenoiser(Protocol):
-    """What sampling needs to know of a denoiser."""
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        ...
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
-        ...
-
-    @property
-    def config(self) -> Config:
-        """Its configuration, for the default sampler and number of steps."""
-        ...
-
-    @property
-    def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
-        ...
-
-    @property
-    def has_context(self) -> bool:
-        """Whether an estimate needs to know something of the whole canvas."""
-        ...
-
-    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
-        """Return what must be known of the whole canvas."""
-        ...
-
-    def x_0_estimate(
-        self, x_t: Tensor, level: Level, region: Region, noise: CellNoise | None, context: Tensor | None
-    ) -> Tensor:
-        """Return the estimate of the clean image."""
-        ...
-
-
-@runtime_checkable
-class HoldsDenoiser(Protocol):
-    """A denoiser that is made of another one."""
-
-    def made_ready(self, device: torch.device, engine: Engine) -> ImageDenoiser:
-        """Return the same of one that is ready for `device`."""
-        ...
-
-
-class AroundDenoiser:
-    """What a denoiser that is made of another one takes over from it.
-
-    Attributes:
-        denoiser: the other one.
-    """
-
-    denoiser: ImageDenoiser
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.denoiser.image_channels
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
-        return self.denoiser.schedule
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the model."""
-        return self.denoiser.config
-
-    @property
-    def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
-        return self.denoiser.radius
-
-    @property
-    def has_context(self) -> bool:
-        """Whether an estimate needs to know something of the whole canvas."""
-        return self.denoiser.has_context
-
-    def context(self, x_t: Tensor, level: Level, region: Region) -> Tensor | None:
-        """Return what must be known of the whole canvas."""
-        return self.denoiser.context(x_t, level, region)
-
-
-def prepared(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
-    """Return `denoiser` with its networks made ready for `device`."""
-    if isinstance(denoiser, HoldsDenoiser):
-        return denoiser.made_ready(device, engine)
-    if not isinstance(denoiser, Denoiser):
-        return denoiser
-    network = prepare(denoiser.network, device, engine=engine)
-    return Denoiser(network, denoiser.schedule, denoiser.config)
 
 
 def check_parts(denoiser: ImageDenoiser) -> int:
@@ -148,11 +42,11 @@ def walk_of(
     """Return the sampler and the levels it visits, by default those of the model.
 
     Raises:
-        ValueError: a distilled model is to walk in another number of steps than its own.
+        ValueError: a distilled model is to walk in another number of steps than its own, or the sampler is
+            none.
     """
     default = denoiser.config.sampling
-    sampler = default.sampler if sampler is None else sampler
-    method = sampler_named(sampler) if isinstance(sampler, str) else sampler
+    method = sampler_of(default.sampler if sampler is None else sampler)
     steps = default.steps if steps is None else whole_number("steps", steps)
     if default.visited is not None and steps != default.steps:
         raise ValueError(

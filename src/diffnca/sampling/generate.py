@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,16 +12,19 @@ from torch import Tensor
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
-from diffnca.diffusion.samplers import Progress, Sampler
+from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.diffusion.samplers import Sampler
+from diffnca.diffusion.walk import Progress
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import place_of, seeds_of, whole_number
-from diffnca.sampling.denoisers import ImageDenoiser, walk_of
+from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
+from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.growth import canvases_of, grown
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import carried_out, check_region
+from diffnca.sampling.task import check_region, sample_task
 
 
+@undisturbed()
 def generate(
     model: ImageDenoiser | Autoencoder,
     *,
@@ -68,33 +72,34 @@ def generate(
         ValueError: a size, seed, sampler, boundary or number of steps is not allowed, or the model needs to
             see the whole image to make the region.
     """
-    canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
+    canvas = canvas_of(height, width, boundary)
     region = _region_on(canvas, region)
     place = place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
         return _drawn(model, region, noise, (sampler, steps, even_px, tone))
     method, levels = walk_of(model, sampler, steps)
-    denoiser = ready(model, place, engine)
+    denoiser = prepare(model, place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
-    return carried_out(task, denoiser, method, noise, region, progress)
+    return sample_task(task, denoiser, method, noise, region, progress)
 
 
-def _region_on(canvas: Canvas, region: Region | None) -> Region:
+def _region_on(canvas: Canvas, region: Any) -> Region:
     """Return the region, by default the whole canvas.
 
     Raises:
         ValueError: it lies on another canvas.
     """
     region = canvas.whole if region is None else region
+    if not isinstance(region, Region):
+        raise ValueError(f"region={region!r}: must be a diffnca.Region, such as Region(0, 0, 1, 1, canvas)")
     if region.canvas != canvas:
         raise ValueError(f"region on {region.canvas}: must lie on the canvas of the image, {canvas}")
     return region
 
 
-@torch.no_grad()
 def _drawn(
     model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
 ) -> Float[Tensor, "b c h w"]:

@@ -19,11 +19,12 @@ import torch
 
 from diffnca.canvas.noise import MAX_SEED, Noise
 from diffnca.canvas.region import Canvas
-from diffnca.diffusion.samplers import Progress, Sampler
+from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
-from diffnca.sampling.denoisers import ImageDenoiser
+from diffnca.diffusion.walk import Progress
 from diffnca.sampling.starts import Initial
-from diffnca.sampling.task import Task, carried_out
+from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
 
 STRENGTH = 0.6
@@ -90,7 +91,7 @@ def grown(
     """
     task = Task(canvases[0], levels, initial)
     for stage, canvas in enumerate(canvases[1:], start=1):
-        image = carried_out(task, denoiser, sampler, grown_noise(noise, stage - 1), progress=progress)
+        image = sample_task(task, denoiser, sampler, grown_noise(noise, stage - 1), progress=progress)
         task = enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels)
     return task, grown_noise(noise, len(canvases) - 1)
 

@@ -19,23 +19,65 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.canvas.noise import CellNoise
-from diffnca.canvas.region import Region
 from diffnca.config.model import LARGEST_GUIDANCE, Config
 from diffnca.config.networks import NCAConfig
-from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.schedule import Level
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
+from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.engine import Engine
+from diffnca.engine import prepare as prepare_network
 from diffnca.errors import require
+from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import SelfGuidance
-from diffnca.networks.diff_nca import DiffNCA
-from diffnca.networks.fourier_diff_nca import FourierDiffNCA
-from diffnca.sampling.denoisers import AroundDenoiser, ImageDenoiser, prepared
+
+
+class AroundDenoiser:
+    """A denoiser around another one; it takes over all that it does not say itself.
+
+    Attributes:
+        denoiser: the other one.
+    """
+
+    denoiser: ImageDenoiser
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.denoiser.image_channels
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that it knows."""
+        return self.denoiser.schedule
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the model."""
+        return self.denoiser.config
+
+    @property
+    def radius(self) -> int | None:
+        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        return self.denoiser.radius
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an estimate needs to know something of the whole canvas."""
+        return self.denoiser.has_context
+
+    def context(self, query: Query) -> Tensor | None:
+        """Return what must be known of the whole canvas."""
+        return self.denoiser.context(query)
+
+    def prepare(self, device: torch.device, engine: Engine) -> Any:
+        """Return this denoiser around the other one, prepared for `device`."""
+        around: Any = self
+        return replace(around, denoiser=prepare(self.denoiser, device, engine))
 
 
 @dataclass(frozen=True)
@@ -78,22 +120,16 @@ class Guided(AroundDenoiser):
         own, other = self.denoiser.radius, self.guide.radius
         return None if own is None or other is None else max(own, other)
 
-    def made_ready(self, device: torch.device, engine: Engine) -> Guided:
-        """Return the same of two models that are ready for `device`."""
-        better, weaker = (prepared(each, device, engine) for each in (self.denoiser, self.guide))
+    def prepare(self, device: torch.device, engine: Engine) -> Guided:
+        """Return the guidance of both models by each other alone, prepared for `device`."""
+        better, weaker = (
+            prepare(each, device, engine, by_itself=False) for each in (self.denoiser, self.guide)
+        )
         return Guided(better, weaker, self.guidance)
 
-    def x_0_estimate(
-        self,
-        x_t: Float[Tensor, "b n h w"],
-        level: Level,
-        region: Region,
-        noise: CellNoise | None,
-        context: Tensor | None,
-    ) -> Float[Tensor, "b n h w"]:
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the guided estimate of the clean image."""
-        better = self.denoiser.x_0_estimate(x_t, level, region, noise, context)
-        weaker = self.guide.x_0_estimate(x_t, level, region, noise, context)
+        better, weaker = self.denoiser.estimate(query), self.guide.estimate(query)
         return self.guidance * better - (self.guidance - 1.0) * weaker
 
 
@@ -124,7 +160,7 @@ def guided(
 
 def self_guided(model: Denoiser) -> Denoiser:
     """Return a model whose cells are guided as its configuration says; the weights are shared."""
-    if not isinstance(model.network, DiffNCA | FourierDiffNCA):  # has no cells, or they are ready
+    if not isinstance(model.network, Automaton):  # has no cells, or an engine runs them
         return model
     sampling, rules = model.config.sampling, model.network.compiled_parts()
     firsts = [rule.config.num_cell_steps - sampling.guide_leaves_out for rule in rules]
@@ -138,9 +174,22 @@ def self_guided(model: Denoiser) -> Denoiser:
     return Denoiser(network, model.schedule, model.config)
 
 
-def ready(denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto") -> ImageDenoiser:
-    """Return `denoiser` made ready for `device`, guided if its configuration asks for it."""
-    return prepared(guided(denoiser) if isinstance(denoiser, Denoiser) else denoiser, device, engine)
+def prepare(
+    denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto", by_itself: bool = True
+) -> ImageDenoiser:
+    """Return a denoiser whose networks an engine runs on `device`.
+
+    Args:
+        denoiser: the model.
+        device: where it will run.
+        engine: how its networks run.
+        by_itself: guide a model by itself, if its configuration asks for it.
+    """
+    if isinstance(denoiser, Denoiser):
+        own = self_guided(denoiser) if by_itself else denoiser
+        return Denoiser(prepare_network(own.network, device, engine=engine), own.schedule, own.config)
+    prepared: ImageDenoiser = denoiser.prepare(device, engine) if hasattr(denoiser, "prepare") else denoiser
+    return prepared
 
 
 def _window_of(config: Config) -> tuple[int, str] | None:

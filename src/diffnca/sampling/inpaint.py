@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float, Shaped
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Boundary, Canvas
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.sampling.arguments import check_images, whole_number
-from diffnca.sampling.denoisers import ImageDenoiser
+from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import Options, Task, made
+from diffnca.sampling.task import Options, Task, sample_images
 
 JUMP, ROUNDS = 5, 4
 """Steps of a jump back, and how often each is walked."""
@@ -59,9 +59,9 @@ def inpaint(
     """
     check_images(image, model.image_channels)
     check_mask(mask, image.shape[-2], image.shape[-1])
-    canvas = Canvas(image.shape[-2], image.shape[-1], boundary)
+    canvas = canvas_of(image.shape[-2], image.shape[-1], boundary)
     known = KnownPixels(Picture(image), mask, is_noised=method == "repaint")
-    return made(model, len(image), options, completion(canvas, known, method, jump, rounds))
+    return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
 
 
 def extend(
@@ -100,7 +100,7 @@ def extend(
     """
     check_images(image, model.image_channels)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
-    return made(model, len(image), options, completion(canvas, known, method, jump, rounds))
+    return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
 
 
 def completion(
@@ -132,7 +132,7 @@ def margins(
         raise ValueError(
             f"margins {sides}: must be >= 0 px, and one of them above 0 (top, bottom, left, right)"
         )
-    canvas = Canvas(image.shape[-2] + top + bottom, image.shape[-1] + left + right, boundary)
+    canvas = canvas_of(image.shape[-2] + top + bottom, image.shape[-1] + left + right, boundary)
     return canvas, KnownPixels(Picture(image, top, left), is_noised=method == "repaint")
 
 
@@ -158,12 +158,14 @@ def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> t
     return tuple(path)
 
 
-def check_mask(mask: Shaped[Tensor, "*h_w"], height: int, width: int) -> None:
+def check_mask(mask: Any, height: int, width: int) -> None:
     """Refuse a mask that does not fit its image.
 
     Raises:
         ValueError: it has another size or type, or marks nothing or all.
     """
+    if not isinstance(mask, torch.Tensor):
+        raise ValueError(f"mask of type {type(mask).__name__}: must be a tensor, true where to fill")
     if mask.shape != (height, width):
         size = "x".join(map(str, mask.shape))
         raise ValueError(f"mask of {size} px: must be of {height}x{width} px, as its image; resize it")

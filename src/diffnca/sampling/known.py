@@ -19,8 +19,8 @@ from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
-from diffnca.diffusion.samplers import Constraint
 from diffnca.diffusion.schedule import Level
+from diffnca.diffusion.walk import Constraint
 from diffnca.sampling.blocks import NEIGHBOURS, Grid
 from diffnca.sampling.starts import Initial
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import LARGEST_SQUARE_PX
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.errors import require
 from diffnca.sampling.arguments import whole_number
-from diffnca.sampling.denoisers import ImageDenoiser
 
 Initial = Callable[[Region, Noise], Tensor]
 """Gives the image at the first level on a region: `(region, noise) -> x`."""
@@ -120,6 +120,8 @@ def start_of(
     side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)
     require(0 <= side <= LARGEST_SQUARE_PX, "even_px", side, f"from 0 to {LARGEST_SQUARE_PX}")
     if side:
+        allowed = f"{channels} finite numbers, one for each channel"
+        require(tone is None or isinstance(tone, Sequence), "tone", tone, allowed)
         return EvenNoise(channels, side, None if tone is None else tuple(tone))
     require(
         tone is None, "tone", tone, "left out where even_px=0, as each place then has its own; set even_px"

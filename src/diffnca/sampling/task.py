@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import torch
@@ -11,14 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
-from diffnca.canvas.noise import CellNoise, Noise
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
-from diffnca.diffusion.samplers import Constraint, Progress, Sampler, Walk
+from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
+from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
+from diffnca.diffusion.walk import Constraint, Given, Progress, Walk
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import place_of, seeds_of
-from diffnca.sampling.denoisers import ImageDenoiser, check_canvas, check_parts, walk_of
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.arguments import place_of, seeds_of, undisturbed
+from diffnca.sampling.denoisers import check_canvas, check_parts, walk_of
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import Initial
 
 
@@ -32,12 +35,18 @@ class Task:
             is added.
         initial: gives the image at `levels[0]`.
         constraint: what is known of the image; `None` if nothing is.
+        given: gives the planes that the cells of a region see; `None` for none.
     """
 
     canvas: Canvas
     levels: tuple[Level, ...]
     initial: Initial
     constraint: Constraint | None = None
+    given: Given | None = None
+
+    def walk(self, sampler: Sampler, noise: Noise) -> Walk:
+        """Return the way from noise to image."""
+        return Walk(self.levels, sampler, noise, self.constraint, self.given)
 
     @property
     def reach(self) -> int:
@@ -81,8 +90,8 @@ def check_region(denoiser: ImageDenoiser, region: Region) -> None:
         )
 
 
-@torch.no_grad()
-def carried_out(
+@undisturbed()
+def sample_task(
     task: Task,
     denoiser: ImageDenoiser,
     sampler: Sampler,
@@ -100,22 +109,20 @@ def carried_out(
     check_region(denoiser, region)
     radius = 0 if region == task.canvas.whole else check_parts(denoiser) + task.reach
 
-    def denoise(x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
-        context = denoiser.context(x_t, level, region)
-        return denoiser.x_0_estimate(x_t, level, region, cell_noise, context)
-
-    walk = Walk(task.levels, sampler, noise, task.constraint)
     x = task.initial(region.grow(radius * len(task.levels)), noise)
-    return walk.run(denoise, x, region, radius, progress=progress)[0].clamp(-1.0, 1.0)
+    walk = task.walk(sampler, noise)
+    image, _ = walk.run(partial(estimate_alone, denoiser), x, region, radius, progress=progress)
+    return image.clamp(-1.0, 1.0)
 
 
-def made(
+@undisturbed()
+def sample_images(
     model: ImageDenoiser | Autoencoder,
     batch: int | None,
     options: Options,
     task: Callable[[ImageDenoiser, tuple[Level, ...]], Task],
 ) -> Float[Tensor, "b c h w"]:
-    """Make the images of a task in memory.
+    """Sample the images of a task in memory.
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
@@ -129,5 +136,5 @@ def made(
     seed = options.get("seed", 0)
     noise = Noise(seeds_of(seed, None if isinstance(seed, Sequence) and batch == 1 else batch), place)
     sampler, levels = walk_of(model, options.get("sampler"), options.get("steps"))
-    denoiser = ready(model, place, options.get("engine", "auto"))
-    return carried_out(task(denoiser, levels), denoiser, sampler, noise, progress=options.get("progress"))
+    denoiser = prepare(model, place, options.get("engine", "auto"))
+    return sample_task(task(denoiser, levels), denoiser, sampler, noise, progress=options.get("progress"))

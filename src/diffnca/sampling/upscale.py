@@ -17,11 +17,12 @@ from torch import Tensor
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import check_between, check_images
-from diffnca.sampling.denoisers import ImageDenoiser, later_levels
+from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.known import Known, KnownMeans, Noised
-from diffnca.sampling.task import Options, Task, made
+from diffnca.sampling.task import Options, Task, sample_images
 
 LARGEST_FACTOR = 8.0
 
@@ -62,14 +63,14 @@ def upscale(
     """
     check_images(image, model.image_channels)
     canvas = enlarged_canvas(image.shape[-2], image.shape[-1], factor, boundary)
-    return made(model, len(image), options, enlargement(canvas, image, method, strength))
+    return sample_images(model, len(image), options, enlargement(canvas, image, method, strength))
 
 
 def enlargement(
     canvas: Canvas, image: Float[Tensor, "b c y x"], method: str, strength: float | None
 ) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
     """Return what gives the task to enlarge an image to a canvas."""
-    if method not in STRENGTHS:
+    if method not in list(STRENGTHS):
         raise ValueError(f"method={method!r}: must be consistent or noise")
     strength = STRENGTHS[method] if strength is None else strength
     check_between("strength", strength, 0.0, 1.0)

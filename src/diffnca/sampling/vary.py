@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -20,12 +20,13 @@ from torch import Tensor
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
-from diffnca.sampling.arguments import check_between, check_images, seeds_of, whole_number
-from diffnca.sampling.denoisers import ImageDenoiser, later_levels
+from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
+from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.known import Noised, Picture
 from diffnca.sampling.starts import Initial, start_of
-from diffnca.sampling.task import Options, Task, made
+from diffnca.sampling.task import Options, Task, sample_images
 
 
 def vary(
@@ -49,8 +50,8 @@ def vary(
         ValueError: an argument is not allowed.
     """
     check_images(image, model.image_channels)
-    canvas = Canvas(image.shape[-2], image.shape[-1], boundary)
-    return made(model, len(image), options, variation(canvas, image, strength))
+    canvas = canvas_of(image.shape[-2], image.shape[-1], boundary)
+    return sample_images(model, len(image), options, variation(canvas, image, strength))
 
 
 def variation(
@@ -94,12 +95,16 @@ def interpolate(
     Raises:
         ValueError: an argument is not allowed.
     """
+    if not isinstance(seeds, Sequence) or len(seeds) != 2:
+        raise ValueError(f"seeds={seeds!r}: must be two seeds, those of the first and the last image")
     first, second = seeds_of(seeds, 2)
-    shares = tuple(float(share) for share in shares)
+    if not isinstance(shares, Iterable):
+        raise ValueError(f"shares={shares!r}: must be one or more numbers from 0 to 1")
+    shares = tuple(number("shares", share) for share in shares)
     if not shares or not all(0.0 <= share <= 1.0 for share in shares):
         raise ValueError(f"shares={shares}: must be one or more numbers from 0 to 1")
-    canvas = Canvas(whole_number("height", height), whole_number("width", width), boundary)
-    return made(
+    canvas = canvas_of(height, width, boundary)
+    return sample_images(
         model,
         len(shares),
         {**options, "seed": [first] * len(shares)},

@@ -20,10 +20,8 @@ from torch import Tensor
 
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Boundary, Canvas, Region
-from diffnca.diffusion.schedule import Level
-from diffnca.engine import Engine
-from diffnca.sampling.denoisers import AroundDenoiser, ImageDenoiser
-from diffnca.sampling.guidance import ready
+from diffnca.diffusion.denoiser import ImageDenoiser, Query, estimate_alone
+from diffnca.sampling.guidance import AroundDenoiser
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,13 @@ class Blended(AroundDenoiser):
         """Whether it must know something of the whole canvas: never, each window is a whole."""
         return False
 
-    def context(self, x_t: Tensor, level: Level, region: Region) -> None:
+    def context(self, query: Query) -> None:
         """Return what must be known of the whole canvas: nothing."""
         return None
 
-    def x_0_estimate(
-        self,
-        x_t: Float[Tensor, "b n h w"],
-        level: Level,
-        region: Region,
-        noise: CellNoise | None,
-        context: Tensor | None,
-    ) -> Float[Tensor, "b n h w"]:
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image, good up to `radius` px from edges inside the canvas."""
+        x_t, region, noise = query.x_t, query.region, query.cell_noise
         total = torch.zeros_like(x_t)
         weights = x_t.new_zeros(1, 1, *x_t.shape[-2:])
         for window, top, left in self._windows(region):
@@ -78,11 +70,10 @@ class Blended(AroundDenoiser):
             place = (..., rows[:, None].to(x_t.device), columns.to(x_t.device))
             own = self._own(window).whole
             masks = None if noise is None else WindowNoise(noise, window, own.canvas)
-            seen = x_t[place]
-            known = self.denoiser.context(seen, level, own)
-            weight = _tent(window.height)[:, None] * _tent(window.width)
-            weight = weight.to(x_t)
-            total[place] += weight * self.denoiser.x_0_estimate(seen, level, own, masks, known)
+            given = None if query.given is None else query.given[place]
+            weight = (_tent(window.height)[:, None] * _tent(window.width)).to(x_t)
+            asked = Query(x_t[place], query.level, own, masks, given=given)
+            total[place] += weight * estimate_alone(self.denoiser, asked)
             weights[place] += weight
         return total / weights.clamp(min=1.0)
 
@@ -91,10 +82,6 @@ class Blended(AroundDenoiser):
         y, x = window.canvas.boundary
         boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
         return Canvas(window.height, window.width, boundary)
-
-    def made_ready(self, device: torch.device, engine: Engine) -> Blended:
-        """Return the same of a denoiser that is ready for `device`."""
-        return Blended(ready(self.denoiser, device, engine), self.window_px)
 
     def _windows(self, region: Region) -> Iterator[tuple[Region, int, int]]:
         """Yield the windows that lie in `region`, in the order of the canvas, and where they begin there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
@@ -11,15 +11,17 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diffnca.canvas.noise import CellNoise, Noise
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Region
-from diffnca.diffusion.samplers import Sampler, Walk
-from diffnca.diffusion.schedule import Level
+from diffnca.diffusion.denoiser import ImageDenoiser, Query
+from diffnca.diffusion.samplers import Sampler
+from diffnca.diffusion.walk import Walk
 from diffnca.engine import Engine
 from diffnca.engine.machine import device_named
-from diffnca.sampling.denoisers import ImageDenoiser, check_parts
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.arguments import undisturbed
+from diffnca.sampling.denoisers import check_parts
+from diffnca.sampling.guidance import prepare
 from diffnca.sampling.task import Task
 from diffnca.tiles.states import States
 
@@ -79,20 +81,19 @@ class Job:
     @cached_property
     def walk(self) -> Walk:
         """The way of the whole image."""
-        noise = Noise((self.seed,), self.place)
-        return Walk(self.task.levels, self.sampler, noise, self.task.constraint)
+        return self.task.walk(self.sampler, Noise((self.seed,), self.place))
 
     @cached_property
     def ready(self) -> ImageDenoiser:
-        """The model made ready for the device, once in each process."""
-        return ready(self.denoiser, self.place, self.engine)
+        """The model, prepared for the device once in each process."""
+        return prepare(self.denoiser, self.place, self.engine)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out what each process makes for itself."""
         own = ("place", "walk", "ready")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
-    @torch.no_grad()
+    @undisturbed()
     def advance(self, tile: Region, steps: range) -> None:
         """Take the pixels of `tile` through some steps, and keep them.
 
@@ -104,8 +105,8 @@ class Job:
         x = self.before(steps.start, around)
         remembered = self.states.read_estimate(steps.start, around) if steps.start else None
         remembered = None if remembered is None else remembered.to(x)
-        denoise = partial(self._denoise, steps.start)
-        x, memory = self.walk.run(denoise, x, tile, self.radius, steps, remembered)
+        estimate = partial(self._estimate, steps.start)
+        x, memory = self.walk.run(estimate, x, tile, self.radius, steps, remembered)
         if steps.stop == self.num_steps:
             self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
         elif self.states.has_estimates:  # after a step that adds noise there is none, and none is asked for
@@ -113,10 +114,10 @@ class Job:
         else:
             self.states.write(steps.stop, tile, x, None)
 
-    @torch.no_grad()
+    @undisturbed()
     def context(self, part: Region, step: int) -> Tensor:
         """Return what a part of the canvas adds to what the network must know of the whole before `step`."""
-        context = self.ready.context(self.before(step, part), self.task.levels[step], part)
+        context = self.ready.context(self.walk.query(self.before(step, part), step, part))
         assert context is not None
         return context.cpu()
 
@@ -126,17 +127,17 @@ class Job:
             return self.task.initial(region, self.walk.noise)
         return self.states.read_image(step, region).to(self.place)
 
-    def _denoise(self, step: int, x_t: Tensor, level: Level, region: Region, cell_noise: CellNoise) -> Tensor:
+    def _estimate(self, step: int, query: Query) -> Tensor:
         """Return the estimate of the clean image, in a sweep that begins with `step`."""
         context = None
         if self.denoiser.has_context:
-            if region == region.canvas.whole:
-                context = self.ready.context(x_t, level, region)
+            if query.region == query.region.canvas.whole:
+                context = self.ready.context(query)
             else:
                 context = self.states.read_context(step)  # such sweeps have one step
                 assert context is not None, "the context is summed up before the tiles are computed"
-                context = context.to(x_t.device)
-        return self.ready.x_0_estimate(x_t, level, region, cell_noise, context)
+                context = context.to(query.x_t.device)
+        return self.ready.estimate(replace(query, context=context))
 
 
 def work(job: Job, action: str, region: Region, steps: range) -> Tensor | None:

@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, SamplingConfig
-from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.samplers import DPMSolverPP2M, Memory
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
+from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.sampling.denoisers import ImageDenoiser
-from diffnca.sampling.guidance import ready
+from diffnca.sampling.guidance import prepare
 
 TEACHER_STEPS = 6
 """Steps of the teacher in a jump, of second order but for the first."""
@@ -70,7 +70,7 @@ class Distillation(nn.Module):
         """Let `student` learn from `teacher`, which has the same schedule, on `device`."""
         super().__init__()
         self.student = student
-        self._teacher = (ready(teacher, device),)  # in a tuple, so that it is no part of what is trained
+        self._teacher = (prepare(teacher, device),)  # in a tuple, so that it is no part of what is trained
         level, visited = teacher.schedule.level, student.config.sampling.visited
         known = teacher.config.sampling.visited
         self.substeps: list[tuple[Level, ...]]
@@ -86,7 +86,7 @@ class Distillation(nn.Module):
         self.substeps.append((*map(level, end), CLEAN))
 
     def forward(
-        self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: object = None
+        self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: CellNoise | None = None
     ) -> Float[Tensor, ""]:
         """Return the squared error of one jump, drawn for the whole batch, in units of the velocity.
 
@@ -102,14 +102,15 @@ class Distillation(nn.Module):
             target = self._estimate(x_t, start)
         else:
             target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
-        estimate = self.student.x_0_estimate(x_t, start, None, masks)
+        region = Canvas(*x_t.shape[-2:]).whole
+        estimate = self.student.estimate(Query(x_t, start, region, masks))
         error: Tensor = (estimate.float() - target) / start.sigma
         return error.square().mean()
 
     @torch.no_grad()
     def _estimate(self, x_t: Tensor, level: Level) -> Tensor:
         """Return the estimate of the teacher."""
-        return self._teacher[0].x_0_estimate(x_t, level, Canvas(*x_t.shape[-2:]).whole, None, None)
+        return self._teacher[0].estimate(Query(x_t, level, Canvas(*x_t.shape[-2:]).whole))
 
     @torch.no_grad()
     def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
@@ -117,7 +118,7 @@ class Distillation(nn.Module):
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
             estimate = self._estimate(x, level_t)
-            x, memory = DPMSolverPP2M().step(x, estimate, level_t, level_s, None, memory)
+            x, memory = DPMSolverPP2M().step(Step(x, estimate, level_t, level_s, None, memory))
         return x
 
 

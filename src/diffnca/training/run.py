@@ -24,11 +24,10 @@ from diffnca.config.json import from_json
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, open_images
-from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import Generator, build_model
 from diffnca.models.file import STATE_FILE, find_model, load_denoiser, read_header
-from diffnca.sampling.denoisers import ImageDenoiser
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
 from diffnca.training.compatibility import check_same_network, check_same_run

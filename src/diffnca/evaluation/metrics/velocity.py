@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas
-from diffnca.sampling.denoisers import ImageDenoiser
+from diffnca.diffusion.denoiser import ImageDenoiser, Query, estimate_alone
 
 BATCH = 16
 
@@ -39,8 +39,7 @@ def velocity_error(
         noise = draws.normal(Stream.INITIAL, 0, region, x_0.shape[1])
         for number, level in enumerate(levels):
             x_t = level.alpha * x_0 + level.sigma * noise
-            context = denoiser.context(x_t, level, region)
-            clean = denoiser.x_0_estimate(x_t, level, region, draws.at(number), context)
+            clean = estimate_alone(denoiser, Query(x_t, level, region, draws.at(number)))
             error = (clean - x_0) / level.sigma  # of the velocity, which is (alpha * x_t - x_0) / sigma
             total += float(error.double().square().mean()) * len(x_0)
     return total / (len(images) * num_levels)

@@ -1,0 +1,251 @@
+"""The networks of cells: an image stage, and an optional stage before it that sees farther.
+
+**Diff-NCA** has the image stage alone, or a coarse stage before it: fewer cells, each of which holds a larger
+square of the image and so sees farther at the same cost. **FourierDiff-NCA** has a Fourier stage: its cells
+are the low frequencies of the canvas, and they see the whole image [1].
+
+The first channels of a state hold the noisy image and the given planes; no cell step overwrites them. Then
+come the channels of the prediction, then all others. What the first stage hands down stands in the other
+channels of the image stage before its first cell step.
+
+References:
+    [1] Kalkhof et al., arXiv 2401.06291, sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Canvas, Region
+from diffnca.config.networks import FourierConfig, NCAConfig
+from diffnca.networks.cell import CellRule, Rule, run_cells
+from diffnca.networks.fourier import BLOCK_PX, Window, analyse, synthesise
+from diffnca.networks.patches import PatchGrid
+
+
+class Automaton(nn.Module):
+    """Cells that see the noisy image and write the prediction into their next channels.
+
+    Attributes:
+        config: the choices it was built from.
+        image_channels: channels n of the images.
+        radius: pixels that one output pixel can see in each direction, the context being given; `None` for
+            the whole image.
+        has_context: whether it must know something of the whole canvas, which `context` sums up.
+        fourier: the rule of the Fourier stage; `None` if there is none.
+        coarse: the rule of the coarse stage; `None` if there is none.
+        image: the rule of the image stage.
+    """
+
+    def __init__(self, config: NCAConfig) -> None:
+        """Build the network of `config`."""
+        super().__init__()
+        self.config = config
+        self.image_channels = config.image_channels
+        self.radius = config.radius
+        self.has_context = config.fourier is not None
+        self.fourier: CellRule | None = None
+        self.coarse: CellRule | None = None
+        if config.fourier is not None:
+            channels, seen = config.spectrum_channels, config.seen_channels()
+            protected = (*range(seen), *range(channels, channels + seen))
+            self.fourier = CellRule(config.fourier.cell, 2 * channels, protected)
+        if config.coarse is not None:
+            seen = config.seen_channels(config.coarse.patch)
+            channels = config.coarse.channels + config.given_channels * config.coarse.patch**2
+            self.coarse = CellRule(config.coarse.cell, channels, tuple(range(seen)))
+        channels = config.channels + config.given_channels * config.patch**2
+        self.image = CellRule(config.cell, channels, tuple(range(config.seen_channels(config.patch))))
+
+    def compiled_parts(self) -> list[CellRule]:
+        """Return the modules that training compiles: the cell rules of all stages, the image stage last."""
+        return [rule for rule in (self.fourier, self.coarse, self.image) if rule is not None]
+
+    @property
+    def checkpoint_cells(self) -> bool:
+        """Whether the backward pass computes each cell step again, to save memory."""
+        return self.image.is_recomputed
+
+    @checkpoint_cells.setter
+    def checkpoint_cells(self, wanted: bool) -> None:
+        for rule in self.compiled_parts():
+            rule.is_recomputed = wanted
+
+    @property
+    def first_mask(self) -> int:
+        """Number of the first mask of the first stage: those before are the image stage's."""
+        return self.config.cell.num_cell_steps
+
+    @property
+    def fourier_config(self) -> FourierConfig:
+        """The choices of the Fourier stage."""
+        assert self.config.fourier is not None
+        return self.config.fourier
+
+    def context(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        t: Float[Tensor, " b"],
+        region: Region | None = None,
+        given: Float[Tensor, "b k h w"] | None = None,
+    ) -> Float64[Tensor, "b two_m r k2"] | None:
+        """Return what the part `x_t` on `region` adds to the low frequencies of the canvas, if they count.
+
+        Only the image and the given planes have any: all other channels are zero when the Fourier stage
+        begins.
+        """
+        if not self.has_context:
+            return None
+        region = region or Canvas(*x_t.shape[-2:]).whole
+        return analyse(self.seen(x_t, given), region, Window(self.fourier_config, region.canvas))
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b n h w"],
+        t: Float[Tensor, " b"],
+        region: Region | None = None,
+        noise: CellNoise | None = None,
+        context: Float64[Tensor, "b two_m r k2"] | None = None,
+        given: Float[Tensor, "b k h w"] | None = None,
+        observe: Callable[[Tensor], object] | None = None,
+        rules: Sequence[Rule] | None = None,
+    ) -> Float[Tensor, "b n h w"]:
+        """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
+
+        Args:
+            x_t: the noisy image, or the part of it on `region`.
+            t: diffusion time of each image.
+            region: where `x_t` lies; `None` is the whole canvas.
+            noise: which cells update; `None` updates each by the expectation of its mask.
+            context: the sum of `context` over the canvas; `None` takes it from `x_t`.
+            given: planes that the cells see, as many as `config.given_channels`.
+            observe: is shown the prediction after each cell step of the image stage.
+            rules: the cell rules of all stages as an engine runs them; `None` runs them as they are.
+
+        Raises:
+            ValueError: the context is missing and `x_t` is only a part of the canvas, or the context is that
+                of another canvas; or there are more or fewer planes.
+        """
+        region = region or Canvas(*x_t.shape[-2:]).whole
+        pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)
+        *first, image = self.compiled_parts() if rules is None else rules
+        state = grid.gather(pixels)
+        if self.config.coarse is not None:
+            squares = self.squares(region)
+            coarse = squares.gather(pixels)
+            coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=self.first_mask)
+            state = self.hand_down(coarse, state, grid)
+        elif self.config.fourier is not None:
+            if context is None:
+                context = self.context_of_whole(x_t, t, region, given)
+            spectrum = self.transform(first[0], context, t.to(x_t.dtype), region.canvas, noise)
+            state = torch.cat([state, self.draw(spectrum, grid, x_t.dtype)], dim=1)
+        shown = None if observe is None else lambda state: observe(grid.scatter(self.prediction(state)))
+        final = run_cells(image, state, t, grid.cells, noise, observe=shown)
+        return grid.scatter(self.prediction(final))
+
+    def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
+        """Return the noisy image and the given planes, which no cell step overwrites.
+
+        Raises:
+            ValueError: there are more or fewer planes than the model was built for.
+        """
+        check_given(given, x_t, self.config.given_channels)
+        return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
+
+    def prediction(self, state: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n_p_p h w"]:
+        """Return the channels of a state of the image stage in which the prediction stands."""
+        first = self.config.seen_channels(self.config.patch)
+        return state[:, first : first + self.config.cell_image_channels].contiguous()
+
+    def squares(self, region: Region) -> PatchGrid:
+        """Return the cells of the coarse stage on a region."""
+        assert self.config.coarse is not None
+        return PatchGrid(region, self.config.coarse.patch)
+
+    def hand_down(
+        self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid
+    ) -> Float[Tensor, "b a y x"]:
+        """Return the first channels of the state that the cells of `grid` begin with.
+
+        They are what is seen, no prediction, and what the coarse stage hands down.
+
+        Args:
+            coarse: the final state of the coarse stage.
+            seen: the noisy image and the given planes in the cells of the image stage.
+            grid: these cells.
+        """
+        choice, patch = self.config.coarse, self.config.patch
+        assert choice is not None
+        side, first = choice.patch // patch, self.config.seen_channels(choice.patch)
+        handed = PatchGrid(grid.cells, side).scatter(coarse[:, first : first + choice.handed * side**2])
+        empty = torch.zeros_like(seen[:, : self.config.cell_image_channels])
+        return torch.cat([seen, empty, handed.to(seen.dtype)], dim=1)
+
+    def context_of_whole(
+        self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None
+    ) -> Float64[Tensor, "b two_m r k2"]:
+        """Return the context of `x_t` alone.
+
+        Raises:
+            ValueError: it is only a part of the canvas.
+        """
+        if not (region.is_whole_y and region.is_whole_x):
+            raise ValueError(
+                f"context=None on {region.height}x{region.width} px of a canvas of "
+                f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
+                "over the canvas; give it"
+            )
+        context = self.context(x_t, t, region, given)
+        assert context is not None
+        return context
+
+    def transform(
+        self, rule: Rule, context: Tensor, t: Tensor, canvas: Canvas, noise: CellNoise | None
+    ) -> Float[Tensor, "b two_c r k2"]:
+        """Return the spectrum of the state after the cell steps of the Fourier stage."""
+        window, state = Window(self.fourier_config, canvas), self.spectrum(context, t, canvas)
+        return run_cells(rule, state, t, window.region, noise, window.origin, self.first_mask)
+
+    def spectrum(self, context: Tensor, t: Tensor, canvas: Canvas) -> Float[Tensor, "b two_c r k2"]:
+        """Return the spectrum of the state before the cell steps of the Fourier stage."""
+        window, seen = Window(self.fourier_config, canvas), self.config.seen_channels()
+        expected = (len(t), 2 * seen, len(window.rows), len(window.columns))
+        if tuple(context.shape) != expected:
+            raise ValueError(
+                f"context of shape {tuple(context.shape)}: must be {expected} for a canvas of "
+                f"{canvas.height}x{canvas.width} px; sum network.context over this canvas"
+            )
+        scaled = (context * window.analysis_scale().to(context.device)).to(t.dtype)
+        empty = scaled.new_zeros(len(t), self.config.spectrum_channels - seen, *expected[2:])
+        real, imaginary = scaled.chunk(2, dim=1)
+        return torch.cat([real, empty, imaginary, empty], dim=1)
+
+    def draw(self, spectrum: Tensor, grid: PatchGrid, dtype: torch.dtype) -> Float[Tensor, "b hidden y x"]:
+        """Return the channels that the Fourier stage gives to the cells of `grid`, from their spectrum."""
+        window, seen = Window(self.fourier_config, grid.pixels.canvas), self.config.seen_channels()
+        with torch.autocast(spectrum.device.type, enabled=False):
+            precise = spectrum.to(torch.promote_types(spectrum.dtype, torch.float32))
+            scaled = precise * window.synthesis_scale().to(precise)
+            real, imaginary = scaled.chunk(2, dim=1)
+            hidden = torch.cat([real[:, seen:], imaginary[:, seen:]], dim=1)
+            return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
+
+
+def check_given(given: Tensor | None, x_t: Tensor, planes: int) -> None:
+    """Refuse given planes that a network was not built for.
+
+    Raises:
+        ValueError: there are more or fewer, or they do not lie where the image lies.
+    """
+    found = (len(x_t), 0, *x_t.shape[-2:]) if given is None else tuple(given.shape)
+    expected = (len(x_t), planes, *x_t.shape[-2:])
+    if found != expected:
+        raise ValueError(
+            f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
+        )

@@ -1,0 +1,79 @@
+"""Films of images in the making: the noisy image, and beside it the estimate after each cell step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from diffnca.canvas.pixels import to_uint8
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
+from diffnca.engine import Engine
+from diffnca.formats.png import contact_sheet
+from diffnca.networks.automaton import Automaton
+from diffnca.sampling.guidance import AroundDenoiser, prepare
+
+MOST_FRAMES = 120
+"""Frames of a film, about; of more cell steps, some are left out."""
+
+Frame = UInt8[np.ndarray, "y x c"]
+
+
+@dataclass(frozen=True)
+class Filmed(AroundDenoiser):
+    """A denoiser that is filmed while it works.
+
+    Attributes:
+        denoiser: gives the estimates.
+        calls: how often it will be called, to choose among the frames.
+        cells: the model as it was trained, whose cells can be watched; `None` takes `denoiser`.
+        shown: the frames so far; those of the smaller images out of which the last one grows are smaller.
+    """
+
+    denoiser: ImageDenoiser
+    calls: int
+    cells: ImageDenoiser | None = None
+    shown: list[Frame] = field(default_factory=list)
+
+    def prepare(self, device: torch.device, engine: Engine) -> Filmed:
+        """Return the film of a denoiser that is prepared for `device`; the frames are shared."""
+        trained = self.denoiser
+        cells = trained.to(device) if isinstance(trained, Denoiser) else None
+        return Filmed(prepare(trained, device, engine), self.calls, cells, self.shown)
+
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image, and film how it comes about."""
+        estimate = self.denoiser.estimate(query)
+        growing = [*watched(self.cells, query)[:-1], estimate]  # the last one may be guided
+        stride = -(-self.calls * len(growing) // MOST_FRAMES)
+        for shown in growing[::-1][::stride][::-1]:  # the last one always
+            both = to_uint8(torch.cat([query.x_t[:1], shown[:1]]))
+            self.shown.append(contact_sheet(both, columns=2, gap_px=max(2, query.x_t.shape[-1] // 32)))
+        return estimate
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames, all of the size of the last one."""
+        height, width = self.shown[-1].shape[:2]
+        return (enlarged(frame, height, width) for frame in self.shown)
+
+
+def enlarged(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return a frame at this size, its pixels shown as rectangles."""
+    rows = np.arange(height) * frame.shape[0] // height
+    columns = np.arange(width) * frame.shape[1] // width
+    shown: np.ndarray = frame[rows[:, None], columns]
+    return shown
+
+
+def watched(denoiser: ImageDenoiser | None, query: Query) -> list[Tensor]:
+    """Return the estimate as it stands after each cell step of the image stage; none if there is no cell."""
+    if not isinstance(denoiser, Denoiser) or not isinstance(denoiser.network, Automaton):
+        return []
+    outputs: list[Tensor] = []
+    asked = (query.x_t, denoiser.times(query), query.region, query.cell_noise, query.context, query.given)
+    denoiser.network(*asked, observe=outputs.append)
+    return [denoiser.clean(output.float(), query) for output in outputs]
