@@ -1,9 +1,8 @@
-"""Imports go down: a part imports only from the rows below its own (docs/architecture.md)."""
+"""The shape of the package (docs/architecture.md): rows, no circles, small files, and only `cli` speaks."""
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import diffnca
 
@@ -19,23 +18,77 @@ ROWS = [
     {"cli"},
 ]
 ROW = {part: number for number, parts in enumerate(ROWS) for part in parts}
-MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if path.parent != SOURCE or path.stem[:2] != "__"]
+FILES = sorted(SOURCE.rglob("*.py"))
+PROGRAMS = {"__main__.py", "comparison/child.py"}
+"""Files that Python runs as a program: they end with an exit code."""
+EXITS = {"sys.exit", "exit", "quit", "SystemExit"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Return the parts of the package that a file imports, anywhere in it."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), "imports are absolute"
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("diffnca.")} - {"__version__"}
+    """Return the dotted names of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("diffnca.")}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_down(path: Path) -> None:
-    owner = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    assert owner in ROW, f"{owner} has no place in docs/architecture.md"
-    up = {part for part in imported(path) - {owner} if ROW[part] >= ROW[owner]}
-    assert not up, f"{owner} stands in row {ROW[owner]} and must not import {up}"
+def test_imports_are_absolute() -> None:
+    relative = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def test_every_part_has_its_row() -> None:
+    assert {part_of(path) for path in FILES} - {"__init__", "__main__"} == set(ROW)
+
+
+def test_imports_go_down() -> None:
+    up = [
+        f"{name_of(path)} imports {name}"
+        for path in FILES
+        if (owner := part_of(path)) in ROW
+        for name in sorted(imported(path))
+        if (part := name.split(".")[1]) != owner and ROW.get(part, -1) >= ROW[owner]
+    ]
+    assert up == []
+
+
+def below_cli() -> list[tuple[str, ast.AST]]:
+    """Return the syntax of all files but those of `cli`, with the place of each node."""
+    paths = [path for path in FILES if part_of(path) != "cli"]
+    return [
+        (f"{name_of(path)}:{getattr(node, 'lineno', 0)}", node)
+        for path in paths
+        for node in ast.walk(tree(path))
+    ]
+
+
+def test_nothing_below_cli_knows_an_exit_code() -> None:
+    exits = [
+        place
+        for place, node in below_cli()
+        if place.split(":")[0] not in PROGRAMS
+        and isinstance(node, (ast.Attribute, ast.Name))
+        and ast.unparse(node) in EXITS
+    ]
+    assert exits == []
