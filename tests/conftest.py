@@ -1,8 +1,9 @@
-"""Under pytest the shapes and types in the annotations are checked at every call."""
+"""Under pytest, shapes and types of annotations are checked at every call, and drawn examples are fixed."""
 
 import os
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 UNCHECKED = {
@@ -24,3 +25,9 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 source = Path(__file__).parent.parent / "src" / "diffnca"
 parts = sorted({path.stem for path in source.iterdir()} - UNCHECKED)
 install_import_hook([f"diffnca.{part}" for part in parts], "beartype.beartype")
+
+# a busy machine is slow, not wrong; every run sees the same examples
+settings.register_profile(
+    "suite", max_examples=50, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
