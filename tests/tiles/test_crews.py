@@ -58,26 +58,29 @@ def silent_children() -> Iterator[None]:
             os.close(shown)
 
 
-@pytest.fixture
-def cluster() -> Iterator[Callable[[int], Any]]:
-    """Return a function that starts a Dask cluster of this machine; it ends with the test.
-
-    What its workers write, which are other processes, is not shown.
-    """
+def started(workers: int) -> Any:
+    """Return a Dask cluster of this machine; what its workers write, other processes, is not shown."""
     distributed = pytest.importorskip("distributed")
-    started = []
+    with silent_children():
+        return distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=40
+        )
 
-    def start(workers: int) -> Any:
-        with silent_children():
-            made = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
-            )
-        started.append(made)
-        return made
 
-    yield start
-    for made in started:
-        made.close()
+@pytest.fixture(scope="session")
+def shared() -> Iterator[DaskCluster]:
+    """A cluster of two workers for all tests that leave it as it is."""
+    cluster = started(2)
+    yield DaskCluster(cluster.scheduler_address)
+    cluster.close()
+
+
+@pytest.fixture
+def mortal() -> Iterator[Any]:
+    """A cluster of two workers that a test may kill."""
+    cluster = started(2)
+    yield cluster
+    cluster.close()
 
 
 @pytest.mark.parametrize("crew", [Alone(), Processes(2)], ids=str)
@@ -91,34 +94,52 @@ def test_processes_know_a_coarse_stage(make_job: MakeJob, tmp_path: Path) -> Non
     assert np.array_equal(pixels_of(job, Processes(2)), in_memory(job))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_cluster_gives_the_pixels_of_the_whole(
-    make_job: MakeJob, tmp_path: Path, cluster: Any, workers: int
-) -> None:
-    job = on_disk(make_job(small_denoiser()), tmp_path)
-    assert np.array_equal(pixels_of(job, DaskCluster(cluster(workers).scheduler_address)), in_memory(job))
+@pytest.mark.xdist_group("dask")
+class TestCluster:
+    @pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
+    def test_gives_the_pixels_of_the_whole(
+        self, make_job: MakeJob, tmp_path: Path, shared: DaskCluster, recipe: str
+    ) -> None:
+        job = on_disk(make_job(small_denoiser(recipe)), tmp_path)
+        assert np.array_equal(pixels_of(job, shared), in_memory(job))
 
+    def test_does_not_mix_two_images(self, make_job: MakeJob, tmp_path: Path, shared: DaskCluster) -> None:
+        (tmp_path / "other").mkdir()
+        first = on_disk(make_job(small_denoiser()), tmp_path)
+        second = replace(on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other"), seed=9)
+        with shared.hired(first) as one, shared.hired(second):
+            tiles = first.task.canvas.whole.tiles(8, 8)
+            list(one(("advance", tile, range(3)) for tile in tiles))
+        assert np.array_equal(read_pixels(first.writer.url), in_memory(first))
 
-def test_a_network_with_a_context_is_the_same_on_a_cluster(
-    make_job: MakeJob, tmp_path: Path, cluster: Any
-) -> None:
-    job = on_disk(make_job(small_denoiser("fourier_diff_nca")), tmp_path)
-    assert np.array_equal(pixels_of(job, DaskCluster(cluster(1).scheduler_address)), in_memory(job))
+    def test_goes_on_without_a_killed_worker_and_ends_in_one_clear_line_without_its_scheduler(
+        self, make_job: MakeJob, tmp_path: Path, mortal: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("diffnca.tiles.dask.CONNECT_SECONDS", 1)
+        job, killed = on_disk(make_job(small_denoiser()), tmp_path), []
 
+        def kill_one(done: float, total: float) -> None:
+            if done > 0.3 * total and not killed:
+                killed.append(next(iter(mortal.workers.values())).pid)
+                os.kill(killed[0], signal.SIGKILL)
 
-def test_a_worker_of_a_cluster_that_is_killed_changes_nothing(
-    make_job: MakeJob, tmp_path: Path, cluster: Any
-) -> None:
-    job, there = on_disk(make_job(small_denoiser()), tmp_path), cluster(2)
-    killed: list[int] = []
+        pixels = pixels_of(job, DaskCluster(mortal.scheduler_address), kill_one)
+        assert killed and np.array_equal(pixels, in_memory(job))
+        (tmp_path / "other").mkdir()
+        other = on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other")
+        with pytest.raises(OSError, match="the scheduler of the cluster has ended; start another"):
+            pixels_of(other, DaskCluster(mortal.scheduler_address), lambda done, total: mortal.close())
+        assert "Traceback" not in capfd.readouterr().err
 
-    def kill_one(done: float, total: float) -> None:
-        if done > 0.3 * total and not killed:
-            killed.append(next(iter(there.workers.values())).pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    pixels = pixels_of(job, DaskCluster(there.scheduler_address), kill_one)
-    assert killed and np.array_equal(pixels, in_memory(job))
+    def test_without_workers_is_one_clear_line(
+        self, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("diffnca.tiles.dask.PATIENCE_SECONDS", 0.2)
+        job = on_disk(make_job(small_denoiser()), tmp_path)
+        cluster = started(0)
+        with pytest.raises(ValueError, match="it has no workers; start some"):
+            pixels_of(job, DaskCluster(cluster.scheduler_address))
+        cluster.close()
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_line(
@@ -129,34 +150,6 @@ def test_a_cluster_that_is_not_there_is_one_clear_line(
     job = on_disk(make_job(small_denoiser()), tmp_path)
     with pytest.raises(ValueError, match="--scheduler tcp://127.0.0.1:9: no answer"):
         pixels_of(job, DaskCluster("tcp://127.0.0.1:9"))
-
-
-def test_a_scheduler_that_ends_is_one_clear_line(
-    make_job: MakeJob,
-    tmp_path: Path,
-    cluster: Any,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("diffnca.tiles.dask.CONNECT_SECONDS", 1)
-    job, there = on_disk(make_job(small_denoiser()), tmp_path), cluster(1)
-
-    def end(done: float, total: float) -> None:
-        there.close()
-
-    with pytest.raises(OSError, match="the scheduler of the cluster has ended; start another"):
-        pixels_of(job, DaskCluster(there.scheduler_address), end)
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_cluster_without_workers_is_one_clear_line(
-    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any
-) -> None:
-    there = cluster(0)
-    monkeypatch.setattr("diffnca.tiles.dask.PATIENCE_SECONDS", 2)
-    job = on_disk(make_job(small_denoiser()), tmp_path)
-    with pytest.raises(ValueError, match="it has no workers; start some"):
-        pixels_of(job, DaskCluster(there.scheduler_address))
 
 
 def test_few_pieces_are_given_out_at_a_time() -> None:
@@ -173,14 +166,14 @@ def test_few_pieces_are_given_out_at_a_time() -> None:
     assert max(waiting) <= 3 * PIECES_PER_WORKER
 
 
-def test_it_is_told_once_that_no_workers_are_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_it_is_logged_once_that_no_workers_are_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("diffnca.tiles.crews.POLL_SECONDS", 0.01)
     with ThreadPoolExecutor(1) as pool:
         pieces = [("advance", None, range(0))]
         list(given_out(pool, lambda *piece: time.sleep(0.2), iter(pieces), lambda: 0))
-    assert capsys.readouterr().err == "diffnca: no workers are left; waiting for one\n"
+    assert caplog.messages == ["no workers are left; waiting for one"]
 
 
 def test_every_piece_is_done_once() -> None:
@@ -189,14 +182,3 @@ def test_every_piece_is_done_once() -> None:
         pieces = [("advance", index, range(0)) for index in range(40)]
         results = list(given_out(pool, lambda *piece: seen.append(piece), iter(pieces), lambda: 3))
     assert sorted(seen) == sorted(pieces) and len(results) == 40
-
-
-def test_two_images_on_one_cluster_do_not_mix(make_job: MakeJob, tmp_path: Path, cluster: Any) -> None:
-    address = cluster(1).scheduler_address
-    (tmp_path / "other").mkdir()
-    first = on_disk(make_job(small_denoiser()), tmp_path)
-    second = replace(on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other"), seed=9)
-    with DaskCluster(address).hired(first) as one, DaskCluster(address).hired(second):
-        tiles = first.task.canvas.whole.tiles(8, 8)
-        list(one(("advance", tile, range(3)) for tile in tiles))
-    assert np.array_equal(read_pixels(first.writer.url), in_memory(first))

@@ -73,24 +73,33 @@ class Mortal:
 
 
 class TestEqualToTheWhole:
-    @pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
-    @pytest.mark.parametrize("sampler", ["ddpm", "dpmpp2m", DDIM(eta=0.5)])
+    @pytest.mark.parametrize(
+        ("recipe", "sampler"),
+        [
+            *(("diff_nca", sampler) for sampler in ("ddpm", "dpmpp2m", DDIM(eta=0.5))),
+            *(("fourier_diff_nca", sampler) for sampler in ("ddpm", "dpmpp2m")),
+        ],
+    )
     def test_for_every_network_and_sampler(self, make_job: MakeJob, recipe: str, sampler: Any) -> None:
         job = make_job(small_denoiser(recipe), sampler=sampler)
         assert torch.equal(in_tiles(job), in_memory(job))
 
     @pytest.mark.parametrize(
-        "boundary", [("circular", "reflect"), ("reflect", "circular"), ("circular",) * 2]
+        ("recipe", "boundary"),
+        [*(("diff_nca", boundary) for boundary in BOUNDARIES), ("fourier_diff_nca", BOUNDARIES[-1])],
     )
-    @pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
     def test_for_every_boundary(self, make_job: MakeJob, recipe: str, boundary: Any) -> None:
         job = make_job(small_denoiser(recipe), boundary=boundary)
         assert torch.equal(in_tiles(job), in_memory(job))
 
-    @pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")])
-    @pytest.mark.parametrize("tile", [8, 32])
-    def test_with_a_coarse_stage(self, make_job: MakeJob, boundary: Any, tile: int) -> None:
-        job = make_job(small_denoiser(coarse=COARSE), 44, 72, boundary=boundary)
+    @pytest.mark.parametrize(
+        ("boundary", "tile", "height", "width"),
+        [(("reflect", "reflect"), 8, 28, 20), (BOUNDARIES[-1], 8, 20, 28), (BOUNDARIES[-1], 32, 44, 72)],
+    )
+    def test_with_a_coarse_stage(
+        self, make_job: MakeJob, boundary: Any, tile: int, height: int, width: int
+    ) -> None:
+        job = make_job(small_denoiser(coarse=COARSE), height, width, boundary=boundary)
         assert torch.equal(in_tiles(job, tile), in_memory(job))
 
     @pytest.mark.parametrize(("tile", "fused"), [(8, 1), (24, 2), (32, 3), (64, 1), (64, 3)])
@@ -122,9 +131,15 @@ class TestEqualToTheWhole:
         assert torch.equal(in_tiles(job), in_memory(job))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
-@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp2m"])
+@pytest.mark.parametrize(
+    ("recipe", "sampler", "dtype"),
+    [
+        ("diff_nca", "ddpm", torch.float32),
+        ("diff_nca", "dpmpp2m", torch.bfloat16),
+        ("fourier_diff_nca", "dpmpp2m", torch.float32),
+        ("fourier_diff_nca", "ddpm", torch.bfloat16),
+    ],
+)
 def test_states_between_sweeps_are_those_of_the_whole(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, recipe: str, sampler: str, dtype: torch.dtype
 ) -> None:
@@ -208,7 +223,7 @@ def test_a_model_that_diverges_is_told_from_a_damaged_store(make_job: MakeJob) -
 class TestRestart:
     @pytest.mark.parametrize(
         ("recipe", "pieces"),
-        [("diff_nca", n) for n in (0, 1, 5, 6, 7, 12, 15)] + [("fourier_diff_nca", n) for n in (4, 9)],
+        [("diff_nca", n) for n in (0, 5, 6, 15)] + [("fourier_diff_nca", 9)],
     )
     def test_after_any_piece_gives_the_same_pixels(self, make_job: MakeJob, recipe: str, pieces: int) -> None:
         job = make_job(small_denoiser(recipe))

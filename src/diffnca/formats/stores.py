@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +233,14 @@ def others_in(url: str, own: str) -> list[str]:
     """Return the names right below `url` that are neither of this pattern nor files that zarr was writing."""
     names = listed(opened(url), "")
     return sorted(name for name in names if not re.fullmatch(own, name) and not PARTIAL.fullmatch(name))
+
+
+def remove_own(url: str, own: str) -> None:
+    """Remove the names of a pattern right below `url`, and the folder if nothing else lies there."""
+    store = opened(url)
+    for name in listed(store, ""):
+        if re.fullmatch(own, name) or PARTIAL.fullmatch(name):
+            sync(store.delete(name)) if "." in name else delete_folder(store, name)
+    if not is_remote(url):
+        with suppress(OSError):  # it is not there, or holds something else
+            Path(url).rmdir()

@@ -6,10 +6,10 @@ time would only compete with itself, because the engine uses all threads it is g
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -21,11 +21,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from diffnca.canvas.region import Region
 from diffnca.tiles.job import Job, work
-
-Piece = tuple[str, Region, range]
-"""A piece of work: its action, its region and its steps, as `work` takes them."""
+from diffnca.tiles.work import Piece, do, learn
 
 PIECES_PER_WORKER = 2
 """Pieces that are given out at a time: one to do, one to do next. The others wait here, not in a graph."""
@@ -33,8 +30,7 @@ PIECES_PER_WORKER = 2
 POLL_SECONDS = 10.0
 """Time without a result after which the workers are counted."""
 
-_jobs: dict[str, Job] = {}
-_one_at_a_time = threading.Lock()
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -138,26 +134,10 @@ def given_out(
             return
         finished, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
         if not finished and not is_told and count() == 0:
-            print("diffnca: no workers are left; waiting for one", file=sys.stderr)
+            log.warning("no workers are left; waiting for one")
             is_told = True
         for future in finished:
             yield running.pop(future), future.result()
-
-
-def do(key: str, action: str, region: Region, steps: range) -> Any:
-    """Do a piece of a job that this process has learnt, when no other piece is being done."""
-    with _one_at_a_time:
-        return work(_jobs[key], action, region, steps)
-
-
-def learn(key: str, job: Job) -> None:
-    """Let this process know a job."""
-    _jobs[key] = job
-
-
-def forget(key: str) -> None:
-    """Let this process forget a job."""
-    _jobs.pop(key, None)
 
 
 def _begin(job: Job, threads: int) -> None:

@@ -9,8 +9,9 @@ from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from diffnca.tiles.crews import forget, learn
+from diffnca.errors import one_line
 from diffnca.tiles.job import Job
+from diffnca.tiles.work import forget, learn
 
 try:
     import distributed
@@ -59,8 +60,8 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[
             yield executor, learning.name, lambda: _count(client)
         except KilledWorker as error:
             raise ChildProcessError(
-                f"a tile killed several workers, perhaps for want of memory ({error}): it needs less with a "
-                "smaller --tile"
+                f"a tile killed several workers, perhaps for want of memory ({one_line(error)}): it needs "
+                "less with a smaller --tile"
             ) from None
         except CancelledError:
             raise ChildProcessError(SCHEDULER_ENDED) from None
@@ -93,7 +94,7 @@ def client_of(address: str) -> Iterator[Any]:
             client: Any = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, TimeoutError, ValueError) as error:
             raise ValueError(
-                f"--scheduler {address}: no answer ({error}); start it with `dask scheduler`, "
+                f"--scheduler {address}: no answer ({one_line(error)}); start it with `dask scheduler`, "
                 "and give its address, tcp://HOST:PORT"
             ) from None
         with client:

@@ -28,8 +28,11 @@ TILE_OVERHEAD = 0.08
 
 LARGEST_TILE_PX = 4096
 
-PATIENCE_SECONDS = 120.0
-"""Time after which a tile is kept, if several steps are taken at once."""
+PATIENCE_SECONDS = 30.0
+"""Time after which a tile is kept: what is not kept yet is lost when the work is stopped."""
+
+MOST_OVERHEAD = 0.4
+"""Share that smaller tiles may compute twice, where a slow machine needs them to keep a tile in time."""
 
 BYTES_PER_NUMBER = 4
 
@@ -145,7 +148,7 @@ class Plan:
 
 def make_plan(
     canvas: Canvas,
-    tile_px: int,
+    tile_px: int | None,
     radius: int,
     steps: int,
     numbers: int,
@@ -153,7 +156,20 @@ def make_plan(
     rates: Rates,
     shard_px: int = 1,
 ) -> Plan:
-    """Return the plan that costs least; a network with a context must see the whole before each step."""
+    """Return the plan that costs least; a network with a context must see all of the canvas before each step.
+
+    Args:
+        canvas: the image.
+        tile_px: side of the tiles; `None` takes the default for this machine.
+        radius: how far one step sees.
+        steps: diffusion steps.
+        numbers: floats of a pixel in a state.
+        has_context: whether the network has a context.
+        rates: how fast the machine is.
+        shard_px: side of the files of the image.
+    """
+    if tile_px is None:
+        tile_px = default_tile(canvas, radius, shard_px, rates.compute)
     is_whole = tile_px >= max(canvas.height, canvas.width)
     possible = range(1, 2 if has_context and not is_whole else steps + 1)
     plans = [Plan(canvas, tile_px, radius, steps, fused, numbers, rates, shard_px) for fused in possible]
@@ -168,15 +184,34 @@ def parts_of(steps: range, fused: int) -> list[range]:
     return [range(first, last) for first, last in pairwise(cuts)]
 
 
-def default_tile(canvas: Canvas, radius: int, unit_px: int) -> int:
+def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: float = 0.0) -> int:
     """Return the side of tiles, in units of `unit_px`, whose neighbourhood costs few pixels.
 
     It is the largest side of tiles that cover the longer axis evenly and are not larger than they need be.
+    A slow machine gets smaller tiles, so that a step of one tile takes `PATIENCE_SECONDS` at most, if they
+    do not compute more than `MOST_OVERHEAD` twice.
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
-    largest = unit_px * max(1, min(math.ceil(enough / unit_px), LARGEST_TILE_PX // unit_px))
     longer = max(canvas.height, canvas.width)
+    side = _even(longer, unit_px, min(enough, LARGEST_TILE_PX))
+    least = 2 * radius / (math.sqrt(1.0 + MOST_OVERHEAD) - 1.0)
+    while side > unit_px and seconds_per_px * _grown_side(longer, side, radius) ** 2 > PATIENCE_SECONDS:
+        smaller = _even(longer, unit_px, side / 2)
+        if smaller < least or smaller == side:
+            break
+        side = smaller
+    return side
+
+
+def _even(longer: int, unit_px: int, wanted: float) -> int:
+    """Return the side of tiles of about the wanted side that cover an axis evenly."""
+    largest = unit_px * max(1, min(math.ceil(wanted / unit_px), LARGEST_TILE_PX // unit_px))
     return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
+
+
+def _grown_side(longer: int, side: int, radius: int) -> int:
+    """Return the side of a tile with its neighbourhood, at most the axis."""
+    return min(side + 2 * radius, longer)
 
 
 @lru_cache(maxsize=10_000)  # a plan of many steps asks for the same ones again and again

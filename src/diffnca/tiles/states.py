@@ -8,9 +8,12 @@ first. Nothing else records what has been done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.canvas.region import Canvas, Region
-from diffnca.formats.stores import Crc32cCodec, delete_folder, exists, listed, opened, undamaged, zarr
+from diffnca.formats.ome_zarr import OWN as OF_AN_IMAGE
+from diffnca.formats.stores import (
+    Crc32cCodec,
+    attributes_of,
+    delete_folder,
+    exists,
+    facts_in,
+    is_remote,
+    listed,
+    opened,
+    others_in,
+    remove_own,
+    undamaged,
+    zarr,
+)
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
+OWN = rf"zarr\.json|({IMAGE}|{ESTIMATE}|{CONTEXT})-\d{{4,}}"
+"""Names in the folder of states."""
+
+OF_WORK = {"": r"states|image\.ome\.zarr", "/states": OWN, "/image.ome.zarr": OF_AN_IMAGE}
+"""Names in the folder in which an image is made, and in its folders."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +74,18 @@ class States:
         return opened(self.url)
 
     def begin(self, facts: dict[str, str]) -> None:
-        """Note what the image is, unless something is noted."""
-        if not exists(self.store, "zarr.json"):
+        """Note what the image is, unless something is noted.
+
+        Raises:
+            ValueError: there are states of an image of which nothing is noted.
+        """
+        if noted(self.url) is not None:
+            return
+        if self.steps():
+            raise ValueError(f"{self.url}: does not say of which image it is; {self.remedy}")
+        if exists(self.store, "zarr.json"):
+            zarr.open_group(self.store, mode="r+").update_attributes({"diffnca": facts})
+        else:
             zarr.create_group(self.store, attributes={"diffnca": facts})
 
     def create(self, step: int) -> None:
@@ -75,8 +107,8 @@ class States:
 
     def steps(self) -> list[int]:
         """Return the steps whose states are there, whole or in part."""
-        names = listed(self.store, "")
-        found = [int(name.removeprefix(f"{IMAGE}-")) for name in names if name.startswith(f"{IMAGE}-")]
+        matches = [re.fullmatch(rf"{IMAGE}-(\d{{4,}})", name) for name in listed(self.store, "")]
+        found = [int(match[1]) for match in matches if match is not None]
         return sorted(step for step in found if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
 
     def delete(self, step: int) -> None:
@@ -122,7 +154,8 @@ class States:
         name = f"{CONTEXT}-{step:04d}"
         if not exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
             return None
-        return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
+        with undamaged(f"{self.url}/{name}", self.remedy):
+            return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
 
     def _chunks(self, tile: Region) -> Iterator[tuple[int, int]]:
         """Yield row and column of each chunk of a tile."""
@@ -138,8 +171,7 @@ class States:
             ValueError: a part is damaged or missing.
         """
         name = f"{name}-{step:04d}"
-        with undamaged(f"{self.url}/{name}", self.remedy):
-            array: Any = zarr.open_array(self.store, path=name, mode="r")
+        array = self._array(name, "r")
         values = np.empty((self.channels, region.height, region.width), np.float32)
         for into_y, rows in spans(region.top, region.height, self.canvas.height):
             for into_x, columns in spans(region.left, region.width, self.canvas.width):
@@ -153,6 +185,23 @@ class States:
                 if np.isnan(values[:, into_y, into_x]).any():  # which are never written
                     self._check_chunks(array, name, part)
         return torch.from_numpy(values)[None]
+
+    def _array(self, name: str, mode: Any) -> Any:
+        """Return an array.
+
+        Raises:
+            ValueError: its metadata are damaged, or those of another image.
+        """
+        with undamaged(f"{self.url}/{name}/zarr.json", self.remedy):
+            array: Any = zarr.open_array(self.store, path=name, mode=mode)
+            there = array.shape, array.chunks, str(array.dtype)
+        chunk = (self.channels, self.chunk_px, self.chunk_px)
+        mine = (self.channels, self.canvas.height, self.canvas.width), chunk, "float32"
+        if there != mine:
+            raise ValueError(
+                f"{self.url}/{name}: holds shape, chunks and type {there}, not {mine}; {self.remedy}"
+            )
+        return array
 
     def _check_chunks(self, array: Any, name: str, region: Region) -> None:
         """Refuse a region of which a chunk is missing or damaged, and name that."""
@@ -180,19 +229,44 @@ class States:
                 f"the model gives values that are no numbers in step {step}; "
                 "take another --sampler or more --steps"
             )
-        array: Any = zarr.open_array(self.store, path=f"{name}-{step:04d}", mode="r+")
+        array = self._array(f"{name}-{step:04d}", "r+")
         rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
         array[:, rows, columns] = values[0].cpu().numpy()
 
 
-def noted(url: str) -> dict[str, Any] | None:
-    """Return what is noted of the image whose states are kept there; `None` if there are none."""
-    store = opened(url)
-    if not exists(store, "zarr.json"):
-        return None
-    with undamaged(f"{url}/zarr.json", f"delete {url}, then the same command begins again"):
-        facts: Any = zarr.open_group(store, mode="r").attrs.get("diffnca", {})
-        return dict(facts)
+def noted(url: str) -> dict[str, str] | None:
+    """Return what is noted of the image whose states are kept there; `None` if there are none.
+
+    Raises:
+        ValueError: the notes are damaged.
+    """
+    return facts_in(attributes_of(url), url)
+
+
+def check_work(url: str) -> None:
+    """Refuse a folder in which an image cannot be made, because something else lies there.
+
+    Raises:
+        ValueError: it is so; the message names what lies there.
+    """
+    if not is_remote(url) and Path(url).is_file():
+        raise ValueError(f"{url}: is a file; move it away, or give another --out")
+    for folder, own in OF_WORK.items():
+        others = others_in(f"{url}{folder}", own)
+        if others:
+            raise ValueError(
+                f"{url}{folder}: holds {others[0]}, which diffnca did not make; move it away, or give "
+                "another --out"
+            )
+
+
+def remove_work(url: str) -> None:
+    """Remove what was kept to make an image, and the folder if nothing else lies there."""
+    for folder in ("/states", "/image.ome.zarr"):
+        remove_own(f"{url}{folder}", OF_WORK[folder])
+    if not is_remote(url):
+        with suppress(OSError):  # it is not there, or holds something else
+            Path(url).rmdir()
 
 
 def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
