@@ -62,7 +62,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
 
     from diffnca.canvas.region import Canvas
     from diffnca.formats.ome_zarr import OmeZarrWriter
-    from diffnca.jobs.large import CHUNK_PX, plan_of, shard_of
+    from diffnca.jobs.plan import CHUNK_PX, shard_of, tiles_of
     from diffnca.models.file import load
     from diffnca.sampling.denoisers import walk_of
     from diffnca.sampling.starts import start_of
@@ -81,7 +81,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
         states = States(f"{folder}/states", canvas, 3, chunk, sampler.is_multistep)
         writer = OmeZarrWriter(f"{folder}/image.ome.zarr", 1.25, shard, chunk)
         job = Job(denoiser, Task(canvas, levels, start_of(denoiser)), sampler, 0, states, writer, "cpu")
-        plan = replace(plan_of(job, arguments.tile), fused=1)  # every size in the same way
+        plan = replace(tiles_of(job, arguments.tile), fused=1)  # every size in the same way
         writer.open(canvas, 3, {})
         begun = time.perf_counter()
         sample_tiled(job, plan)

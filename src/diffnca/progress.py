@@ -6,9 +6,14 @@ What computes takes a `Report` and calls it; only the command line makes a `Prog
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+Number = int | float
+"""What is done, and of how much."""
 
 Report = Callable[[str, float, float], object]
 """Is told what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`."""
@@ -17,15 +22,30 @@ LINE_SECONDS = 30.0
 """Time between two lines where no terminal shows a bar."""
 
 
-def unseen(title: str, done: float | int, total: float | int) -> None:
+def unseen(title: str, done: Number, total: Number) -> None:
     """Be a `Report` where nobody watches."""
+
+
+def show(text: str, stream: Any, end: str = "\n") -> None:
+    """Print a line on a stream, with what the stream can encode.
+
+    A reader that goes away ends no work: what a closed stream cannot take is dropped, now and from now on.
+    """
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), end=end, file=stream, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
     """Shows reports on a stream; use it as a context manager, which takes the bar away at the end."""
 
     def __init__(self, stream: Any, line_seconds: float = LINE_SECONDS) -> None:
-        """Show on the text stream `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
+        """Show on `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
         self.stream, self.line_seconds = stream, line_seconds
         self.title, self.begun, self.first, self.shown = "", 0.0, 0.0, 0.0
         self.bar: Any = None
@@ -39,7 +59,11 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (BarColumn(), TextColumn("{task.description}"))
-            self.bar = Bar(*columns, console=Console(file=self.stream), transient=True)
+            is_shared = (
+                sys.stdout is not None and sys.stdout.isatty()
+            )  # then results are printed above the bar
+            console = Console(file=self.stream)
+            self.bar = Bar(*columns, console=console, transient=True, redirect_stdout=is_shared)
             self.bar.start()
             self.task = self.bar.add_task("", total=1.0)
         return self
@@ -47,10 +71,11 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
         if self.bar is not None:
-            self.bar.stop()
+            with contextlib.suppress(OSError):  # the terminal has gone
+                self.bar.stop()
             self.bar = None
 
-    def __call__(self, title: str, done: float | int, total: float | int) -> None:
+    def __call__(self, title: str, done: Number, total: Number) -> None:
         """Show that so much of `total` is done."""
         now = time.monotonic()
         if title.split(",")[0] != self.title.split(",")[0]:
@@ -60,10 +85,9 @@ class Progress:
             self.bar.update(self.task, completed=done / max(total, 1e-9), description=self.text(done, total))
         elif now - self.shown >= self.line_seconds:
             self.shown = now
-            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
-                print(f"diffnca: {self.text(done, total)}", file=self.stream, flush=True)
+            show(f"diffnca: {self.text(done, total)}", self.stream)
 
-    def text(self, done: float | int, total: float | int) -> str:
+    def text(self, done: Number, total: Number) -> str:
         """Return the state of the work as text, with the time left."""
         seconds = time.monotonic() - self.begun
         speed = (done - self.first) / seconds if seconds > 0.0 else 0.0
@@ -71,8 +95,14 @@ class Progress:
         return f"{self.title} {done / max(total, 1e-9):.0%}{left}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """Return a time as text."""
     if seconds < 120.0:
         return f"{seconds:.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
+
+
+def amount(num_bytes: Number) -> str:
+    """Return a number of bytes as text."""
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= u), (1e3, "kB"))
+    return f"{num_bytes / unit:,.1f} {name}"

@@ -18,8 +18,8 @@ from PIL import Image
 
 from diffnca.cli.main import condensed, main
 from diffnca.formats.png import read_png_text
-from diffnca.jobs import sample as sampling
-from diffnca.jobs.making import numbered
+from diffnca.jobs import run as jobs
+from diffnca.jobs.target import numbered
 from diffnca.models.file import load, read_card, read_config
 from diffnca.training.run import LOCK_FILE, SHEET_STEPS
 
@@ -146,10 +146,10 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
     ("arguments", "message"),
     [
         (["sample", "nothing"], "model 'nothing': no such file or folder"),
-        (["sample", "nothing", "--out", "missing/x.png"], "the folder missing does not exist"),
-        (["sample", "nothing", "--out", "x.gif"], "must end in .png"),
-        (["sample", "nothing", "--count", "0"], "--count 0: must be >= 1"),
-        (["sample", "nothing", "--device", "tpu9"], "--device tpu9: not available here"),
+        (["sample", "aerial", "--out", "missing/x.png"], "the folder missing does not exist"),
+        (["sample", "aerial", "--out", "x.gif"], "must end in .png"),
+        (["sample", "aerial", "--count", "0"], "--count 0: must be >= 1"),
+        (["sample", "aerial", "--device", "tpu9"], "--device tpu9: not available here"),
         (["sample", "nothing", "--heigth", "3"], "Unrecognized options: --heigth"),
         (["sample"], "a bundled model, a model file"),
         (["paint"], "paint"),
@@ -162,11 +162,17 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["train", "--data", ".", "--model.chanels", "3"], "--model.chan"),
         (["train", "--data", ".", "--model.channels", "2"], "channels=2: must be >= 2"),
         (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
-        (["sample", "pathology", "--height", "7", "--seamless", "y"], "height=7 on a circular axis: must be"),
-        (["train", "--data", ".", "--training.images", "0"], "training.images=0: must be above 0"),
-        (["train", "--data", ".", "--training.minutes", "-1"], "training.minutes=-1.0: must be above 0"),
-        (["train", "--data", ".", "--sampling.steps", "999"], "sampling.steps=999: must be 1 to 300"),
-        (["sample", "nothing", "--device", "meta"], "--device meta: not available here"),
+        (
+            ["sample", "pathology", "--height", "7", "--seamless", "y"],
+            "--height 7 on a circular axis: must be",
+        ),
+        (
+            ["train", "--data", ".", "--training.images", "0"],
+            "diffnca: --training.images 0: must be from 1 to",
+        ),
+        (["train", "--data", ".", "--training.minutes", "-1"], "--training.minutes -1.0: must be from 0 to"),
+        (["train", "--data", ".", "--sampling.steps", "999"], "--sampling.steps 999: must be 1 to 300"),
+        (["sample", "aerial", "--device", "meta"], "--device meta: not available here"),
         (["convert", "missing.pth", "out.safetensors"], "missing.pth"),
         (["convert", "missing.pth", "out.bin"], "must end in .safetensors"),
         (["info", "nothing"], "model 'nothing'"),
@@ -258,7 +264,7 @@ def test_a_dry_run_refuses_what_the_run_would(
     run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "--data", str(photos), "--out", str(run_folder), *SMALL, "--dry-run"]
-    assert "began with training.batch=4, not 2" in error_of(capsys, [*arguments, "--training.batch", "2"])
+    assert "began with --training.batch 4, not 2" in error_of(capsys, [*arguments, "--training.batch", "2"])
 
 
 def test_a_sheet_of_a_student_of_many_steps_shows_its_own_walk(
@@ -346,13 +352,13 @@ def test_images_tell_the_weights_they_were_made_with(
 ) -> None:
     file = run_folder / "model.safetensors"
     weights = sha256(file.read_bytes()).hexdigest()[:16]
-    made = sampling.write_png
+    made = jobs.write_png
 
     def trained_on(*arguments: Any) -> None:
         made(*arguments)
         file.write_bytes(file.read_bytes() + b" ")  # as a training that goes on replaces it
 
-    monkeypatch.setattr(sampling, "write_png", trained_on)
+    monkeypatch.setattr(jobs, "write_png", trained_on)
     command = ["sample", str(run_folder), "--steps", "2", "--count", "2", "--out", str(tmp_path / "a.png")]
     assert main(command) == 0
     texts = [read_png_text(tmp_path / f"a-{index:03d}.png") for index in range(2)]

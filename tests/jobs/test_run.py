@@ -1,14 +1,24 @@
 """The commands that edit images, with a bundled model and few steps."""
 
+import errno
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.cli.edits import Vary
 from diffnca.cli.main import main
+from diffnca.data.given import read_image
+from diffnca.errors import Interrupted
+from diffnca.files import lock
 from diffnca.formats.ome_zarr import read_pixels
+from diffnca.jobs.options import Choices, Place
+from diffnca.jobs.plan import plan
+from diffnca.jobs.request import New, Request, Vary, asked
+from diffnca.jobs.run import run
 
 MODEL = "pathology-4step"
 
@@ -191,18 +201,11 @@ def test_what_only_repaint_does_is_no_other_request(
     assert "is finished already" in capsys.readouterr().out
 
 
-def test_workers_may_have_another_device(
-    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = []
-
-    def make(command: Vary, *_: object) -> int:
-        told.append(command.device)
-        return 0
-
-    monkeypatch.setattr("diffnca.jobs.large.make", make)
-    assert main(["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "x.ome.zarr")]) == 0
-    assert told == ["auto"]
+def test_workers_may_have_another_device(image: Path, tmp_path: Path) -> None:
+    request = asked(MODEL, Vary(read_image(image, 3), 0.5), Choices())
+    job = plan(request, Place(out=str(tmp_path / "x.ome.zarr"))).job
+    assert job is not None
+    assert job.device == "auto"
 
 
 def test_what_is_wrong_with_one_image_is_told_before_the_work(
@@ -290,8 +293,8 @@ def test_what_is_given_is_not_overwritten(
         (("vary", "--tile", 16, "--workers", 0), "--workers 0"),
         (("vary", "--compression", "jpeg"), "--compression jpeg: must be of a TIFF file"),
         (("vary", "--steps", 0), "0"),
-        (("vary", "--engine", "fused"), "engine=fused"),
-        (("inpaint", *BOX, "--rounds", 0), "rounds=0"),
+        (("vary", "--engine", "fused"), "--engine fused"),
+        (("inpaint", *BOX, "--rounds", 0), "--rounds 0"),
         (("inpaint", "--mask", "nowhere"), "no such file"),
     ],
     ids=str,
@@ -330,3 +333,99 @@ def test_sizes_of_a_folder_that_do_not_fit_are_told_before_the_work(
     out = tmp_path / "out"
     message = refused(capsys, "vary", "--image", tmp_path / "in", "--seamless", "both", "--out", out)
     assert "must be a multiple of 4 px" in message and not out.exists()
+
+
+def small(count: int = 1, **choices: Any) -> Request:
+    """Return a request of small images."""
+    return asked(MODEL, New(), Choices(count=count, **choices), (16, 16))
+
+
+def test_a_cancelled_request_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
+    place, done = Place(out=str(tmp_path / "x.png")), []
+    with pytest.raises(Interrupted, match="stopped after 2 of 3 images; the same command goes on"):
+        list(run(small(3), place, lambda *share: done.append(share), lambda: done[-1][1] > 2.0))
+    assert {path.name for path in tmp_path.iterdir()} == {"x-000.png", "x-001.png"}
+    assert [file.was_there for file in run(small(3), place)] == [True, True, False]
+
+
+def test_a_cancelled_large_image_goes_on_to_the_same_pixels(tmp_path: Path) -> None:
+    request, whole = asked(MODEL, New(), Choices(), (32, 48)), Place(out=str(tmp_path / "whole.png"), tile=16)
+    place, done = replace(whole, out=str(tmp_path / "x.png")), []
+    with pytest.raises(Interrupted, match="stopped at .*%; the same command goes on from there"):
+        list(run(request, place, lambda *share: done.append(share), lambda: len(done) > 3))
+    assert not (tmp_path / "x.png").exists()
+    list(run(request, place))
+    list(run(request, whole))
+    assert np.array_equal(*(np.asarray(Image.open(tmp_path / name)) for name in ("x.png", "whole.png")))
+
+
+def test_progress_is_told_of_all_images_together(tmp_path: Path) -> None:
+    told = []
+    list(run(small(2), Place(out=str(tmp_path / "x.png")), lambda *share: told.append(share)))
+    assert told[-1] == ("images", 2.0, 2)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_a_batch_changes_no_byte(image: Path, tmp_path: Path) -> None:
+    request = asked(MODEL, Vary(read_image(image, 3), 0.5), Choices(count=3))
+    for name, batch in (("one", 1), ("two", 2)):
+        list(run(request, Place(out=str(tmp_path / f"{name}.png"), batch=batch)))
+    for index in range(3):
+        one, two = (tmp_path / f"{name}-00{index}.png" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_file_cut_short_is_not_finished(tmp_path: Path, tile: int | None) -> None:
+    place, out = Place(out=str(tmp_path / "x.png"), tile=tile), tmp_path / "x.png"
+    list(run(small(), place))
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) * 2 // 3])
+    if tile is None:
+        assert [made.was_there for made in run(small(), place)] == [False]
+        assert out.read_bytes() == whole
+    else:
+        with pytest.raises(ValueError, match=r"x\.png: is there, and damaged"):
+            list(run(small(), place))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.ome.zarr"])
+def test_a_second_command_on_one_file_is_refused(tmp_path: Path, name: str) -> None:
+    place = Place(out=str(tmp_path / name))
+    with lock(place.out), pytest.raises(ValueError, match=f"{name}: another command writes it"):
+        list(run(small(), place))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.ome.zarr", "x.ome.tif"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "write_bytes", refuse)  # as a full disk does
+    with pytest.raises(OSError, match=rf"disk/{name}: cannot be written \(no space left on device\)"):
+        plan(small(), Place(out=str(tmp_path / "disk" / name)))
+
+
+def refuse(path: Path, _: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.mark.parametrize("tile", [-16, 0, 17])
+def test_a_tile_is_checked_also_where_the_image_is_finished(tmp_path: Path, tile: int) -> None:
+    place = Place(out=str(tmp_path / "x.png"))
+    list(run(small(), place))
+    with pytest.raises(ValueError, match=f"tile={tile}: must be a multiple"):
+        list(run(small(), replace(place, tile=tile)))
+
+
+def test_what_others_keep_beside_the_work_stays(tmp_path: Path) -> None:
+    (tmp_path / "x.png.work").mkdir()
+    (tmp_path / "x.png.work" / "notes.txt").write_text("mine")
+    list(run(small(), Place(out=str(tmp_path / "x.png"), tile=16)))
+    assert [path.name for path in (tmp_path / "x.png.work").iterdir()] == ["notes.txt"]
+
+
+def test_so_many_images_that_nobody_waits_for_them_begin_at_once(tmp_path: Path) -> None:
+    made = run(small(10**8), Place(out=str(tmp_path / "x.png")))
+    assert Path(next(made).path).name == "x-00000000.png"
+    made.close()

@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.models.build import build_network
 from diffnca.models.file import bundled_models, find_model, read_card, read_config
 
-if TYPE_CHECKING:
-    from diffnca.cli.inspections import Info
 
-
-def info(command: Info) -> int:
-    """Print what is known of a recipe, a model or the installation; return the exit code."""
-    facts = _installation() if command.name is None else facts_of(command.name)
-    if command.json:
-        print(json.dumps(facts, indent=1, sort_keys=True))
-    else:
-        for key, value in facts.items():
-            print(f"{key.replace('_', ' ')}: {_shown(value)}")
-    return 0
+def as_text(facts: Mapping[str, Any], depth: int = 0) -> str:
+    """Return facts as lines, those of a group indented below its name."""
+    lines = []
+    for key, value in facts.items():
+        name = f"{'  ' * depth}{key.replace('_', ' ') if depth == 0 else key}:"
+        if isinstance(value, Mapping) and value:
+            lines += [name, as_text(value, depth + 1)]
+        else:
+            lines.append(f"{name} {_shown(value)}")
+    return "\n".join(lines)
 
 
 def _shown(value: Any) -> str:
     """Return a fact as text."""
     match value:
-        case dict():
-            return "".join(f"\n  {key}: {item}" for key, item in value.items())
-        case list():
+        case list() | tuple():
             return ", ".join(map(str, value))
-        case int():
+        case int() if not isinstance(value, bool):
             return f"{value:,}"
         case _:
             return str(value)
 
 
-def _installation() -> dict[str, Any]:
+def installation() -> dict[str, Any]:
     """Return versions, recipes and bundled models."""
     versions = {"python": platform.python_version()}
     for package in ("diffnca", "torch", "accelerate", "safetensors", "numpy", "pillow", "tiffslide"):

@@ -1,17 +1,12 @@
-"""The only place that prints: results on stdout, notes and progress on stderr.
-
-A reader that goes away ends no work: what a closed stream cannot take is dropped. What a stream cannot encode
-is replaced.
-"""
+"""The only place that prints: results on stdout, notes and progress on stderr."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from typing import TextIO
+import traceback
 
-from diffnca.progress import Progress
+from diffnca.progress import Progress, show
 
 
 class Console:
@@ -19,11 +14,20 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a result on stdout."""
-        _print(text, sys.stdout)
+        show(text, sys.stdout)
 
     def note(self, text: str) -> None:
         """Print one line for the user on stderr."""
-        _print(f"diffnca: {' '.join(text.split())}", sys.stderr)
+        show(f"diffnca: {' '.join(text.split())}", sys.stderr)
+
+    def trace(self, error: BaseException) -> None:
+        """Print where an error arose, on stderr."""
+        show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
+
+    def flush(self) -> None:
+        """Send what libraries have printed; what nobody reads is dropped."""
+        for stream in (sys.stdout, sys.stderr):
+            show("", stream, end="")
 
     def progress(self) -> Progress:
         """Return what shows progress on stderr, as a context manager."""
@@ -31,22 +35,16 @@ class Console:
 
 
 class Notes(logging.Handler):
-    """Shows as notes what the package logs: warnings, and what it leaves out."""
+    """Shows as notes what the package logs: warnings, and what it leaves out; each text once."""
 
     def __init__(self, console: Console) -> None:
         """Show them on `console`."""
         super().__init__(logging.INFO)
-        self.console = console
+        self.console, self.shown = console, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one."""
-        self.console.note(record.getMessage())
-
-
-def _print(text: str, stream: TextIO | None) -> None:
-    """Print a line, whatever the stream can take."""
-    if stream is None:
-        return
-    with contextlib.suppress(BrokenPipeError, ValueError, OSError):
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+        text = record.getMessage()
+        if text not in self.shown:
+            self.shown.add(text)
+            self.console.note(text)

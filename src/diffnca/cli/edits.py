@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from diffnca.cli.console import Console
-from diffnca.cli.images import Making
+from diffnca.cli.images import Making, make
+
+if TYPE_CHECKING:
+    from diffnca.data.given import Given
+    from diffnca.jobs.request import Edit, Method, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,21 +21,80 @@ class Editing(Making):
 
     Attributes:
         image: the image, 8 bits, gray or colour; or a folder, all images of which are edited. It is kept.
-        out: the file: .png, or of any size .ome.zarr or .ome.tif; for a folder, another folder. With --count
-            above 1, a number is added to its name. A stopped folder or large image goes on with the same
-            command.
-        count: how many results of each image.
-        seamless: axes along which the result continues at the opposite edge.
     """
 
     image: Path
-    out: str
-    count: int = 1
-    seamless: Literal["none", "x", "y", "both"] = "none"
+
+    @abstractmethod
+    def task(self, given: Given) -> Edit:
+        """Return what to do with an image."""
+
+    def reads(self, image: Path) -> list[Path]:
+        """Return the files that are read for an image."""
+        return [image]
+
+    def request(self, image: Path) -> Request:
+        """Return what is asked for an image."""
+        from diffnca.data.given import read_image
+        from diffnca.jobs.request import asked, channels_of
+
+        given = read_image(image, channels_of(self.model))
+        compression = self.output.compression_of(self.place.out)
+        return asked(self.model, self.task(given), self.choices, compression=compression)
+
+    def run(self, console: Console) -> int:
+        """Edit an image, or all images of a folder; return the exit code."""
+        from diffnca.jobs.target import check_kept
+
+        if self.image.is_dir():
+            return self._run_folder(console)
+        request = self.request(self.image)
+        check_kept(self.reads(self.image), [self.place], request.count)
+        return make(console, request, self.place, self.output.dry_run)
+
+    def _run_folder(self, console: Console) -> int:
+        """Edit all images of a folder; return the exit code."""
+        from diffnca.jobs.plan import check
+        from diffnca.jobs.target import check_kept, places_in
+
+        if self.place.film is not None or self.output.dry_run:
+            raise ValueError("--film and --dry-run: must be of a single --image")
+        places = places_in(self.place, self.image)
+        for image, place in places.items():  # before anything is written
+            check(self.request(image), place)
+        check_kept(
+            [path for image in places for path in self.reads(image)], places.values(), self.choices.count
+        )
+        Path(self.place.out).mkdir(exist_ok=True)
+        for image, place in places.items():
+            make(console, self.request(image), place)
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Editing):
+class Completing(Editing):
+    """What all editing has in common that keeps the known pixels.
+
+    Attributes:
+        method: repaint noises what is known as the image and walks each part of the way --rounds times; paste
+            puts it in as it is, as published.
+        jump: diffusion steps of a part of the way.
+        rounds: how often repaint walks each part; it takes so many times as long.
+    """
+
+    method: Literal["repaint", "paste"] = "repaint"
+    jump: int = 5
+    rounds: int = 4
+
+    def imposing(self) -> Method:
+        """Return how the known pixels are imposed."""
+        from diffnca.jobs.request import Paste, Repaint
+
+        return Repaint(self.jump, self.rounds) if self.method == "repaint" else Paste()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Completing):
     """Fill holes of an image; all other pixels stay as they are.
 
     All that is not opaque is filled, with what --mask or --box says or without them.
@@ -39,29 +103,28 @@ class Inpaint(Editing):
         mask: an image of the same size, white where to fill; for a folder, a folder with masks of the same
             names, or one mask for all.
         box: fill this box, TOP,LEFT,HEIGHT,WIDTH in pixels (or with spaces between them).
-        method: repaint noises what is known as the image and walks each part of the way --rounds times; paste
-            puts it in as it is, as published.
-        jump: diffusion steps of a part of the way.
-        rounds: how often repaint walks each part; it takes so many times as long.
     """
 
     verb: ClassVar = "inpaint"
 
     mask: Path | None = None
     box: tuple[int, int, int, int] | None = None
-    method: Literal["repaint", "paste"] = "repaint"
-    jump: int = 5
-    rounds: int = 4
 
-    def run(self, console: Console) -> int:
-        """Edit the images; return the exit code."""
-        from diffnca.jobs.edit import edit
+    def task(self, given: Given) -> Edit:
+        """Return what to do with an image."""
+        from diffnca.jobs import request
 
-        return edit(self)
+        return request.Inpaint(given, request.holes_of(given, self.mask, self.box), self.imposing())
+
+    def reads(self, image: Path) -> list[Path]:
+        """Return the files that are read for an image."""
+        from diffnca.data.given import mask_of
+
+        return [image] if self.mask is None else [image, mask_of(image, self.mask)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extend(Editing):
+class Extend(Completing):
     """Grow an image at its sides; its own pixels stay as they are. With --seamless it becomes a tile.
 
     Attributes:
@@ -69,9 +132,6 @@ class Extend(Editing):
         bottom: pixels to add below.
         left: pixels to add on the left.
         right: pixels to add on the right.
-        method: as for inpaint.
-        jump: as for inpaint.
-        rounds: as for inpaint.
     """
 
     verb: ClassVar = "extend"
@@ -80,15 +140,12 @@ class Extend(Editing):
     bottom: int = 0
     left: int = 0
     right: int = 0
-    method: Literal["repaint", "paste"] = "repaint"
-    jump: int = 5
-    rounds: int = 4
 
-    def run(self, console: Console) -> int:
-        """Edit the images; return the exit code."""
-        from diffnca.jobs.edit import edit
+    def task(self, given: Given) -> Edit:
+        """Return what to do with an image."""
+        from diffnca.jobs import request
 
-        return edit(self)
+        return request.Extend(given, self.top, self.bottom, self.left, self.right, self.imposing())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +166,11 @@ class Upscale(Editing):
     method: Literal["consistent", "noise"] = "consistent"
     strength: float | None = None
 
-    def run(self, console: Console) -> int:
-        """Edit the images; return the exit code."""
-        from diffnca.jobs.edit import edit
+    def task(self, given: Given) -> Edit:
+        """Return what to do with an image."""
+        from diffnca.jobs import request
 
-        return edit(self)
+        return request.Upscale(given, self.factor, self.method, self.strength)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +185,8 @@ class Vary(Editing):
 
     strength: float = 0.5
 
-    def run(self, console: Console) -> int:
-        """Edit the images; return the exit code."""
-        from diffnca.jobs.edit import edit
+    def task(self, given: Given) -> Edit:
+        """Return what to do with an image."""
+        from diffnca.jobs import request
 
-        return edit(self)
-
-
-Edit = Inpaint | Extend | Upscale | Vary
-"""Any of them."""
+        return request.Vary(given, self.strength)

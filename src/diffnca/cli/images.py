@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from diffnca.cli.console import Console
+from diffnca.jobs.options import Choices, Place, SamplerName, Seamless
+from diffnca.progress import amount, duration
+
+if TYPE_CHECKING:
+    from diffnca.jobs.plan import Plan
+    from diffnca.jobs.request import Request
+    from diffnca.jobs.run import Made
+
+Nested = tyro.conf.arg(name="")
+"""Of a group of flags whose names stand alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is written.
+
+    Attributes:
+        compression: of an .ome.tif file: jpeg of quality 90 (without it), or deflate, which loses nothing.
+        dry_run: say how an image would be made and what it would take, write nothing.
+    """
+
+    compression: Literal["jpeg", "deflate"] | None = None
+    dry_run: bool = False
+
+    def compression_of(self, out: str) -> Literal["jpeg", "deflate"] | None:
+        """Return the compression of a file; `None` if it has none.
+
+        Raises:
+            ValueError: one is asked for, and it is no TIFF file.
+        """
+        is_tiff = out.endswith((".ome.tif", ".ome.tiff"))
+        if self.compression is not None and not is_tiff:
+            raise ValueError(
+                f"--compression {self.compression}: must be of a TIFF file; end --out in .ome.tif"
+            )
+        return (self.compression or "jpeg") if is_tiff else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,40 +53,15 @@ class Making:
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
-        seed: of the first image; image i has seed + i.
-        sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
-        steps: diffusion steps from pure noise on; without it, the model's own choice.
-        guidance: how far the model is led away from the errors of a weaker one, from 1 (not at all) to 10;
-            without it, the model's own choice, or 2 with --guide.
-        guide: the weaker model, of the same images; without it, the model without its last cell steps.
-        device: where to compute; auto takes a GPU where there is one.
-        engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
-            kernels for NVIDIA GPUs that have not been run on one yet.
-        tile: side of the tiles of a large image in pixels; changes speed and memory, not the image.
-        workers: processes that make the tiles of a large image, sharing the cores.
-        scheduler: address of a Dask cluster whose workers make the tiles instead (tcp://...).
-        windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
-        compression: of an .ome.tif file: jpeg of quality 90 (without it), or deflate, which loses nothing.
-        dry_run: say how a large image would be made and what it would take, write nothing.
-        film: write a film (.gif, .webp, .png or .mp4) of a small image in the making: left the noisy image,
-            right the estimate of the clean one as it grows from cell step to cell step.
+        choices: how to sample.
+        place: where.
+        output: what is written.
     """
 
     model: tyro.conf.Positional[str]
-    seed: int = 0
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    guide: str | None = None
-    device: str = "auto"
-    engine: Literal["auto", "eager", "fused"] = "auto"
-    tile: int | None = None
-    workers: int = 1
-    scheduler: str | None = None
-    windows: int | None = None
-    compression: Literal["jpeg", "deflate"] | None = None
-    dry_run: bool = False
-    film: Path | None = None
+    choices: Annotated[Choices, Nested] = field(default_factory=Choices)
+    place: Annotated[Place, Nested]
+    output: Annotated[Output, Nested] = field(default_factory=Output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +69,8 @@ class Sample(Making):
     """Make images with a trained model.
 
     Attributes:
-        out: the file: .png, or of any size .ome.zarr (also an address of fsspec) or .ome.tif. With --count
-            above 1, a number is added to its name. A stopped large image goes on with the same command.
         height: of the image in pixels; without it, the size of the training crops.
         width: of the image in pixels; without it, the size of the training crops.
-        count: how many images.
-        batch: how many at once; changes speed and memory, not the images.
-        seamless: axes along which the image continues at the opposite edge.
         region: make only this part, TOP,LEFT,HEIGHT,WIDTH in pixels, equal to the crop of the whole.
         direct: make a large image in one walk, also with a model that would else grow it out of one of the
             size of its training, because it sees the whole.
@@ -76,12 +82,9 @@ class Sample(Making):
 
     verb: ClassVar = "sample"
 
-    out: str = "sample.png"
+    place: Annotated[Place, Nested] = field(default_factory=lambda: Place(out="sample.png"))
     height: int | None = None
     width: int | None = None
-    count: int = 1
-    batch: int = 1
-    seamless: Literal["none", "x", "y", "both"] = "none"
     region: tuple[int, int, int, int] | None = None
     direct: bool = False
     even_px: int | None = None
@@ -89,9 +92,13 @@ class Sample(Making):
 
     def run(self, console: Console) -> int:
         """Make the images; return the exit code."""
-        from diffnca.jobs.sample import sample
+        from diffnca.jobs.request import New, asked
 
-        return sample(self)
+        compression = self.output.compression_of(self.place.out)
+        new = New(self.region, self.even_px, self.tone, () if self.direct else None)
+        size = (self.height, self.width)
+        request = asked(self.model, new, self.choices, size, compression)
+        return make(console, request, self.place, self.output.dry_run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +129,87 @@ class Interpolate:
     height: int | None = None
     width: int | None = None
     milliseconds: int = 80
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
-    seamless: Literal["none", "x", "y", "both"] = "none"
+    seamless: Seamless = "none"
     batch: int = 8
     device: str = "auto"
 
     def run(self, console: Console) -> int:
         """Make the film; return the exit code."""
-        from diffnca.jobs.film import interpolate
+        from diffnca.jobs.request import Interpolate as Task
+        from diffnca.jobs.request import asked
 
-        return interpolate(self)
+        task = Task(self.seeds, self.frames, self.milliseconds)
+        choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
+        request = asked(self.model, task, choices, (self.height, self.width))
+        return make(console, request, Place(out=str(self.out), batch=self.batch, device=self.device))
+
+
+def make(console: Console, request: Request, place: Place, is_dry: bool = False) -> int:
+    """Say how images will be made, make them, and say where they are; return the exit code."""
+    from diffnca.jobs.plan import plan
+    from diffnca.jobs.run import Made, run
+
+    planned = plan(request, place)
+    for line in lines_of(planned):
+        console.say(line)
+    there = planned.lacking_memory
+    if there is not None:
+        console.note(
+            f"warning: {place.workers} x {planned.worker_bytes / 1e9:.1f} GB are more than the "
+            f"{there / 1e9:.1f} GB of memory here; take a smaller --tile or fewer --workers"
+        )
+    if is_dry:
+        if planned.is_finished:
+            console.say(told(Made(place.out, was_there=True, is_large=True), request))
+        return 0
+    with console.progress() as progress:
+        for made in run(request, place, progress, planned=planned):
+            console.say(told(made, request))
+    return 0
+
+
+def lines_of(planned: Plan) -> list[str]:
+    """Return how an image will be made, for the user to read; nothing of small images."""
+    request, tiles, cost = planned.request, planned.tiles, planned.region_cost
+    canvas, region = request.canvas, request.region
+    if cost is not None:
+        height, width, times = cost
+        return [
+            f"region   {region.height}x{region.width} px of {canvas.height}x{canvas.width}: begins "
+            f"with {height}x{width} px, {times:,.1f} times the work of an image of its size"
+        ]
+    if tiles is None:
+        return []
+    left = f"{duration(planned.seconds_left)} left of " if planned.is_begun else ""
+    return [
+        f"image    {canvas.height}x{canvas.width} px, {canvas.whole.area / 1e6:,.1f} megapixels; "
+        f"{request.model.name}, {counted(tiles.steps, 'step')}, seed {request.seed}",
+        f"tiles    {tiles.num_tiles:,} of {tiles.tile_px} px, {counted(len(tiles.sweeps), 'sweep')}; "
+        f"{tiles.overhead:.1%} computed twice, as a step sees {tiles.radius} px",
+        f"memory   about {amount(planned.worker_bytes)} for a worker",
+        f"disk     {amount(tiles.disk_bytes)} while it is made, then at most "
+        f"{amount(planned.finished_bytes)}",
+        f"time     about {left}{duration(tiles.seconds)} in all for one worker: "
+        f"{tiles.rates.compute * 1e6:.2f} s per megapixel and step, measured on a small tile",
+        *(["begun    goes on with what is there"] if planned.is_begun else []),
+    ]
+
+
+def told(made: Made, request: Request) -> str:
+    """Return what a user should know of a finished file, as text."""
+    from diffnca.jobs.request import Upscale
+
+    if made.was_there:
+        hint = f"; look at it: diffnca view {made.path}" if made.is_large else ""
+        return f"{made.path} is finished already{hint}"
+    if made.residual is None or not isinstance(request.task, Upscale):
+        return made.path
+    name = request.task.given.path.name
+    return f"{made.path}: reduced again, within {255.0 * made.residual:.1f} of 255 levels of {name}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as text."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

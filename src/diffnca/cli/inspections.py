@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 import tyro
 
 from diffnca.cli.console import Console
+
+MOST_PROBLEMS = 10
+"""So many problems of a damaged image are named."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,15 @@ class Verify:
 
     def run(self, console: Console) -> int:
         """Check the image; return the exit code."""
-        from diffnca.jobs.large import verify
+        from diffnca.formats.ome_zarr import verify
 
-        return verify(self)
+        with console.progress() as progress:
+            problems = verify(self.image, lambda done, total: progress("verify", done, total))
+        if problems:
+            more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+            raise ValueError(f"{self.image}: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
+        console.say(f"{self.image}: complete")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class Info:
 
     def run(self, console: Console) -> int:
         """Tell; return the exit code."""
-        from diffnca.cli.about import info
+        from diffnca.cli.about import as_text, facts_of, installation
 
-        return info(self)
+        facts = installation() if self.name is None else facts_of(self.name)
+        console.say(json.dumps(facts, indent=1, sort_keys=True) if self.json else as_text(facts))
+        return 0

@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import logging
+import os
 import re
+import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, ClassVar, Protocol, Union, runtime_checkable
 
 import tyro
 
-from diffnca.cli.console import Console
+from diffnca.cli.console import Console, Notes
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Info, Verify, View
@@ -24,9 +27,18 @@ from diffnca.cli.measurements import Bench, Evaluate, Reproduce
 from diffnca.cli.models import Convert, Distill, Train
 from diffnca.config.model import Config
 from diffnca.config.recipes import recipe_named
+from diffnca.errors import one_line
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+DEBUG = "--debug"
+"""Anywhere on the line: show the traceback of an error."""
+
+DESCRIPTION = f"Denoising diffusion with neural cellular automata. {DEBUG} shows where an error arose."
+
+LEAST_COLUMNS = 80
+"""Narrower terminals break the messages of tyro in the middle of words."""
 
 
 @runtime_checkable
@@ -67,28 +79,81 @@ VERBS: tuple[type[Verb], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code (0: done, 2: an error of the user's, 130: Ctrl-C)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command; return its exit code.
+
+    0: done, 2: an error of the user's, 130: stopped on request, 1: an error of diffnca.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console, command = Console(), None
     try:
-        command = parse(arguments)
-        return command.run(Console())
-    except KeyboardInterrupt:
-        return _say("stopped", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        return _say(str(error) or type(error).__name__, 2)
-    except RuntimeError as error:
-        if "memory" not in str(error):
-            raise
-        return _say(f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch", 2)
+        with _noted(console):
+            command = parse([word for word in words if word != DEBUG])
+            return command.run(console)
+    except KeyboardInterrupt as stop:
+        console.note(str(stop) or "stopped")
+        return INTERRUPTED
+    except Exception as error:
+        if DEBUG in words:
+            console.trace(error)
+        code, text = explained(error)
+        typed = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+        console.note(as_typed(text, typed | set(() if command is None else _flags(command))))
+        return code
+    finally:
+        console.flush()
 
 
-def _say(message: str, code: int) -> int:
-    """Print one line on stderr and return `code`."""
-    print(f"diffnca: {' '.join(message.split())}", file=sys.stderr)
-    return code
+@contextlib.contextmanager
+def _noted(console: Console) -> Iterator[None]:
+    """Within the block, what the package logs is shown.
+
+    Raises:
+        ValueError: the current folder has been deleted.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        raise ValueError("the current folder has been deleted; change to another one (cd)") from None
+    handler, logger = Notes(console), logging.getLogger("diffnca")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def explained(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and what the user should read."""
+    text = one_line(error)
+    if isinstance(error, RuntimeError) and "memory" in text:
+        return 2, f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return 2, f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, ValueError | OSError | ImportError | MemoryError):
+        return 2, text
+    name = type(error).__name__
+    return 1, f"an error of diffnca, not of yours: {name}: {text}; please report it, with what {DEBUG} shows"
+
+
+def as_typed(text: str, flags: Set[str]) -> str:
+    """Return a message with the names of flags as they are typed: `even_px=0` becomes `--even-px 0`."""
+
+    def typed(match: re.Match[str]) -> str:
+        flag = match[1].replace("_", "-")
+        return f"--{flag} " if flag in flags else match[0]
+
+    return re.sub(r"(?<![\w.-])([a-z][\w.]*)=(?=\S)", typed, text)
+
+
+def _flags(record: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all flags of a command, those of nested groups as tyro names them."""
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if is_dataclass(value):
+            is_group = hasattr(record, "verb")  # whose flags have no prefix
+            yield from _flags(value, "" if is_group else f"{prefix}{each.name}.")
+        else:
+            yield f"{prefix}{each.name}".replace("_", "-")
 
 
 def parse(arguments: Sequence[str]) -> Verb:
@@ -104,12 +169,12 @@ def parse(arguments: Sequence[str]) -> Verb:
     verbs: Any = Union[tuple(named)]  # noqa: UP007  made of a tuple
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _wide_enough():
             command: Verb = tyro.cli(
                 verbs,
                 args=parted(arguments) or ["--help"],
                 prog="diffnca",
-                description="Denoising diffusion with neural cellular automata.",
+                description=DESCRIPTION,
                 config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as stop:
@@ -119,10 +184,25 @@ def parse(arguments: Sequence[str]) -> Verb:
     return command
 
 
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Within the block, lines are not broken in the middle of words, however narrow the terminal is."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, LEAST_COLUMNS))
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+
+
 def parted(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with rectangles as four numbers, which may be given with commas between them."""
+    """Return the arguments as a shell would part them.
+
+    Rectangles become four numbers, which may be given with commas between them; `~` is the home folder, also
+    after `--out=`.
+    """
     parts: list[str] = []
-    for before, argument in itertools.pairwise(["", *gathered(arguments)]):
+    for before, argument in itertools.pairwise(["", *gathered([_expanded(word) for word in arguments])]):
         name, _, value = argument.partition("=")
         if name in RECTANGLES and value:
             parts += [name, *value.split(",")]
@@ -149,6 +229,12 @@ def gathered(arguments: Sequence[str]) -> list[str]:
         else:
             current.append(argument)
     return list(itertools.chain(*groups))
+
+
+def _expanded(argument: str) -> str:
+    """Return an argument with the home folder where it, or its value, begins with `~`."""
+    flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{flag}{equals}{os.path.expanduser(value)}"
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
@@ -178,6 +264,7 @@ def condensed(box: str) -> str:
     if "│" not in box:  # plain ASCII: the title is a block of its own
         blocks = blocks[1:]
     message = " ".join(blocks[0]) if blocks else "wrong arguments"
+    message = re.sub(r"^Error parsing __tyro\S*: ", "", message)  # of a group that nobody typed
     hint = next(
         (b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None
     )

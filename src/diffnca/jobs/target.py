@@ -1,26 +1,32 @@
-"""The file of a large image: where it is made, whether it is there, and whether it is the one asked for."""
+"""The file of an image: whether it can be written, whether it is there, whether it is the one asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from diffnca.canvas.region import Canvas
-from diffnca.formats.ome_zarr import OmeZarrWriter, read_pixels
+from diffnca.data.given import images_in
+from diffnca.files import check_place, check_target
 from diffnca.formats.png import read_png_text, write_png
-from diffnca.formats.stores import is_remote, remove
-from diffnca.jobs.making import progress_bar
-from diffnca.tiles.states import noted
+from diffnca.jobs.options import Place
+from diffnca.jobs.provenance import difference, text_of
+from diffnca.jobs.request import Request
+from diffnca.progress import Number, Report, amount
 
-if TYPE_CHECKING:
-    from diffnca.formats.ome_tiff import Compression
+LARGEST_PNG_PX = 178_956_970
+"""Pillow reads no larger one."""
 
-LARGEST_PNG_PX = 178_956_970  # Pillow reads no larger one
+TIFF_FORMATS = (".ome.tif", ".ome.tiff")
+LARGE_FORMATS = (".ome.zarr", *TIFF_FORMATS)
+"""Endings of files that are made in tiles, of any size."""
 
-IMPLIED = {"diffnca:engine": "auto", "diffnca:compression": "jpeg"}
-"""What an image was made with that says nothing of it."""
+IN_MEMORY_PX = 2048**2
+"""Largest PNG that is made at once."""
 
 
 @dataclass(frozen=True)
@@ -39,48 +45,126 @@ class Target:
         return self.out.endswith(".ome.zarr")
 
     @property
-    def is_tiff(self) -> bool:
-        """Whether it is a TIFF file."""
-        return self.out.endswith((".tif", ".tiff"))
-
-    @property
     def is_png(self) -> bool:
         """Whether it is a PNG file."""
         return self.out.lower().endswith(".png")
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is an address, and no path of this machine."""
+        return "://" in self.out
+
+    @property
     def work(self) -> str:
-        """Where all else is kept until it is finished."""
+        """Where all else is kept until the image is finished."""
         return f"{self.out}.work"
 
     @property
     def image(self) -> str:
-        """Where the pixels are kept until it is finished."""
+        """Where the pixels are kept until the image is finished."""
         return self.out if self.is_zarr else f"{self.work}/image.ome.zarr"
 
-    def check(self, canvas: Canvas) -> None:
-        """Refuse a file that cannot be written.
+    def check(self, num_pixels: int) -> None:
+        """Refuse a file that nobody could write.
 
         Raises:
-            ValueError: its folder does not exist, or it holds too many pixels.
+            ValueError: its name is not allowed, or its pixels are too many.
+            ImportError: a package is missing.
         """
-        if not is_remote(self.out) and not Path(self.out).resolve().parent.is_dir():
-            raise ValueError(
-                f"{self.out}: the folder {Path(self.out).parent} does not exist; create it first"
-            )
-        if is_remote(self.out) and not self.is_zarr:
+        if not self.out.endswith(LARGE_FORMATS) and not self.is_png:
+            raise ValueError(f"out={self.out}: must end in .png, .ome.zarr or .ome.tif; rename it")
+        if self.is_remote and not self.is_zarr:
             raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
-        if self.is_tiff:
-            import diffnca.formats.ome_tiff  # noqa: F401  what is missing is told before the work
-        if self.is_png and canvas.whole.area > LARGEST_PNG_PX:
+        if self.is_png and num_pixels > LARGEST_PNG_PX:
             raise ValueError(
-                f"{self.out}: {canvas.height}x{canvas.width} px are too many for a PNG file; "
+                f"{self.out}: {num_pixels:,} pixels are too many for a PNG file; "
                 "end its name in .ome.zarr or .ome.tif"
             )
+        if self.out.endswith(TIFF_FORMATS):
+            import diffnca.formats.ome_tiff  # noqa: F401  a missing package is found before the work
 
-    def text(self) -> Mapping[str, str] | None:
+    def check_place(self) -> None:
+        """Refuse a file that cannot be written here.
+
+        Raises:
+            ValueError: its folder does not exist, or it is none.
+            OSError: nothing can be written there.
+        """
+        if not self.is_remote:
+            (check_place if self.is_zarr else check_target)(Path(self.out))
+
+    def holds(self, request: Request) -> bool:
+        """Return whether the small file is there, complete, and of this image."""
+        path = Path(self.out)
+        if not path.is_file():
+            return False
+        with suppress(ValueError):  # it is no image, or damaged
+            return difference(read_png_text(path), request) is None
+        return False
+
+    def is_finished(self, request: Request) -> bool:
+        """Return whether the large file is there.
+
+        Raises:
+            ValueError: it is there, or was begun, and is of another image; or it is damaged.
+        """
+        from diffnca.formats.ome_zarr import OmeZarrWriter
+        from diffnca.tiles.states import noted
+
+        finished = self._text()
+        if finished is not None:  # the rest may have been removed in part
+            self._check_same(finished, request)
+            return True
+        if OmeZarrWriter(self.image).is_foreign:
+            raise ValueError(f"{self.image}: holds something else; give another --out")
+        for there in (noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
+            if there is not None:
+                self._check_same(there, request)
+        return False
+
+    def check_room(self, needed_bytes: Number) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Raises:
+            ValueError: it is too small.
+        """
+        if self.is_remote:
+            return
+        free = shutil.disk_usage(Path(self.out).resolve().parent).free
+        if needed_bytes > free:
+            raise ValueError(
+                f"{self.out}: needs {amount(needed_bytes)} while it is made, {amount(free)} are free; "
+                "make room or choose another disk"
+            )
+
+    def finish(self, request: Request, report: Report) -> None:
+        """Make the file of the pixels, and remove what was needed for that."""
+        from diffnca.formats.ome_zarr import read_pixels
+
+        if self.is_png:
+            write_png(Path(self.out), read_pixels(self.image), text_of(request))
+        elif not self.is_zarr:
+            from diffnca.formats.ome_tiff import write_ome_tiff
+
+            compression = request.compression or "jpeg"
+            write_ome_tiff(self.image, Path(self.out), compression, lambda *done: report("file", *done))
+        self.remove_work()
+
+    def remove_work(self) -> None:
+        """Remove what was needed to make the file; what others put beside it stays."""
+        from diffnca.formats.stores import remove
+
+        for name in ("states", "image.ome.zarr"):
+            remove(f"{self.work}/{name}")
+        if not self.is_remote:
+            with suppress(OSError):  # it is not empty, or not there
+                Path(self.work).rmdir()
+
+    def _text(self) -> Mapping[str, Any] | None:
         """Return what the finished file says of itself; `None` if there is none."""
         if self.is_zarr:
+            from diffnca.formats.ome_zarr import OmeZarrWriter
+
             return OmeZarrWriter(self.out).read_text() if OmeZarrWriter(self.out).is_finished else None
         if not Path(self.out).exists():
             return None
@@ -90,48 +174,82 @@ class Target:
 
         return read_ome_tiff_text(Path(self.out))
 
-    def is_finished(self, facts: Mapping[str, str]) -> bool:
-        """Return whether the file is there.
+    def _check_same(self, there: Mapping[str, Any], request: Request) -> None:
+        """Refuse to go on with another image.
 
         Raises:
-            ValueError: it is there, or was begun, and is of another image.
+            ValueError: it was made with another model, size, seed, or otherwise.
         """
-        finished = self.text()
-        if finished is not None:  # the rest may have been removed in part
-            check_same(self.out, finished, facts)
-            return True
-        if OmeZarrWriter(self.image).is_foreign:
-            raise ValueError(f"{self.image}: holds something else; give another --out")
-        for there in (noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
-            if there is not None:
-                check_same(self.out, there, facts)
-        return False
-
-    def finish(self, writer: OmeZarrWriter, facts: Mapping[str, str], compression: Compression) -> None:
-        """Make the file of the pixels, and remove what was needed for that."""
-        with progress_bar("levels") as progress:
-            writer.close(progress)
-        if self.is_png:
-            write_png(Path(self.out), read_pixels(self.image), facts)
-        elif not self.is_zarr:
-            from diffnca.formats.ome_tiff import write_ome_tiff
-
-            with progress_bar("file") as progress:
-                write_ome_tiff(self.image, Path(self.out), compression, progress)
-        remove(self.work)
+        other = difference(there, request)
+        if other is not None:
+            raise ValueError(
+                f"{self.out}: holds an image {other}; give another --out, or delete it (and {self.work})"
+            )
 
 
-def check_same(out: str, there: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """Refuse to go on with another image.
+def numbered(path: Path, index: int, count: int) -> Path:
+    """Return the path of image `index` of `count`: `path` itself if it is the only one."""
+    return path if count == 1 else path.with_name(f"{path.stem}-{index:0{_digits(count)}d}{path.suffix}")
+
+
+def places_in(place: Place, folder: Path) -> dict[Path, Place]:
+    """Return where the result of each image of a folder goes: to the same name in the folder `place.out`.
 
     Raises:
-        ValueError: what is there was made with another model, size, seed, sampler or number of steps, or
-            otherwise.
+        ValueError: the results cannot be put there.
     """
-    for key in dict.fromkeys((*facts, *there)):
-        has, asked = (str(side.get(key, IMPLIED.get(key, "none"))) for side in (there, facts))
-        if key.startswith("diffnca:") and key != "diffnca:model" and has != asked:
-            raise ValueError(
-                f"{out}: holds an image of {key.removeprefix('diffnca:')} {has}, this command says {asked}; "
-                f"give another --out, or delete it (and {out}.work)"
-            )
+    out, images = Path(place.out), images_in(folder)
+    if (out.suffix and not out.is_dir()) or out.resolve() == folder.resolve():
+        raise ValueError(f"--out {out}: must be a folder, other than {folder}; name one")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
+    check_place(out)
+    if len({path.stem for path in images}) < len(images):
+        raise ValueError(f"{folder}: holds images of the same name; rename one of them")
+    return {path: replace(place, out=str(out / f"{path.stem}.png")) for path in images}
+
+
+def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> None:
+    """Refuse to overwrite what is given.
+
+    Raises:
+        ValueError: a file that will be written is one of those that are read.
+    """
+    kept = {path.resolve() for path in given}
+    written = [path for place in places for path in (*_there(Path(place.out), count), place.film)]
+    for path in written:
+        if path is not None and path.resolve() in kept:
+            raise ValueError(f"{path}: is given, and would be overwritten; give another --out or --film")
+
+
+def frame_name(index: int) -> str:
+    """Return the name of a frame in its folder."""
+    return f"{index:04d}.png"
+
+
+def check_frames(folder: Path, count: int, formats: Iterable[str]) -> None:
+    """Refuse a folder to which no frames can be written.
+
+    Raises:
+        ValueError: it is a file, does not lie in a folder, or holds what is none of these frames.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; end its name in {', '.join(formats)}, or name a folder")
+    check_place(folder)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(there - {frame_name(index) for index in range(count)})
+    if others:
+        raise ValueError(f"{folder}: holds {others[0]}, which is none of {count} frames; name a new folder")
+
+
+def _digits(count: int) -> int:
+    return max(3, len(str(count - 1)))
+
+
+def _there(out: Path, count: int) -> list[Path]:
+    """Return the files that are there already of those to write."""
+    if count == 1 or not out.parent.is_dir():
+        return [out]
+    name = re.compile(rf"{re.escape(out.stem)}-(\d{{{_digits(count)}}}){re.escape(out.suffix)}")
+    found = ((path, name.fullmatch(path.name)) for path in out.parent.iterdir())
+    return [path for path, match in found if match is not None and int(match[1]) < count]

@@ -1,0 +1,347 @@
+"""How an image will be made: in memory or in tiles, what that takes, and what cannot be.
+
+Small images are made in memory. While a large one is made, its states lie in the folder OUT.work beside it,
+and the pixels of a TIFF or PNG file too, as an OME-Zarr image.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.region import Canvas
+from diffnca.diffusion.denoiser import Query, estimate_alone
+from diffnca.engine.machine import device_named
+from diffnca.formats.film import FORMATS, check_film
+from diffnca.jobs.options import Place
+from diffnca.jobs.request import Interpolate, New, Request
+from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames
+from diffnca.models.file import find_model, read_card
+from diffnca.sampling.denoisers import check_canvas, check_parts
+from diffnca.sampling.growth import grown_seed, planned
+from diffnca.sampling.guidance import prepare
+from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import Task, check_region
+
+if TYPE_CHECKING:
+    from diffnca.tiles.crews import Crew
+    from diffnca.tiles.job import Job
+    from diffnca.tiles.plan import Plan as TilePlan
+    from diffnca.tiles.plan import Rates
+
+SMALLEST_SHARD_PX, SHARD_PX, CHUNK_PX = 16, 512, 256
+"""Sides of the files of an image, and the largest of the parts that a reader takes from them."""
+
+SHARDS_PER_SIDE = 8
+"""An image has at least so many files along its longer side, if they are not too small or too large."""
+
+MEASURED_PX = 512
+"""Side of the piece that is computed to learn how fast the machine is."""
+
+BASE_BYTES = 450e6
+"""Memory of a worker before it computes: Python, torch, zarr."""
+
+BYTES_PER_CHANNEL = 12.0
+"""Memory of a cell per channel of its state: the state, what is seen of it twice, copies (measured)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image will be made.
+
+    Attributes:
+        request: what is asked for.
+        place: where it is made.
+        is_finished: whether the large image is there.
+        is_begun: whether a part of the large image is there.
+        tiles: its sweeps and tiles; `None` for a small image, and for one that is finished.
+        job: what the workers must know; likewise.
+    """
+
+    request: Request
+    place: Place
+    is_finished: bool = False
+    is_begun: bool = False
+    tiles: TilePlan | None = None
+    job: Job | None = None
+
+    @property
+    def worker_bytes(self) -> float:
+        """Memory that a worker needs, about."""
+        assert self.tiles is not None
+        channels: int = self.request.opened().config.model.channels_per_px
+        return BASE_BYTES + self.tiles.largest.area * BYTES_PER_CHANNEL * channels
+
+    @property
+    def finished_bytes(self) -> float:
+        """Room that the finished image takes, at most."""
+        return 4.0 * self.request.canvas.whole.area
+
+    @property
+    def lacking_memory(self) -> float | None:
+        """Memory of this machine, if its workers need more; `None` if it is enough, or theirs is unknown."""
+        known = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", ()))
+        if self.tiles is None or self.place.scheduler is not None or not known:
+            return None
+        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return there if self.place.workers * self.worker_bytes > there else None
+
+    @cached_property
+    def seconds_left(self) -> float:
+        """Time that one worker needs for what is not there yet."""
+        from diffnca.tiles.sweeps import missing, remaining
+
+        job, tiles = self.job, self.tiles
+        assert job is not None
+        assert tiles is not None
+
+        def share(sweep: range) -> float:
+            all_tiles = tiles.tiles(sweep)
+            return len(missing(job, sweep.stop, all_tiles)) / len(all_tiles)
+
+        return sum(tiles.seconds_of(sweep) * share(sweep) for sweep in remaining(job, tiles))
+
+    @property
+    def region_cost(self) -> tuple[int, int, float] | None:
+        """Height and width at the first step, and the work in images of this size, of a part of a canvas."""
+        region, model = self.request.region, self.request.opened()
+        if region == region.canvas.whole or isinstance(model, Autoencoder):
+            return None
+        radius, steps = check_parts(model), len(self.request.walk()[1])
+        first = region.grow(radius * steps)
+        computed = sum(region.grow(radius * step).area for step in range(1, steps + 1))
+        return first.height, first.width, computed / (region.area * steps)
+
+
+def plan(request: Request, place: Place) -> Plan:
+    """Return how an image will be made, and write nothing.
+
+    Raises:
+        ValueError: it cannot be made, or not there; one line says why.
+    """
+    check(request, place)
+    if not isinstance(request.task, Interpolate):
+        Target(place.out).check_place()
+    if not is_in_tiles(request, place):
+        return Plan(request, place)
+    from diffnca.tiles.states import noted
+
+    target = large_target(place)
+    if target.is_finished(request):
+        return Plan(request, place, is_finished=True)
+    job = job_of(request, place, target)
+    is_begun = noted(f"{target.work}/states") is not None
+    made = Plan(request, place, False, is_begun, tiles_of(job, _tile_of(request, place)), job)
+    if not is_begun:
+        assert made.tiles is not None
+        target.check_room(made.tiles.disk_bytes + made.finished_bytes)
+    return made
+
+
+def check(request: Request, place: Place) -> None:
+    """Refuse what cannot be made, before any work and whatever lies in the folder.
+
+    Raises:
+        ValueError: options exclude each other, or the model or the canvas does not allow it.
+    """
+    device = torch.device(device_named(place.device))
+    if isinstance(request.task, Interpolate):
+        out = Path(place.out)
+        is_film = bool(out.suffix) and not out.is_dir()
+        check_film(out) if is_film else check_frames(out, request.task.frames, FORMATS)
+        return
+    _check_options(request, place)
+    Target(place.out).check(request.region.area)
+    model = request.opened()
+    if isinstance(model, Autoencoder):
+        if is_in_tiles(request, place) or place.film is not None:
+            raise ValueError(
+                f"model {request.model.name}: must make a small .png, without --tile and --film; it is no "
+                "denoiser"
+            )
+        return
+    check_canvas(model, request.canvas)
+    prepare(model, device, request.engine)
+    if is_in_tiles(request, place):
+        crew_of(place)
+        _tile_of(request, place)
+        return
+    check_region(model, request.region)
+    task_of(request)
+    if place.workers > 1 or place.scheduler is not None:
+        raise ValueError(
+            "--workers and --scheduler: must be left out for a small image, which is made at once; or give "
+            "--tile"
+        )
+
+
+def is_in_tiles(request: Request, place: Place) -> bool:
+    """Return whether an image is made in tiles: a large one, or one for which that is asked."""
+    if isinstance(request.task, Interpolate) or request.region != request.canvas.whole:
+        return False
+    if place.out.endswith(LARGE_FORMATS) or place.tile is not None:
+        return True
+    is_large = request.canvas.whole.area > IN_MEMORY_PX
+    return is_large and request.count == 1 and place.film is None
+
+
+def large_target(place: Place) -> Target:
+    """Return the file of a large image, as the workers of a cluster find it."""
+    target = Target(place.out)
+    is_local = place.scheduler is None or target.is_remote
+    return target if is_local else Target(str(Path(place.out).resolve()))
+
+
+def task_of(request: Request) -> Task:
+    """Return the task of a request; of an image that will grow, it is for the plan alone."""
+    model, (_, levels) = request.opened(), request.walk()
+    if isinstance(request.task, New):
+        start = start_of(model, request.task.even_px, request.task.tone)
+        return planned(model, canvases_of(request), levels, start)
+    assert not isinstance(request.task, Interpolate)
+    return request.task.on(request.canvas.boundary)[1](model, levels)
+
+
+def canvases_of(request: Request) -> tuple[Canvas, ...]:
+    """Return the canvases on which a new image grows, its own one last."""
+    grown = request.task.grown if isinstance(request.task, New) else None
+    return (*(Canvas(*size, request.canvas.boundary) for size in grown or ()), request.canvas)
+
+
+def crew_of(place: Place) -> Crew:
+    """Return who computes.
+
+    Raises:
+        ValueError: the workers cannot reach the image.
+    """
+    from diffnca.formats.stores import is_of_one_process
+    from diffnca.tiles.crews import Alone, DaskCluster, Processes
+
+    if is_of_one_process(place.out) and (place.workers > 1 or place.scheduler is not None):
+        raise ValueError(
+            f"out={place.out}: is in the memory of this process alone, which no worker reaches; give a "
+            "folder, or leave out --workers and --scheduler"
+        )
+    if place.scheduler is not None:
+        return DaskCluster(place.scheduler)
+    return Alone() if place.workers == 1 else Processes(place.workers)
+
+
+def job_of(request: Request, place: Place, target: Target) -> Job:
+    """Return what the workers must know."""
+    from diffnca.formats.ome_zarr import OmeZarrWriter
+    from diffnca.tiles.job import Job
+    from diffnca.tiles.states import States
+
+    model, (sampler, _) = request.opened(), request.walk()
+    shard = shard_of(request.canvas)
+    chunk = min(shard, CHUNK_PX)
+    return Job(
+        model,
+        task_of(request),
+        sampler,
+        grown_seed(request.seed, len(canvases_of(request)) - 1),
+        States(f"{target.work}/states", request.canvas, model.image_channels, chunk, sampler.is_multistep),
+        OmeZarrWriter(target.image, _microns_of(request.model.name), shard, chunk),
+        place.device,
+        request.engine,
+    )
+
+
+def shard_of(canvas: Canvas) -> int:
+    """Return the side of the files of an image: a power of two, whatever its tiles."""
+    share = max(1, max(canvas.height, canvas.width) // SHARDS_PER_SIDE)
+    largest_power = 1 << (share.bit_length() - 1)
+    return min(max(largest_power, SMALLEST_SHARD_PX), SHARD_PX)
+
+
+def tile_of(asked: int | None, canvas: Canvas, radius: int, shard: int) -> int:
+    """Return the side of the tiles.
+
+    Raises:
+        ValueError: the one asked for is no multiple of the chunks of the states.
+    """
+    from diffnca.tiles.plan import default_tile
+
+    if asked is None:
+        return default_tile(canvas, radius, shard)
+    unit = min(shard, CHUNK_PX)
+    if asked < 1 or asked % unit:
+        near = unit * max(1, asked // unit)
+        raise ValueError(f"tile={asked}: must be a multiple of {unit} px, such as {near}")
+    return asked
+
+
+def _check_options(request: Request, place: Place) -> None:
+    """Refuse options that exclude each other.
+
+    Raises:
+        ValueError: they do.
+    """
+    is_large = place.out.endswith(LARGE_FORMATS)
+    if request.count != 1 and is_large:
+        raise ValueError(f"out={place.out}: must end in .png for --count {request.count}; rename it")
+    if request.count != 1 and (place.tile is not None or place.film is not None):
+        raise ValueError("--tile and --film: must be without --count; make one image at a time")
+    if request.region != request.canvas.whole and (
+        is_large or place.tile is not None or place.film is not None
+    ):
+        raise ValueError(
+            "--region: must be without --tile and --film, and --out end in .png; it is made in memory"
+        )
+    if place.film is None:
+        return
+    if is_large or place.tile is not None:
+        raise ValueError("--film: must be without --tile, of a small .png; it is made in memory")
+    if place.film.resolve() == Path(place.out).resolve():
+        raise ValueError(f"--film {place.film}: must be another file than --out; rename it")
+    check_film(place.film)
+
+
+def _tile_of(request: Request, place: Place) -> int:
+    """Return the side of the tiles of a request."""
+    radius = check_parts(request.opened()) + task_of(request).reach
+    return tile_of(place.tile, request.canvas, radius, shard_of(request.canvas))
+
+
+def tiles_of(job: Job, tile_px: int) -> TilePlan:
+    """Return the cheapest plan on this machine, after measuring a piece of the image."""
+    from diffnca.tiles.plan import make_plan
+
+    writer: Any = job.writer
+    numbers = job.denoiser.image_channels * (2 if job.sampler.is_multistep else 1)
+    context = job.denoiser.has_context
+    rates, canvas = _measured(job), job.task.canvas
+    return make_plan(canvas, tile_px, job.radius, job.num_steps, numbers, context, rates, writer.shard_px)
+
+
+def _microns_of(model: str) -> float | None:
+    """Return the physical size of a pixel, as the card of the model says it."""
+    microns = read_card(find_model(model)).get("microns_per_px")
+    return None if microns is None else float(microns)
+
+
+def _measured(job: Job) -> Rates:
+    """Return how fast this machine is, from a piece of the image."""
+    from diffnca.tiles.plan import Rates
+
+    canvas = job.task.canvas
+    own = Canvas(min(MEASURED_PX, canvas.height), min(MEASURED_PX, canvas.width))
+    noise, level = job.walk.noise, job.task.levels[0]
+    x = torch.zeros(1, job.denoiser.image_channels, own.height, own.width, device=job.place)
+
+    def call() -> float:
+        begun = time.perf_counter()
+        with torch.no_grad():
+            estimate_alone(job.ready, Query(x, level, own.whole, noise.at(0))).sum().item()
+        return time.perf_counter() - begun
+
+    call()
+    return Rates(compute=call() / own.whole.area)

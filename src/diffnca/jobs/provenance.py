@@ -1,0 +1,44 @@
+"""What files say of the image in them, and whether it is the image that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffnca import __version__
+from diffnca.jobs.request import Interpolate, Request
+
+PREFIX = "diffnca:"
+
+LAST = ("even_px", "tone", "grown", "seed", "height", "width", "compression")
+"""What files say at the end."""
+
+IMPLIED = {"engine": "auto", "compression": "jpeg"}
+"""What an image was made with whose file does not say it."""
+
+
+def text_of(request: Request) -> dict[str, str]:
+    """Return the text that the file of an image holds."""
+    if isinstance(request.task, Interpolate):  # one frame of a film
+        first, last = request.task.seeds
+        return {f"{PREFIX}model": request.model.name, f"{PREFIX}seeds": f"{first} {last}"}
+    written = sorted(
+        request.written().items(), key=lambda item: LAST.index(item[0]) if item[0] in LAST else -1
+    )
+    return {"Software": f"diffnca {__version__}", **{f"{PREFIX}{key}": value for key, value in written}}
+
+
+def difference(there: Mapping[str, Any], request: Request) -> str | None:
+    """Return how an image differs from the one that is asked for; `None` if it is the same.
+
+    Args:
+        there: the text of its file.
+        request: what is asked for.
+    """
+    made = {key.removeprefix(PREFIX): str(value) for key, value in there.items() if key.startswith(PREFIX)}
+    wanted = request.identity()
+    for key in dict.fromkeys((*wanted, *made)):
+        has, asked = (side.get(key, IMPLIED.get(key, "none")) for side in (made, wanted))
+        if key != "model" and has != asked:
+            return f"of {key} {has}, this command says {asked}"
+    return None

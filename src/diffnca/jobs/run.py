@@ -1,0 +1,281 @@
+"""Make what is asked for: small images in memory, large ones in tiles, films; nothing is printed.
+
+A stopped request goes on: what is finished is there, and is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.pixels import to_model, to_uint8
+from diffnca.engine.machine import device_named
+from diffnca.errors import Interrupted
+from diffnca.files import lock
+from diffnca.formats.film import write_film
+from diffnca.formats.png import write_png
+from diffnca.jobs.options import Place
+from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
+from diffnca.jobs.provenance import text_of
+from diffnca.jobs.request import Interpolate, New, Request, Upscale
+from diffnca.jobs.target import Target, frame_name, numbered
+from diffnca.progress import Number, Report, unseen
+from diffnca.sampling.denoisers import later_levels
+from diffnca.sampling.filmed import Filmed
+from diffnca.sampling.generate import generate
+from diffnca.sampling.growth import STRENGTH, grown
+from diffnca.sampling.guidance import prepare
+from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import Task, sample_task
+from diffnca.sampling.upscale import residual
+from diffnca.sampling.vary import interpolate
+
+MILLISECONDS = 50
+"""Time of a frame of an image in the making."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished file.
+
+    Attributes:
+        path: of the file, or an address.
+        was_there: whether it was finished before.
+        is_large: whether it is made in tiles.
+        residual: how far an enlarged image, reduced again, is from the given one, at most; 1 is from black to
+            white.
+    """
+
+    path: str
+    was_there: bool = False
+    is_large: bool = False
+    residual: float | None = None
+
+
+def never() -> bool:
+    """Return that the work goes on."""
+    return False
+
+
+def run(
+    request: Request,
+    place: Place,
+    report: Report = unseen,
+    cancelled: Callable[[], bool] = never,
+    planned: Plan | None = None,
+) -> Iterator[Made]:
+    """Make the images of a request; yield each file when it is finished.
+
+    Args:
+        request: what to make.
+        place: where.
+        report: is called with what is done.
+        cancelled: is asked after each step or tile whether to stop.
+        planned: what `plan` returned for this request and place, if it was called.
+
+    Raises:
+        ValueError: it cannot be made; nothing is written.
+        OSError: a file cannot be read or written; what is finished is kept.
+        Interrupted: the work was stopped; what is finished is kept.
+    """
+    planned = plan(request, place) if planned is None else planned
+    watch = _Watch(report, cancelled)
+    if planned.is_finished:
+        large_target(place).remove_work()
+        yield Made(place.out, was_there=True, is_large=True)
+        return
+    with lock(place.out):
+        if is_in_tiles(request, place):
+            yield _in_tiles(planned, watch)
+        elif isinstance(request.task, Interpolate):
+            yield _between(request, request.task, place, watch)
+        else:
+            yield from _in_memory(request, place, watch)
+
+
+@dataclass
+class _Watch:
+    """Passes on what is done, and stops the work if it is cancelled.
+
+    Attributes:
+        report: is called with what is done.
+        cancelled: says whether to stop.
+        share: what was done of the last kind of work.
+    """
+
+    report: Report
+    cancelled: Callable[[], bool]
+    share: float = 0.0
+
+    def __call__(self, title: str, done: Number, total: Number) -> None:
+        """Report what is done.
+
+        Raises:
+            Interrupted: the work is cancelled.
+        """
+        self.share = done / max(total, 1e-9)
+        self.report(title, done, total)
+        if self.cancelled():
+            raise Interrupted
+
+    def on(self, title: str) -> Callable[[float, float], None]:
+        """Return what reports work of this title."""
+        return lambda done, total: self(title, done, total)
+
+
+def _in_tiles(planned: Plan, watch: _Watch) -> Made:
+    """Make what is left of a large image.
+
+    Raises:
+        Interrupted: the work was stopped.
+        OSError: something cannot be read or written; the message names the image.
+    """
+    from diffnca.formats.ome_zarr import OmeZarrWriter
+    from diffnca.tiles.crews import DaskCluster
+    from diffnca.tiles.sweeps import sample_tiled
+
+    request, place, job = planned.request, planned.place, planned.job
+    assert job is not None
+    assert planned.tiles is not None
+    target, crew, writer = large_target(place), crew_of(place), job.writer
+    assert isinstance(writer, OmeZarrWriter)
+    text = text_of(request)
+    if isinstance(crew, DaskCluster):
+        crew.check()
+    if len(canvases_of(request)) > 1:
+        job = replace(job, task=_grown(request, place, watch))
+    try:
+        job.states.begin(text)
+        writer.open(request.canvas, job.denoiser.image_channels, text)
+        sample_tiled(job, planned.tiles, crew, watch.on("tiles"))
+        writer.close(watch.on("levels"))
+        target.finish(request, watch)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped at {watch.share:.0%}; the same command goes on from there") from None
+    except OSError as error:
+        where = "" if target.out in str(error) else f"{target.out}: "
+        raise OSError(f"{where}{error}; what is finished is kept, the same command goes on") from error
+    return Made(place.out, is_large=True)
+
+
+def _grown(request: Request, place: Place, watch: _Watch) -> Task:
+    """Make the smaller images out of which a large one grows; return its task."""
+    assert isinstance(request.task, New)
+    device, (sampler, levels) = torch.device(device_named(place.device)), request.walk()
+    denoiser = prepare(request.opened(), device, request.engine)
+    start = start_of(denoiser, request.task.even_px, request.task.tone)
+    first, report = Noise((request.seed,), device), watch.on("smaller images")
+    return grown(denoiser, canvases_of(request), levels, sampler, first, start, report)[0]
+
+
+def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
+    """Make images, some at once, and yield the file of each, in order.
+
+    Raises:
+        Interrupted: the work was stopped.
+    """
+    filmed = None if place.film is None else Filmed(request.opened(), _calls(request))
+    for first in range(0, request.count, place.batch):
+        indices = range(first, min(first + place.batch, request.count))
+        ones = {numbered(Path(place.out), i, request.count): request.image(i) for i in indices}
+        there = {path for path, one in ones.items() if filmed is None and Target(str(path)).holds(one)}
+        seeds = [one.seed for path, one in ones.items() if path not in there]
+        try:
+            images = iter(_pixels(request, place, seeds, filmed, first, watch))
+        except KeyboardInterrupt:
+            done = f" after {first} of {request.count} images; the same command goes on"
+            raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
+        for path, one in ones.items():
+            yield Made(str(path), was_there=True) if path in there else _kept(path, one, next(images))
+    if filmed is not None and place.film is not None:
+        write_film(list(filmed.frames()), place.film, MILLISECONDS)
+        yield Made(str(place.film))
+
+
+def _pixels(
+    request: Request, place: Place, seeds: list[int], filmed: Filmed | None, first: int, watch: _Watch
+) -> UInt8[np.ndarray, "b h w c"]:
+    """Return the images of these seeds, the first of which is image `first` of the request."""
+    device, canvas = torch.device(device_named(place.device)), request.canvas
+
+    def progress(done: Number, total: Number) -> None:
+        watch("images", first + len(seeds) * done / total, request.count)
+
+    if not seeds:
+        return np.zeros((0, canvas.height, canvas.width, 3), np.uint8)
+    model: Any = request.opened() if filmed is None else filmed
+    if isinstance(request.task, New):
+        new = request.task
+        images = generate(
+            model,
+            height=canvas.height,
+            width=canvas.width,
+            region=request.region,
+            seed=seeds,
+            sampler=request.sampler,
+            steps=request.steps,
+            boundary=canvas.boundary,
+            direct=not new.grown,
+            even_px=new.even_px,
+            tone=new.tone,
+            progress=progress,
+            device=device,
+            engine=request.engine,
+        )
+    else:
+        denoiser = prepare(model, device, request.engine)
+        noise = Noise(tuple(seeds), device)
+        images = sample_task(task_of(request), denoiser, request.walk()[0], noise, progress=progress)
+    return to_uint8(images)
+
+
+def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:
+    """Write the file of an image, and return what a user should know of it."""
+    write_png(path, pixels, text_of(request))
+    if not isinstance(request.task, Upscale):
+        return Made(str(path))
+    return Made(str(path), residual=residual(to_model(pixels)[None], request.task.given.image))
+
+
+def _calls(request: Request) -> int:
+    """Return how often the denoiser is called for an image."""
+    model = request.opened()
+    walks = len(canvases_of(request)) - 1
+    _, levels = request.walk()
+    own = len(levels) if walks else len(task_of(request).levels)
+    return own + walks * len(later_levels(model, levels, STRENGTH))
+
+
+def _between(request: Request, task: Interpolate, place: Place, watch: _Watch) -> Made:
+    """Make the images between those of two seeds, and their film or frames."""
+    frames: list[np.ndarray] = []
+    canvas, out = request.canvas, Path(place.out)
+    shares = [index / (task.frames - 1) for index in range(task.frames)]
+    for first in range(0, task.frames, place.batch):
+        images = interpolate(
+            request.opened(),
+            task.seeds,
+            shares[first : first + place.batch],
+            height=canvas.height,
+            width=canvas.width,
+            boundary=canvas.boundary,
+            sampler=request.sampler,
+            steps=request.steps,
+            device=device_named(place.device),
+        )
+        frames += list(to_uint8(images))
+        watch("frames", len(frames), task.frames)
+    if out.suffix and not out.is_dir():
+        write_film(frames, out, task.milliseconds)
+    else:
+        out.mkdir(exist_ok=True)
+        for index, frame in enumerate(frames):
+            write_png(out / frame_name(index), frame, text_of(request))
+    return Made(place.out)
