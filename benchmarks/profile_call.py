@@ -21,7 +21,7 @@ from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
 from diffnca.engine.machine import machine_of
 from diffnca.models.build import build_denoiser
-from diffnca.training.loop import RunOptions, Trainer
+from diffnca.training.loop import Trainer
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "linear", "convolution", "mkldnn"),
@@ -63,9 +63,7 @@ def training_step(options: Options) -> Callable[[], object]:
     config = recipe_named(options.recipe)
     training = replace(config.training, batch=options.batch)
     x_0 = torch.rand(options.batch, 3, options.size, options.size) * 2.0 - 1.0
-    trainer = Trainer(
-        replace(config, training=training), Path(tempfile.mkdtemp()), lambda step: x_0, RunOptions()
-    )
+    trainer = Trainer(replace(config, training=training), Path(tempfile.mkdtemp()), lambda step: x_0)
     return lambda: trainer._step(iter([x_0]))
 
 

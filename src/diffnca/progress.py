@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,16 @@ Number = int | float
 """What is done, and of how much."""
 
 Report = Callable[[str, float, float], object]
-"""Is told what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`."""
+"""Receives what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`.
+
+A total of 0 stands for work whose length nobody knows.
+"""
 
 LINE_SECONDS = 30.0
 """Time between two lines where no terminal shows a bar."""
+
+RECENT_SECONDS = 60.0
+"""Speed and time left are those of so much time."""
 
 
 def unseen(title: str, done: Number, total: Number) -> None:
@@ -41,13 +48,29 @@ def show(text: str, stream: Any, end: str = "\n") -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+class Recent:
+    """The speed of work in the last minute."""
+
+    def __init__(self) -> None:
+        """Begin when the speed is asked for."""
+        self.points: deque[tuple[float, float]] = deque()
+
+    def of(self, now: float, done: float) -> float:
+        """Return how much is done per second, now that `done` is done; 0 where nothing is known."""
+        self.points.append((now, done))
+        while len(self.points) > 2 and now - self.points[0][0] > RECENT_SECONDS:
+            self.points.popleft()
+        before, done_before = self.points[0]
+        return (done - done_before) / (now - before) if now > before else 0.0
+
+
 class Progress:
     """Shows reports on a stream; use it as a context manager, which takes the bar away at the end."""
 
     def __init__(self, stream: Any, line_seconds: float = LINE_SECONDS) -> None:
         """Show on `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
         self.stream, self.line_seconds = stream, line_seconds
-        self.title, self.begun, self.first, self.shown = "", 0.0, 0.0, 0.0
+        self.title, self.shown, self.recent, self.speed = "", 0.0, Recent(), 0.0
         self.bar: Any = None
         self.task: Any = None
 
@@ -78,21 +101,23 @@ class Progress:
     def __call__(self, title: str, done: Number, total: Number) -> None:
         """Show that so much of `total` is done."""
         now = time.monotonic()
-        if title.split(",")[0] != self.title.split(",")[0]:
-            self.begun, self.first, self.shown = now, done, now
-        self.title = title
+        is_new = title.split(",")[0] != self.title.split(",")[0]
+        if is_new:
+            self.recent, self.shown = Recent(), now
+        self.title, self.speed = title, self.recent.of(now, done)
         if self.bar is not None:
-            self.bar.update(self.task, completed=done / max(total, 1e-9), description=self.text(done, total))
-        elif now - self.shown >= self.line_seconds:
+            share = done / total if total > 0 else 0.0
+            self.bar.update(self.task, completed=share, description=self.text(done, total))
+        elif now - self.shown >= self.line_seconds or (is_new and total <= 0):
             self.shown = now
             show(f"diffnca: {self.text(done, total)}", self.stream)
 
     def text(self, done: Number, total: Number) -> str:
         """Return the state of the work as text, with the time left."""
-        seconds = time.monotonic() - self.begun
-        speed = (done - self.first) / seconds if seconds > 0.0 else 0.0
-        left = f", {duration((total - done) / speed)} left" if speed > 0.0 and done < total else ""
-        return f"{self.title} {done / max(total, 1e-9):.0%}{left}"
+        if total <= 0:
+            return self.title
+        left = f", {duration((total - done) / self.speed)} left" if self.speed > 0.0 and done < total else ""
+        return f"{self.title} {done / total:.0%}{left}"
 
 
 def duration(seconds: Number) -> str:

@@ -10,7 +10,7 @@ from diffnca.config.json import from_json, to_json
 from diffnca.config.model import Config, DataConfig, TrainingConfig
 from diffnca.config.networks import VNCAConfig
 from diffnca.models.build import build_model
-from diffnca.training.loop import RandomMasks
+from diffnca.training.objectives import RandomMasks
 
 MODEL = VNCAConfig(size=16, latent=16, hidden=16, num_residual_blocks=1, encoder_channels=4, num_cell_steps=2)
 CONFIG = Config(name="small", model=MODEL, training=TrainingConfig(), data=DataConfig(crop=16))

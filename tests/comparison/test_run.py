@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,14 @@ from torch import Tensor
 
 from diffnca.cli.main import INTERRUPTED, main
 from diffnca.cli.measurements import Reproduce
-from diffnca.cli.models import Train
-from diffnca.comparison import child
 from diffnca.comparison import run as reproduction
-from diffnca.comparison.child import warm_up
 from diffnca.comparison.rows import is_finished
 from diffnca.comparison.tables import table_named
-from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.evaluation.metrics.features import ModuleFeatures
 from diffnca.models.file import read_card, read_config
-from diffnca.training.loop import Trainer
-from diffnca.training.run import train
+from diffnca.training.options import RunOptions
+from diffnca.training.session import training
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("efficientnet_lite_pytorch", "diffusers"))),
@@ -176,8 +170,9 @@ def train_here(config: Config, folder: Path, wanted: Reproduce) -> int:
     if is_finished(config, folder, wanted):
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    row = Train(recipe=config.name, config=config, data=wanted.data, out=folder / "run")
-    return train(replace(row, images=wanted.images, sample_minutes=0.0))
+    options = RunOptions(data=wanted.data, out=folder / "run", images=wanted.images, sample_minutes=0.0)
+    training(options, config).run()
+    return 0
 
 
 @pytest.fixture
@@ -240,36 +235,6 @@ def until(is_so: Any, seconds: float = 120.0) -> None:
     while not is_so():
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.1)
-
-
-def test_warming_up_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = table_named("faces64", 4).rows[0]
-    assert not warm_up(replace(config, training=replace(config.training, compile="off")))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_warming_up_hears_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Trainer._step
-
-    def stopped_step(trainer: Trainer, batches: Iterator[Tensor]) -> None:
-        signal.raise_signal(signal.SIGINT)
-        step(trainer, batches)
-
-    monkeypatch.setattr(Trainer, "_step", stopped_step)
-    config = table_named("faces64", 4).rows[0]
-    assert warm_up(replace(config, training=replace(config.training, compile="off")))
-
-
-def test_a_row_that_is_stopped_while_it_warms_up_does_not_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = {"config": to_json(table_named("faces64", 4).rows[0]), "data": [], "out": str(tmp_path / "run")}
-    (tmp_path / "job.json").write_text(json.dumps({**job, "minutes": 1, "images": None}))
-    monkeypatch.setattr(child, "warm_up", lambda config: True)
-    monkeypatch.setattr(child, "_end_with_parent", lambda: None)
-    assert child.main(tmp_path / "job.json") == INTERRUPTED
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_row_trained_with_two_seeds_is_one_line_with_the_error_over_trainings(

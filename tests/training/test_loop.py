@@ -1,8 +1,10 @@
-"""The training loop: learning, resuming to the bit, stopping, divergence."""
+"""The training loop: learning, resuming to the bit, stopping, divergence, the clock."""
 
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,135 +12,149 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config.model import Config, TrainingConfig
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.model import TrainingConfig
 from diffnca.engine.machine import has_compiler
+from diffnca.errors import Interrupted
 from diffnca.models.file import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
-from diffnca.training.loop import TRACKER_FOLDER, DivergedError, Progress, RunOptions, Trainer, learning_rate
+from diffnca.training.loop import RENDEZVOUS, DivergedError, Trainer, learning_rate, own_rank
+from diffnca.training.state import LOG_FILE, TRACKER_FOLDER, Progress
 
-BATCH = 4
-QUIET = RunOptions(checkpoint_seconds=1e9, sample_seconds=0.0)
+from .conftest import BATCH, QUIET, is_equal, small_config, state_of, stripes, train
 
-
-def small_config(images: int, **changes: object) -> Config:
-    cell = CellConfig(
-        hidden=16, num_cell_steps=2, update_probability=0.9, embedding_width=8, embedding_channels=8
-    )
-    training = TrainingConfig(
-        batch=BATCH, images=images, warmup_images=20, precision="float32", compile="off", **changes
-    )
-    return Config(model=NCAConfig(channels=8, cell=cell), training=training)
+Hook = Callable[[Trainer], object]
 
 
-def stripes(step: int) -> Tensor:
-    """Stripes of random phase: something to learn."""
-    phase = torch.rand(BATCH, 1, 1, 1, generator=torch.Generator().manual_seed(step)) * 6.28
-    wave = torch.sin(torch.arange(16.0) * 1.57 + phase)
-    return wave.expand(BATCH, 3, 16, 16).contiguous()
-
-
-def train(out: Path, config: Config, options: RunOptions = QUIET, start: Path | None = None) -> Progress:
+def watched(out: Path, images: int, hooks: dict[int, Hook], **changes: object) -> Trainer:
+    """Return a trainer that calls hooks after some of its steps."""
     out.mkdir(exist_ok=True)
-    return Trainer(config, out, stripes, options, start).run()
+    trainer = Trainer(small_config(images, **changes), out, stripes, QUIET)
+
+    def report(title: str, done: float, total: float) -> None:
+        hooks.get(trainer.progress.step, lambda trainer: None)(trainer)
+
+    trainer.care = replace(QUIET, report=report)
+    return trainer
+
+
+def die(trainer: Trainer) -> None:
+    raise SystemExit("killed")
+
+
+def interrupt(trainer: Trainer) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def logged(out: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (out / LOG_FILE).read_text().splitlines()]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_the_loss_falls(tmp_path: Path, optimizer: str) -> None:
-    train(tmp_path / "run", small_config(1600, optimizer=optimizer))
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    train(tmp_path, small_config(1200, optimizer=optimizer))
+    losses = logged(tmp_path, "loss")
     assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
-    config = small_config(80, optimizer=optimizer)
-    train(tmp_path / "whole", config)
-    (tmp_path / "killed").mkdir()
-    trainer = Trainer(config, tmp_path / "killed", stripes, QUIET)
-    trainer.options = replace(
-        QUIET, report=lambda progress, training: _save_at_7_die_at(10, trainer, progress)
-    )
+    train(tmp_path / "whole", small_config(48, optimizer=optimizer))
+    hooks: dict[int, Hook] = {5: Trainer.save, 8: die}
     with pytest.raises(SystemExit):
-        trainer.run()
-    train(tmp_path / "killed", config)
-    whole, _ = read_tensors(tmp_path / "whole" / STATE_FILE)
-    killed, _ = read_tensors(tmp_path / "killed" / STATE_FILE)
-    assert whole.keys() == killed.keys() and all(torch.equal(whole[k], killed[k]) for k in whole)
+        watched(tmp_path / "killed", 48, hooks, optimizer=optimizer).run()
+    train(tmp_path / "killed", small_config(48, optimizer=optimizer))
+    assert is_equal(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_log_tells_each_step_once_after_a_kill(tmp_path: Path) -> None:
-    config = small_config(240)
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(config, tmp_path / "run", stripes, QUIET)
-    trainer.options = replace(
-        QUIET, report=lambda progress, training: _save_at_7_die_at(45, trainer, progress)
-    )
     with pytest.raises(SystemExit):
-        trainer.run()
-    train(tmp_path / "run", config)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert steps == [20, 40, 60]
-
-
-def _save_at_7_die_at(last: int, trainer: Trainer, progress: Progress) -> None:
-    if progress.step == 7:
-        trainer.save()
-    if progress.step == last:
-        raise SystemExit("killed")
+        watched(tmp_path, 240, {7: Trainer.save, 45: die}).run()
+    train(tmp_path, small_config(240))
+    assert logged(tmp_path, "step") == [20, 40, 60]
 
 
 def test_a_finished_run_takes_no_further_step(tmp_path: Path) -> None:
-    config = small_config(40)
-    assert train(tmp_path / "run", config).step == train(tmp_path / "run", config).step == 10
+    assert train(tmp_path, small_config(16)).step == train(tmp_path, small_config(16)).step == 4
 
 
 def test_a_larger_budget_takes_a_finished_run_further(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(40))
-    assert train(tmp_path / "run", small_config(60)).step == 15
+    train(tmp_path, small_config(16))
+    assert train(tmp_path, small_config(24)).step == 6
 
 
-def test_another_configuration_is_refused_and_named(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(8))
-    with pytest.raises(ValueError, match=r"began with training\.seed=0, not 1"):
-        train(tmp_path / "run", small_config(8, seed=1))
-
-
-def test_other_images_are_refused(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(8))
-    with pytest.raises(ValueError, match="began with other images"):
-        Trainer(small_config(8), tmp_path / "run", stripes, QUIET, data_fingerprint="other")
-
-
-def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(20))
-    tensors, header = read_tensors(tmp_path / "run" / STATE_FILE)
-    write_tensors(tmp_path / "run" / STATE_FILE, tensors, header | {"processes": "2"})
-    with pytest.raises(ValueError, match="began on 2 processes, not 1"):
-        train(tmp_path / "run", small_config(40))
+def test_a_stop_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"stopped after 12 images .*; the same command goes on"):
+        watched(tmp_path, 400, {3: interrupt}).run()
+    assert json.loads(read_tensors(tmp_path / STATE_FILE)[1]["progress"])["step"] == 3
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    train(tmp_path / "run", small_config(40))
-    before = (tmp_path / "run" / MODEL_FILE).read_bytes()
-    trainer = Trainer(small_config(80), tmp_path / "run", lambda step: stripes(step) * float("nan"), QUIET)
-    with pytest.raises(DivergedError, match=r"diverged at step 10 .*last good checkpoint is kept"):
+    train(tmp_path, small_config(16))
+    before = (tmp_path / MODEL_FILE).read_bytes()
+    trainer = Trainer(small_config(80), tmp_path, lambda step: stripes(step) * float("nan"), QUIET)
+    with pytest.raises(DivergedError, match=r"diverged at step 4 .*last good checkpoint is kept"):
         trainer.run()
-    assert (tmp_path / "run" / MODEL_FILE).read_bytes() == before
+    assert (tmp_path / MODEL_FILE).read_bytes() == before
+
+
+@torch.no_grad()
+def spoil(trainer: Trainer) -> None:
+    next(iter(trainer.model.parameters())).fill_(float("nan"))
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_no_finished_model(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"is no finite number\); no checkpoint was written yet"):
+        watched(tmp_path, 8, {2: spoil}).run()
+    assert not (tmp_path / MODEL_FILE).exists() and not (tmp_path / STATE_FILE).exists()
+
+
+def test_a_diverging_run_that_is_stopped_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    def worsen_and_stop(trainer: Trainer) -> None:
+        trainer.progress.best_loss = trainer.progress.loss / 3.0
+        interrupt(trainer)
+
+    with pytest.raises(Interrupted):
+        watched(tmp_path, 400, {3: Trainer.save, 5: worsen_and_stop}).run()
+    assert json.loads(read_tensors(tmp_path / STATE_FILE)[1]["progress"])["step"] == 3
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_model(tmp_path: Path) -> None:
-    train(tmp_path / "first", small_config(40))
+    train(tmp_path / "first", small_config(16))
     start = tmp_path / "first" / MODEL_FILE
     (tmp_path / "second").mkdir()
     trainer = Trainer(small_config(40), tmp_path / "second", stripes, QUIET, start)
     weights = load(start).network.state_dict()
-    assert all(torch.equal(weights[k], v) for k, v in trainer.trained.network.state_dict().items())
+    assert all(torch.equal(weights[k], v) for k, v in trainer.model.network.state_dict().items())
 
 
 def test_minutes_count_the_time_spent(tmp_path: Path) -> None:
-    config = small_config(10**9, minutes=0.02)
-    progress = train(tmp_path / "run", config)
-    assert 1.2 <= progress.seconds < 10.0
+    assert 0.12 <= train(tmp_path, small_config(10**9, minutes=0.002)).seconds < 5.0
+
+
+def slow_at_first(step: int) -> Tensor:
+    time.sleep(0.0 if step else 0.5)
+    return stripes(step)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_the_clock_starts_after_the_step_that_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compiled: bool
+) -> None:
+    monkeypatch.setattr(Trainer, "_compile", lambda self: is_compiled)
+    progress = Trainer(small_config(BATCH), tmp_path, slow_at_first, QUIET).run()
+    assert (progress.seconds == progress.waiting_seconds == 0.0) == is_compiled
+
+
+def test_compiling_is_said_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_compile", lambda self: True)
+    titles: list[str] = []
+    train(tmp_path, small_config(8), replace(QUIET, report=lambda title, done, total: titles.append(title)))
+    assert [title.split(",")[0] for title in titles] == ["compiling", "training", "training"]
+
+
+def test_progress_is_reported_in_what_the_budget_counts(tmp_path: Path) -> None:
+    told: list[tuple[float, float]] = []
+    train(tmp_path, small_config(8), replace(QUIET, report=lambda title, *share: told.append(share)))
+    assert told == [(4, 8), (8, 8)]
 
 
 def test_the_cosine_rate_ends_at_one_percent() -> None:
@@ -152,8 +168,8 @@ def test_the_exponential_rate_is_that_of_the_paper() -> None:
 
 
 def test_checkpointed_cells_train_to_the_same_loss(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain", small_config(40))
-    again = train(tmp_path / "again", small_config(40, checkpoint_cells=True))
+    plain = train(tmp_path / "plain", small_config(24))
+    again = train(tmp_path / "again", small_config(24, checkpoint_cells=True))
     assert again.loss == pytest.approx(plain.loss, rel=1e-5)
 
 
@@ -167,23 +183,32 @@ def test_compiled_bfloat16_cells_learn_as_plain_float32_ones(tmp_path: Path) -> 
 
 def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(tmp_path / "run", small_config(240), replace(QUIET, trackers=("tensorboard",)))
-    events = accumulator.EventAccumulator(str(tmp_path / "run" / TRACKER_FOLDER)).Reload()
-    assert [event.step for event in events.Scalars("loss")] == [20, 40, 60]
+    train(tmp_path, small_config(160), replace(QUIET, trackers=("tensorboard",)))
+    events = accumulator.EventAccumulator(str(tmp_path / TRACKER_FOLDER)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [20, 40]
 
 
-def test_a_diverging_run_that_is_stopped_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(small_config(400), tmp_path / "run", stripes, QUIET)
+@pytest.mark.parametrize("is_launched", [False, True])
+def test_a_rank_counts_only_where_a_launcher_has_set_it(
+    monkeypatch: pytest.MonkeyPatch, is_launched: bool
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in RENDEZVOUS:
+        monkeypatch.setenv(name, "1") if is_launched else monkeypatch.delenv(name, raising=False)
+    with own_rank():
+        assert ("LOCAL_RANK" in os.environ) == is_launched
+    assert os.environ["LOCAL_RANK"] == "0"
 
-    def worsen_and_stop(progress: Progress, training: TrainingConfig) -> None:
-        if progress.step == 3:
-            trainer.save()
-        if progress.step == 5:
-            progress.best_loss = progress.loss / 3.0
-            os.kill(os.getpid(), signal.SIGINT)
 
-    trainer.options = replace(QUIET, report=worsen_and_stop)
-    trainer.run()
-    _, header = read_tensors(tmp_path / "run" / STATE_FILE)
-    assert json.loads(header["progress"])["step"] == 3
+def test_a_state_without_the_average_of_waiting_times_goes_on(tmp_path: Path) -> None:
+    train(tmp_path, small_config(8))
+    tensors, header = read_tensors(tmp_path / STATE_FILE)
+    progress = json.loads(header["progress"])
+    del progress["waiting_seconds"]  # as runs were stored before
+    write_tensors(tmp_path / STATE_FILE, tensors, header | {"progress": json.dumps(progress)})
+    assert train(tmp_path, small_config(16)).step == 4
+
+
+def test_the_tensors_of_a_state_keep_their_names(tmp_path: Path) -> None:
+    train(tmp_path, small_config(8))
+    assert {name.split(".")[0] for name in state_of(tmp_path)} == {"network", "average", "adam"}

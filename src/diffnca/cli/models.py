@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from diffnca.cli.console import Console
 from diffnca.config.model import Config
 from diffnca.files import check_target
+from diffnca.training.options import RunOptions, StudentOptions
+
+if TYPE_CHECKING:
+    from diffnca.training.session import Plan, Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What all training has in common.
-
-    Attributes:
-        data: folders (searched recursively), zip files, images or whole slides.
-        out: folder of the run; made if its parent exists. Without it: MODEL-DATA in the current folder.
-        minutes: budget of training time.
-        images: budget of images seen.
-        dry_run: say what would be done, write nothing.
-        strict: stop at the first image that cannot be used, instead of leaving it out.
-        checkpoint_seconds: time between checkpoints.
-        sample_minutes: time between sample grids in OUT/samples, and one at the end; 0 makes none.
-        trackers: log to these as well (tensorboard, wandb and others known to accelerate).
-    """
-
-    data: tuple[Path, ...] = ()
-    out: Path | None = None
-    minutes: float | None = None
-    images: int | None = None
-    dry_run: bool = False
-    strict: bool = False
-    checkpoint_seconds: float = 60.0
-    sample_minutes: float = 10.0
-    trackers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Run):
+class Train:
     """Train a model on your images; the same command takes a stopped run up again.
 
     Attributes:
         recipe: the recipe: one of those that `diffnca info` lists; with --from, by default the model's own.
         start: fine-tune this model: a bundled one, a file, a run's folder or a hub id.
+        dry_run: say what would be done, write nothing.
+        run_options: images, folder, budget and care.
         config: the recipe's fields.
     """
 
@@ -54,45 +34,75 @@ class Train(Run):
 
     recipe: str = "diff_nca"
     start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    dry_run: bool = False
+    run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def run(self, console: Console) -> int:
         """Train; return the exit code."""
-        check_data(self)
-        from diffnca.training.run import train
+        from diffnca.training.session import training
 
-        return train(self)
+        with console.progress() as report:
+            session = training(self.run_options, self.config, self.start, report)
+        return carry_out(session, console, self.dry_run)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Run):
+class Distill:
     """Make a student of a model that samples in a few steps; the same command takes a stopped run up again.
 
     Attributes:
         model: the teacher: a bundled model, a model file, a run's folder, or a hub id.
-        steps: diffusion steps of the student; 0 leaves the walk as it is, to learn what guidance does.
-        guidance: how far the teacher is led away from the errors of a weaker model, from 1 (not at all) to
-            10; without it, the teacher's own choice, or 2 with --guide.
-        guide: the weaker model, of the same images; without it, the teacher without its last cell steps.
-        batch: crops per training step; without it, as the teacher was trained.
-        learning_rate: peak learning rate.
+        dry_run: say what would be done, write nothing.
+        run_options: images, folder, budget and care.
+        student: what the student learns.
     """
 
     verb: ClassVar = "distill"
 
     model: tyro.conf.Positional[str]
-    steps: int = 4
-    guidance: float | None = None
-    guide: str | None = None
-    batch: int | None = None
-    learning_rate: float = 1e-3
+    dry_run: bool = False
+    run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    student: Annotated[StudentOptions, tyro.conf.arg(name="")] = field(default_factory=StudentOptions)
 
     def run(self, console: Console) -> int:
         """Train the student; return the exit code."""
-        check_data(self)
-        from diffnca.training.run import distill
+        from diffnca.training.session import distillation
 
-        return distill(self)
+        with console.progress() as report:
+            session = distillation(self.run_options, self.model, self.student, report)
+        return carry_out(session, console, self.dry_run)
+
+
+def carry_out(session: Session, console: Console, dry_run: bool) -> int:
+    """Say the plan of a run, run it unless `dry_run`, say what it came to; return the exit code."""
+    for name, text in session.plan.left_out:
+        console.note(f"left out {name}: {text}")
+    for name, text in session.plan.notes:
+        console.note(f"{name}: {text}")
+    for line in plan_lines(session.plan):
+        console.say(line)
+    if dry_run:
+        return 0
+    with console.progress() as report:
+        result = session.run(report)
+    said = f"{result.out} is finished already ({{}})" if result.was_finished else "finished: {}"
+    console.say(f"{said.format(result.progress)}; sample it: diffnca sample {result.out}")
+    return 0
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """Yield what will be done, for the user to read."""
+    data, training = plan.config.data, plan.config.training
+    left_out = f", {len(plan.left_out)} left out" if plan.left_out else ""
+    reduced = f", made {data.reduce} times smaller" if data.reduce > 1 else ""
+    images = f"{training.images:,} images"
+    budget = f"{training.minutes:g} minutes" if training.minutes is not None else images
+    yield f"model    {plan.config.name}, {plan.parameters:,} parameters"
+    crops = f"crops of {data.crop} px, {training.batch} per step"
+    yield f"data     {plan.images} images{left_out}{reduced}; {crops}"
+    yield f"budget   {budget}{'' if plan.has_budget else ', for want of --minutes or --images'}"
+    yield f"folder   {plan.out}"
 
 
 @dataclass(frozen=True)
@@ -122,13 +132,3 @@ class Convert:
         write_model(self.out, network.state_dict(), config, card)
         console.say(str(self.out))
         return 0
-
-
-def check_data(command: Run) -> None:
-    """Refuse a training without images.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not command.data:
-        raise ValueError("--data is missing: give folders, zip files, images or slides")

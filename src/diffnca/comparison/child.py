@@ -8,21 +8,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from diffnca.cli.main import INTERRUPTED
-from diffnca.cli.models import Train
 from diffnca.config.json import from_json
-from diffnca.config.model import Config
 from diffnca.engine.machine import peak_memory_bytes
-from diffnca.training.loop import RunOptions, Trainer
-from diffnca.training.run import train
-from diffnca.training.signals import stop_requests
+from diffnca.training.options import RunOptions
+from diffnca.training.session import training
 
 
 def main(path: Path) -> int:
@@ -30,9 +25,7 @@ def main(path: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(path.read_text(encoding="utf-8"))
     config = from_json(job["config"])
-    command = Train(
-        recipe=config.name,
-        config=config,
+    options = RunOptions(
         data=tuple(map(Path, job["data"])),
         out=Path(job["out"]),
         minutes=job["minutes"],
@@ -40,29 +33,15 @@ def main(path: Path) -> int:
         sample_minutes=0.0,
     )
     try:
-        code = INTERRUPTED if warm_up(config) else train(command)
+        training(options, config).run()
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"diffnca: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    if code == 0 and int(os.environ.get("RANK", "0")) == 0:
+    if int(os.environ.get("RANK", "0")) == 0:
         _note_memory(path.with_name("memory.json"))
-    return code
-
-
-def warm_up(config: Config) -> bool:
-    """Take one step on black images, so that the code is compiled before the clock starts.
-
-    Returns:
-        Whether a stop was asked for meanwhile.
-    """
-    side, training = config.data.crop, config.training
-    black = torch.full((training.batch, config.model.image_channels, side, side), -1.0)
-    short = replace(config, training=replace(training, images=training.batch, minutes=None))
-    with tempfile.TemporaryDirectory() as folder, stop_requests() as stopped:
-        Trainer(short, Path(folder), lambda step: black, RunOptions(sample_seconds=0.0)).run()
-        return stopped()
+    return 0
 
 
 def _note_memory(path: Path) -> None:

@@ -18,7 +18,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import INTERRUPTED
-from diffnca.config.json import from_json, to_json
+from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.diffusion.denoiser import Query, estimate_alone
@@ -30,11 +30,10 @@ from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, whole
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
-from diffnca.models.file import STATE_FILE, load, read_header
+from diffnca.models.file import load
 from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
-from diffnca.training.compatibility import check_same_run
-from diffnca.training.loop import Progress
+from diffnca.training.state import check_same_run, stored_run
 
 if TYPE_CHECKING:
     from diffnca.cli.measurements import Reproduce
@@ -137,11 +136,10 @@ def is_finished(config: Config, folder: Path, command: Reproduce) -> bool:
     Raises:
         ValueError: the run in its folder is of another configuration, or has gone further than the budget.
     """
-    state = folder / "run" / STATE_FILE
-    if not state.is_file():
+    run = stored_run(folder / "run")
+    if run is None:
         return False
-    header = read_header(state)
-    stored, progress = from_json(header["config"]), Progress(**json.loads(header["progress"]))
+    stored, progress = run.config, run.progress
     images = config.training.images if command.images is None else command.images
     wanted = replace(config, training=replace(config.training, minutes=command.minutes, images=images))
     check_same_run(folder / "run", stored, wanted)
@@ -215,7 +213,9 @@ def cache_of(command: Reproduce) -> Path:
 def cost_of(config: Config, folder: Path, command: Reproduce) -> Cost:
     """Return what a row takes to train and to sample."""
     run = folder / "run"
-    progress = Progress(**json.loads(read_header(run / STATE_FILE)["progress"]))
+    stored = stored_run(run)
+    assert stored is not None
+    progress = stored.progress
     memory = folder / "memory.json"
     peak = json.loads(memory.read_text(encoding="utf-8"))["peak_bytes"] if memory.is_file() else None
     return Cost(

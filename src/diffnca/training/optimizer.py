@@ -1,14 +1,18 @@
-"""The optimisers: Adam alone, or Muon for the weight matrices of hidden layers and Adam for all else.
+"""How weights move: the optimisers and the moving average.
+
+The optimiser is Adam alone, or Muon for the weight matrices of hidden layers and Adam for all else. The
+memory of the average is counted in images [3].
 
 References:
     [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     [2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.
+    [3] Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +22,9 @@ from torch import Tensor, nn
 from diffnca.baselines.unet import UNet
 from diffnca.config.model import TrainingConfig
 from diffnca.networks.cell import CellRule
+
+WARMUP_SHARE = 0.1
+"""With warm-up, the half-life is at most this share of the images seen so far."""
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2
@@ -98,3 +105,26 @@ def orthogonalised(matrix: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
         gram = x @ x.t()
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.t() if is_tall else x
+
+
+def ema_decay(training: TrainingConfig, images_seen: int, batch: int) -> float:
+    """Return the factor that the old average keeps when a batch of `batch` images has been seen.
+
+    Args:
+        training: says whether there is an average, its half-life and its warm-up.
+        images_seen: images before this batch.
+        batch: images in this batch.
+    """
+    if training.ema == "none":
+        return 0.0
+    halflife = float(training.ema_halflife_images)
+    if training.ema_warmup:
+        halflife = min(halflife, WARMUP_SHARE * images_seen)
+    return 0.0 if halflife <= 0.0 else float(0.5 ** (batch / halflife))
+
+
+@torch.no_grad()
+def update_ema(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float) -> None:
+    """Move each tensor of `average` towards that of the same name in `weights`, in place."""
+    for name, kept in average.items():
+        kept.lerp_(weights[name].to(kept), 1.0 - decay)

@@ -6,9 +6,8 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-
-class StopRequestedError(Exception):
-    """Long work was left because a stop was asked for."""
+Stopped = Callable[[], bool]
+"""Says whether a stop was asked for."""
 
 
 class _Requests:
@@ -28,7 +27,7 @@ class _Requests:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
+def stop_requests() -> Iterator[Stopped]:
     """Within the block, Ctrl-C and SIGTERM are remembered, so that the step at hand is finished and saved.
 
     A block within a block shares what is remembered, so that no request is lost between them.

@@ -1,10 +1,13 @@
-"""Distillation: a student is right when its jumps end where its teacher walks."""
+"""A student is right when its jumps end where its teacher walks; several players learn in one loop."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, TrainingConfig
@@ -14,7 +17,17 @@ from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.guidance import Guided
-from diffnca.training.distillation import Distillation, estimate_of_jump, student_config
+from diffnca.training.loop import Care, Trainer
+from diffnca.training.objectives import (
+    Batch,
+    Distillation,
+    OwnLoss,
+    Player,
+    estimate_of_jump,
+    student_config,
+)
+
+from .conftest import QUIET, is_equal, small_config, state_of, stripes
 
 CPU = torch.device("cpu")
 SCHEDULE = NoiseSchedule.cosine()
@@ -52,7 +65,7 @@ def linear(deviation: float, config: Config) -> Denoiser:
 def loss(distillation: Distillation, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     x_0 = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
-    return distillation(x_0, generator).item()
+    return distillation.loss("model", Batch(x_0, generator)).item()
 
 
 @pytest.mark.parametrize(("first", "last"), [(299, 224), (224, 0), (74, -1)])
@@ -110,7 +123,10 @@ def test_the_teacher_walks_as_the_exact_flow_does() -> None:
 def test_only_the_student_is_trained() -> None:
     student = build_denoiser(student_config(small(), 4))
     distillation = Distillation(build_denoiser(small()), student, CPU)
-    assert {id(p) for p in distillation.parameters()} == {id(p) for p in student.parameters()}
+    (player,) = distillation.players()
+    assert {id(p) for p in player.optimizer.param_groups[0]["params"]} == {
+        id(p) for p in student.parameters()
+    }
 
 
 def test_a_student_that_walks_like_its_teacher_learns_what_a_guide_adds() -> None:
@@ -138,13 +154,13 @@ def test_a_student_of_the_guided_comes_nearer_to_it() -> None:
 
     def distance() -> float:
         generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
-        return sum(distillation(x_0, generator).item() for generator in generators)
+        return sum(distillation.loss("model", Batch(x_0, generator)).item() for generator in generators)
 
     before = distance()
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
     for step in range(40):
         optimizer.zero_grad()
-        distillation(x_0, torch.Generator().manual_seed(100 + step)).backward()
+        distillation.loss("model", Batch(x_0, torch.Generator().manual_seed(100 + step))).backward()
         optimizer.step()
     assert distance() < 0.5 * before
 
@@ -165,3 +181,72 @@ def test_a_student_is_called_at_its_own_levels_alone() -> None:
     distillation = Distillation(linear(0.5, config), linear(0.5, student_config(config, None)), CPU)
     assert [levels[0].index for levels in distillation.substeps] == list(config.sampling.visited)
     assert {len(levels) for levels in distillation.substeps} == {2}  # one call, whose estimate is the target
+
+
+class Game(OwnLoss):
+    """A denoiser whose estimates a critic tells from images; both learn."""
+
+    def __init__(self, model: Denoiser, device: torch.device, rate: float = 0.5) -> None:
+        super().__init__(model, device)
+        self.critic = nn.Conv2d(3, 1, 3).to(device)
+        self.rate = rate
+
+    def players(self) -> tuple[Player, ...]:
+        optimizer = torch.optim.Adam(self.critic.parameters())
+        return (self.player, Player("critic", self.critic, optimizer, self.rate))
+
+    def loss(self, player: str, batch: Batch) -> Tensor:
+        noise = torch.randn(batch.x_0.shape, generator=batch.generator)
+        region = Canvas(*noise.shape[-2:]).whole
+        made = self.model.estimate(Query(noise, self.model.schedule.level(299), region))
+        if player == "critic":
+            return (softplus(self.critic(made)) + softplus(-self.critic(batch.x_0))).mean()
+        return super().loss(player, batch) + 0.1 * softplus(-self.critic(made)).mean()
+
+
+def played(out: Path, images: int, care: Care = QUIET, rate: float = 0.5) -> Trainer:
+    """Return the trainer of a game, after its run."""
+    out.mkdir(exist_ok=True)
+    trainer = Trainer(
+        small_config(images), out, stripes, care, objective=lambda model, device: Game(model, device, rate)
+    )
+    trainer.run()
+    return trainer
+
+
+def weights(trainer: Trainer) -> list[Tensor]:
+    return [torch.cat([w.flatten() for w in p.module.state_dict().values()]) for p in trainer.players]
+
+
+def test_two_players_learn_in_one_loop(tmp_path: Path) -> None:
+    first, last = weights(played(tmp_path, 4)), weights(played(tmp_path, 16))
+    assert not any(map(torch.equal, first, last))
+
+
+def test_a_player_moves_only_its_own_weights(tmp_path: Path) -> None:
+    runs = [weights(played(tmp_path / str(rate), 8, rate=rate)) for rate in (0.0, 0.5)]
+    assert not torch.equal(runs[0][1], runs[1][1])
+    torch.manual_seed(0)  # the critic of rate 0 has stayed as it was made
+    made = Game(build_denoiser(small_config(8)), CPU)
+    assert torch.equal(runs[0][1], torch.cat([w.flatten() for w in made.critic.state_dict().values()]))
+
+
+class KilledError(Exception):
+    """The run is killed."""
+
+
+def test_a_game_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    def kill(title: str, done: float, total: float) -> None:
+        if done == 16:
+            raise KilledError
+
+    played(tmp_path / "whole", 24)
+    with pytest.raises(KilledError):
+        played(tmp_path / "killed", 24, replace(QUIET, checkpoint_seconds=0.0, report=kill))
+    played(tmp_path / "killed", 24)
+    assert is_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_tensors_of_the_second_player_bear_its_name(tmp_path: Path) -> None:
+    played(tmp_path, 4)
+    assert {name.split(".")[0] for name in state_of(tmp_path)} == {"network", "average", "adam", "critic"}

@@ -1,0 +1,376 @@
+"""One run as a user asks for it: images in, a folder out.
+
+`training` and `distillation` check all that can be checked, open the images and return a `Session`: its plan
+says what would be done, `run` does it. Nothing is written before.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from torch import Tensor
+
+from diffnca.canvas.pixels import to_uint8
+from diffnca.config.model import Config, TrainingConfig
+from diffnca.data.crops import crops
+from diffnca.data.images import ImageSet, open_images
+from diffnca.data.sources import Remark
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
+from diffnca.errors import Interrupted, one_line
+from diffnca.files import lock
+from diffnca.formats.png import contact_sheet, write_png
+from diffnca.models.build import Generator, build_network
+from diffnca.models.file import find_model, load_denoiser
+from diffnca.progress import Report, unseen
+from diffnca.sampling.generate import generate
+from diffnca.sampling.guidance import Guided, guided
+from diffnca.training.loop import Batches, Care, Trainer, own_rank
+from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
+from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.signals import Stopped
+from diffnca.training.state import Progress, check_folder, check_same_network, check_same_run, stored_run
+
+SHEET_IMAGES = 9
+SHEET_STEPS = 20
+STUDENT_IMAGES = 50_000
+"""Images that a student sees without a budget of the user."""
+
+COPIES_IN_TRAINING = 5
+"""Numbers that training holds for each parameter: weight, gradient, average, two of the optimiser."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: the model and its training, with the budget.
+        parameters: numbers that are learnt.
+        images: how many images are trained on.
+        left_out: what was found and is not used, and why.
+        notes: what a user should know of images that are used.
+        out: the folder of the run.
+        has_budget: whether the user gave the budget; otherwise it is that of the recipe.
+    """
+
+    config: Config
+    parameters: int
+    images: int
+    left_out: tuple[Remark, ...]
+    notes: tuple[Remark, ...]
+    out: Path
+    has_budget: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: its folder, how far it is, and whether that was so before."""
+
+    out: Path
+    progress: Progress
+    was_finished: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """With what a run begins besides its configuration and its images.
+
+    Attributes:
+        start: the model whose weights a new run begins with, as the user named it.
+        card: what the card says of it.
+        told: tells runs apart that began with other weights, or have another teacher.
+        objective: makes what is minimised.
+    """
+
+    start: str | None = None
+    card: dict[str, Any] | None = None
+    told: str = ""
+    objective: ObjectiveOf = OwnLoss
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that is ready to begin, or to go on.
+
+    Attributes:
+        plan: what it will do.
+        options: how it is looked after.
+        origin: with what it begins.
+        images: what is trained on.
+        card: what is known of the model before training.
+    """
+
+    plan: Plan
+    options: RunOptions
+    origin: Origin
+    images: ImageSet
+    card: dict[str, Any]
+
+    def run(self, report: Report = unseen) -> Result:
+        """Train until the budget is spent.
+
+        Raises:
+            Interrupted: a stop was asked for; the run is saved.
+            ValueError: another command trains in the folder, the run there is another one, or it diverged.
+        """
+        options, out, config = self.options, self.plan.out, self.plan.config
+        out.mkdir(exist_ok=True)
+        with alone_in(out):
+            start = None if self.origin.start is None or stored_run(out) else find_model(self.origin.start)
+            care = Care(
+                checkpoint_seconds=options.checkpoint_seconds,
+                sample_seconds=60.0 * options.sample_minutes,
+                report=report,
+                sample=sample_sheet,
+                trackers=options.trackers,
+                card=self.card,
+            )
+            fingerprint = self.images.fingerprint + self.origin.told
+            batches, objective = batches_of(self.images, config), self.origin.objective
+            trainer = Trainer(config, out, batches, care, start, fingerprint, objective)
+            if trainer.is_finished:
+                trainer.save()  # a kill may have left no model, or it is sampled otherwise now
+                return Result(out, trainer.progress, was_finished=True)
+            return Result(out, trainer.run(), was_finished=False)
+
+
+def training(
+    options: RunOptions, config: Config, start: str | None = None, report: Report = unseen
+) -> Session:
+    """Return the run that trains `config`, fine-tuned from the model `start` if one is named.
+
+    Raises:
+        ValueError: it cannot be done; the message says why.
+    """
+    options.check()
+    config = replace(config, training=budgeted(config.training, options))
+    if start is None:
+        return _session(options, config, Origin(), report)
+    if config.sampling.visited is not None:
+        raise ValueError(
+            f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
+            "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
+        )
+    return _session(options, config, Origin(start, {"fine_tuned_from": start}, f", from {start}"), report)
+
+
+def distillation(
+    options: RunOptions, teacher: str, student: StudentOptions, report: Report = unseen
+) -> Session:
+    """Return the run that trains a student of the model `teacher`.
+
+    Raises:
+        ValueError: it cannot be done; the message says why.
+    """
+    options.check()
+    path = find_model(teacher)
+    alone = load_denoiser(path)
+    led, guidance = guided_teacher(student, alone)
+    if student.steps == 0 and not guidance:
+        raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
+    config = student_config(alone.config, student.steps or None)
+    training = replace(
+        config.training,
+        images=STUDENT_IMAGES,
+        minutes=None,
+        batch=config.training.batch if student.batch is None else student.batch,
+        learning_rate=student.learning_rate,
+    )
+    name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
+    config = replace(config, name=name, training=budgeted(training, options))
+    walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
+    told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
+    card = {"distilled_from": teacher} | guidance
+    return _session(options, config, Origin(teacher, card, told, partial(Distillation, led)), report)
+
+
+def guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
+    """Return the teacher, guided if that is asked for, and what the card says of its guidance."""
+    guide = None if student.guide is None else load_denoiser(student.guide)
+    teacher = guided(alone, student.guidance, guide)
+    strength = teacher.guidance if isinstance(teacher, Guided) else teacher.config.sampling.guidance
+    if strength == 1.0:
+        return teacher, {}
+    told: dict[str, Any] = {"teacher_guidance": strength}
+    if student.guide is not None:
+        told |= {"guide": student.guide, "guide_weights": _hash_of(find_model(student.guide))}
+    return teacher, told
+
+
+def _session(options: RunOptions, config: Config, origin: Origin, report: Report) -> Session:
+    """Check all that can be checked before the work, and open the images."""
+    out = options.out or Path(f"{config.name}-{options.data[0].resolve().stem}")
+    check_folder(out)
+    stored = stored_run(out)
+    if stored is not None:
+        check_same_run(out, stored.config, config)
+    elif origin.start is not None:
+        check_same_network(find_model(origin.start), config)
+    check_trackers(options.trackers)
+    parameters = num_parameters(config)
+    everything = opened(options, config, report)
+    images, held_out = everything.split(config.data.validation, config.data.split_seed)
+    has_budget = options.minutes is not None or options.images is not None
+    plan = Plan(config, parameters, len(images), everything.skipped, everything.notes, out, has_budget)
+    card = card_of(options, config, images, held_out) | (origin.card or {})
+    return Session(plan, options, origin, images, card)
+
+
+def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
+    """Return `training` with the budget of the user, if one was given."""
+    if options.minutes is not None:
+        return replace(training, minutes=options.minutes)
+    if options.images is not None:
+        return replace(training, images=options.images, minutes=None)
+    return training
+
+
+def num_parameters(config: Config) -> int:
+    """Count the numbers that a model learns, without taking memory for them.
+
+    Raises:
+        ValueError: training them would need more memory than this machine has.
+    """
+    remedy = "give fewer --model.channels or --model.cell.hidden"
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build_network(config.model).parameters())
+    except RuntimeError as error:
+        raise ValueError(f"model {config.name}: cannot be built ({one_line(error)}); {remedy}") from None
+    needed = COPIES_IN_TRAINING * 4 * count / 2**30
+    available = physical_memory() / 2**30
+    if needed > available:
+        raise ValueError(
+            f"model {config.name}: its {count:,} parameters take {needed:,.0f} GiB in training, and this "
+            f"machine has {available:,.0f}; {remedy}"
+        )
+    return count
+
+
+def physical_memory() -> float:
+    """Return the memory of this machine in bytes; infinity where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Within the block, no other command trains in this folder; the processes of one do.
+
+    Raises:
+        ValueError: one does already.
+    """
+    with own_rank():
+        is_main = PartialState().is_main_process
+    if not is_main:
+        yield
+        return
+    with lock(out):
+        yield
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse trackers that would be left out without a word.
+
+    Raises:
+        ValueError: accelerate does not know one, or its package is not installed.
+    """
+    available = {str(tracker) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ValueError(f"--trackers {name}: must be among {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}")
+        if name not in available:
+            package = name.replace("comet_ml", "comet-ml")
+            raise ValueError(f"--trackers {name}: is not installed here; pip install {package}")
+
+
+def opened(options: RunOptions, config: Config, report: Report) -> ImageSet:
+    """Open the images."""
+    data = config.data
+    return open_images(
+        options.data,
+        reduce=data.reduce,
+        cache_bytes=data.cache_bytes,
+        max_background=data.max_background,
+        strict=options.strict,
+        channels=config.model.image_channels,
+        microns_per_px=data.microns_per_px,
+        min_size=data.crop,
+        report=report,
+    )
+
+
+def batches_of(images: ImageSet, config: Config) -> Batches:
+    """Return the function that gives the clean images of each training step."""
+    data, training = config.data, config.training
+
+    def batch(step: int) -> Tensor:
+        return crops(
+            images,
+            size=data.crop,
+            batch=training.batch,
+            seed=training.seed,
+            step=step,
+            flips=data.flips,
+            quarter_turns=data.quarter_turns,
+        )
+
+    return batch
+
+
+def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
+    """Return what a card can say before training."""
+    microns = config.data.microns_per_px
+    return {
+        "data": ", ".join(str(path) for path in options.data),
+        "images": len(images),
+        "held_out": list(held_out.names),
+        "licence": "not stated",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    } | ({} if microns is None else {"microns_per_px": microns})
+
+
+def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
+    """Write a sheet of samples, always of the same seeds; of a model of many steps, in fewer steps.
+
+    Raises:
+        Interrupted: a stop was asked for.
+    """
+    side, own = model.config.data.crop, model.config.sampling
+    is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows its own levels alone
+    sampler, steps = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
+    has_steps = isinstance(model, Denoiser)
+
+    def watch(done: int, total: int) -> None:
+        if stopped():
+            raise Interrupted
+
+    images = generate(
+        model,
+        height=side,
+        width=side,
+        batch=SHEET_IMAGES,
+        seed=0,
+        sampler=sampler if has_steps else None,
+        steps=steps if has_steps else None,
+        progress=watch,
+    )
+    write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
+
+
+def _hash_of(path: Path) -> str:
+    """Return what tells the file of a model from others."""
+    return sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,304 @@
+"""What a run keeps in its folder: how far it is, what it needs to go on, its log; and who may go on with it.
+
+The log is for people. A run goes on without it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffnca.config.json import from_json, to_json
+from diffnca.config.model import Config, TrainingConfig
+from diffnca.errors import one_line
+from diffnca.files import is_ours, replace_atomically
+from diffnca.models.file import STATE_FILE, read_config, read_header, read_tensors, write_tensors
+from diffnca.training.objectives import Player
+
+LOG_FILE = "log.jsonl"
+SAMPLE_FOLDER = "samples"
+TRACKER_FOLDER = "diffnca"
+FORMER_FILES = (".lock", f"{STATE_FILE}.partial")
+"""What former versions left in the folders of runs that were killed."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; stored in its checkpoint."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    """Training time, without that of compiling."""
+    waiting_seconds: float = 0.0
+    """Of these, spent waiting for clean images."""
+    loss: float = math.nan
+    """Mean loss of recent steps."""
+    best_loss: float = math.inf
+    """Smallest mean loss so far."""
+
+    def share(self, training: TrainingConfig) -> float:
+        """Return the share of the budget that is spent, in [0, 1]."""
+        done, total = self.budget(training)
+        return min(done / total, 1.0)
+
+    def budget(self, training: TrainingConfig) -> tuple[float, float]:
+        """Return how much of the budget is spent, and the budget: in seconds or in images."""
+        if training.minutes is not None:
+            return float(self.seconds), 60.0 * training.minutes
+        return float(self.images), float(training.images)
+
+    def __str__(self) -> str:
+        """Return the images and the time in words."""
+        return f"{self.images:,} images in {self.seconds / 60.0:.1f} minutes"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the state of a run says of the run.
+
+    Attributes:
+        config: the model and its training.
+        progress: how far it is.
+        data: tells its images, first weights and teacher from others.
+        processes: how many processes trained it; `None` where the run did not note it.
+    """
+
+    config: Config
+    progress: Progress
+    data: str
+    processes: str | None
+
+
+def stored_run(out: Path) -> StoredRun | None:
+    """Return what is known of the run in a folder; `None` where there is no run.
+
+    Raises:
+        ValueError: the state is damaged, or that of something else.
+    """
+    path = out / STATE_FILE
+    if not path.is_file():
+        return None
+    header = read_header(path)
+    missing = [name for name in ("config", "progress", "data") if name not in header]
+    if missing:
+        raise ValueError(f"{path}: has no `{missing[0]}`: must be the state of a run; give another --out")
+    config, progress = from_json(header["config"], str(path)), _progress_of(header["progress"], path)
+    return StoredRun(config, progress, header["data"], header.get("processes"))
+
+
+def _progress_of(text: str, path: Path) -> Progress:
+    """Read how far a run is.
+
+    Raises:
+        ValueError: the text is not what was written.
+    """
+    try:
+        values = json.loads(text)
+        progress = Progress(**values)
+        is_whole = all(type(values[name]) is int and values[name] >= 0 for name in ("step", "images"))
+        is_number = all(type(value) in (int, float) for value in values.values())
+        if not (is_whole and is_number and 0.0 <= values["seconds"] < math.inf):
+            raise ValueError("a number is missing or impossible")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path}: its progress is damaged ({one_line(error)}); give another --out") from None
+    return progress
+
+
+def write_state(
+    out: Path,
+    players: Sequence[Player],
+    average: Mapping[str, Tensor],
+    config: Config,
+    progress: Progress,
+    facts: Mapping[str, str],
+) -> None:
+    """Replace the state of the run in `out`; the `facts` join the header."""
+    tensors = {f"average.{name}": weight for name, weight in average.items()}
+    for prefix, player in _prefixed(players):
+        tensors |= {f"{prefix}network.{name}": w for name, w in player.module.state_dict().items()}
+        for index, values in player.optimizer.state_dict()["state"].items():
+            named = {f"{prefix}adam.{index}.{name}": value for name, value in values.items()}
+            tensors |= {name: torch.as_tensor(value) for name, value in named.items()}
+    header = {"config": to_json(config), "progress": json.dumps(asdict(progress)), **facts}
+    write_tensors(out / STATE_FILE, tensors, header)
+
+
+def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor]) -> None:
+    """Copy the state of the run in `out` into its players and its averaged weights.
+
+    Raises:
+        ValueError: tensors are missing, or of another shape.
+    """
+    path = out / STATE_FILE
+    tensors, _ = read_tensors(path)
+    try:
+        for prefix, player in _prefixed(players):
+            player.module.load_state_dict(_under(f"{prefix}network.", tensors))
+            _restore_optimizer(player.optimizer, _under(f"{prefix}adam.", tensors))
+        for name, value in _matching(average, _under("average.", tensors)):
+            average[name].copy_(value)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}: is not the state of such a run ({one_line(error)[:200]}); give another --out"
+        ) from None
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its state, `INDEX.NAME` of each parameter."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        shape = parameters[int(index)].shape if int(index) < len(parameters) else None
+        if value.shape not in (shape, ()):
+            raise ValueError(f"adam.{name} has shape {tuple(value.shape)}")
+        state.setdefault(int(index), {})[key] = value
+    if not state:
+        raise ValueError("nothing of the optimiser is there")
+    for index, values in state.items():
+        if values.keys() not in ({"step", "exp_avg", "exp_avg_sq"}, {"step", "momentum"}):
+            raise ValueError(f"adam.{index} holds {', '.join(sorted(values))}")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _matching(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of `found`, which must have the names and shapes of `wanted`."""
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
+            raise ValueError(f"average.{name} is missing, or of another shape")
+        yield name, found[name]
+
+
+def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
+    """Yield the players, and how the names of their tensors begin: plainly for the first player."""
+    for number, player in enumerate(players):
+        yield f"{player.name}." if number else "", player
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def check_same_network(start: Path, wanted: Config) -> None:
+    """Refuse to fine-tune a model as something that it is not.
+
+    Raises:
+        ValueError: network, prediction or schedule differ.
+    """
+    stored = read_config(start)
+    for name in ("model", "prediction", "schedule"):
+        if getattr(stored, name) != getattr(wanted, name):
+            raise ValueError(
+                f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"
+            )
+
+
+def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Only what changes none of its numbers may differ: the budget, the cache, the sampling.
+
+    Raises:
+        ValueError: a field differs.
+    """
+    budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
+    training = replace(stored.training, **budget)  # type: ignore[arg-type]
+    data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
+    stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
+    old, new = _flat(asdict(stored)), _flat(asdict(wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise ValueError(
+                f"{out}: began with {name}={old.get(name)}, not {new.get(name)}; "
+                "repeat the command it began with, or give another --out"
+            )
+
+
+def check_goes_on(out: Path, stored: StoredRun, config: Config, data: str, processes: int) -> None:
+    """Refuse to go on with a run that is another one, or on another number of processes.
+
+    Raises:
+        ValueError: the configuration, the images, the first weights, the teacher or the processes differ.
+    """
+    check_same_run(out, stored.config, config)
+    if stored.data != data:
+        raise ValueError(f"{out}: began with other images, weights or another teacher; give a new --out")
+    if stored.processes not in (None, str(processes)):  # batch and images of a step would be others
+        raise ValueError(
+            f"{out}: began on {stored.processes} processes, not {processes}; take as many, or begin a new "
+            "run --from it"
+        )
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder in which no run can live.
+
+    Raises:
+        ValueError: its parent is missing, or it holds other files than those of a run, or a model alone.
+    """
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; give a folder")
+    if out.is_dir() and not (out / STATE_FILE).exists():
+        known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, *FORMER_FILES}
+        names = sorted(path.name for path in out.iterdir())
+        other = [name for name in names if name not in known and not is_ours(name)]
+        if other:
+            raise ValueError(
+                f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def log(out: Path, values: Mapping[str, int | float]) -> None:
+    """Write one line of the log.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = out / LOG_FILE
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); free some space and repeat the command"
+        ) from None
+
+
+def trim_log(out: Path, last_step: int) -> None:
+    """Drop the lines of the log that tell of later steps, which will be taken again, and damaged lines."""
+    path = out / LOG_FILE
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if 0 <= _step_of(line) <= last_step]
+    with replace_atomically(path) as partial:
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> int:
+    """Return the step that a line of the log tells of; -1 where the line is damaged."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return -1
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if type(step) is int else -1

@@ -1,0 +1,200 @@
+"""A run as a user asks for it: what is refused before the work, what the plan says, what the folder holds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig
+from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.recipes import recipe_named
+from diffnca.files import lock
+from diffnca.models.build import build_network
+from diffnca.models.file import load, read_card, read_config
+from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.session import SHEET_STEPS, Session, distillation, num_parameters, training
+
+CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
+CONFIG = Config(
+    model=NCAConfig(channels=36, cell=CELL),
+    training=TrainingConfig(batch=4, precision="float32", compile="off"),
+    data=DataConfig(crop=16),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture
+def options(photos: Path, tmp_path: Path) -> RunOptions:
+    return RunOptions(data=(photos,), out=tmp_path / "run", images=8, sample_minutes=0.0)
+
+
+@pytest.fixture
+def run(options: RunOptions) -> Path:
+    return training(options, CONFIG).run().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ()}, "--data is missing"),
+        ({"minutes": 1.0}, "--minutes and --images: give one of them"),
+        ({"images": None, "minutes": 0.0}, "--minutes 0.0: must be above 0"),
+        ({"images": None, "minutes": float("nan")}, "--minutes nan: must be above 0"),
+        ({"images": -3}, "--images -3: must be above 0"),
+        ({"checkpoint_seconds": float("nan")}, "--checkpoint-seconds nan: must be 0 or more"),
+        ({"sample_minutes": -1.0}, "--sample-minutes -1.0: must be 0 or more"),
+        ({"out": Path("a/b/c")}, "the folder a/b does not exist"),
+        ({"trackers": ("abacus",)}, "--trackers abacus: must be among aim"),
+    ],
+)
+def test_what_no_run_can_be_made_of_is_refused(
+    options: RunOptions, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        training(replace(options, **changes), CONFIG)
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_own_package(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.training.session.get_available_trackers", list)
+    with pytest.raises(ValueError, match="--trackers wandb: is not installed here; pip install wandb"):
+        training(replace(options, trackers=("wandb",)), CONFIG)
+
+
+def test_a_plan_writes_nothing(options: RunOptions, tmp_path: Path) -> None:
+    training(options, CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_are_left_out_are_in_the_plan(options: RunOptions, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    plan = training(replace(options, data=(*options.data, tmp_path)), CONFIG).plan
+    assert (plan.images, [name for name, _ in plan.left_out]) == (3, ["broken.jpg"])
+
+
+def test_the_sheets_of_a_run_that_lies_among_its_images_are_no_images(
+    options: RunOptions, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "0.jpg").write_bytes((photos / "0.jpg").read_bytes())
+    asked = replace(options, data=(tmp_path,), sample_minutes=1.0)
+    training(asked, CONFIG).run()
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 1
+    assert training(replace(asked, images=12), CONFIG).run().progress.images == 12
+
+
+@pytest.mark.parametrize("name", ["diff_nca", "fourier_diff_nca", "diff_nca_npj", "unet_1m", "vnca_damage"])
+def test_parameters_are_counted_without_making_them(name: str) -> None:
+    if name.startswith("unet"):
+        pytest.importorskip("diffusers", reason="needs the extra baselines")
+    config = recipe_named(name)
+    made = sum(parameter.numel() for parameter in build_network(config.model).parameters())
+    assert num_parameters(config) == made
+
+
+def test_a_model_that_fits_no_memory_is_refused_before_memory_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("diffnca.training.session.physical_memory", lambda: 10_000.0)
+    with pytest.raises(ValueError, match=r"GiB in training, and this machine has .*fewer --model.channels"):
+        num_parameters(CONFIG)
+
+
+def test_a_finished_run_is_finished_already(options: RunOptions, run: Path) -> None:
+    result = training(options, CONFIG).run()
+    assert (result.was_finished, result.progress.images) == (True, 8)
+
+
+def test_a_finished_run_ends_with_a_sheet_of_samples(options: RunOptions) -> None:
+    out = training(replace(options, sample_minutes=10.0), CONFIG).run().out
+    with Image.open(out / "samples" / "000000008.png") as sheet:
+        assert sheet.size == (3 * 16 + 2 * 2, 3 * 16 + 2 * 2)
+
+
+def test_a_model_is_fine_tuned_as_what_it_is(options: RunOptions, run: Path, tmp_path: Path) -> None:
+    asked = replace(options, out=tmp_path / "tuned")
+    with pytest.raises(ValueError, match="has another `prediction`"):
+        training(asked, replace(CONFIG, prediction="noise"), str(run))
+    assert training(asked, CONFIG, str(run)).run().progress.images == 8
+
+
+def test_a_model_without_its_training_is_not_overwritten(options: RunOptions, run: Path) -> None:
+    (run / "state.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"holds other files \(model.safetensors\)"):
+        training(options, CONFIG)
+
+
+def test_a_finished_run_that_was_killed_before_its_model_gets_it(options: RunOptions, run: Path) -> None:
+    model = run / "model.safetensors"
+    weights, card = load(model).state_dict(), read_card(model)
+    model.unlink()
+    training(options, CONFIG).run()
+    assert read_card(model) == card
+    torch.testing.assert_close(load(model).state_dict(), weights, rtol=0, atol=0)
+
+
+def test_a_finished_run_can_be_sampled_otherwise(options: RunOptions, run: Path) -> None:
+    training(options, replace(CONFIG, sampling=SamplingConfig(steps=7))).run()
+    assert read_config(run / "model.safetensors").sampling.steps == 7
+
+
+def test_two_commands_do_not_train_in_one_folder(options: RunOptions, run: Path) -> None:
+    session = training(replace(options, images=16), CONFIG)
+    with lock(run), pytest.raises(ValueError, match="another command"):
+        session.run()
+
+
+def test_a_plan_refuses_what_the_run_would(options: RunOptions, run: Path) -> None:
+    other = replace(CONFIG, training=replace(CONFIG.training, batch=2))
+    with pytest.raises(ValueError, match="began with training.batch=4, not 2"):
+        training(options, other)
+
+
+def student(options: RunOptions, teacher: Path, steps: int, **changes: Any) -> Session:
+    asked = replace(options, out=teacher.parent / "student", **changes)
+    return distillation(asked, str(teacher), StudentOptions(steps=steps))
+
+
+def test_a_sheet_of_a_student_of_many_steps_shows_its_own_walk(options: RunOptions, run: Path) -> None:
+    out = student(options, run, SHEET_STEPS + 1, sample_minutes=1.0).run().out
+    assert (out / "samples" / "000000008.png").is_file()
+
+
+def test_a_student_knows_its_few_steps(options: RunOptions, run: Path) -> None:
+    own = read_config(student(options, run, 3).run().out / "model.safetensors").sampling
+    assert (own.sampler, own.steps, len(own.visited or ())) == ("ddim", 3, 3)
+
+
+def test_a_student_of_another_teacher_is_another_run(options: RunOptions, run: Path) -> None:
+    student(options, run, 3).run()
+    training(replace(options, images=12), CONFIG).run()
+    with pytest.raises(ValueError, match="began with other images, weights or another teacher"):
+        student(options, run, 3).run()
+
+
+def test_a_run_that_began_with_other_weights_is_not_gone_on_with(options: RunOptions, run: Path) -> None:
+    with pytest.raises(ValueError, match="began with other images, weights or another teacher"):
+        training(replace(options, images=16), CONFIG, str(run)).run()
+
+
+def test_a_student_is_not_trained_on_as_if_it_knew_all_levels(options: RunOptions) -> None:
+    own = replace(CONFIG, sampling=SamplingConfig("ddim", 2, (299, 149)))
+    with pytest.raises(ValueError, match="--from pathology-4step: must know all levels"):
+        training(options, own, "pathology-4step")
+
+
+def test_the_pixel_size_of_training_reaches_the_card(options: RunOptions) -> None:
+    out = training(options, replace(CONFIG, data=replace(CONFIG.data, microns_per_px=0.5))).run().out
+    assert read_card(out / "model.safetensors")["microns_per_px"] == 0.5
