@@ -156,11 +156,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        shape = parameters[int(index)].shape if int(index) < len(parameters) else None
-        if value.shape not in (shape, ()):
+        number, _, key = name.partition(".")
+        index = int(number)
+        if index >= len(parameters) or value.shape not in (parameters[index].shape, ()):
             raise ValueError(f"adam.{name} has shape {tuple(value.shape)}")
-        state.setdefault(int(index), {})[key] = value
+        state.setdefault(index, {})[key] = value
     if not state:
         raise ValueError("nothing of the optimiser is there")
     for index, values in state.items():
