@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +28,8 @@ SMALL = (
 ).split()
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
+def photos_in(folder: Path) -> Path:
+    """Write three photos into a new folder."""
     folder.mkdir()
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -38,11 +38,23 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_folder(photos: Path, tmp_path: Path) -> Path:
-    assert (
-        main(["train", "--data", str(photos), "--images", "8", "--out", str(tmp_path / "run"), *SMALL]) == 0
-    )
-    return tmp_path / "run"
+def photos(tmp_path: Path) -> Path:
+    return photos_in(tmp_path / "photos")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 8 images."""
+    folder = tmp_path_factory.mktemp("trained")
+    arguments = ["train", "--data", str(photos_in(folder / "photos")), "--images", "8"]
+    assert main([*arguments, "--out", str(folder / "run"), *SMALL]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run_folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, which the test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
