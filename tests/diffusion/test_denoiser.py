@@ -11,7 +11,7 @@ from torch import Tensor
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, LossConfig
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.diffusion.denoiser import Query, clean_of, loss_weight, noise_of, stratified_steps, target_of
+from diffnca.diffusion.denoiser import Query, clean_of, loss_weight, stratified_steps, target_of
 from diffnca.models.build import build_denoiser
 
 PREDICTIONS = ("noise", "clean", "velocity")
@@ -34,11 +34,6 @@ def test_the_target_gives_back_the_clean_image(prediction: str) -> None:
     x_0, noise, x_t = example()
     output = target_of(prediction, x_0, noise, ALPHA, SIGMA)
     torch.testing.assert_close(clean_of(prediction, output, x_t, ALPHA, SIGMA), x_0, rtol=0, atol=1e-14)
-
-
-def test_the_clean_image_gives_back_the_noise() -> None:
-    x_0, noise, x_t = example()
-    torch.testing.assert_close(noise_of(x_0, x_t, ALPHA, SIGMA), noise, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

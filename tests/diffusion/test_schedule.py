@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffnca.config.model import ScheduleConfig
-from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
+from diffnca.diffusion.schedule import CLEAN, Level, NoiseSchedule
 
 SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -79,14 +79,6 @@ def test_training_tables_come_in_float32_too() -> None:
     assert torch.equal(schedule.alphas(torch.float32), schedule.alphas().float())
 
 
-@settings(max_examples=50, deadline=None)
-@given(num_diffusion_steps=st.integers(1, 3000), data=st.data())
-def test_index_and_time_are_inverse(num_diffusion_steps: int, data: st.DataObject) -> None:
-    schedule = NoiseSchedule.linear(num_diffusion_steps, 1e-4, 2e-3)
-    index = data.draw(st.integers(0, num_diffusion_steps - 1))
-    assert schedule.index_of_time(schedule.time(index)) == index
-
-
 @each_schedule
 def test_index_and_log_snr_are_inverse(schedule: NoiseSchedule) -> None:
     assert [schedule.index_of_log_snr(schedule.level(i).log_snr) for i in range(-1, 300)] == list(
@@ -97,8 +89,24 @@ def test_index_and_log_snr_are_inverse(schedule: NoiseSchedule) -> None:
 @each_schedule
 def test_time_leads_to_its_snr_and_back(schedule: NoiseSchedule) -> None:
     times = [i / 300 for i in range(300)]
-    log_snrs = [schedule.level(schedule.index_of_time(t)).log_snr for t in times]
+    log_snrs = [schedule.level(index).log_snr for index in range(300)]
     assert [schedule.time(schedule.index_of_log_snr(log_snr)) for log_snr in log_snrs] == times
+
+
+@each_schedule
+def test_the_time_of_a_level_between_two_steps_lies_between_theirs(schedule: NoiseSchedule) -> None:
+    for index in (0, 7, 150, 298):
+        ends = [schedule.level(step).log_snr for step in (index, index + 1)]
+        for share in (0.0, 0.25, 0.5, 1.0):
+            level = Level.of_log_snr(ends[0] + share * (ends[1] - ends[0]))
+            assert schedule.time_of(level) == pytest.approx((index + share) / 300, abs=1e-9)
+
+
+@pytest.mark.parametrize("log_snr", [-9.0, 0.0, 4.0])
+def test_a_level_of_a_log_snr_has_it(log_snr: float) -> None:
+    level = Level.of_log_snr(log_snr)
+    assert level.log_snr == pytest.approx(log_snr, abs=1e-12)
+    assert math.hypot(level.alpha, level.sigma) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("log_snr", "index"), [(1e3, 0), (-1e3, 299), (-math.inf, 299)])
@@ -149,7 +157,6 @@ def test_single_step_visits_the_noisiest() -> None:
         (lambda s: s.level(300), "step 300: this schedule has the steps 0 to 299"),
         (lambda s: s.level(-2), "step -2: this schedule has the steps 0 to 299"),
         (lambda s: s.time(-1), "step -1: this schedule has the steps 0 to 299"),
-        (lambda s: s.index_of_time(1.0), "t=1.0: the time of a noisy image must lie in [0, 1)"),
         (lambda s: s.index_of_log_snr(math.nan), "log_snr=nan: must be a number"),
         (lambda s: s.linear(0), "num_diffusion_steps=0: must be >= 1"),
         (lambda s: s.cosine(-3), "num_diffusion_steps=-3: must be >= 1"),

@@ -12,6 +12,7 @@ from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import SAMPLERS
+from diffnca.models.build import build_denoiser
 from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.inpaint import completion, margins
@@ -83,6 +84,29 @@ def test_tiles_are_equal_with_low_frequencies_of_the_whole(name: str, tmp_path: 
     job = job_of(name, small_denoiser("fourier_diff_nca"), "dpmpp2m", str(tmp_path / "states"))
     sample_tiled(job, plan_of(job, tile=8))
     assert np.array_equal(job.writer.pixels, in_memory(job))
+
+
+@pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
+def test_tiles_with_given_planes_are_equal_to_the_whole(recipe: str, tmp_path: Any) -> None:
+    config = small_denoiser(recipe).config
+    torch.manual_seed(0)
+    model = build_denoiser(replace(config, model=replace(config.model, given_channels=1)))
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    job = job_of("vary", model, "dpmpp2m", str(tmp_path / "states"))
+    task = replace(job.task, given=waves)
+    job = replace(job, task=task)
+    sample_tiled(job, plan_of(job, tile=8))
+    assert np.array_equal(job.writer.pixels, in_memory(job))
+    assert not np.array_equal(job.writer.pixels, in_memory(replace(job, task=replace(task, given=zeros))))
+
+
+def waves(region: Region) -> Tensor:
+    return torch.sin(region.rows()[:, None] * region.columns() / 9.0)[None, None]
+
+
+def zeros(region: Region) -> Tensor:
+    return torch.zeros(1, 1, region.height, region.width)
 
 
 def test_tiles_must_see_whole_blocks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,11 +139,6 @@ def clean_of(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: float, 
             return alpha * x_t - sigma * output
 
 
-def noise_of(clean: Tensor, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-    """Return the noise that `x_t` holds if `clean` is its image."""
-    return (x_t - alpha * clean) / sigma
-
-
 def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Return the weight of the squared error of each step, in terms of the predicted quantity ([3] Eq. 8)."""
     if loss.weighting == "uniform":
@@ -231,7 +226,7 @@ class Denoiser(nn.Module):
 
     def times(self, query: Query) -> Float[Tensor, " b"]:
         """Return the diffusion time of the level, once per image."""
-        return query.x_t.new_full((len(query.x_t),), self.schedule.time(query.level.index))
+        return query.x_t.new_full((len(query.x_t),), self.schedule.time_of(query.level))
 
     def loss(
         self,

@@ -32,12 +32,16 @@ FAINTEST_LOG_SNR = -11.0
 """Below it no structure of an image can be told from the noise, so few steps are worth a visit there."""
 
 
+BETWEEN = -2
+"""Index of a level that is no step of a schedule."""
+
+
 @dataclass(frozen=True)
 class Level:
     """One noise level: `x_t = alpha * x_0 + sigma * noise`.
 
     Attributes:
-        index: step of the schedule; -1 is the clean image.
+        index: step of the schedule; -1 is the clean image, -2 a level that is no step.
         alpha: share of the image, in (0, 1].
         sigma: share of the noise, in [0, 1).
     """
@@ -45,6 +49,11 @@ class Level:
     index: int
     alpha: float
     sigma: float
+
+    @classmethod
+    def of_log_snr(cls, log_snr: float) -> Level:
+        """Return the level with this log-SNR, which need not be a step of any schedule."""
+        return cls(BETWEEN, (1.0 + math.exp(-log_snr)) ** -0.5, (1.0 + math.exp(log_snr)) ** -0.5)
 
     @property
     def log_snr(self) -> float:
@@ -128,11 +137,16 @@ class NoiseSchedule:
         self._require_index(index)
         return index / self.num_diffusion_steps
 
-    def index_of_time(self, t: float) -> int:
-        """Return the step whose time is nearest to `t` in [0, 1)."""
-        if not 0.0 <= t < 1.0:
-            raise ValueError(f"t={t}: the time of a noisy image must lie in [0, 1)")
-        return min(math.floor(t * self.num_diffusion_steps + 0.5), self.num_diffusion_steps - 1)
+    def time_of(self, level: Level) -> float:
+        """Return the time of a noisy level; between two steps it runs evenly in log-SNR."""
+        if level.index != BETWEEN:
+            return self.time(level.index)
+        nearest = max(self.index_of_log_snr(level.log_snr), 0)
+        own = self.level(nearest).log_snr
+        other = min(max(nearest + (1 if level.log_snr < own else -1), 0), self.num_diffusion_steps - 1)
+        apart = self.level(other).log_snr - own
+        share = (level.log_snr - own) / apart if apart else 0.0
+        return (nearest + share * (other - nearest)) / self.num_diffusion_steps
 
     def index_of_log_snr(self, log_snr: float) -> int:
         """Return the step whose log-SNR is nearest; the clean -1 for infinity alone."""

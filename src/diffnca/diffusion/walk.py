@@ -19,7 +19,7 @@ from diffnca.diffusion.schedule import CLEAN, Level
 Progress = Callable[[int, int], object]
 """Is told after each step how many of how many are done."""
 
-Given = Callable[[Region], Tensor]
+Planes = Callable[[Region], Tensor]
 """Gives the planes (b or 1, k, h, w) that the cells of a region see."""
 
 
@@ -63,7 +63,7 @@ class Walk:
     sampler: Sampler
     noise: Noise
     constraint: Constraint | None = None
-    given: Given | None = None
+    given: Planes | None = None
 
     def run(
         self,

@@ -51,6 +51,10 @@ class Picture:
     top: int = 0
     left: int = 0
 
+    def __call__(self, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
+        """Return its values on a region, as the start of a task."""
+        return self.on(region)[0]
+
     def on(self, region: Region) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "h w"]]:
         """Return its values on a region, and where on the region it lies; beyond, the values mean nothing."""
         rows, columns, inside = self.place_of(region)

@@ -17,7 +17,7 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
-from diffnca.diffusion.walk import Constraint, Given, Progress, Walk
+from diffnca.diffusion.walk import Constraint, Planes, Progress, Walk
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import place_of, seeds_of, undisturbed
 from diffnca.sampling.denoisers import check_canvas, check_parts, walk_of
@@ -42,7 +42,7 @@ class Task:
     levels: tuple[Level, ...]
     initial: Initial
     constraint: Constraint | None = None
-    given: Given | None = None
+    given: Planes | None = None
 
     def walk(self, sampler: Sampler, noise: Noise) -> Walk:
         """Return the way from noise to image."""

@@ -62,7 +62,7 @@ def variation(
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = later_levels(denoiser, levels, strength)
-        return Task(canvas, path, Noised(Given(Picture(image)), path[0]))
+        return Task(canvas, path, Noised(Picture(image), path[0]))
 
     return task
 
@@ -131,18 +131,3 @@ class Between:
         own, other = self.start(region, noise), self.start(region, Noise((self.seed,), noise.device))
         angles = torch.tensor(self.shares, dtype=torch.float64)[:, None, None, None] * (math.pi / 2.0)
         return torch.cos(angles).to(own) * own + torch.sin(angles).to(own) * other
-
-
-@dataclass(frozen=True)
-class Given:
-    """A picture that covers its canvas, as the start of a task.
-
-    Attributes:
-        picture: the picture.
-    """
-
-    picture: Picture
-
-    def __call__(self, region: Region, noise: Noise) -> Tensor:
-        """Return the picture on `region`."""
-        return self.picture.on(region)[0]
