@@ -8,11 +8,17 @@ changed.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffnca.config.networks import FEWEST_TO_DAMAGE, Model, NCAConfig, UNetConfig, VNCAConfig
+from diffnca.config.networks import (
+    FEWEST_TO_DAMAGE,
+    MOST_CELL_STEPS,
+    Model,
+    NCAConfig,
+    UNetConfig,
+    VNCAConfig,
+)
 from diffnca.errors import require, require_within
 
 MOST_DIFFUSION_STEPS = 100_000
@@ -24,6 +30,8 @@ LARGEST_CROP_PX = 4096
 MOST_IMAGES = 10**12
 MOST_MINUTES = 10**7
 """Nineteen years."""
+
+LARGEST_CLAMP = 1e9
 
 LONGEST_NAME = 100
 
@@ -79,7 +87,9 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Refuse weights that are none, and distributions without times."""
         gamma, mean, std = self.min_snr_gamma, self.logit_mean, self.logit_std
-        require(0.0 < gamma < math.inf, "loss.min_snr_gamma", gamma, "above 0, and finite")
+        require(
+            0.0 < gamma <= LARGEST_CLAMP, "loss.min_snr_gamma", gamma, f"above 0, at most {LARGEST_CLAMP:g}"
+        )
         require(abs(mean) <= LARGEST_LOGIT, "loss.logit_mean", mean, f"within {LARGEST_LOGIT:g} of 0")
         require(0.0 < std <= LARGEST_LOGIT, "loss.logit_std", std, f"above 0, at most {LARGEST_LOGIT:g}")
 
@@ -136,16 +146,15 @@ class TrainingConfig:
             "ema_halflife_images": (1, MOST_IMAGES),
             "warmup_images": (0, MOST_IMAGES),
             "minutes": (0, MOST_MINUTES),
+            "max_gradient_norm": (0, LARGEST_CLAMP),
             "learning_rate": (0, 10),
             "decay_per_batch": (0, 1),
             "seed": (0, 2**63 - 1),
         }
         require_within(self, "training.", limits)
-        for name in ("learning_rate", "decay_per_batch"):
-            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
-        for name in ("minutes", "max_gradient_norm"):
+        for name in ("learning_rate", "decay_per_batch", "minutes", "max_gradient_norm"):
             value = getattr(self, name)
-            require(value is None or 0 < value < math.inf, f"training.{name}", value, "above 0, or none")
+            require(value is None or value > 0, f"training.{name}", value, "above 0")
         require(
             0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
         )
@@ -268,6 +277,7 @@ class Config:
         guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
         allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
         require(1.0 <= guidance <= LARGEST_GUIDANCE, "sampling.guidance", guidance, allowed)
+        require_within(self.sampling, "sampling.", {"guide_leaves_out": (0, MOST_CELL_STEPS)})
         if guidance == 1.0:
             return
         stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
