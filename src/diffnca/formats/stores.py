@@ -159,11 +159,6 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
-def is_of_one_process(url: str) -> bool:
-    """Return whether other processes find something else there, or nothing."""
-    return url.startswith("memory://")
-
-
 def exists(store: Store, key: str) -> bool:
     """Return whether the store has this key."""
     return sync(store.exists(key))

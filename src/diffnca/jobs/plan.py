@@ -138,7 +138,7 @@ def plan(request: Request, place: Place) -> Plan:
         return Plan(request, place, is_finished=True)
     job = job_of(request, place, target)
     is_begun = noted(f"{target.work}/states") is not None
-    made = Plan(request, place, False, is_begun, tiles_of(job, _tile_of(request, place)), job)
+    made = Plan(request, place, False, is_begun, tiles_of(job, place.tile), job)
     if not is_begun:
         assert made.tiles is not None
         target.check_room(made.tiles.disk_bytes + made.finished_bytes)
@@ -171,7 +171,7 @@ def check(request: Request, place: Place) -> None:
     prepare(model, device, request.engine)
     if is_in_tiles(request, place):
         crew_of(place)
-        _tile_of(request, place)
+        check_tile(place.tile, shard_of(request.canvas))
         return
     check_region(model, request.region)
     task_of(request)
@@ -216,19 +216,9 @@ def canvases_of(request: Request) -> tuple[Canvas, ...]:
 
 
 def crew_of(place: Place) -> Crew:
-    """Return who computes.
-
-    Raises:
-        ValueError: the workers cannot reach the image.
-    """
-    from diffnca.formats.stores import is_of_one_process
+    """Return who computes."""
     from diffnca.tiles.crews import Alone, DaskCluster, Processes
 
-    if is_of_one_process(place.out) and (place.workers > 1 or place.scheduler is not None):
-        raise ValueError(
-            f"out={place.out}: is in the memory of this process alone, which no worker reaches; give a "
-            "folder, or leave out --workers and --scheduler"
-        )
     if place.scheduler is not None:
         return DaskCluster(place.scheduler)
     return Alone() if place.workers == 1 else Processes(place.workers)
@@ -262,21 +252,16 @@ def shard_of(canvas: Canvas) -> int:
     return min(max(largest_power, SMALLEST_SHARD_PX), SHARD_PX)
 
 
-def tile_of(asked: int | None, canvas: Canvas, radius: int, shard: int) -> int:
-    """Return the side of the tiles.
+def check_tile(asked: int | None, shard: int) -> None:
+    """Refuse tiles that are no multiples of the chunks of the states.
 
     Raises:
-        ValueError: the one asked for is no multiple of the chunks of the states.
+        ValueError: they are none.
     """
-    from diffnca.tiles.plan import default_tile
-
-    if asked is None:
-        return default_tile(canvas, radius, shard)
     unit = min(shard, CHUNK_PX)
-    if asked < 1 or asked % unit:
+    if asked is not None and (asked < 1 or asked % unit):
         near = unit * max(1, asked // unit)
         raise ValueError(f"tile={asked}: must be a multiple of {unit} px, such as {near}")
-    return asked
 
 
 def _check_options(request: Request, place: Place) -> None:
@@ -305,13 +290,7 @@ def _check_options(request: Request, place: Place) -> None:
     check_film(place.film)
 
 
-def _tile_of(request: Request, place: Place) -> int:
-    """Return the side of the tiles of a request."""
-    radius = check_parts(request.opened()) + task_of(request).reach
-    return tile_of(place.tile, request.canvas, radius, shard_of(request.canvas))
-
-
-def tiles_of(job: Job, tile_px: int) -> TilePlan:
+def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
     """Return the cheapest plan on this machine, after measuring a piece of the image."""
     from diffnca.tiles.plan import make_plan
 

@@ -73,6 +73,8 @@ class Target:
         """
         if not self.out.endswith(LARGE_FORMATS) and not self.is_png:
             raise ValueError(f"out={self.out}: must end in .png, .ome.zarr or .ome.tif; rename it")
+        if self.out.startswith("memory://"):
+            raise ValueError(f"{self.out}: would be lost when the command ends; give a folder or an address")
         if self.is_remote and not self.is_zarr:
             raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
         if self.is_png and num_pixels > LARGEST_PNG_PX:
@@ -109,12 +111,13 @@ class Target:
             ValueError: it is there, or was begun, and is of another image; or it is damaged.
         """
         from diffnca.formats.ome_zarr import OmeZarrWriter
-        from diffnca.tiles.states import noted
+        from diffnca.tiles.states import check_work, noted
 
         finished = self._text()
         if finished is not None:  # the rest may have been removed in part
             self._check_same(finished, request)
             return True
+        check_work(self.work)
         if OmeZarrWriter(self.image).is_foreign:
             raise ValueError(f"{self.image}: holds something else; give another --out")
         for there in (noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
@@ -152,13 +155,9 @@ class Target:
 
     def remove_work(self) -> None:
         """Remove what was needed to make the file; what others put beside it stays."""
-        from diffnca.formats.stores import remove
+        from diffnca.tiles.states import remove_work
 
-        for name in ("states", "image.ome.zarr"):
-            remove(f"{self.work}/{name}")
-        if not self.is_remote:
-            with suppress(OSError):  # it is not empty, or not there
-                Path(self.work).rmdir()
+        remove_work(self.work)
 
     def _text(self) -> Mapping[str, Any] | None:
         """Return what the finished file says of itself; `None` if there is none."""
