@@ -17,8 +17,9 @@ from diffnca.files import lock
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.jobs.options import Choices, Place
 from diffnca.jobs.plan import plan
-from diffnca.jobs.request import New, Request, Vary, asked
+from diffnca.jobs.request import Request, asked
 from diffnca.jobs.run import run
+from diffnca.jobs.tasks import New, Vary
 
 MODEL = "pathology-4step"
 
@@ -421,7 +422,8 @@ def test_a_tile_is_checked_also_where_the_image_is_finished(tmp_path: Path, tile
 def test_what_others_keep_beside_the_work_stays(tmp_path: Path) -> None:
     (tmp_path / "x.png.work").mkdir()
     (tmp_path / "x.png.work" / "notes.txt").write_text("mine")
-    list(run(small(), Place(out=str(tmp_path / "x.png"), tile=16)))
+    with pytest.raises(ValueError, match=r"x\.png\.work: holds notes\.txt, which diffnca did not make"):
+        list(run(small(), Place(out=str(tmp_path / "x.png"), tile=16)))
     assert [path.name for path in (tmp_path / "x.png.work").iterdir()] == ["notes.txt"]
 
 

@@ -12,7 +12,8 @@ from diffnca.cli.images import Making, make
 
 if TYPE_CHECKING:
     from diffnca.data.given import Given
-    from diffnca.jobs.request import Edit, Method, Request
+    from diffnca.jobs.request import Request
+    from diffnca.jobs.tasks import Edit, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class Completing(Editing):
 
     def imposing(self) -> Method:
         """Return how the known pixels are imposed."""
-        from diffnca.jobs.request import Paste, Repaint
+        from diffnca.jobs.tasks import Paste, Repaint
 
         return Repaint(self.jump, self.rounds) if self.method == "repaint" else Paste()
 
@@ -112,9 +113,9 @@ class Inpaint(Completing):
 
     def task(self, given: Given) -> Edit:
         """Return what to do with an image."""
-        from diffnca.jobs import request
+        from diffnca.jobs import tasks
 
-        return request.Inpaint(given, request.holes_of(given, self.mask, self.box), self.imposing())
+        return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self.imposing())
 
     def reads(self, image: Path) -> list[Path]:
         """Return the files that are read for an image."""
@@ -143,9 +144,9 @@ class Extend(Completing):
 
     def task(self, given: Given) -> Edit:
         """Return what to do with an image."""
-        from diffnca.jobs import request
+        from diffnca.jobs import tasks
 
-        return request.Extend(given, self.top, self.bottom, self.left, self.right, self.imposing())
+        return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self.imposing())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +169,9 @@ class Upscale(Editing):
 
     def task(self, given: Given) -> Edit:
         """Return what to do with an image."""
-        from diffnca.jobs import request
+        from diffnca.jobs import tasks
 
-        return request.Upscale(given, self.factor, self.method, self.strength)
+        return tasks.Upscale(given, self.factor, self.method, self.strength)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +188,6 @@ class Vary(Editing):
 
     def task(self, given: Given) -> Edit:
         """Return what to do with an image."""
-        from diffnca.jobs import request
+        from diffnca.jobs import tasks
 
-        return request.Vary(given, self.strength)
+        return tasks.Vary(given, self.strength)

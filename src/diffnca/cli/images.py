@@ -92,7 +92,8 @@ class Sample(Making):
 
     def run(self, console: Console) -> int:
         """Make the images; return the exit code."""
-        from diffnca.jobs.request import New, asked
+        from diffnca.jobs.request import asked
+        from diffnca.jobs.tasks import New
 
         compression = self.output.compression_of(self.place.out)
         new = New(self.region, self.even_px, self.tone, () if self.direct else None)
@@ -137,8 +138,8 @@ class Interpolate:
 
     def run(self, console: Console) -> int:
         """Make the film; return the exit code."""
-        from diffnca.jobs.request import Interpolate as Task
         from diffnca.jobs.request import asked
+        from diffnca.jobs.tasks import Interpolate as Task
 
         task = Task(self.seeds, self.frames, self.milliseconds)
         choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
@@ -199,7 +200,7 @@ def lines_of(planned: Plan) -> list[str]:
 
 def told(made: Made, request: Request) -> str:
     """Return what a user should know of a finished file, as text."""
-    from diffnca.jobs.request import Upscale
+    from diffnca.jobs.tasks import Upscale
 
     if made.was_there:
         hint = f"; look at it: diffnca view {made.path}" if made.is_large else ""

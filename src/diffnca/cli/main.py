@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.trace(error)
         code, text = explained(error)
         typed = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
-        console.note(as_typed(text, typed | set(() if command is None else _flags(command))))
+        console.note(as_typed(text, typed | set(() if command is None else flags_of(command))))
         return code
     finally:
         console.flush()
@@ -145,13 +145,13 @@ def as_typed(text: str, flags: Set[str]) -> str:
     return re.sub(r"(?<![\w.-])([a-z][\w.]*)=(?=\S)", typed, text)
 
 
-def _flags(record: Any, prefix: str = "") -> Iterator[str]:
+def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
     """Yield the names of all flags of a command, those of nested groups as tyro names them."""
     for each in fields(record):
         value = getattr(record, each.name)
         if is_dataclass(value):
             is_group = hasattr(record, "verb")  # whose flags have no prefix
-            yield from _flags(value, "" if is_group else f"{prefix}{each.name}.")
+            yield from flags_of(value, "" if is_group else f"{prefix}{each.name}.")
         else:
             yield f"{prefix}{each.name}".replace("_", "-")
 

@@ -21,8 +21,9 @@ from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.engine.machine import device_named
 from diffnca.formats.film import FORMATS, check_film
 from diffnca.jobs.options import Place
-from diffnca.jobs.request import Interpolate, New, Request
+from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames
+from diffnca.jobs.tasks import Interpolate, New
 from diffnca.models.file import find_model, read_card
 from diffnca.sampling.denoisers import check_canvas, check_parts
 from diffnca.sampling.growth import grown_seed, planned
@@ -171,7 +172,9 @@ def check(request: Request, place: Place) -> None:
     prepare(model, device, request.engine)
     if is_in_tiles(request, place):
         crew_of(place)
-        check_tile(place.tile, shard_of(request.canvas))
+        check_parts(model)
+        check_tile(place.tile, request.canvas)
+        task_of(request)
         return
     check_region(model, request.region)
     task_of(request)
@@ -252,16 +255,16 @@ def shard_of(canvas: Canvas) -> int:
     return min(max(largest_power, SMALLEST_SHARD_PX), SHARD_PX)
 
 
-def check_tile(asked: int | None, shard: int) -> None:
-    """Refuse tiles that are no multiples of the chunks of the states.
+def check_tile(tile: int | None, canvas: Canvas) -> None:
+    """Refuse a side of the tiles that is no multiple of the chunks of the states.
 
     Raises:
-        ValueError: they are none.
+        ValueError: it is none.
     """
-    unit = min(shard, CHUNK_PX)
-    if asked is not None and (asked < 1 or asked % unit):
-        near = unit * max(1, asked // unit)
-        raise ValueError(f"tile={asked}: must be a multiple of {unit} px, such as {near}")
+    unit = min(shard_of(canvas), CHUNK_PX)
+    if tile is not None and (tile < 1 or tile % unit):
+        near = unit * max(1, tile // unit)
+        raise ValueError(f"tile={tile}: must be a multiple of {unit} px, such as {near}")
 
 
 def _check_options(request: Request, place: Place) -> None:
@@ -291,7 +294,12 @@ def _check_options(request: Request, place: Place) -> None:
 
 
 def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
-    """Return the cheapest plan on this machine, after measuring a piece of the image."""
+    """Return the cheapest plan on this machine, after measuring a piece of the image.
+
+    Args:
+        job: what is made.
+        tile_px: side of the tiles; `None` is what is best here.
+    """
     from diffnca.tiles.plan import make_plan
 
     writer: Any = job.writer

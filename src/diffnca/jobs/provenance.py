@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffnca import __version__
-from diffnca.jobs.request import Interpolate, Request
+from diffnca.jobs.request import Request
+from diffnca.jobs.tasks import Interpolate
 
 PREFIX = "diffnca:"
 

@@ -6,41 +6,30 @@ pixels. Where they are made, and on how many workers, is no part of a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Boundary, Canvas, Region
-from diffnca.data.given import Given, mask_of, read_mask
-from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.data.given import Given
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.errors import require
 from diffnca.jobs.options import Choices
+from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser, read_config
 from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
-from diffnca.sampling.inpaint import check_mask, completion, margins
-from diffnca.sampling.known import KnownPixels, Picture
-from diffnca.sampling.task import Task
-from diffnca.sampling.upscale import enlarged_canvas, enlargement
-from diffnca.sampling.vary import variation
 from diffnca.sampling.windows import Blended
-
-MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
-"""Gives the task, for the model and the levels of its walk from pure noise."""
 
 SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "none": ("reflect", "reflect"),
@@ -48,12 +37,6 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "y": ("circular", "reflect"),
     "both": ("circular", "circular"),
 }
-
-MOST_FRAMES = 10_000
-"""Frames of a film, at most: they are kept in memory."""
-
-MOST_MILLISECONDS = 60_000
-"""Time of a frame, at most; GIF files know no more than eleven minutes."""
 
 
 @dataclass(frozen=True)
@@ -72,159 +55,6 @@ class Weights:
     def of(cls, name: str) -> Weights:
         """Return the weights of a model as they are now."""
         return cls(name, sha256(find_model(name).read_bytes()).hexdigest()[:16])
-
-
-@dataclass(frozen=True)
-class New:
-    """A new image.
-
-    Attributes:
-        region: the part to make: top, left, height, width; `None` is the whole.
-        even_px: side of the squares whose noise starts with one mean; `None` is the model's own choice.
-        tone: that mean, one number for each channel; `None` is drawn by the seed.
-        grown: height and width of each smaller image out of which this one grows; `None` leaves this to the
-            model, until the request is complete.
-    """
-
-    region: tuple[int, int, int, int] | None = None
-    even_px: int | None = None
-    tone: tuple[float, ...] | None = None
-    grown: tuple[tuple[int, int], ...] | None = None
-
-
-@dataclass(frozen=True)
-class Repaint:
-    """Known pixels are noised as the image is, and each part of the way is walked several times."""
-
-    jump: int
-    rounds: int
-
-
-@dataclass(frozen=True)
-class Paste:
-    """Known pixels are put in as they are, as published."""
-
-    jump: ClassVar[int] = 1
-    rounds: ClassVar[int] = 1
-
-
-Method = Repaint | Paste
-
-
-@dataclass(frozen=True)
-class Inpaint:
-    """Fill holes of an image.
-
-    Attributes:
-        given: the image.
-        mask: true where to fill.
-        method: how the known pixels are imposed.
-    """
-
-    given: Given
-    mask: Bool[Tensor, "h w"]
-    method: Method
-
-    def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
-        """Return the canvas of the result, and what gives the task."""
-        height, width = self.given.pixels.shape[:2]
-        canvas = Canvas(height, width, boundary)
-        check_mask(self.mask, height, width)
-        name = _name(self.method)
-        known = KnownPixels(Picture(self.given.image), self.mask, name == "repaint")
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds)
-
-
-@dataclass(frozen=True)
-class Extend:
-    """Grow an image at its sides.
-
-    Attributes:
-        given: the image.
-        top: pixels to add above.
-        bottom: pixels to add below.
-        left: pixels to add on the left.
-        right: pixels to add on the right.
-        method: how the known pixels are imposed.
-    """
-
-    given: Given
-    top: int
-    bottom: int
-    left: int
-    right: int
-    method: Method
-
-    def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
-        """Return the canvas of the result, and what gives the task."""
-        name, sides = _name(self.method), (self.top, self.bottom, self.left, self.right)
-        canvas, known = margins(self.given.image, sides, boundary, name)
-        known = replace(known, unknown=self.given.holes)
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds)
-
-
-@dataclass(frozen=True)
-class Upscale:
-    """Make an image larger.
-
-    Attributes:
-        given: the image.
-        factor: how many times as high and wide.
-        method: consistent or noise.
-        strength: where the walk starts; `None` is the choice of the method.
-    """
-
-    given: Given
-    factor: float
-    method: Literal["consistent", "noise"]
-    strength: float | None
-
-    def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
-        """Return the canvas of the result, and what gives the task."""
-        canvas = enlarged_canvas(*_opaque(self.given), self.factor, boundary)
-        return canvas, enlargement(canvas, self.given.image, self.method, self.strength)
-
-
-@dataclass(frozen=True)
-class Vary:
-    """Make an image that is like a given one.
-
-    Attributes:
-        given: the image.
-        strength: where the walk starts.
-    """
-
-    given: Given
-    strength: float
-
-    def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
-        """Return the canvas of the result, and what gives the task."""
-        canvas = Canvas(*_opaque(self.given), boundary)
-        return canvas, variation(canvas, self.given.image, self.strength)
-
-
-@dataclass(frozen=True)
-class Interpolate:
-    """Make the images between those of two seeds.
-
-    Attributes:
-        seeds: those of the first and the last image.
-        frames: how many images, the first and the last included.
-        milliseconds: time of a frame in a film.
-    """
-
-    seeds: tuple[int, int]
-    frames: int
-    milliseconds: int
-
-    def __post_init__(self) -> None:
-        """Refuse films that cannot be."""
-        require(2 <= self.frames <= MOST_FRAMES, "frames", self.frames, f"from 2 to {MOST_FRAMES}")
-        name, milliseconds = "milliseconds", self.milliseconds
-        require(1 <= milliseconds <= MOST_MILLISECONDS, name, milliseconds, f"from 1 to {MOST_MILLISECONDS}")
-
-
-Edit = Inpaint | Extend | Upscale | Vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,51 +189,6 @@ def asked(
     )
 
 
-def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:
-    """Return where to fill an image: the mask or the box, and where the image is not opaque.
-
-    Args:
-        given: the image.
-        mask: an image that is white where to fill, or a folder of such images.
-        box: top, left, height, width.
-
-    Raises:
-        ValueError: nothing says where, or two things do.
-    """
-    if mask is not None and box is not None:
-        raise ValueError("--mask and --box: give one of them")
-    if box is not None:
-        holes = _inside(given, box)
-    elif mask is not None:
-        path = mask_of(given.path, mask)
-        holes = read_mask(path)
-        try:
-            check_mask(holes, *given.pixels.shape[:2])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    elif given.holes is not None:
-        return given.holes
-    else:
-        raise ValueError(f"{given.path}: is opaque everywhere; say where to fill with --mask or --box")
-    return holes if given.holes is None else holes | given.holes
-
-
-def _inside(given: Given, box: tuple[int, int, int, int]) -> Bool[Tensor, "h w"]:
-    """Return where a box lies on an image.
-
-    Raises:
-        ValueError: it is empty, or does not lie on the image.
-    """
-    top, left, rows, columns = box
-    height, width = given.pixels.shape[:2]
-    if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
-        where = ",".join(map(str, box))
-        raise ValueError(f"{given.path}: --box {where}: must lie in the {height}x{width} px of the image")
-    inside = torch.zeros(height, width, dtype=torch.bool)
-    inside[top : top + rows, left : left + columns] = True
-    return inside
-
-
 @lru_cache(maxsize=2)
 def _opened(model: Weights, guide: Weights | None, guidance: float | None, windows: int | None) -> Any:
     """Return the model of a request on the CPU, as workers may have other devices."""
@@ -429,18 +214,6 @@ def _canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
         return task.on(boundary)[0]
     except ValueError as error:
         raise ValueError(f"{task.given.path}: {error}") from None
-
-
-def _opaque(given: Given) -> tuple[int, int]:
-    """Return the height and width of an image without holes.
-
-    Raises:
-        ValueError: it has some.
-    """
-    if given.holes is not None:
-        raise ValueError("is not opaque everywhere; flatten it, or fill it with `diffnca inpaint`")
-    height, width = given.pixels.shape[:2]
-    return height, width
 
 
 def _written(record: Any) -> Iterator[tuple[str, str]]:
@@ -477,14 +250,10 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         case _, New():
             yield from _written(value)
         case _ if is_dataclass(value):
-            yield name, _name(value)
+            yield name, name_of(value)
             yield from _written(value)
         case _:
             yield name, str(value)
-
-
-def _name(record: object) -> str:
-    return type(record).__name__.lower()
 
 
 def _fingerprint(array: np.ndarray) -> str:

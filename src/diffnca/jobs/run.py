@@ -24,8 +24,9 @@ from diffnca.formats.png import write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
 from diffnca.jobs.provenance import text_of
-from diffnca.jobs.request import Interpolate, New, Request, Upscale
+from diffnca.jobs.request import Request
 from diffnca.jobs.target import Target, frame_name, numbered
+from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, unseen
 from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.filmed import Filmed
@@ -88,7 +89,9 @@ def run(
     planned = plan(request, place) if planned is None else planned
     watch = _Watch(report, cancelled)
     if planned.is_finished:
-        large_target(place).remove_work()
+        from diffnca.tiles.states import remove_work
+
+        remove_work(large_target(place).work)
         yield Made(place.out, was_there=True, is_large=True)
         return
     with lock(place.out):

@@ -143,6 +143,7 @@ class Target:
     def finish(self, request: Request, report: Report) -> None:
         """Make the file of the pixels, and remove what was needed for that."""
         from diffnca.formats.ome_zarr import read_pixels
+        from diffnca.tiles.states import remove_work
 
         if self.is_png:
             write_png(Path(self.out), read_pixels(self.image), text_of(request))
@@ -151,12 +152,6 @@ class Target:
 
             compression = request.compression or "jpeg"
             write_ome_tiff(self.image, Path(self.out), compression, lambda *done: report("file", *done))
-        self.remove_work()
-
-    def remove_work(self) -> None:
-        """Remove what was needed to make the file; what others put beside it stays."""
-        from diffnca.tiles.states import remove_work
-
         remove_work(self.work)
 
     def _text(self) -> Mapping[str, Any] | None:
