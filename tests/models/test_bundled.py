@@ -15,7 +15,7 @@ from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
-from diffnca.models.file import bundled_models
+from diffnca.models.file import bundled_models, find_model
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = ROOT / "tests" / "reference"
@@ -71,3 +71,17 @@ def test_it_makes_what_it_was_trained_for(name: str) -> None:
 def test_its_page_says_what_its_card_says(name: str) -> None:
     page = runpy.run_path(str(ROOT / "benchmarks" / "card_pages.py"))["page"]
     assert (ROOT / "docs" / "cards" / f"{name}.md").read_text(encoding="utf-8") == page(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("notes", "bundled model, not ./aerial"), ("model.safetensors", "./aerial, not the bundled")],
+)
+def test_a_folder_of_the_name_of_a_bundled_model_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aerial").mkdir()
+    (tmp_path / "aerial" / file).touch()
+    find_model("aerial")
+    assert said in caplog.text

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from diffnca.cli.console import Console
 from diffnca.cli.images import Making, make
+from diffnca.errors import Interrupted
+from diffnca.progress import Number, Report
 
 if TYPE_CHECKING:
     from diffnca.data.given import Given
@@ -67,8 +70,14 @@ class Editing(Making):
             [path for image in places for path in self.reads(image)], places.values(), self.choices.count
         )
         Path(self.place.out).mkdir(exist_ok=True)
-        for image, place in places.items():
-            make(console, self.request(image), place)
+        with console.progress() as progress:
+            for done, (image, place) in enumerate(places.items()):
+                report = partial(_share, progress, done, len(places))
+                try:
+                    make(console, self.request(image), place, report=report)
+                except KeyboardInterrupt:
+                    done_text = f"stopped after {done} of {len(places)} images; the same command goes on"
+                    raise Interrupted(done_text) from None
         return 0
 
 
@@ -191,3 +200,8 @@ class Vary(Editing):
         from diffnca.jobs import tasks
 
         return tasks.Vary(given, self.strength)
+
+
+def _share(report: Report, before: int, count: int, _: str, done: Number, total: Number) -> None:
+    """Report what is done of one image of a folder as a share of them all."""
+    report("images", before + done / max(total, 1e-9), count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -10,7 +11,7 @@ import tyro
 
 from diffnca.cli.console import Console
 from diffnca.jobs.options import Choices, Place, SamplerName, Seamless
-from diffnca.progress import amount, duration
+from diffnca.progress import Report, amount, duration
 
 if TYPE_CHECKING:
     from diffnca.jobs.plan import Plan
@@ -147,7 +148,9 @@ class Interpolate:
         return make(console, request, Place(out=str(self.out), batch=self.batch, device=self.device))
 
 
-def make(console: Console, request: Request, place: Place, is_dry: bool = False) -> int:
+def make(
+    console: Console, request: Request, place: Place, is_dry: bool = False, report: Report | None = None
+) -> int:
     """Say how images will be made, make them, and say where they are; return the exit code."""
     from diffnca.jobs.plan import plan
     from diffnca.jobs.run import Made, run
@@ -165,7 +168,7 @@ def make(console: Console, request: Request, place: Place, is_dry: bool = False)
         if planned.is_finished:
             console.say(told(Made(place.out, was_there=True, is_large=True), request))
         return 0
-    with console.progress() as progress:
+    with nullcontext(report) if report is not None else console.progress() as progress:
         for made in run(request, place, progress, planned=planned):
             console.say(told(made, request))
     return 0
@@ -183,9 +186,11 @@ def lines_of(planned: Plan) -> list[str]:
         ]
     if tiles is None:
         return []
+    area = canvas.whole.area
+    size = f"{area / 1e6:,.1f} megapixels" if area >= 1e5 else f"{area:,} pixels"
     left = f"{duration(planned.seconds_left)} left of " if planned.is_begun else ""
     return [
-        f"image    {canvas.height}x{canvas.width} px, {canvas.whole.area / 1e6:,.1f} megapixels; "
+        f"image    {canvas.height}x{canvas.width} px, {size}; "
         f"{request.model.name}, {counted(tiles.steps, 'step')}, seed {request.seed}",
         f"tiles    {tiles.num_tiles:,} of {tiles.tile_px} px, {counted(len(tiles.sweeps), 'sweep')}; "
         f"{tiles.overhead:.1%} computed twice, as a step sees {tiles.radius} px",

@@ -84,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done, 2: an error of the user's, 130: stopped on request, 1: an error of diffnca.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:  # or the next file gets its number, and what libraries print
+            os.open(os.devnull, os.O_RDWR)
     console, command = Console(), None
     try:
         with _noted(console):

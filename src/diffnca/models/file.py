@@ -7,6 +7,7 @@ A run's folder holds `model.safetensors` (the averaged weights: what `load` read
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,14 +167,17 @@ def find_model(name: str | Path) -> Path:
     """Return the file of a model: a bundled one, a file, a run's folder, or a hub id `owner/name`.
 
     A run's folder or a file that exists is taken first, then a bundled name; only what contains a `/` and is
-    no path is looked
-    up online.
+    no path is looked up online.
 
     Raises:
         ValueError: there is no such model.
     """
     path = Path(name)
     bundled = bundled_models()
+    if str(name) in bundled and path.exists():
+        is_model = path.is_file() or (path / MODEL_FILE).is_file()
+        both = (f"./{path}", "the bundled model")
+        logging.getLogger(__name__).warning("model %s: is %s, not %s", name, *both[:: 1 if is_model else -1])
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     if path.is_file():
