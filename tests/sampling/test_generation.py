@@ -251,5 +251,5 @@ def test_edges_that_are_none_do_not_meet(boundary: tuple[Boundary, Boundary], ax
 
 
 def test_a_distilled_model_takes_no_other_number_of_steps() -> None:
-    with pytest.raises(ValueError, match="steps=8: must be 4, which diff_nca_4_steps was distilled for"):
+    with pytest.raises(ValueError, match="steps=8: must be 4, for which this model was distilled"):
         generate(load("pathology-4step"), height=16, width=16, steps=8)

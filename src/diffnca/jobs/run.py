@@ -149,7 +149,7 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     assert planned.tiles is not None
     target, crew, writer = large_target(place), crew_of(place), job.writer
     assert isinstance(writer, OmeZarrWriter)
-    text = text_of(request)
+    text = text_of(request, is_large=True)
     if isinstance(crew, DaskCluster):
         crew.check()
     if len(canvases_of(request)) > 1:

@@ -146,7 +146,7 @@ class Target:
         from diffnca.tiles.states import remove_work
 
         if self.is_png:
-            write_png(Path(self.out), read_pixels(self.image), text_of(request))
+            write_png(Path(self.out), read_pixels(self.image), text_of(request, is_large=True))
         elif not self.is_zarr:
             from diffnca.formats.ome_tiff import write_ome_tiff
 

@@ -19,7 +19,7 @@ def check_parts(denoiser: ImageDenoiser) -> int:
     """
     if denoiser.radius is None:
         raise ValueError(
-            f"model {denoiser.config.name}: must see a finite radius, but takes statistics over the whole "
+            "model: must see a finite radius, but takes statistics over the whole "
             "image; take blended windows (--windows), or make it in one piece in memory"
         )
     return denoiser.radius
@@ -49,9 +49,7 @@ def walk_of(
     method = sampler_of(default.sampler if sampler is None else sampler)
     steps = default.steps if steps is None else whole_number("steps", steps)
     if default.visited is not None and steps != default.steps:
-        raise ValueError(
-            f"steps={steps}: must be {default.steps}, which {denoiser.config.name} was distilled for"
-        )
+        raise ValueError(f"steps={steps}: must be {default.steps}, for which this model was distilled")
     visited = denoiser.schedule.visited(steps) if default.visited is None else default.visited
     return method, tuple(denoiser.schedule.level(index) for index in visited)
 

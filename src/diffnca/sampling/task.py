@@ -86,7 +86,7 @@ def check_region(denoiser: ImageDenoiser, region: Region) -> None:
     if region != region.canvas.whole and check_parts(denoiser) and denoiser.has_context:
         raise ValueError(
             f"region of {region.height}x{region.width} px: must be the whole canvas for "
-            f"{denoiser.config.name}, which looks at the whole image in each step; make the whole and crop it"
+            "this model, which looks at the whole image in each step; make the whole and crop it"
         )
 
 
