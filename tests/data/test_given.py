@@ -97,9 +97,11 @@ def deep(path: Path, channels: int) -> Path:
 @pytest.mark.parametrize(
     ("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3), ("a.ppm", 3)]
 )
-def test_16_bit_samples_are_read_with_8_bits_and_a_note(tmp_path: Path, name: str, channels: int) -> None:
-    given = read_image(deep(tmp_path / name, channels), 3)
-    assert given.notes == ("of 16-bit samples 8 bits are kept",)
+def test_16_bit_samples_are_read_with_8_bits_and_a_note(
+    tmp_path: Path, name: str, channels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_image(deep(tmp_path / name, channels), 3)
+    assert caplog.messages == [f"{tmp_path / name}: of 16-bit samples 8 bits are kept"]
 
 
 def test_a_16_bit_mask_is_white_from_half_on(tmp_path: Path) -> None:
@@ -114,12 +116,14 @@ def test_tiff_images_of_8_bits_and_less_are_read(tmp_path: Path, mode: str) -> N
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif", "a.mpo"])
-def test_of_several_pictures_in_a_file_the_first_is_read_with_a_note(tmp_path: Path, name: str) -> None:
+def test_of_several_pictures_in_a_file_the_first_is_read_with_a_note(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (200, 50)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     given = read_image(tmp_path / name, 3)
     assert np.abs(given.pixels.astype(int) - 200).max() <= 2
-    assert len(given.notes) == 1 and "the first is read" in given.notes[0]
+    assert len(caplog.messages) == 1 and "the first is read" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(

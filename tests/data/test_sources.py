@@ -59,7 +59,7 @@ def test_a_folder_named_like_a_picture_is_a_folder(tmp_path: Path) -> None:
 
 def test_only_this_folder_is_listed_if_asked(tmp_path: Path) -> None:
     save(tmp_path / "a.png"), save(tmp_path / "below/b.png")
-    assert [file.name for file in folder_listed(tmp_path, is_deep=False).files] == ["a.png"]
+    assert [file.name for file in folder_listed(tmp_path, is_recursive=False).files] == ["a.png"]
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".JFIF", ".gif", ".mpo", ".webp"])

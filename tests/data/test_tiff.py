@@ -161,7 +161,7 @@ def test_12_bits_in_16_are_said_to_be_nearly_black(channels: int, dtype: Any) ->
 @pytest.mark.parametrize(
     ("text", "microns"),
     [
-        ('<Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25">', (0.5, 0.25)),
+        ('<Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25">', (0.25, 0.5)),
         ('<Pixels PhysicalSizeX="500" PhysicalSizeXUnit="nm" PhysicalSizeY="0,5">', (0.5, 0.5)),
         ('<Pixels PhysicalSizeX="0.5"', None),
         ('<Pixels PhysicalSizeX="0.5" PhysicalSizeXUnit="pixel" PhysicalSizeY="0.5">', None),

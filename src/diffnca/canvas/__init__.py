@@ -1,1 +1,1 @@
-"""Where we are, what a pixel is, and every random number at sampling."""
+"""Canvases and regions, pixels, and all random numbers of sampling."""

@@ -1,4 +1,4 @@
-"""Every random number at sampling, as a function of the seed of its image and of its place.
+"""All random numbers of sampling: each is a function of the seed of its image and of its place.
 
 A number is one 32-bit word of Philox4x32-10 [1], a block cipher that turns a counter of four words into four
 random words. The key is the 64-bit seed of the image; the counter is
@@ -14,9 +14,9 @@ and channel % 4 (of cell masks: column % 4) picks the word. There is no state: w
 depend on the region, the batch, the order of calls, the number of threads or the device.
 
 All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. `log`,
-`exp`, `sin` and `sqrt` of torch are not used: they come from the vector library at hand, which need not round
-correctly (MKL's `sqrt` is 1 ulp off in 1% of its results), so another machine may give other bits. For the
-same reason keep `Noise.normal` out of `torch.compile`, which may round a product and a sum but once.
+`exp`, `sin` and `sqrt` of torch are not used. They come from the vector library at hand, which need not round
+correctly (MKL's `sqrt` is 1 ulp off in 1% of its results), so another machine may give other bits.
+`torch.compile` may round a product and a sum only once; keep `Noise.normal` out of it.
 
 References:
     [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -49,51 +49,33 @@ KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 NUM_ROUNDS = 10
 
 CHUNK = 2**15 - 1
-"""Numbers computed at once: so few fit in the cache, and torch leaves them to one thread, which never waits
-for a busy core. Changes no number."""
+"""Numbers computed at once: they fit in the cache, and torch computes them on one thread, which never waits
+for a busy core. The value changes no number."""
 
 CENTRAL = 0.425  # [2] constants of PPND16; its far tail (p < 1.4e-11) is beyond 32 bits
 CENTRAL_SQUARE = 0.180625
-CENTRAL_NUMERATOR = (
-    3.3871328727963666080e0,
-    1.3314166789178437745e2,
-    1.9715909503065514427e3,
-    1.3731693765509461125e4,
-    4.5921953931549871457e4,
-    6.7265770927008700853e4,
-    3.3430575583588128105e4,
-    2.5090809287301226727e3,
-)
-CENTRAL_DENOMINATOR = (
-    1.0,
-    4.2313330701600911252e1,
-    6.8718700749205790830e2,
-    5.3941960214247511077e3,
-    2.1213794301586595867e4,
-    3.9307895800092710610e4,
-    2.8729085735721942674e4,
-    5.2264952788528545610e3,
+CENTRAL_NUMERATOR, CENTRAL_DENOMINATOR = zip(  # the coefficients of each power
+    (3.3871328727963666080e0, 1.0),
+    (1.3314166789178437745e2, 4.2313330701600911252e1),
+    (1.9715909503065514427e3, 6.8718700749205790830e2),
+    (1.3731693765509461125e4, 5.3941960214247511077e3),
+    (4.5921953931549871457e4, 2.1213794301586595867e4),
+    (6.7265770927008700853e4, 3.9307895800092710610e4),
+    (3.3430575583588128105e4, 2.8729085735721942674e4),
+    (2.5090809287301226727e3, 5.2264952788528545610e3),
+    strict=True,
 )
 TAIL_START = 1.6
-TAIL_NUMERATOR = (
-    1.42343711074968357734e0,
-    4.63033784615654529590e0,
-    5.76949722146069140550e0,
-    3.64784832476320460504e0,
-    1.27045825245236838258e0,
-    2.41780725177450611770e-1,
-    2.27238449892691845833e-2,
-    7.74545014278341407640e-4,
-)
-TAIL_DENOMINATOR = (
-    1.0,
-    2.05319162663775882187e0,
-    1.67638483018380384940e0,
-    6.89767334985100004550e-1,
-    1.48103976427480074590e-1,
-    1.51986665636164571966e-2,
-    5.47593808499534494600e-4,
-    1.05075007164441684324e-9,
+TAIL_NUMERATOR, TAIL_DENOMINATOR = zip(
+    (1.42343711074968357734e0, 1.0),
+    (4.63033784615654529590e0, 2.05319162663775882187e0),
+    (5.76949722146069140550e0, 1.67638483018380384940e0),
+    (3.64784832476320460504e0, 6.89767334985100004550e-1),
+    (1.27045825245236838258e0, 1.48103976427480074590e-1),
+    (2.41780725177450611770e-1, 1.51986665636164571966e-2),
+    (2.27238449892691845833e-2, 5.47593808499534494600e-4),
+    (7.74545014278341407640e-4, 1.05075007164441684324e-9),
+    strict=True,
 )
 LOG_2 = 0.6931471805599453
 SQRT_HALF = 0.7071067811865476
@@ -103,7 +85,7 @@ ATANH_SERIES = tuple(2.0 / (2 * n + 1) for n in range(12))  # enough for |s| < 0
 
 
 class Stream(IntEnum):
-    """What a number is drawn for. The values are part of every image ever made: add, never renumber."""
+    """What a number is drawn for. Every image depends on the values: add some, never renumber."""
 
     INITIAL = 0
     STEP = 1
@@ -113,7 +95,7 @@ class Stream(IntEnum):
 
 @runtime_checkable
 class CellNoise(Protocol):
-    """Says which cells update in one call of a network."""
+    """Tells which cells update in one call of a network."""
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
         """Return true where a cell of `region` updates in this cell step."""
@@ -124,12 +106,12 @@ class CellNoise(Protocol):
 class Noise:
     """The random numbers of a batch of images.
 
-    Image i has those of `seeds[i]`, whatever batch it is in. `normal` and `uniform` of the same stream and
-    step come from the same words: take another stream for numbers that must be independent.
+    Image i has the numbers of `seeds[i]` in any batch. `normal` and `uniform` of one stream and step come
+    from the same words; take another stream for numbers that must be independent.
 
     Attributes:
         seeds: one seed per image, from 0 to 2**64-1.
-        device: where the numbers are wanted; it changes none of them.
+        device: where the numbers are wanted; it changes no number.
     """
 
     seeds: tuple[int, ...]
@@ -145,7 +127,7 @@ class Noise:
 
     def normal(self, stream: Stream, step: int, region: Region, channels: int) -> Float32[Tensor, "b c h w"]:
         """Return standard normal numbers, rounded from float64 quantiles of the 32-bit words."""
-        return self._draw(normal_of_word, stream, step, region, channels)
+        return self._draw(quantile_of_word, stream, step, region, channels)
 
     def uniform(self, stream: Stream, step: int, region: Region, channels: int) -> Float32[Tensor, "b c h w"]:
         """Return uniform numbers in [0, 1), multiples of 2**-24."""
@@ -163,21 +145,21 @@ class Noise:
 
     @property
     def computed_on(self) -> torch.device:
-        """The device that computes: the one wanted, or the CPU if that one knows no float64."""
+        """The device that computes: `device`, or the CPU where `device` knows no float64."""
         device = torch.device(self.device)
         return torch.device("cpu") if device.type == "mps" else device
 
     def _draw(
         self, of_word: Callable[[Tensor], Tensor], stream: Stream, step: int, region: Region, channels: int
     ) -> Float32[Tensor, "b c h w"]:
-        """Return `of_word` of one word per image, channel and pixel."""
+        """Return `of_word` of one word per image, channel and pixel, rounded to float32."""
         if stream is Stream.CELL:
             raise ValueError("stream=CELL: must be INITIAL, STEP or TASK; cell masks come from at(step).mask")
         if not 1 <= channels <= MAX_CHANNELS:
             raise ValueError(f"channels={channels}: must be from 1 to {MAX_CHANNELS}; draw fewer at once")
         device, key = self.computed_on, self.key()
         groups = torch.arange((channels + 3) // 4, device=device)[:, None, None]
-        place, clock = _place_word(stream, groups), _clock_word(step, 0, device)
+        place, clock = groups + (int(stream) << 24), torch.tensor(_clock_word(step, 0), device=device)
         columns = region.columns().to(device)
         shape = (len(self.seeds), channels, region.height, region.width)
         drawn = torch.empty(shape, dtype=torch.float32, device=device)
@@ -222,11 +204,10 @@ class CellMasks:
         return torch.cat(masks, dim=-2).to(self.noise.device)
 
     def draw(self, cell_step: int, probability: float) -> tuple[int, int, int]:
-        """Return the last two words of the counter, and what the words of updating cells are below."""
+        """Return the last two words of the counter, and the bound below which a cell's word updates it."""
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
-        clock = _clock_word(self.step, cell_step, torch.device("cpu"))
-        return int(Stream.CELL) << 24, int(clock), round(probability * 2**32)
+        return int(Stream.CELL) << 24, _clock_word(self.step, cell_step), round(probability * 2**32)
 
 
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
@@ -248,11 +229,6 @@ def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
 def uniform_of_word(word: Int64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     """Return the upper 24 bits as a number in [0, 1); 32 bits could round to 1."""
     return (word >> 8).to(torch.float32) * 2.0**-24
-
-
-def normal_of_word(word: Int64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
-    """Return `quantile_of_word` as the float32 nearest to it."""
-    return quantile_of_word(word).to(torch.float32)
 
 
 def quantile_of_word(word: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
@@ -297,19 +273,14 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
     return total.add_(coefficients[0])
 
 
-def _place_word(stream: Stream, channel_group: Tensor) -> Tensor:
-    """Return the third word of the counter."""
-    return channel_group + (int(stream) << 24)
-
-
-def _clock_word(step: int, cell_step: int, device: torch.device) -> Int64[Tensor, ""]:
+def _clock_word(step: int, cell_step: int) -> int:
     """Return the fourth word of the counter."""
     for name, value in (("step", step), ("cell_step", cell_step)):
         if not 0 <= value <= MAX_STEP:
             raise ValueError(f"{name}={value}: must be from 0 to {MAX_STEP}; use fewer steps")
-    return torch.tensor(step << 16 | cell_step, device=device)
+    return step << 16 | cell_step
 
 
 def _row_chunks(region: Region, numbers_per_row: int) -> Sequence[Int64[Tensor, " h"]]:
-    """Return the rows of `region` in parts of at most `CHUNK` numbers, but at least one row."""
+    """Return the rows of `region` in parts of at most `CHUNK` numbers or of one row."""
     return torch.split(region.rows(), max(CHUNK // numbers_per_row, 1))

@@ -1,12 +1,11 @@
-"""Where we are: canvases, regions of them, and what lies beyond an edge.
+"""Canvases, regions of canvases, and what lies beyond an edge.
 
-Coordinates are whole pixels, y before x. A `Canvas` is the finished image, a `Region` a rectangle of it. On
-a circular axis a region may hang over the edge (`top < 0`, or `top + height > canvas.height`): it goes on at
-the other side.
+Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis
+(`top < 0`, or `top + height > canvas.height`). Such a region goes on at the opposite edge.
 
-How a network uses a region, per axis: an edge that is an edge of a reflecting canvas is mirrored at every
-cell step; an axis that is whole and circular wraps at every cell step; beyond any other edge anything may
-stand, and the caller crops the pixels that it has touched.
+A network mirrors the edge of a reflecting canvas at every cell step, and wraps an axis that is circular and
+fully covered. Beyond any other edge the network may see anything; the caller crops the pixels that this has
+touched.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 Boundary = Literal["reflect", "circular"]
-"""How an axis goes on beyond its edge: as its mirror image (edge pixel not repeated), or from the start."""
+"""How an axis goes on beyond its edge: as its mirror image (edge pixel not repeated), or from its start."""
 
 MAX_SIDE_PX = 2**31
 """Longest side of a canvas: a coordinate is one 32-bit word of the noise counter, with room to spare."""
@@ -28,12 +27,12 @@ MAX_SIDE_PX = 2**31
 
 @dataclass(frozen=True)
 class Canvas:
-    """A whole image, of any size.
+    """The finished image, of any size.
 
     Attributes:
         height: rows, from 1 to 2**31.
         width: columns, from 1 to 2**31.
-        boundary: how it goes on beyond its edges, (y, x).
+        boundary: how the image goes on beyond its edges, (y, x).
     """
 
     height: int
@@ -64,11 +63,11 @@ class Region:
     """A rectangle of a canvas.
 
     Attributes:
-        top: first row; on a circular axis any whole number, taken modulo the height of the canvas.
+        top: first row; on a circular axis any integer, taken modulo the height of the canvas.
         left: first column, likewise.
         height: rows, from 1 to those of the canvas.
         width: columns, likewise.
-        canvas: the canvas it lies on.
+        canvas: where the rectangle lies.
     """
 
     top: int
@@ -80,22 +79,33 @@ class Region:
     def __post_init__(self) -> None:
         """Refuse rectangles that do not lie on the canvas."""
         boundary_y, boundary_x = self.canvas.boundary
-        _check_span("top", self.top, "height", self.height, self.canvas.height, boundary_y)
-        _check_span("left", self.left, "width", self.width, self.canvas.width, boundary_x)
+        for start_name, start, length_name, length, size, boundary in (
+            ("top", self.top, "height", self.height, self.canvas.height, boundary_y),
+            ("left", self.left, "width", self.width, self.canvas.width, boundary_x),
+        ):
+            if not 1 <= length <= size:
+                raise ValueError(
+                    f"region {length_name}={length}: must be from 1 to {size} px, as its canvas; cut it"
+                )
+            if boundary == "reflect" and not 0 <= start <= size - length:
+                raise ValueError(
+                    f"region {start_name}={start}, {length_name}={length}: "
+                    f"must lie in [0, {size}) of a reflecting canvas; cut it"
+                )
 
     @property
     def area(self) -> int:
-        """Number of its pixels."""
+        """Number of pixels."""
         return self.height * self.width
 
     @property
     def is_whole_y(self) -> bool:
-        """Whether it covers every row of the canvas."""
+        """Whether the region covers every row of the canvas."""
         return self.height == self.canvas.height
 
     @property
     def is_whole_x(self) -> bool:
-        """Whether it covers every column of the canvas."""
+        """Whether the region covers every column of the canvas."""
         return self.width == self.canvas.width
 
     def rows(self) -> Int64[Tensor, " h"]:
@@ -111,7 +121,8 @@ class Region:
     def grow(self, n: int) -> Region:
         """Return the region with `n` px more on each side.
 
-        It ends at reflecting edges. A circular axis that would reach around becomes the whole axis, from 0.
+        The region ends at reflecting edges. Where it would reach around a circular axis, it covers the axis
+        from 0 on.
         """
         if n < 0:
             raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
@@ -125,10 +136,10 @@ class Region:
 
         Args:
             tensor: lies on the region `of` with its last two dimensions.
-            of: a region that contains this one; on a circular axis it may do so on another turn.
+            of: a region that contains this one, on a circular axis also on another turn.
 
         Returns:
-            A view, or a copy where the part goes over the edge of a whole circular axis.
+            A view, or a copy where the part goes over the edge of a circular axis.
         """
         if of.canvas != self.canvas:
             raise ValueError(
@@ -144,7 +155,7 @@ class Region:
         return _take_span(tensor, -1, self.left - of.left, self.width, self.canvas.width, boundary_x)
 
     def tiles(self, height: int, width: int) -> Iterator[Region]:
-        """Yield tiles that cover the region, row by row, each pixel once; the last ones may be smaller."""
+        """Yield tiles that cover the region, row by row, each pixel once; the last tiles may be smaller."""
         if height < 1 or width < 1:
             raise ValueError(f"tiles of {height}x{width} px: both sides must be >= 1; choose a larger tile")
         bottom, right = self.top + self.height, self.left + self.width
@@ -156,7 +167,7 @@ class Region:
 
 
 def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Tensor, "*shape"]:
-    """Return the coordinate in [0, size) whose pixel stands at `index`, which may be any whole number.
+    """Return the coordinate in [0, size) whose pixel stands at `index`, which may be any integer.
 
     `reflect` mirrors without repeating the edge pixel (a side of 1 px replicates); `circular` is the modulo.
     """
@@ -166,23 +177,10 @@ def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Ten
     return torch.minimum(index, 2 * (size - 1) - index)
 
 
-def _check_span(
-    start_name: str, start: int, length_name: str, length: int, size: int, boundary: Boundary
-) -> None:
-    """Refuse a span of one axis that is empty, longer than its canvas, or beyond a reflecting edge."""
-    if not 1 <= length <= size:
-        raise ValueError(f"region {length_name}={length}: must be from 1 to {size} px, as its canvas; cut it")
-    if boundary == "reflect" and not 0 <= start <= size - length:
-        raise ValueError(
-            f"region {start_name}={start}, {length_name}={length}: "
-            f"must lie in [0, {size}) of a reflecting canvas; cut it"
-        )
-
-
 def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
     """Return start and length of one axis with `n` px more on each side."""
     if n == 0:
-        return start, length  # of a whole circular axis too, which may begin anywhere
+        return start, length  # a region that covers a circular axis may begin anywhere
     if boundary == "circular":
         return (start - n, length + 2 * n) if length + 2 * n < size else (0, size)
     first, end = max(start - n, 0), min(start + length + n, size)
@@ -190,7 +188,7 @@ def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -
 
 
 def _take_span(tensor: Tensor, axis: int, offset: int, length: int, size: int, boundary: Boundary) -> Tensor:
-    """Return `length` px of `axis` from `offset` on, around the edge if `axis` is circular and whole."""
+    """Return `length` px of `axis` from `offset` on, around the edge of a complete circular axis."""
     available = tensor.shape[axis]
     if boundary == "circular":
         offset %= size

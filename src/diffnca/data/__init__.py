@@ -1,4 +1,4 @@
-"""Pictures: from folders, zip files, image files or whole slides to batches of random crops."""
+"""Pictures: from folders, zip files, image files or slides to batches of random crops."""
 
 from diffnca.data.images import ImageSet, open_images
 from diffnca.data.sources import Remark, summary

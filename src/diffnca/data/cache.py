@@ -1,4 +1,4 @@
-"""Decoded images within a memory budget; the least recently used ones leave first."""
+"""Decoded images within a memory budget; the least recently used image leaves first."""
 
 import threading
 from collections import OrderedDict

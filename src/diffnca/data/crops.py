@@ -1,8 +1,8 @@
-"""Batches of random crops, each a pure function of (seed, step): a resumed run sees the same ones."""
+"""Batches of random crops, each a pure function of (seed, step): a resumed run sees equal batches."""
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_model
@@ -30,8 +30,8 @@ def crops(
         image_set: where the crops are taken from.
         size: side of the crops in pixels.
         batch: number of crops.
-        seed: of the run, >= 0.
-        step: number of the batch, >= 0.
+        seed: of the run.
+        step: number of the batch.
         flips: mirror half of the crops left-right.
         quarter_turns: turn crops by 0, 90, 180 or 270 degrees.
 
@@ -55,15 +55,9 @@ def crops(
         columns = int(image_set.sizes[index, 1]) - size + 1
         top, left = divmod(int(last_of_image[index] - 1 - positions[row]), columns)
         crop = image_set[index][top : top + size, left : left + size]
-        chosen[row] = _oriented(crop, int(numbers[row, 1] >> np.uint64(61)), flips, quarter_turns)
+        orientation = int(numbers[row, 1] >> np.uint64(61))  # three bits
+        if flips and orientation & 4:
+            crop = crop[:, ::-1]
+        chosen[row] = np.rot90(crop, orientation & 3) if quarter_turns else crop
     # numpy alone: torch would start threads beside those of training, and both would slow down
     return torch.from_numpy(np.stack([to_model(crop).numpy() for crop in chosen]))
-
-
-def _oriented(
-    crop: UInt8[np.ndarray, "h w c"], orientation: int, flips: bool, quarter_turns: bool
-) -> UInt8[np.ndarray, "h w c"]:
-    """Mirror and turn a square crop by the three bits of `orientation`."""
-    if flips and orientation & 4:
-        crop = crop[:, ::-1]
-    return np.rot90(crop, orientation & 3) if quarter_turns else crop

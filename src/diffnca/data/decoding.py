@@ -1,9 +1,9 @@
-"""The bytes of one picture to its pixels: what training, editing, viewer and evaluation see alike.
+"""From the bytes of a picture to its pixels, for training, editing, viewer and evaluation alike.
 
-The first picture of a file is kept, turned as its EXIF orientation says. 16-bit gray is scaled by 65535,
-also where the camera used fewer bits; of 16-bit colour the upper 8 bits are kept. For training, transparent
-pixels are laid over white, the background of slides and drawings. Colour profiles are not applied, not even
-to CMYK. Metadata that cannot be read do not cost the picture.
+The first picture of a file is kept and turned as its EXIF orientation says. 16-bit gray is divided by 65535,
+also where the camera used fewer bits; 16-bit colour keeps its upper 8 bits. For training, transparent pixels
+are laid over white, the background of slides and drawings. Colour profiles are not applied, not even to CMYK.
+A picture with metadata that cannot be read is still read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 
 from diffnca.data import tiff
 from diffnca.data.refusals import (
+    TOO_LARGE,
     UnusableImageError,
     first_line,
     require_content,
     require_decodable_size,
-    too_large,
 )
 
 OPAQUE = 250
-"""Alpha from here on counts as opaque: some programs store 254 everywhere."""
+"""Alpha from this value on counts as opaque: some programs store 254 everywhere."""
 
 _LARGEST_PARTLY_CLEAR_SHARE = 0.5
-"""Of a TIFF file; a band of another kind that is marked as alpha is partly clear nearly everywhere."""
+"""In a TIFF file; another band that is marked as alpha is partly clear nearly everywhere."""
 _LARGEST_12_BIT = 4095
 _WHITE_IS_ZERO = 0
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -58,7 +58,7 @@ class Picture:
 
     Attributes:
         image: upright, 8 bits a sample, in any mode of Pillow; `RGBA` if and only if it is not opaque.
-        notes: what a user should know, each for itself.
+        notes: what a user should know.
         texts: text that is stored in the file, by its key.
         microns_per_px: width of a pixel; `None` if unknown.
     """
@@ -70,15 +70,24 @@ class Picture:
 
 
 def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
-    """Decode an image file to gray (1 channel) or RGB (3), smaller by the whole factor `reduce` (Lanczos).
+    """Decode an image file to gray (1 channel) or RGB (3), smaller by the integer factor `reduce` (Lanczos).
 
-    Rows and columns that do not fill a whole reduced pixel are dropped at the bottom and at the right.
+    Rows at the bottom and columns at the right that do not fill a reduced pixel are dropped.
 
     Raises:
         UnusableImageError: it is damaged, truncated, gigantic, too small to be reduced, or of an odd kind.
     """
     with picture_in(encoded) as picture:
-        return Decoded(to_array(_reduced(flat(picture.image, channels), reduce)), picture.notes)
+        image = flat(picture.image, channels)
+        width, height = image.width // reduce, image.height // reduce
+        if min(width, height) < 1:
+            raise UnusableImageError(
+                f"too small: {image.width}x{image.height} px cannot be reduced by {reduce}"
+            )
+        if reduce > 1:
+            box = (0.0, 0.0, float(width * reduce), float(height * reduce))
+            image = image.resize((width, height), Image.Resampling.LANCZOS, box)
+        return Decoded(to_array(image), picture.notes)
 
 
 @contextmanager
@@ -86,7 +95,7 @@ def picture_in(encoded: bytes) -> Iterator[Picture]:
     """Within the block, the picture of a file; only one large picture is open at a time.
 
     Raises:
-        UnusableImageError: it cannot be used, also where that shows within the block.
+        UnusableImageError: the picture cannot be used; also for errors within the block.
     """
     require_content(encoded[:256])
     try:
@@ -98,7 +107,7 @@ def picture_in(encoded: bytes) -> Iterator[Picture]:
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:
-        raise too_large("more") from None
+        raise UnusableImageError(f"gigantic: {TOO_LARGE}") from None
     except MemoryError:
         raise UnusableImageError("unreadable: there is not enough memory to decode it") from None
     except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
@@ -106,7 +115,7 @@ def picture_in(encoded: bytes) -> Iterator[Picture]:
 
 
 def _image_in(encoded: bytes) -> Image.Image:
-    """Open a file, but do not decode it yet if Pillow does that right."""
+    """Open a file, but do not decode it yet if Pillow decodes it right."""
     try:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError:
@@ -121,11 +130,9 @@ def _image_in(encoded: bytes) -> Image.Image:
 
 
 def _loaded(image: Image.Image, encoded: bytes) -> Picture:
-    """Decode an image."""
     notes: tuple[str, ...] = ()
-    microns = None
-    is_16_bit = is_deep(image) or image.info.get("bits", 8) > 8  # which tifffile has told
-    merged = None
+    microns, merged = None, None
+    is_16_bit = _is_deep(image)
     if isinstance(image, TiffImageFile):
         tiff.require_unsigned(image)
         microns = tiff.microns_of_tags(image.tag_v2)
@@ -138,19 +145,18 @@ def _loaded(image: Image.Image, encoded: bytes) -> Picture:
     except ValueError:
         if not encoded.startswith(_PNG_SIGNATURE):
             raise
-        image = Image.open(io.BytesIO(_without_text(encoded)))  # which may also stand after the pixels
+        image = Image.open(io.BytesIO(_without_text(encoded)))  # text may also stand after the pixels
         image.load()
     if is_16_bit:
         notes += ("of 16-bit samples 8 bits are kept", *_darkness(image))
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    upright = _opaque_or_rgba(_upright(_to_8_bits(image) if merged is None else merged))
-    if encoded.startswith(tiff.SIGNATURES):
-        _require_alpha(upright)
-    return Picture(upright, notes, texts, microns)
+    upright = _upright(_to_8_bits(image) if merged is None else merged)
+    is_tiff = encoded.startswith(tiff.SIGNATURES)
+    return Picture(_opaque_or_rgba(upright, is_tiff), notes, texts, microns)
 
 
 def _without_text(encoded: bytes) -> bytes:
-    """Return a PNG file without its text, which may be larger than Pillow allows."""
+    """Return a PNG file without its text, and any other file as it is."""
     if not encoded.startswith(_PNG_SIGNATURE):
         return encoded
     kept, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
@@ -162,10 +168,10 @@ def _without_text(encoded: bytes) -> bytes:
     return b"".join(kept)
 
 
-def is_deep(image: Image.Image) -> bool:
+def _is_deep(image: Image.Image) -> bool:
     """Return whether an image that is not decoded yet has samples of more than 8 bits.
 
-    Pillow has modes for gray ones only, and cuts the samples of colour images to 8 bits.
+    Pillow has such modes for gray images only, and cuts the samples of colour images to 8 bits.
     """
     if isinstance(image, TiffImageFile):
         return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
@@ -173,11 +179,11 @@ def is_deep(image: Image.Image) -> bool:
         return any("16" in str(tile.args) for tile in image.tile)
     if isinstance(image, PpmImageFile) and isinstance(image.tile[0].args, tuple):  # the mode and the most
         return bool(image.tile[0].args[1] > 255)
-    return image.mode.startswith(("I", "F"))
+    return image.mode.startswith(("I", "F")) or image.info.get("bits", 8) > 8  # `bits` is set for tifffile
 
 
 def _darkness(image: Image.Image) -> tuple[str, ...]:
-    """Say that 16-bit samples use 12 bits or fewer."""
+    """Return a note if 16-bit samples use 12 bits or fewer."""
     samples = np.asarray(image)
     most = _LARGEST_12_BIT if samples.dtype != np.uint8 else _LARGEST_12_BIT >> 8
     if samples.max() > most or tuple(getattr(image, "tag_v2", {}).get(BITSPERSAMPLE, ())) == (12,):
@@ -186,11 +192,10 @@ def _darkness(image: Image.Image) -> tuple[str, ...]:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Return a decoded image with 8 bits a sample."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         tags = getattr(image, "tag_v2", {})
         gray = tiff.image_of(np.asarray(image)[..., None], 12 if tags.get(BITSPERSAMPLE) == (12,) else 16)
-        if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # of 8 bits Pillow does so itself
+        if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
             gray = ImageOps.invert(gray)
         gray.info = dict(image.info)  # with its EXIF
         return gray
@@ -200,7 +205,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says; one that cannot be read is none."""
+    """Turn an image as its EXIF orientation says, if that can be read."""
     try:
         return ImageOps.exif_transpose(image)
     except MemoryError:
@@ -209,28 +214,27 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _opaque_or_rgba(image: Image.Image) -> Image.Image:
-    """Return an image that is `RGBA` only if it is not opaque everywhere."""
+def _opaque_or_rgba(image: Image.Image, is_tiff: bool) -> Image.Image:
+    """Return an image that is `RGBA` only if it is not opaque everywhere.
+
+    A TIFF file may mark another band as alpha, such as near infrared; such a file is refused.
+    """
     if not image.has_transparency_data:
         return image
     straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
     image = image.convert(straight).convert("RGBA")
     alpha = image.getchannel("A").point(lambda value: 255 if value >= OPAQUE else value)
-    image.putalpha(alpha)
-    return image.convert("RGB") if alpha.getextrema()[0] == 255 else image
-
-
-def _require_alpha(image: Image.Image) -> None:
-    """Refuse a band of another kind, such as near infrared, that is marked as alpha."""
-    if image.mode != "RGBA":
-        return
-    alpha = np.asarray(image.getchannel("A"))
-    share = float(((alpha > 0) & (alpha < 255)).mean())
-    if share > _LARGEST_PARTLY_CLEAR_SHARE:
+    if alpha.getextrema()[0] == 255:
+        return image.convert("RGB")
+    values = np.asarray(alpha)
+    share = float(((values > 0) & (values < 255)).mean())
+    if is_tiff and share > _LARGEST_PARTLY_CLEAR_SHARE:
         raise UnusableImageError(
             f"its last channel is marked as alpha, and {share:.0%} of it is partly clear, as of another band "
             "(near infrared?); save it without this channel"
         )
+    image.putalpha(alpha)
+    return image
 
 
 def flat(image: Image.Image, channels: int, colour: str = "white") -> Image.Image:
@@ -246,28 +250,11 @@ def of_samples(samples: np.ndarray, channels: int) -> Image.Image:
         raise UnusableImageError(
             f"{samples.shape[2]} channels of {samples.dtype}; must be gray or RGB, of 8 or 16 unsigned bits"
         )
-    image = _opaque_or_rgba(tiff.image_of(samples, 8 * samples.dtype.itemsize))
-    _require_alpha(image)
-    return flat(image, channels)
-
-
-def lanczos(
-    image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]
-) -> Image.Image:
-    """Resize `box` (left, top, right, bottom) of `image`; the filter also sees what surrounds the box."""
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
-
-
-def _reduced(image: Image.Image, reduce: int) -> Image.Image:
-    width, height = image.width // reduce, image.height // reduce
-    if min(width, height) < 1:
-        raise UnusableImageError(f"too small: {image.width}x{image.height} px cannot be reduced by {reduce}")
-    if reduce == 1:
-        return image
-    return lanczos(image, width, height, (0.0, 0.0, float(width * reduce), float(height * reduce)))
+    image = tiff.image_of(samples, 8 * samples.dtype.itemsize)
+    return flat(_opaque_or_rgba(image, is_tiff=True), channels)
 
 
 def to_array(image: Image.Image) -> Pixels:
-    """Return the pixels of a plain image."""
+    """Return the pixels of an image."""
     pixels = np.array(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -1,4 +1,4 @@
-"""The files that are given to be edited: images and masks."""
+"""Files to edit: images and masks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from diffnca.canvas.pixels import to_model
 from diffnca.data.decoding import Picture, flat, picture_in, to_array
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed, summary
+from diffnca.data.tiff import SLIDE_SUFFIXES
+
+_log = logging.getLogger(__name__)
 
 WHITE = 128
-"""Masks say fill from here on."""
+"""Mask pixels from this brightness on are filled."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,12 @@ class Given:
     Attributes:
         path: its file.
         pixels: 8 bits, in the channels of the model, upright as its EXIF orientation says.
-        holes: where it is not opaque; `None` if it is everywhere.
-        notes: what a user should know, each for itself.
+        holes: where it is not opaque; `None` if it is opaque everywhere.
     """
 
     path: Path
     pixels: UInt8[np.ndarray, "h w c"]
     holes: Bool[Tensor, "h w"] | None
-    notes: tuple[str, ...] = ()
 
     @property
     def image(self) -> Tensor:
@@ -47,14 +48,12 @@ class Given:
 
 
 def read_image(path: Path, channels: int) -> Given:
-    """Read an image whose pixels shall be kept: exactly, if they have 8 bits.
+    """Read an image to edit with 8 bits a sample; gray becomes colour for a model of colour images.
 
-    Args:
-        path: its file. Gray becomes colour for a model of colour images.
-        channels: of the model's images.
+    What a user should know of the file is logged.
 
     Raises:
-        ValueError: it cannot be used, or is in colour for a gray model.
+        ValueError: the image cannot be used, or is in colour for a gray model.
     """
     with _picture_in(path) as picture:
         colours = to_array(picture.image.convert("RGB"))
@@ -62,28 +61,30 @@ def read_image(path: Path, channels: int) -> Given:
             raise UnusableImageError("is in colour, the model makes gray images; convert it to gray first")
         is_opaque = picture.image.mode != "RGBA"
         holes = None if is_opaque else torch.from_numpy(np.asarray(picture.image.getchannel("A")) < 255)
-        return Given(path, colours[..., :channels].copy(), holes, picture.notes)
+        for note in picture.notes:
+            _log.warning("%s: %s", path, note)
+        return Given(path, colours[..., :channels].copy(), holes)
 
 
 def read_mask(path: Path) -> Bool[Tensor, "h w"]:
     """Read a mask: true where it is white, and not transparent.
 
     Raises:
-        ValueError: it cannot be used.
+        ValueError: the mask cannot be used.
     """
     with _picture_in(path) as picture:
         return torch.from_numpy(np.asarray(flat(picture.image, 1, "black")) >= WHITE)
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images of a folder, by name; what looks like one and is none is logged.
+    """Return the images of a folder, by name; pictures that are left out are logged.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the folder holds no image.
     """
-    listing = folder_listed(folder, is_deep=False)
+    listing = folder_listed(folder, is_recursive=False)
     for line in summary(listing.left_out):
-        logging.getLogger(__name__).warning("left out %s", line)
+        _log.warning("left out %s", line)
     paths = [folder / file.name for file in listing.files]
     if not paths:
         raise ValueError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); give another folder")
@@ -91,31 +92,27 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def mask_of(image: Path, masks: Path) -> Path:
-    """Return the mask of an image: the one for all, or that of the same name in a folder.
+    """Return the mask of an image: `masks` itself, or the file with the name of the image in this folder.
 
     Names are equal in any normal form of Unicode.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder holds no such mask.
     """
     if not masks.is_dir():
         return masks
     name = unicodedata.normalize("NFC", image.stem)
-    paths = [masks / file.name for file in folder_listed(masks, is_deep=False).files]
-    found = [path for path in paths if unicodedata.normalize("NFC", path.stem) == name]
-    if not found:
+    paths = [masks / file.name for file in folder_listed(masks, is_recursive=False).files]
+    namesakes = [path for path in paths if unicodedata.normalize("NFC", path.stem) == name]
+    if not namesakes:
         raise ValueError(f"{masks}: holds no mask for {image.name}; it must have the same name")
-    kinds = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
-    return min(found, key=lambda path: (kinds.get(path.suffix.lower(), len(kinds)), path))
+    suffixes = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
+    return min(namesakes, key=lambda path: (suffixes.index(path.suffix.lower()), path))
 
 
 @contextmanager
 def _picture_in(path: Path) -> Iterator[Picture]:
-    """Within the block, the picture of a file; every refusal names the file.
-
-    Raises:
-        ValueError: it cannot be used.
-    """
+    """Within the block, the picture of a file; every refusal names the file."""
     try:
         with warnings.catch_warnings(action="ignore"), picture_in(content_of(path)) as picture:
             yield picture

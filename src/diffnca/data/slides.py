@@ -1,7 +1,7 @@
-"""Whole slides: the tiles that hold tissue, each an image at a chosen scale.
+"""Slides: the tiles that hold tissue, each an image at a chosen scale.
 
-A slide is read with tiffslide (the extra `slides`), from the level just finer than the chosen scale, and
-resized with Lanczos. Where tissue is, a small overview tells. Places that were not scanned are background.
+tiffslide (the extra `slides`) reads the level just finer than the chosen scale; Lanczos resizes it. A small
+overview tells where tissue is. Places that were not scanned are background.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
-from diffnca.data.decoding import Decoded, Pixels, lanczos, of_samples, to_array
+from diffnca.data.decoding import Decoded, Pixels, of_samples, to_array
 from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, first_line, require_content
 from diffnca.data.sources import File
 from diffnca.data.tiff import be_quiet, microns_in, positive
@@ -35,18 +34,13 @@ class Levels:
     """The levels of a tiled pyramid in a TIFF file.
 
     Attributes:
-        sizes: height and width of each, the finest first.
-        microns: height and width of a pixel of the finest one; `None` if they are not known.
+        sizes: height and width of each level, the finest first.
+        microns: height and width of a pixel of the finest level; `None` if unknown.
         channels: 1 for gray, 3 for RGB.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            ValueError: tiffslide is missing.
-            UnusableImageError: the file cannot be read.
-        """
+        """Open the file; raises `UnusableImageError`, and `ValueError` if tiffslide is missing."""
         try:
             import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError:
@@ -75,11 +69,7 @@ class Levels:
         self._lock = threading.Lock()
 
     def read(self, level: int, rows: slice, columns: slice, channels: int) -> Image.Image:
-        """Read a box in the pixels of a level as gray (1 channel) or RGB (3), by one thread at a time.
-
-        Raises:
-            UnusableImageError: it is damaged, or of an odd kind.
-        """
+        """Read a box in pixels of a level as gray (1 channel) or RGB (3), by one thread at a time."""
         factor = self._slide.level_downsamples[level]
         # tiffslide wants the corner in pixels of level 0, divides again and rounds down
         corner = [at if level == 0 else ceil(at * factor + 1e-6) for at in (columns.start, rows.start)]
@@ -96,7 +86,7 @@ class Levels:
             raise UnusableImageError(f"unreadable at level {level}: {first_line(error)}") from None
 
     def _without_gaps(self, samples: np.ndarray, level: int, rows: slice, columns: slice) -> np.ndarray:
-        """Make white what was not scanned: tiles without a byte, which would be read as black."""
+        """Make white what was not scanned: tiles without a byte, which tiffslide reads as black."""
         page, samples = self._pages[level], samples.copy()
         height, width = (
             (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
@@ -111,33 +101,23 @@ class Levels:
         return samples
 
     def finer_than(self, factor: float) -> int:
-        """Return the coarsest level of which a pixel is at most so many pixels of the finest."""
+        """Return the coarsest level whose pixels are at most `factor` pixels of the finest level wide."""
         return int(self._slide.get_best_level_for_downsample(factor))
 
 
 def _microns_of(properties: Any) -> tuple[float, float] | None:
     """Return height and width of a pixel in micrometres, from tags, the maker's text or OME-XML."""
-    x, y = (positive(properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
+    y, x = (positive(properties.get(f"tiffslide.mpp-{axis}")) for axis in "yx")
     if x is None or y is None:
-        in_text = microns_in(str(properties.get("tiff.ImageDescription") or ""))
-        return None if in_text is None else (in_text[1], in_text[0])
+        return microns_in(str(properties.get("tiff.ImageDescription") or ""))
     return y, x
 
 
 class Slide:
-    """A slide at a chosen scale.
-
-    Attributes:
-        height: in pixels at this scale.
-        width: in pixels at this scale.
-    """
+    """A slide at a chosen scale; its `height` and `width` are in pixels at this scale."""
 
     def __init__(self, path: Path, microns_per_px: float) -> None:
-        """Open the slide.
-
-        Raises:
-            UnusableImageError: it cannot be read, or its resolution is unknown or coarser than the scale.
-        """
+        """Open the slide; raises `UnusableImageError`, also where the slide is coarser than the scale."""
         self._levels = Levels(path)
         if self._levels.microns is None:
             raise UnusableImageError(
@@ -158,7 +138,7 @@ class Slide:
         self._microns_per_px = microns_per_px
 
     def read(self, top: int, left: int, height: int, width: int, *, channels: int) -> Pixels:
-        """Return a region, in pixels at the chosen scale; it is a crop of the whole slide resized at once."""
+        """Return a region in pixels at the chosen scale: a crop of the slide resized at once."""
         level, scale_y, scale_x = self._level(1.0)
         level_height, level_width = self._levels.sizes[level]
         margin_y, margin_x = ceil(_LANCZOS_RADIUS * scale_y) + 1, ceil(_LANCZOS_RADIUS * scale_x) + 1
@@ -173,14 +153,10 @@ class Slide:
             min((left + width) * scale_x, level_width) - first_column,
             min((top + height) * scale_y, level_height) - first_row,
         )
-        return to_array(lanczos(image, width, height, box))
+        return to_array(image.resize((width, height), Image.Resampling.LANCZOS, box))
 
     def overview(self) -> Pixels:
-        """Return the whole slide in RGB, 32 times smaller than at the chosen scale.
-
-        Raises:
-            UnusableImageError: the slide has no level that is small enough to be read as a whole.
-        """
+        """Return the slide in RGB, 32 times smaller than at the chosen scale."""
         level, _, _ = self._level(float(_OVERVIEW_FACTOR))
         height, width = self._levels.sizes[level]
         if height * width > LARGEST_IMAGE_PX:
@@ -215,18 +191,18 @@ class SlideTile:
         return f"{self.picture}[{self.top},{self.left}]"
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
-        """Read the tile; `reduce` is for images without a scale and has no effect here."""
+        """Read the tile; `reduce` is for images without a scale and has no effect on slides."""
         return Decoded(self.slide.read(self.top, self.left, self.height, self.width, channels=channels))
 
 
 def tiles_of(
     file: File, microns_per_px: float | None, background_level: int, min_size: int
 ) -> Iterator[SlideTile]:
-    """Yield the tiles of a slide of which at least half is tissue; they do not overlap.
+    """Yield tiles of a slide that do not overlap; at least half of each tile is tissue.
 
     Raises:
         ValueError: `microns_per_px` is missing, or tiffslide.
-        UnusableImageError: the slide cannot be read, or holds no tissue.
+        UnusableImageError: the slide cannot be read, or holds no such tile.
     """
     if file.member is not None:
         raise UnusableImageError("slides are not read from zip files; unpack it")
@@ -238,21 +214,14 @@ def tiles_of(
     slide = Slide(file.path, microns_per_px)
     is_tissue = tissue(slide.overview(), background_level)
     side = max(_TILE_PX, 4 * min_size)
-    found = False
+    has_tiles = False
     for top in range(0, slide.height, side):
         for left in range(0, slide.width, side):
             height, width = min(side, slide.height - top), min(side, slide.width - left)
-            share = _share(is_tissue, top, left, height, width)
-            if min(height, width) < min_size or share < SMALLEST_TISSUE_SHARE:
-                continue
-            found = True
-            yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
-    if not found:
+            rows = slice(top // _OVERVIEW_FACTOR, ceil((top + height) / _OVERVIEW_FACTOR))
+            columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
+            if min(height, width) >= min_size and is_tissue[rows, columns].mean() >= SMALLEST_TISSUE_SHARE:
+                has_tiles = True
+                yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
+    if not has_tiles:
         raise UnusableImageError(f"holds no tile of at least {min_size} px of which half is tissue")
-
-
-def _share(is_tissue: Bool[np.ndarray, "h w"], top: int, left: int, height: int, width: int) -> float:
-    """Return the share of tissue in a region given in pixels of the slide's scale."""
-    rows = slice(top // _OVERVIEW_FACTOR, ceil((top + height) / _OVERVIEW_FACTOR))
-    columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
-    return float(is_tissue[rows, columns].mean())

@@ -1,14 +1,14 @@
 """Which pictures there are.
 
-A path names a folder (searched with all folders below, also linked ones), a zip file, a picture or a slide.
-What looks like a picture and is not taken is returned with the reason; hidden and other files are ignored.
+A path names a folder (searched with all folders below and linked folders), a zip file, a picture or a slide.
+Pictures that are left out are returned with the reason; hidden and other files are ignored.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -19,19 +19,14 @@ from diffnca.data.tiff import SLIDE_SUFFIXES, TIFF_SUFFIXES, is_tiled_pyramid
 
 IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pgm .ppm .mpo".split())
 UNREAD_SUFFIXES = tuple(".heic .heif .avif .jxl .jp2 .psd .dcm .czi .nd2 .exr .npy".split())
-"""Pictures of kinds that are not read; they are named, other files are not."""
-_RUN_FILES = ("state.safetensors", "model.safetensors", "log.jsonl")
+"""Pictures of kinds that are not read; users hear of them, but not of other files."""
 _MARKED_BYTES = 8192
-_OWN_MARKS = {
-    ".png": (0, b"iTXtdiffnca:"),
-    ".tif": (-_MARKED_BYTES, b'K="diffnca:'),
-    ".tiff": (-_MARKED_BYTES, b'K="diffnca:'),
-}
-"""Where to look for what in files that diffnca may have written."""
+_OWN_MARKS = {".png": b"iTXtdiffnca:", ".tif": b'K="diffnca:', ".tiff": b'K="diffnca:'}
+"""Text in the first bytes of PNG files and in the last bytes of OME-TIFF files that diffnca has written."""
 
 
 class Remark(NamedTuple):
-    """Something to be said of a picture: why it is left out, or how it is read."""
+    """Why a picture is left out, or what a user should know of how it is read."""
 
     name: str
     text: str
@@ -55,20 +50,20 @@ class File:
 
     @property
     def picture(self) -> str:
-        """What is held out as a whole: the file itself."""
+        """What is held out as one: the file itself."""
         return self.name
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decode the file; raises `UnusableImageError`."""
-        encoded = content_of(self.path) if self.member is None else self._unpacked(*self.member)
-        return decode(encoded, channels=channels, reduce=reduce)
-
-    def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+        if self.member is None:
+            return decode(content_of(self.path), channels=channels, reduce=reduce)
+        archive, info = self.member
         require_reasonable_bytes(self.num_bytes)
         try:
-            return archive.read(info)
+            encoded = archive.read(info)
         except Exception as error:  # damaged, encrypted or oddly compressed: each raises another type
             raise UnusableImageError(f"unreadable in the zip file: {first_line(error)}") from None
+        return decode(encoded, channels=channels, reduce=reduce)
 
 
 @dataclass
@@ -78,13 +73,17 @@ class Listing:
     files: list[File] = field(default_factory=list)
     left_out: list[Remark] = field(default_factory=list)
 
+    def add(self, file: File) -> None:
+        """Add a file: a picture to the files, a picture of a kind that is not read to what is left out."""
+        suffix = PurePosixPath(file.name).suffix.lower()
+        if is_picture(file.name):
+            self.files.append(file)
+        elif suffix in UNREAD_SUFFIXES:
+            self.left_out.append(Remark(file.name, f"{suffix} is not read; save it as PNG or TIFF"))
+
 
 def content_of(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        UnusableImageError: it is no file, cannot be read, or is gigantic.
-    """
+    """Return the bytes of a file; raises `UnusableImageError`."""
     try:
         if not path.is_file():
             is_dangling = path.is_symlink() and not path.exists()
@@ -104,24 +103,24 @@ def listed(paths: Iterable[Path]) -> Listing:
     found = Listing()
     for path in paths:
         if path.is_dir():
-            of_folder = folder_listed(path)
-            found.files += without_own(of_folder)
-            found.left_out += of_folder.left_out
+            listing = _without_own(folder_listed(path))
         elif not path.exists() and not path.is_symlink():
             raise ValueError(f"{path}: no such file or folder; give a folder, a zip file, images or slides")
         elif path.suffix.lower() == ".zip":
-            found.files += sorted(_zip_file_listed(path, found.left_out), key=lambda file: file.name)
+            listing = _zip_file_listed(path)
         elif is_picture(path.name):
-            found.files.append(_file(path.name, path))
+            listing = Listing([_file(path.name, path)])
         else:
             raise ValueError(
                 f"{path}: unsupported kind of file; give a folder, a zip file, or files that end in "
                 + " ".join((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES))
             )
+        found.files += listing.files
+        found.left_out += listing.left_out
     return found
 
 
-def folder_listed(folder: Path, is_deep: bool = True) -> Listing:
+def folder_listed(folder: Path, is_recursive: bool = True) -> Listing:
     """List the pictures of a folder in the order of names, with all folders below or not.
 
     Linked folders come after the others, so that a folder that is reached twice has its own name.
@@ -140,39 +139,40 @@ def folder_listed(folder: Path, is_deep: bool = True) -> Listing:
             found.left_out.append(Remark(name, "links to a folder that is searched already"))
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        if _is_run({entry.name for entry in entries}):
+        names = {entry.name for entry in entries}
+        if "state.safetensors" in names and names & {"model.safetensors", "log.jsonl"}:
             found.left_out.append(Remark(name, "is the folder of a training of diffnca, no input"))
             continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if not entry.is_dir():
-                _list_file(prefix + entry.name, entry, found)
+                if not is_picture(entry.name) or entry.is_file() or entry.is_symlink():
+                    found.add(_file(prefix + entry.name, entry))
+                else:
+                    found.left_out.append(Remark(prefix + entry.name, "is no regular file"))
             elif entry.suffix.lower() == ".zarr":
                 found.left_out.append(Remark(prefix + entry.name, "OME-Zarr is no input; save it as TIFF"))
-            elif is_deep:
+            elif is_recursive:
                 (linked if entry.is_symlink() else waiting).append((f"{prefix}{entry.name}/", entry))
     found.files.sort(key=lambda file: file.name)
     return found
 
 
-def without_own(listing: Listing) -> list[File]:
-    """Return the files of a folder without what diffnca has written beside other pictures.
-
-    Where all pictures are generated, they are what the user means. What goes is added to what is left out.
-    """
+def _without_own(listing: Listing) -> Listing:
+    """Leave out what diffnca has written beside other pictures; keep a folder of generated pictures alone."""
     own = {file.name for file in listing.files if _is_made_here(file.path)}
     if len(own) == len(listing.files):
-        return listing.files
+        return listing
     text = (
         "was made by diffnca, so it is no input beside others; give generated images in a folder of their own"
     )
-    listing.left_out += [Remark(name, text) for name in sorted(own)]
-    return [file for file in listing.files if file.name not in own]
+    files = [file for file in listing.files if file.name not in own]
+    return Listing(files, [*listing.left_out, *(Remark(name, text) for name in sorted(own))])
 
 
 def summary(remarks: Sequence[Remark]) -> list[str]:
-    """Return remarks as lines, those of equal text as one line with their number."""
+    """Return remarks as lines: remarks of equal text are one line with their number."""
     counts = Counter(remark.text for remark in remarks)
     first = {remark.text: remark.name for remark in reversed(remarks)}
     others = {1: "", 2: " and 1 other"}
@@ -185,11 +185,8 @@ def summary(remarks: Sequence[Remark]) -> list[str]:
 def is_slide(file: File, microns_per_px: float | None) -> bool:
     """Tell whether `file` is read as a slide: by its suffix, or a tiled TIFF pyramid if a scale is given."""
     suffix = PurePosixPath(file.name).suffix.lower()
-    if suffix in SLIDE_SUFFIXES:
-        return True
-    if microns_per_px is None or suffix not in TIFF_SUFFIXES or file.member is not None:
-        return False
-    return is_tiled_pyramid(file.path)
+    may_be_pyramid = microns_per_px is not None and suffix in TIFF_SUFFIXES and file.member is None
+    return suffix in SLIDE_SUFFIXES or (may_be_pyramid and is_tiled_pyramid(file.path))
 
 
 def is_picture(name: str) -> bool:
@@ -199,55 +196,36 @@ def is_picture(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES + SLIDE_SUFFIXES and not is_hidden
 
 
-def _list_file(name: str, path: Path, found: Listing) -> None:
-    if is_picture(path.name):
-        if path.is_file() or path.is_symlink():
-            found.files.append(_file(name, path))
-        else:
-            found.left_out.append(Remark(name, "is no regular file"))
-    elif path.suffix.lower() in UNREAD_SUFFIXES:
-        found.left_out.append(_unread(name))
-
-
-def _unread(name: str) -> Remark:
-    return Remark(name, f"{PurePosixPath(name).suffix.lower()} is not read; save it as PNG or TIFF")
-
-
 def _file(name: str, path: Path) -> File:
     try:
         return File(name, path, path.stat().st_size)
-    except OSError:  # a link to nothing: reading it will tell
+    except OSError:  # a link to nothing is refused when it is read
         return File(name, path, 0)
 
 
-def _is_run(names: set[str]) -> bool:
-    """Tell whether a folder that holds these names is that of a training, finished or not."""
-    state, *others = _RUN_FILES
-    return state in names and any(other in names for other in others)
-
-
 def _is_made_here(path: Path) -> bool:
-    """Tell whether diffnca wrote a PNG file (its text comes first) or an OME-TIFF (its text comes last)."""
-    place, mark = _OWN_MARKS.get(path.suffix.lower(), (0, b""))
+    mark = _OWN_MARKS.get(path.suffix.lower())
     try:
-        if not mark or not path.is_file():
+        if mark is None or not path.is_file():
             return False
         with path.open("rb") as file:
-            file.seek(max(place + path.stat().st_size, 0) if place else 0)
+            if path.suffix.lower() != ".png":
+                file.seek(max(path.stat().st_size - _MARKED_BYTES, 0))
             return mark in file.read(_MARKED_BYTES)
     except OSError:
         return False
 
 
-def _zip_file_listed(path: Path, left_out: list[Remark]) -> Iterator[File]:
+def _zip_file_listed(path: Path) -> Listing:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable zip file ({error}); pack or download it again") from None
+    found = Listing()
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").split("/")
         name = "/".join(part for part in parts if part not in ("", ".", ".."))  # none leads out of it
-        if is_picture(name) and not info.is_dir():
-            yield File(name, path, info.file_size, (archive, info))
-        elif PurePosixPath(name).suffix.lower() in UNREAD_SUFFIXES:
-            left_out.append(_unread(name))
+        if not info.is_dir():
+            found.add(File(name, path, info.file_size, (archive, info)))
+    found.files.sort(key=lambda file: file.name)
+    return found

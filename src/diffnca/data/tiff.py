@@ -1,4 +1,4 @@
-"""TIFF files: kinds that Pillow misreads, channels in pages, tiles, the size of a pixel."""
+"""TIFF files: files that Pillow misreads, channels in pages, tiles, the size of a pixel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
 LARGEST_UM = 100.0
-"""Coarser pixels come from a default such as 72 dots per inch and mean that the size is unknown."""
+"""Coarser pixels come from a default such as 72 dots per inch; the size is unknown."""
 _BIG_TIFF = 43
 """The version in the header of TIFF files that may exceed 4 GiB."""
 _SEPARATE_PLANES = 2
@@ -44,7 +44,7 @@ _UM_OF = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 
 
 def is_misread(image: TiffImageFile) -> bool:
-    """Tell whether Pillow gives wrong pixels: of separate planes it reads 8-bit RGB(A) alone (#5178)."""
+    """Tell whether Pillow gives wrong pixels: of separate planes it reads 8-bit RGB(A) only (#5178)."""
     bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
     is_separate = image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES and len(bits) > 1
     return is_separate and not (set(bits) == {8} and image.mode == ("RGB" if len(bits) == 3 else "RGBA"))
@@ -52,19 +52,19 @@ def is_misread(image: TiffImageFile) -> bool:
 
 def require_unsigned(image: TiffImageFile) -> None:
     """Refuse samples whose range is unknown."""
-    kind, bits = max(image.tag_v2.get(SAMPLEFORMAT, (1,))), max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
-    if kind in _SAMPLE_KINDS or bits > 16:
-        _refuse_samples(bits, _SAMPLE_KINDS.get(kind, "unsigned"))
+    kind = _SAMPLE_KINDS.get(max(image.tag_v2.get(SAMPLEFORMAT, (1,))), "unsigned")
+    _require_range(max(image.tag_v2.get(BITSPERSAMPLE, (1,))), kind)
 
 
-def _refuse_samples(bits: int, kind: str) -> None:
-    raise UnusableImageError(
-        f"{bits}-bit {kind} samples, whose range is unknown; save it with 8 or 16 unsigned bits"
-    )
+def _require_range(bits: int, kind: str) -> None:
+    if kind != "unsigned" or bits > 16:
+        raise UnusableImageError(
+            f"{bits}-bit {kind} samples, whose range is unknown; save it with 8 or 16 unsigned bits"
+        )
 
 
 def notes_on(image: TiffImageFile) -> tuple[str, ...]:
-    """Say what is left out of a file: channels beyond colour and alpha, further pages of this size."""
+    """Return what is left out of a file: channels beyond colour and alpha, further pages of this size."""
     extra = image.tag_v2.get(EXTRASAMPLES, ())
     notes = ["channels beyond colour and alpha are left out"] if 0 in extra or len(extra) > 1 else []
     size = image.size
@@ -81,18 +81,18 @@ def channels_in_pages(
 ) -> Image.Image | None:
     """Return red, green and blue that lie in three gray pages; `None` if the pages are no channels.
 
-    OME-XML and ImageJ say in the description that pages are channels.
+    The description of OME-XML and ImageJ gives the number of channels.
 
     Args:
         image: at its first page.
         to_gray: makes 8 bits of a page.
 
     Raises:
-        UnusableImageError: there are not just three channels.
+        UnusableImageError: there are several channels, but not three.
     """
     description = str(image.tag_v2.get(IMAGEDESCRIPTION, ""))
-    said = re.search(r'\bSizeC="(\d{1,9})"|^channels=(\d{1,9})', description, re.MULTILINE)
-    count = int(said[1] or said[2]) if said else 1
+    number = re.search(r'\bSizeC="(\d{1,9})"|^channels=(\d{1,9})', description, re.MULTILINE)
+    count = int(number[1] or number[2]) if number else 1
     if count == 1 or len(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 1 or not image.is_animated:
         return None
     if count != 3 or image.n_frames != 3:
@@ -100,8 +100,8 @@ def channels_in_pages(
             f"{count} channels in {image.n_frames} pages; save it as RGB, or each channel as a gray image"
         )
     pages = []
-    for number in range(3):
-        image.seek(number)
+    for page in range(3):
+        image.seek(page)
         require_decodable_size(*image.size)
         pages.append(to_gray(image).convert("L"))
     return Image.merge("RGB", pages)
@@ -110,10 +110,7 @@ def channels_in_pages(
 def read_with_tifffile(encoded: bytes) -> Image.Image:
     """Read the first page of a file that Pillow cannot read: gray or RGB, with alpha or not, of 1 to 16 bits.
 
-    Of 16-bit colour the upper 8 bits are kept, as Pillow does.
-
-    Raises:
-        UnusableImageError: tifffile is missing, or the file is of another kind.
+    16-bit colour keeps its upper 8 bits, as with Pillow.
     """
     try:
         import tifffile
@@ -125,19 +122,15 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
         require_decodable_size(page.imagewidth, page.imagelength)
         colours = 1 if page.photometric in _GRAYS else 3
         is_known = page.photometric in (*_GRAYS, _RGB) or (page.photometric == _YCBCR and page.is_jfif)
-        if (
-            not is_known
-            or (colours == 1 and page.samplesperpixel > 2)
-            or page.axes not in ("YX", "YXS", "SYX")
-        ):
+        is_plain = page.axes in ("YX", "YXS", "SYX") and (colours == 3 or page.samplesperpixel <= 2)
+        if not is_known or not is_plain:
             raise UnusableImageError(
                 f"{page.samplesperpixel} channels of the kind {page.photometric}; save it as gray or RGB"
             )
         samples = np.asarray(page.asarray())
         samples = np.moveaxis(samples, 0, -1) if page.axes == "SYX" else np.atleast_3d(samples)
-        if samples.dtype.kind not in "bu" or page.bitspersample > 16:
-            kind = {"i": "signed", "f": "floating-point"}.get(samples.dtype.kind, "unsigned")
-            _refuse_samples(page.bitspersample, kind)
+        kinds = {"b": "unsigned", "u": "unsigned", "i": "signed", "f": "floating-point"}
+        _require_range(page.bitspersample, kinds.get(samples.dtype.kind, "complex"))
         alpha = [int(kind) for kind in page.extrasamples[:1] if kind in (1, 2)]
         image = image_of(samples[..., : colours + len(alpha)], page.bitspersample)
     if page.photometric == _GRAYS[0]:
@@ -170,35 +163,32 @@ def is_tiled_pyramid(path: Path) -> bool:
             file.seek(tags.next)
             tags.load(file)
             return TILEWIDTH in tags and (is_big or SUBIFD in tags or bool(tags.next))
-    except Exception:  # a damaged file is no slide; decoding it will tell what is wrong
+    except Exception:  # a damaged file is no slide; decoding it shows what is wrong
         return False
 
 
 def microns_in(description: str) -> tuple[float, float] | None:
-    """Return width and height of a pixel in micrometres from OME-XML, sound or not; `None` if unknown."""
-    found = []
-    for axis in "XY":
+    """Return height and width of a pixel in micrometres from OME-XML, sound or not; `None` if unknown."""
+    sides = []
+    for axis in "YX":
         size = re.search(rf'\bPhysicalSize{axis}\s*=\s*"([^"]{{1,40}})"', description)
         unit = re.search(rf'\bPhysicalSize{axis}Unit\s*=\s*"([^"]{{1,9}})"', description)
         scale = _UM_OF.get(unit[1].replace("&#181;", "µ") if unit else "µm")
-        found.append(None if size is None or scale is None else positive(size[1], scale))
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
+        sides.append(None if size is None or scale is None else positive(size[1], scale))
+    return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
 
 
 def microns_of_tags(tags: Mapping[int, Any]) -> float | None:
     """Return the width of a pixel in micrometres from the tags of a page; `None` if it is unknown."""
     microns = microns_in(str(tags.get(IMAGEDESCRIPTION, "")))
     if microns is not None:
-        return microns[0]
+        return microns[1]
     unit, dots = _UNIT_UM.get(tags.get(RESOLUTION_UNIT, 0)), positive(tags.get(X_RESOLUTION), 1.0, 1e9)
     return None if unit is None or dots is None else positive(unit / dots)
 
 
 def positive(value: object, scale: float = 1.0, most: float = LARGEST_UM) -> float | None:
-    """Return a number of somebody's metadata, times `scale`, if it is above 0 and below `most`.
-
-    It may be written with a decimal comma.
-    """
+    """Return a number in metadata, also with a decimal comma, times `scale`, if it is in (0, `most`)."""
     try:
         number = float(str(value).strip().replace(",", ".")) * scale
     except ValueError:
@@ -207,7 +197,7 @@ def positive(value: object, scale: float = 1.0, most: float = LARGEST_UM) -> flo
 
 
 def be_quiet() -> None:
-    """Keep remarks of tifffile on odd files from stderr; what matters raises."""
+    """Keep remarks of tifffile on odd files from stderr; errors raise."""
     logger = logging.getLogger("tifffile")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())

@@ -8,14 +8,14 @@ from jaxtyping import Bool, UInt8
 
 _DARK, _BLACK = 150, 10
 _COLOURED = (10, 30)
-"""Bounds of the saturation (largest minus smallest channel) from which on a pixel is coloured."""
+"""Bounds of the least saturation (largest minus smallest channel) of coloured pixels."""
 
 
 def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[np.ndarray, "h w"]:
-    """Tell which pixels of an RGB overview are tissue.
+    """Tell which pixels of an RGB overview are tissue: coloured or dark pixels.
 
-    Coloured pixels are, from a saturation that Otsu's method [1] finds within narrow bounds (a slide may be
-    all tissue), and so are dark ones. Black pixels are not, nor those as bright as `background_level`.
+    Otsu's method [1] finds the saturation of coloured pixels within narrow bounds, as a slide may hold only
+    tissue. Black pixels and pixels as bright as `background_level` are no tissue.
     """
     brightest, darkest = overview.max(axis=2), overview.min(axis=2)
     saturation = brightest - darkest
@@ -26,7 +26,7 @@ def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[
 
 
 def _otsu(values: UInt8[np.ndarray, "h w"]) -> int:
-    """Return the value from which on the upper class begins that separates `values` best."""
+    """Return the value at which the upper class begins in the best separation of `values`."""
     histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
     below = np.cumsum(histogram)
     total_below = np.cumsum(histogram * np.arange(256))

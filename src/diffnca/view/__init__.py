@@ -1,1 +1,1 @@
-"""What is looked at in a browser."""
+"""A viewer in the browser for images of any size."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -20,14 +21,12 @@ from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
 TILE_PX = 256
 
 LONGEST_TEXT = 1000
-"""Longer texts of others, such as XMP, are cut."""
+"""Longer texts in files, such as XMP, are cut."""
 
 _UNFINISHED = "is not finished; the command that makes it goes on with it"
 
 LARGEST_OVERVIEW_PX = 2**26
 """A coarsest level with more pixels would be shown by thousands of tiles at once."""
-
-ReadLevel = Callable[[int, slice, slice], Pixels]
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,16 @@ class Pyramid:
     """An image at several scales.
 
     Attributes:
-        name: to show.
+        name: the name that the page shows.
         sizes: height and width of the levels, the finest first.
-        read: returns rows and columns of a level; may be called by several threads.
+        read: returns rows and columns of a level; several threads may call it.
         microns_per_px: width of a pixel of the finest level; `None` if unknown.
         provenance: how the image was made; empty if unknown.
     """
 
     name: str
     sizes: tuple[tuple[int, int], ...]
-    read: ReadLevel
+    read: Callable[[int, slice, slice], Pixels]
     microns_per_px: float | None = None
     provenance: str = ""
 
@@ -56,12 +55,11 @@ class Pyramid:
         top, left = row * TILE_PX, column * TILE_PX
         if top >= height or left >= width:
             return None
-        return self.read(
-            level, slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
-        )
+        rows, columns = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
+        return self.read(level, rows, columns)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the page must know."""
+        """Return the facts that the page needs."""
         height, width = self.sizes[0]
         return {
             "name": self.name,
@@ -75,7 +73,7 @@ class Pyramid:
 
 
 def level_scale(width: int, level_width: int) -> float:
-    """Return the pixels of a level per pixel of the image, exactly where halving (rounding up) made it."""
+    """Return the pixels of a level per pixel of the image; exact if halving (rounding up) made the level."""
     factor = 1
     while ceil(width / factor) > level_width:
         factor *= 2
@@ -83,13 +81,10 @@ def level_scale(width: int, level_width: int) -> float:
 
 
 def open_image(path: str | Path) -> Pyramid:
-    """Open an OME-Zarr image, a slide, or a picture of any kind that is trained on.
-
-    Args:
-        path: of the file or folder; for OME-Zarr also an address of fsspec.
+    """Open an OME-Zarr image (also at an address of fsspec), a slide, or a picture.
 
     Raises:
-        ValueError: it is none of these, or not finished.
+        ValueError: `path` is none of these, or not finished.
     """
     text = str(path).rstrip("/")
     is_local = "://" not in text
@@ -101,14 +96,13 @@ def open_image(path: str | Path) -> Pyramid:
         elif not is_picture(Path(text).name):
             raise UnusableImageError("must be an .ome.zarr, .tif, .png or .jpg image")
         elif Path(text).suffix.lower() in SLIDE_SUFFIXES or is_tiled_pyramid(Path(text)):
-            pyramid = open_tiff(Path(text))
+            pyramid = _open_tiff(Path(text))
         else:
-            pyramid = open_picture(Path(text))
+            pyramid = _open_picture(Path(text))
         height, width = pyramid.sizes[-1]
         if height * width > LARGEST_OVERVIEW_PX:
             raise UnusableImageError(
-                f"its smallest level has {height}x{width} px; to be shown whole it needs smaller ones, "
-                "save it as a pyramid"
+                f"its smallest level has {height}x{width} px; save it as a pyramid with smaller levels"
             )
         return pyramid
     except UnusableImageError as error:
@@ -116,11 +110,7 @@ def open_image(path: str | Path) -> Pyramid:
 
 
 def open_zarr(address: str) -> Pyramid:
-    """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8).
-
-    Raises:
-        UnusableImageError: it is none, damaged or not finished.
-    """
+    """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8); raises `UnusableImageError`."""
     try:
         import zarr
 
@@ -133,7 +123,7 @@ def open_zarr(address: str) -> Pyramid:
         raise UnusableImageError(_why_no_zarr_image(address)) from None
     except OSError:
         raise
-    except Exception as error:  # whatever readers say of damaged text
+    except Exception as error:  # readers raise anything on damaged text
         raise UnusableImageError(f"damaged root metadata ({first_line(error)})") from None
     if "ome" not in root.attrs and "0" in root:
         raise UnusableImageError(_UNFINISHED)
@@ -145,7 +135,7 @@ def open_zarr(address: str) -> Pyramid:
         kind, channels, microns = levels[0].dtype, levels[0].shape[0], _microns_of(multiscale)
     except OSError:
         raise
-    except Exception as error:  # it may hold anything
+    except Exception as error:  # the metadata may hold anything
         raise UnusableImageError(f"is no OME-Zarr 0.5 image (without {first_line(error)})") from None
     if axes != "c, y, x":
         raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
@@ -153,11 +143,13 @@ def open_zarr(address: str) -> Pyramid:
         raise UnusableImageError(f"{channels} channels of {kind}; must be 1, 3 or 4 channels of uint8")
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
-        if "diffnca" in root.attrs:  # others may leave out what is black
+        if "diffnca" in root.attrs:  # other programs may leave out black chunks
             _require_files(root.store, levels[level], rows, columns)
         return np.moveaxis(np.asarray(levels[level][:, rows, columns]), 0, -1)
 
-    return Pyramid(_name(address), sizes, read, microns, _as_text(root.attrs.get("diffnca", "")))
+    return Pyramid(
+        Path(address).name or address, sizes, read, microns, _as_text(root.attrs.get("diffnca", ""))
+    )
 
 
 def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
@@ -175,7 +167,7 @@ def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
 
 
 def _why_no_zarr_image(address: str) -> str:
-    """Say why a folder without root metadata cannot be shown: its levels are there, or nothing is."""
+    """Return why a folder without root metadata cannot be shown: an unfinished image, or no image."""
     from diffnca.formats.stores import opened, zarr
 
     try:
@@ -189,40 +181,31 @@ def _microns_of(multiscale: Mapping[str, Any]) -> float | None:
     """Return the width of a pixel; `None` if it is not given in micrometres."""
     if multiscale["axes"][-1].get("unit") != "micrometer":
         return None
-    transformations = [
-        *multiscale["datasets"][0].get("coordinateTransformations", ()),
-        *multiscale.get("coordinateTransformations", ()),
-    ]
     microns = 1.0
-    for transformation in transformations:
-        if transformation.get("type") == "scale":
-            microns *= float(transformation["scale"][-1])
+    for part in (multiscale["datasets"][0], multiscale):
+        for transformation in part.get("coordinateTransformations", ()):
+            if transformation.get("type") == "scale":
+                microns *= float(transformation["scale"][-1])
     return microns if microns > 0.0 else None
 
 
-def open_tiff(path: Path) -> Pyramid:
-    """Open a tiled pyramid in a TIFF file, with tiffslide."""
+def _open_tiff(path: Path) -> Pyramid:
     levels = Levels(path)
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
         return to_array(levels.read(level, rows, columns, levels.channels))
 
     microns = None if levels.microns is None else levels.microns[1]
-    return Pyramid(_name(str(path)), levels.sizes, read, microns, _as_text(_text_of_tiff(path)))
-
-
-def _text_of_tiff(path: Path) -> Mapping[str, str]:
-    """Return how an OME-TIFF file of ours was made; nothing of others, or where it cannot be read."""
-    try:
+    texts: Mapping[str, str] = {}
+    with suppress(ImportError, ValueError, SyntaxError):  # the last for OME-XML that does not parse
         from diffnca.formats.ome_tiff import read_ome_tiff_text
 
-        return read_ome_tiff_text(path)
-    except (ImportError, ValueError, SyntaxError):  # the last of OME-XML that does not parse
-        return {}
+        texts = read_ome_tiff_text(path)
+    return Pyramid(path.name, levels.sizes, read, microns, _as_text(texts))
 
 
-def open_picture(path: Path) -> Pyramid:
-    """Open a picture; it is held in memory, with a pyramid made of it."""
+def _open_picture(path: Path) -> Pyramid:
+    """Open a picture: memory holds it, with smaller levels made of it."""
     with warnings.catch_warnings(action="ignore"), picture_in(content_of(path)) as picture:
         mode = picture.image.mode
         image = picture.image.convert({"1": "L", "L": "L", "RGBA": "RGBA"}.get(mode, "RGB"))
@@ -235,15 +218,11 @@ def open_picture(path: Path) -> Pyramid:
         return arrays[level][rows, columns]
 
     sizes = tuple((level.height, level.width) for level in levels)
-    return Pyramid(_name(str(path)), sizes, read, picture.microns_per_px, _as_text(picture.texts))
-
-
-def _name(path: str) -> str:
-    return path.replace("\\", "/").rsplit("/", 1)[-1] or path
+    return Pyramid(path.name, sizes, read, picture.microns_per_px, _as_text(picture.texts))
 
 
 def _as_text(provenance: Any) -> str:
-    """Return what is known of an image as lines."""
+    """Return the provenance of an image as lines."""
     if isinstance(provenance, Mapping):
         return "\n".join(
             f"{str(key).removeprefix('diffnca:')}: {str(value)[:LONGEST_TEXT]}"

@@ -1,7 +1,7 @@
-"""Look at an image of any size in the browser: a local server of tiles, and a page with OpenSeadragon.
+"""A local server of tiles for the browser, and a page with OpenSeadragon, for images of any size.
 
-The server is bound to 127.0.0.1 and answers only to that name; the page asks nobody else for anything. A tile
-is read when it is asked for, so memory does not grow with the image (PNG and JPEG files are held in memory).
+The server is bound to 127.0.0.1 and answers only to this name; the page loads nothing from elsewhere. A tile
+is read when the page asks for it, so memory does not grow with the image (but pictures are held in memory).
 """
 
 from __future__ import annotations
@@ -55,11 +55,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024  # a page may ask for hundreds of tiles at once
 
     def __init__(self, pyramid: Pyramid, port: int = 0) -> None:
-        """Take the port; 0 takes a free one.
-
-        Raises:
-            ValueError: the port cannot be taken.
-        """
+        """Take the port; 0 takes a free port; raises `ValueError` if that fails."""
         if not 0 <= port < 2**16:
             raise ValueError(f"port {port}: must be from 1 to 65535, or 0 for a free one")
         try:
@@ -68,7 +64,7 @@ class Server(ThreadingHTTPServer):
             raise ValueError(f"port {port}: {error.strerror}; take another, or 0 for a free one") from None
         self.pyramid = pyramid
         self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self.said: set[str] = set()
+        self.logged: set[str] = set()
 
     def tile(self, level: int, column: int, row: int, extension: str) -> bytes | None:
         """Return a tile as a file, in the order of the requests; `None` if there is no such tile."""
@@ -76,28 +72,28 @@ class Server(ThreadingHTTPServer):
             pixels = self.pyramid.tile(level, column, row)
             return None if pixels is None else encoded(pixels, extension)
 
-    def say(self, message: str) -> None:
+    def log_once(self, message: str) -> None:
         """Log a fault of the image, once."""
-        if message not in self.said:
-            self.said.add(message)
+        if message not in self.logged:
+            self.logged.add(message)
             logging.getLogger(__name__).warning("%s", message)
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://127.0.0.1:{self.server_port}/"
 
     def server_bind(self) -> None:
-        """Bind without asking the name service for our name."""
+        """Bind without asking the name service for the name of this machine."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: the browser closes connections when it likes."""
+        """Print nothing: a browser closes connections at any time."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one browser's requests."""
+    """Answers requests of a browser."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -105,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60.0
 
     def do_GET(self) -> None:
-        """Answer with the page, what it must know, or a tile."""
+        """Answer with the page, its facts, or a tile."""
         host = self.headers.get("Host", "")
         if re.sub(r":[0-9]+$", "", host) not in HOSTS:  # another name that leads here: DNS rebinding
             return self.refuse(HTTPStatus.FORBIDDEN, f"host {host!r}: must be 127.0.0.1 or localhost")
@@ -120,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.refuse(HTTPStatus.NOT_FOUND, "no such page")
 
     def answer_tile(self, path: str) -> None:
-        """Answer with a tile of the image."""
+        """Answer with a tile."""
         parts = TILE_PATH.fullmatch(path)
         if parts is None:
             return self.refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
@@ -129,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.server.tile(level, column, row, parts[4])
         except Exception as error:  # codecs raise whatever they like on damaged tiles
             message = f"unreadable tile: {first_line(error)}"
-            self.server.say(f"{self.server.pyramid.name}: {message}")
+            self.server.log_once(f"{self.server.pyramid.name}: {message}")
             return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
         if body is None:
             return self.refuse(HTTPStatus.NOT_FOUND, "no such tile")
@@ -161,10 +157,10 @@ def serve(
     """Show an image until Ctrl-C.
 
     Args:
-        path: of an OME-Zarr image (also an address of fsspec), a slide or a picture.
-        port: of the local address; 0 takes a free one.
-        open_browser: open the page, not only say its address.
-        say: takes the address, in a sentence.
+        path: an OME-Zarr image (also an address of fsspec), a slide or a picture.
+        port: port of the local address; 0 takes a free port.
+        open_browser: open the page too, not only give its address.
+        say: takes a sentence with the address.
 
     Raises:
         ValueError: there is no such image, it is not finished, or the port is taken.
