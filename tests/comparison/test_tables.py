@@ -4,10 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from diffnca.comparison.child import warm_up
-from diffnca.comparison.choices import ABLATIONS, STAGES, TEXTURES
-from diffnca.comparison.rows import multiply_adds, parameters
-from diffnca.comparison.tables import table_named
+from diffnca.comparison.costs import multiply_adds, parameters
+from diffnca.comparison.tables import ABLATIONS, STAGES, TEXTURES, table_named
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.config.recipes import RECIPES, fourier_diff_nca

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from diffnca.cli.console import Console
+from diffnca.comparison.terms import Terms
 from diffnca.evaluation.options import Options
 from diffnca.files import check_target, replace_atomically
 
@@ -61,45 +62,27 @@ class Reproduce:
     Attributes:
         table: faces64 and pathology compare networks, ablation takes single choices back, stages changes the
             Fourier stage and the cell steps, textures the cells of diff_nca.
-        data: folders (searched recursively), zip files, images or whole slides.
-        out: folder of the table: results.json, table.md, a picture of each row.
-        minutes: training time of each row.
-        images: training images of each row, instead of --minutes.
-        rows: train only these; others that are finished stay in the table.
-        reduce: make images smaller by this whole factor; faces64 becomes 32x32 with 2.
-        microns_per_px: scale at which slides are read, for pathology and textures.
-        n: generated images of each row to measure.
-        sampler: of all denoisers.
-        steps: diffusion steps of all denoisers.
-        seeds: trainings of each row, with different seeds.
-        features: the network that looks at the images.
-        weights: local file of the weights of inception.
-        device: where to sample; auto takes a GPU where there is one. Training takes all GPUs there are.
+        terms: what all rows have in common.
     """
 
     verb: ClassVar = "reproduce"
 
     table: tyro.conf.Positional[Literal["faces64", "pathology", "ablation", "stages", "textures"]]
-    out: Path
-    data: tuple[Path, ...] = ()
-    minutes: float | None = None
-    images: int | None = None
-    rows: tuple[str, ...] = ()
-    reduce: int = 1
-    microns_per_px: float | None = None
-    n: int = 2048
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
-    steps: int = 20
-    seeds: int = 1
-    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
-    weights: Path | None = None
-    device: str = "auto"
+    terms: Annotated[Terms, tyro.conf.arg(name="")]
 
     def run(self, console: Console) -> int:
-        """Train and measure the rows; return the exit code."""
-        from diffnca.comparison.run import run
+        """Train and measure the rows; return the exit code: 2 if a row could not be trained or measured."""
+        from diffnca.comparison.report import brief
+        from diffnca.comparison.reproduction import reproduce
 
-        return run(self)
+        num_results, has_failed = 0, False
+        with console.progress() as progress:
+            for report in reproduce(self.table, self.terms, progress):
+                for result in report.results[num_results:]:
+                    console.say(brief(result))
+                num_results, has_failed = len(report.results), bool(report.failed)
+        console.say(str(self.terms.out / "table.md"))
+        return 2 if has_failed else 0
 
 
 @dataclass(frozen=True)

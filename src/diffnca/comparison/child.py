@@ -1,47 +1,95 @@
-"""One training of a table, in a process of its own: `python -m diffnca.comparison.child JOB.json`.
+"""One training of a table in a process of its own: `python -m diffnca.comparison.child JOB.json`.
 
-So the memory it takes is its own, several GPUs can be given to it, and it ends with the one who started it.
+So the memory it takes is its own, several GPUs can be given to it, and it ends with the process that started
+it. What it comes to is written to a file beside the job.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from diffnca.cli.main import INTERRUPTED
 from diffnca.config.json import from_json
 from diffnca.engine.machine import peak_memory_bytes
+from diffnca.errors import Interrupted, one_line
+from diffnca.files import replace_atomically
 from diffnca.training.options import RunOptions
 from diffnca.training.session import training
 
+OUTCOME = "outcome.json"
+"""File beside a job: `{}`, or why the training ended before its budget."""
 
-def main(path: Path) -> int:
-    """Train as the job says, and write what it took; return the exit code."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    job = json.loads(path.read_text(encoding="utf-8"))
-    config = from_json(job["config"])
+MEMORY = "memory.json"
+"""File beside a job: the most memory that the training has held, in bytes."""
+
+WATCH_SECONDS = 1.0
+
+
+def launch(job: Path, watch: Callable[[], object]) -> None:
+    """Train as a job says, in another process; return when the budget is spent.
+
+    Args:
+        job: the file of the job.
+        watch: called every second.
+
+    Raises:
+        Interrupted: the training was stopped; its run is saved.
+        ValueError: the training failed; the message says why.
+    """
+    outcome = job.with_name(OUTCOME)
+    outcome.unlink(missing_ok=True)
+    python = [sys.executable, "-m"]
+    if torch.cuda.device_count() > 1:
+        python += ["accelerate.commands.launch", "--num_processes", str(torch.cuda.device_count()), "-m"]
+    arguments = [*python, "diffnca.comparison.child", str(job)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        try:
+            code = _waited(process, watch)
+        except KeyboardInterrupt:
+            process.terminate()  # where no signal reached it; it saves what it has
+            process.wait()
+            raise Interrupted from None
+    told = json.loads(outcome.read_text(encoding="utf-8")) if outcome.is_file() else {}
+    if "interrupted" in told:
+        raise Interrupted
+    if code != 0 or "error" in told:
+        raise ValueError(told.get("error", f"its process ended with {code}; see what it said"))
+
+
+def _waited(process: subprocess.Popen[bytes], watch: Callable[[], object]) -> int:
+    """Return how a process ended."""
+    while True:
+        try:
+            return process.wait(WATCH_SECONDS)
+        except subprocess.TimeoutExpired:
+            watch()
+
+
+def work(job: Path) -> None:
+    """Train as a job says, and note the memory that it took.
+
+    Raises:
+        Interrupted: a stop was asked for; the run is saved.
+        ValueError: the run cannot be trained.
+    """
+    wanted = json.loads(job.read_text(encoding="utf-8"))
     options = RunOptions(
-        data=tuple(map(Path, job["data"])),
-        out=Path(job["out"]),
-        minutes=job["minutes"],
-        images=job["images"],
+        data=tuple(map(Path, wanted["data"])),
+        out=Path(wanted["out"]),
+        minutes=wanted["minutes"],
+        images=wanted["images"],
         sample_minutes=0.0,
     )
-    try:
-        training(options, config).run()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (ValueError, OSError) as error:
-        print(f"diffnca: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    if int(os.environ.get("RANK", "0")) == 0:
-        _note_memory(path.with_name("memory.json"))
-    return 0
+    training(options, from_json(wanted["config"])).run()
+    if os.environ.get("RANK", "0") == "0":
+        _note_memory(job.with_name(MEMORY))
 
 
 def _note_memory(path: Path) -> None:
@@ -52,15 +100,30 @@ def _note_memory(path: Path) -> None:
     path.write_text(json.dumps({"peak_bytes": peak, "device": device.type}), encoding="utf-8")
 
 
-def _end_with_parent() -> None:
-    """Wait until the one who started this process is gone, and go too.
+def main(job: Path) -> None:
+    """Do a job; write what it comes to beside it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    told = {}
+    try:
+        work(job)
+    except KeyboardInterrupt:
+        told = {"interrupted": True}
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        told = {"error": one_line(error)}
+    with replace_atomically(job.with_name(OUTCOME)) as partial:
+        partial.write_text(json.dumps(told), encoding="utf-8")
+    sys.exit(bool(told))  # lets a launcher of several processes end the others
 
-    It holds the other end of the standard input, and the system closes that however it ends.
+
+def _end_with_parent() -> None:
+    """Wait until the parent of this process is gone, and go too.
+
+    The parent holds the other end of the standard input. The system closes that end however the parent ends.
     """
     while os.read(0, 4096):  # not through sys.stdin, whose lock would be missed at the end
         pass
-    os._exit(INTERRUPTED)
+    os._exit(True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from diffnca.comparison.rows import Result
 from diffnca.evaluation.metrics.bootstrap import Difference
 from diffnca.evaluation.metrics.distances import Distance
 from diffnca.evaluation.scores import Evaluation, require_one_protocol
+from diffnca.files import replace_atomically
 
 HEAD = ("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied")
 HEAD_ERROR = "held-out error"
@@ -82,6 +82,12 @@ def as_markdown(report: Report) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def brief(result: Result) -> str:
+    """Return the distance of a row in words."""
+    score = result.evaluation.score
+    return f"{result.name}, training {result.seed}: KID x 1000 {score.kid.x1000()}, FID {score.fid:.1f}"
+
+
 def _mean_kid(results: Sequence[Result]) -> float:
     return statistics.mean(result.evaluation.score.kid_x1000 for result in results)
 
@@ -146,7 +152,8 @@ def _terms(report: Report) -> list[str]:
     return [
         f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
         f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "
-        f"{score.checksum[:8]}; ± is the standard error {_error_of(report)}; FID compares within this table "
+        f"{score.checksum[:8]}; KID leaves out pairs of crops within a picture; ± is "
+        f"the standard error {_error_of(report)}; FID compares within this table "
         "only. *real*: as many training images measured in the same way. *copied*: share nearer to a "
         "training image than 99% of unseen images are (1% is expected). *held-out error*: mean squared error "
         "of the velocity on held-out images, the same images and noise for all.",
@@ -194,6 +201,5 @@ def _line(cells: Sequence[Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replace_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,18 +1,19 @@
 """The tables: which models are trained, and on what.
 
-All rows of a table see the same images, cut and mirrored in the same way; network, loss, optimiser and
-learning rate are each row's own, as its recipe says.
+All rows of a table see the same images, cut and mirrored in the same way. Network, loss, optimiser and
+learning rate are each row's own: those of its recipe, or one recipe with one choice changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from diffnca.comparison.choices import ABLATIONS, STAGES, TEXTURES
-from diffnca.config.model import Config, DataConfig
-from diffnca.config.networks import NCAConfig, VNCAConfig
-from diffnca.config.recipes import RECIPES
+from diffnca.config.model import Config, DataConfig, LossConfig, ScheduleConfig
+from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
+from diffnca.config.overrides import with_fields
+from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 
 HELD_OUT = 0.1
 """Share of the images that no row is trained on: what generated images are compared with."""
@@ -22,6 +23,108 @@ FACE_PX = 64
 
 TEXTURE_PX = 64
 """Side of the crops of textures, which is also that of the images compared."""
+
+
+def _cells(first: str, **changes: Any) -> dict[str, Any]:
+    """Return changes of the cells of both stages, the first one being `fourier` or `coarse`."""
+    stages = ("model.cell", f"model.{first}.cell")
+    return {f"{stage}.{name}": value for stage in stages for name, value in changes.items()}
+
+
+def _steps(first: str, of_first: int, of_image: int) -> dict[str, Any]:
+    """Return the numbers of cell steps of both stages."""
+    return {f"model.{first}.cell.num_cell_steps": of_first, "model.cell.num_cell_steps": of_image}
+
+
+def _one_stage(patch: int, channels: int, hidden: int) -> dict[str, Any]:
+    """Return one stage of eight cell steps, of about as many parameters as `diff_nca` has."""
+    cell = CellConfig(hidden=hidden, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
+    return {"model": NCAConfig("diff_nca", patch=patch, channels=channels, cell=cell)}
+
+
+def _clean_as_velocity(gamma: float) -> dict[str, Any]:
+    """Predict the clean image; its error counts as that of the velocity does, but at most `gamma` times."""
+    return {"prediction": "clean", "loss": LossConfig(weighting="velocity", min_snr_gamma=gamma)}
+
+
+NO_FOURIER_STAGE = {"model.family": "diff_nca", "model.fourier": None}
+
+ABLATIONS: dict[str, Mapping[str, Any]] = {
+    "default": {},
+    "quadrant": {"model.fourier.spectrum": "quadrant"},
+    "forward_scaling": {"model.fourier.scaling": "forward"},
+    "linear_embedding": _cells(
+        "fourier", embedding="linear", positions="relative", embedding_channels=4, embedding_width=256
+    ),
+    "relative_positions": _cells("fourier", positions="relative"),
+    "published_training": {
+        "training.optimizer": "adam",
+        "training.learning_rate": 1.6e-3,
+        "training.decay": "exponential",
+        "training.max_gradient_norm": None,
+        "training.ema_halflife_images": round(EMA_HALFLIFE_BATCHES * fourier_diff_nca().training.batch),
+        "training.ema_warmup": False,
+    },
+    "adam": {"training.optimizer": "adam"},
+    "noise_prediction": {"prediction": "noise"},
+    "clean_prediction": {"prediction": "clean"},
+    "linear_schedule": {"schedule": ScheduleConfig("linear")},
+    "random_updates": _cells("fourier", update_probability=0.9),
+    "published_loss": {"loss": LossConfig("l1_l2")},
+    "published_window": {"model.fourier.window": 16},
+    "pixel_cells": {"model.patch": 1},
+    "gates": _cells("fourier", modulation="gate"),
+    "neighbours_only": _cells("fourier", dilations=(1,)),
+    "no_fourier_stage": NO_FOURIER_STAGE,
+}
+"""Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
+
+`clean_prediction` alone is a third way, neither theirs nor ours. Two rows change more than one choice.
+`linear_embedding` (time and positions enter as they are, and positions stretch with the image) holds
+`relative_positions` besides, and `published_training` holds `adam`; both are rows of their own. One more
+difference changes no number but the time: gates computed once for all images instead of for each.
+"""
+
+STAGES: dict[str, Mapping[str, Any]] = {
+    "default": {},
+    "no_fourier_stage": NO_FOURIER_STAGE,
+    "quadrant": {"model.fourier.spectrum": "quadrant"},
+    "window_12": {"model.fourier.window": 12},
+    "window_16": {"model.fourier.window": 16},
+    "2_steps_on_spectrum": _steps("fourier", 2, 8),
+    "4_steps_on_spectrum": _steps("fourier", 4, 8),
+    "16_steps_on_spectrum": _steps("fourier", 16, 8),
+    "4_steps_on_image": _steps("fourier", 8, 4),
+    "16_steps_on_image": _steps("fourier", 8, 16),
+}
+"""What the Fourier stage of `fourier_diff_nca` brings, and how many cell steps each stage needs (8 and 8)."""
+
+TEXTURES: dict[str, Mapping[str, Any]] = {
+    "default": {},
+    "one_stage_1px": _one_stage(1, 64, 560),
+    "one_stage_2px": _one_stage(2, 80, 384),
+    "one_stage_4px": _one_stage(4, 112, 160),
+    "half_the_steps": _steps("coarse", 4, 3),
+    "twice_the_steps": _steps("coarse", 16, 12),
+    "fewer_channels": {  # of about as many parameters
+        "model.coarse.channels": 88,
+        "model.coarse.cell.hidden": 160,
+        "model.channels": 36,
+        "model.cell.hidden": 176,
+    },
+    "neighbours_only": _cells("coarse", dilations=(1,)),
+    "random_updates": _cells("coarse", update_probability=0.9),
+    "gates": _cells("coarse", modulation="gate"),
+    "noise_prediction": {"prediction": "noise"},
+    "clean_prediction": {"prediction": "clean"},
+    "clean_at_most_5": _clean_as_velocity(5.0),
+    "clean_at_most_25": _clean_as_velocity(25.0),
+    "min_snr": {"loss": LossConfig(weighting="min_snr")},
+    "adam": {"training.optimizer": "adam"},
+    "half_the_rate": {"training.learning_rate": diff_nca().training.learning_rate / 2},
+    "twice_the_rate": {"training.learning_rate": 2 * diff_nca().training.learning_rate},
+}
+"""Our `diff_nca` with its cells, its prediction, its loss or its optimiser changed, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +160,11 @@ def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> 
         max_background=0.2,
         microns_per_px=microns_per_px,
     )
+    recipes = [recipe() for recipe in RECIPES.values()]
     if name == "pathology":
-        return Table(name, "diff_nca", _recipes_on(tissue))
+        return _table(name, "diff_nca", recipes, tissue)
     if name == "textures":
-        return Table(name, "default", _named_rows(TEXTURES, tissue))
+        return _table(name, "default", _changed(diff_nca(), TEXTURES), tissue)
     if microns_per_px is not None:
         raise ValueError(f"--microns-per-px {microns_per_px}: must be left out for {name}, a table of faces")
     if reduce not in (1, 2, 4):
@@ -68,22 +172,22 @@ def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> 
     faces = DataConfig(crop=FACE_PX // reduce, reduce=reduce, quarter_turns=False, validation=HELD_OUT)
     match name:
         case "faces64":
-            return Table(name, "fourier_diff_nca", _recipes_on(faces))
+            return _table(name, "fourier_diff_nca", recipes, faces)
         case "ablation":
-            return Table(name, "default", _named_rows(ABLATIONS, faces))
+            return _table(name, "default", _changed(fourier_diff_nca(), ABLATIONS), faces)
         case "stages":
-            return Table(name, "default", _named_rows(STAGES, faces))
+            return _table(name, "default", _changed(fourier_diff_nca(), STAGES), faces)
     raise ValueError(f"table {name!r}: must be faces64, pathology, ablation, stages or textures")
 
 
-def _named_rows(rows: dict[str, Callable[[], Config]], data: DataConfig) -> tuple[Config, ...]:
-    """Return the rows of a table, on the same images."""
-    return tuple(_on(replace(make(), name=name), data) for name, make in rows.items())
+def _table(name: str, subject: str, rows: list[Config], data: DataConfig) -> Table:
+    """Return a table whose rows see the same images."""
+    return Table(name, subject, tuple(_on(row, data) for row in rows))
 
 
-def _recipes_on(data: DataConfig) -> tuple[Config, ...]:
-    """Return all recipes, on the same images."""
-    return tuple(_on(recipe(), data) for recipe in RECIPES.values())
+def _changed(recipe: Config, rows: Mapping[str, Mapping[str, Any]]) -> list[Config]:
+    """Return a recipe once for each row, under its name and with its changes."""
+    return [with_fields(recipe, {"name": name, **changes}) for name, changes in rows.items()]
 
 
 def _on(config: Config, data: DataConfig) -> Config:

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for; it imports no torch, so that a command line can offer it at once."""
+"""What an evaluation is asked for; without torch, so that a command line can offer it at once."""
 
 from __future__ import annotations
 

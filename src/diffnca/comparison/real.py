@@ -1,0 +1,75 @@
+"""The real images of a table: what all rows are trained on, and what none has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from diffnca.comparison.terms import MIN_IMAGES, Terms
+from diffnca.config.model import Config
+from diffnca.data.images import open_images
+from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
+from diffnca.evaluation.selections import Selection, count_crops, crops
+from diffnca.progress import Report
+
+
+@dataclass(frozen=True)
+class RealSelections:
+    """The real images that all rows have in common.
+
+    Attributes:
+        training: seen by every row.
+        held_out: seen by no row.
+        fingerprint: of all of them.
+        left_out: number of files that cannot be used.
+    """
+
+    training: Selection
+    held_out: Selection
+    fingerprint: str
+    left_out: int
+
+
+def real_selections(config: Config, terms: Terms, report: Report) -> RealSelections:
+    """Return the real images, split as the trainings split them.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    data = config.data
+    images = open_images(
+        terms.data,
+        reduce=data.reduce,
+        max_background=data.max_background,
+        channels=config.model.image_channels,
+        min_size=data.crop,
+        microns_per_px=data.microns_per_px,
+        report=report,
+    )
+    training, held_out = images.split(data.validation, data.split_seed)
+    num_training, num_held_out = (count_crops(each, data.crop) for each in (training, held_out))
+    if num_held_out < MIN_IMAGES:
+        raise ValueError(
+            f"--data: holds out {num_held_out} images or crops of {data.crop} px; at least {MIN_IMAGES} are "
+            "needed to compare with; give more images"
+        )
+    if terms.n > num_training:
+        raise ValueError(
+            f"--n {terms.n}: must be at most {num_training}, as many images as there are to train on"
+        )
+    return RealSelections(
+        training=crops(training, num_training, data.crop),
+        held_out=crops(held_out, min(terms.n, num_held_out), data.crop),
+        fingerprint=images.fingerprint,
+        left_out=len(images.skipped),
+    )
+
+
+def real_score(real: RealSelections, extractor: FeatureExtractor, terms: Terms, report: Report) -> Evaluation:
+    """Return the numbers of training images measured like generated ones."""
+    index = torch.arange(terms.n) * len(real.training) // terms.n
+    selection = Selection(real.training.images[index], real.training.pictures[index])
+    protocol = Protocol(split="held out")
+    return evaluate(selection, real.held_out, extractor, cache=terms.cache, protocol=protocol, report=report)

@@ -1,0 +1,145 @@
+"""A table from end to end: one row after the other is trained and measured; a stopped table goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffnca.comparison.real import RealSelections, real_score, real_selections
+from diffnca.comparison.report import Report, write
+from diffnca.comparison.rows import Row, is_finished, measure, train
+from diffnca.comparison.tables import Table, table_named
+from diffnca.comparison.terms import Terms
+from diffnca.config.model import Config
+from diffnca.config.networks import VNCAConfig
+from diffnca.engine.machine import device_named, machine_of
+from diffnca.errors import Interrupted, one_line
+from diffnca.evaluation.metrics.bootstrap import Difference, kid_difference
+from diffnca.evaluation.metrics.cached import extract_cached
+from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.protocol import extractor_named
+from diffnca.progress import Report as Seen
+from diffnca.progress import unseen
+
+LOGGER = logging.getLogger(__name__)
+
+
+def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report]:
+    """Train and measure all rows of a table; yield the table after each row, when it is written.
+
+    Raises:
+        ValueError: something does not fit; found before the first training.
+        Interrupted: a stop was asked for; all that is done is kept.
+    """
+    terms.check()
+    terms = replace(terms, device=device_named(terms.device))
+    table = table_named(name, terms.reduce, terms.microns_per_px)
+    rows = chosen(table, terms)
+    for row in rows:
+        is_finished(row, terms)  # or it is refused before the first
+    extractor = extractor_named(terms.features, terms.weights, terms.device)
+    real = real_selections(rows[0].config, terms, report)
+    terms.out.mkdir(exist_ok=True)
+    kept, left_out = others(table, rows, terms)
+    best = real_score(real, extractor, terms, report)
+    found = Report(table.name, facts_of(terms, real), best, (), {}, left_out, {}, table.subject)
+    features: dict[str, list[Tensor]] = {}
+    for row in (*kept, *rows):
+        LOGGER.info("%s: %s", row.title, row.folder)
+        try:
+            train(row, terms, report)
+            result, vectors = measure(row, real, extractor, terms, report)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; the same command goes on") from None
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            LOGGER.warning("%s: %s", row.title, one_line(error))
+            found = replace(found, failed={**found.failed, row.title: one_line(error)})
+        else:
+            features.setdefault(row.config.name, []).append(vectors)
+            differences = compared(table.subject, features, real, extractor, terms)
+            found = replace(found, results=(*found.results, result), differences=differences)
+        write(found, terms.out)
+        yield found
+
+
+def chosen(table: Table, terms: Terms) -> list[Row]:
+    """Return the rows to be trained, once for each seed.
+
+    Raises:
+        ValueError: a row is not in the table, or cannot be sampled in so many steps.
+    """
+    names = [row.name for row in table.rows]
+    for name in terms.rows:
+        if name not in names:
+            raise ValueError(f"--rows {name}: must be among {', '.join(names)}")
+    configs = [row for row in table.rows if not terms.rows or row.name in terms.rows]
+    for config in configs:
+        most = config.schedule.num_diffusion_steps
+        if not isinstance(config.model, VNCAConfig) and not 1 <= terms.steps <= most:
+            raise ValueError(f"--steps {terms.steps}: must be from 1 to {most}, the steps of {config.name}")
+    return [with_seed(config, seed, terms) for seed in range(terms.seeds) for config in configs]
+
+
+def with_seed(config: Config, seed: int, terms: Terms) -> Row:
+    """Return a row as it is trained with this seed."""
+    return Row(replace(config, training=replace(config.training, seed=seed)), terms.out)
+
+
+def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict[str, str]]:
+    """Return the trainings in the folder of the table that are not asked for now.
+
+    Returns:
+        The finished trainings, which stay in the table; and why the rest is left out of it.
+    """
+    kept, left_out = [], {}
+    for config in table.rows:
+        for folder in sorted((terms.out / "rows").glob(f"{config.name}-*")):
+            seed = folder.name.removeprefix(f"{config.name}-")
+            row = with_seed(config, int(seed), terms) if seed.isdecimal() else None
+            if row is None or row in rows:
+                continue
+            try:
+                if is_finished(row, terms):
+                    kept.append(row)
+                else:
+                    left_out[row.title] = f"its training has not come to {terms.budget}"
+            except ValueError as error:
+                left_out[row.title] = str(error)
+    return kept, left_out
+
+
+def facts_of(terms: Terms, real: RealSelections) -> dict[str, str]:
+    """Return what all rows have in common."""
+    names = ", ".join(path.name for path in terms.data)
+    left_out = f", {real.left_out} files left out" if real.left_out else ""
+    return {
+        "data": f"{names}, {len(real.training)} images or crops to train on{left_out}, fingerprint "
+        f"{real.fingerprint}",
+        "budget": f"{terms.budget} of training for each row",
+        "sampling": f"{terms.sampler}, {terms.steps} steps for all denoisers, also the published ones, "
+        "whose papers take 300 of ddpm (VNCA takes none)",
+        "machine": machine_of(torch.device(terms.device)),
+    }
+
+
+def compared(
+    subject: str,
+    features: dict[str, list[Tensor]],
+    real: RealSelections,
+    extractor: FeatureExtractor,
+    terms: Terms,
+) -> dict[str, Difference]:
+    """Return the difference of the subject and each other row, of all their trainings so far."""
+    if subject not in features:
+        return {}
+    reference = extract_cached(extractor, real.held_out.images, terms.cache)
+    own = torch.stack(features[subject])
+    return {
+        name: kid_difference(own, torch.stack(vectors), reference, real.held_out.pictures)
+        for name, vectors in features.items()
+        if name != subject
+    }
