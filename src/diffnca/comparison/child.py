@@ -103,7 +103,7 @@ def _note_memory(path: Path) -> None:
 def main(job: Path) -> None:
     """Do a job; write what it comes to beside it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    told = {}
+    told: dict[str, object] = {}
     try:
         work(job)
     except KeyboardInterrupt:
