@@ -1,7 +1,9 @@
 """OME-TIFF files: what others read of them, no half-written file, the same bytes each time."""
 
+import functools
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,27 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return make(tmp_path, request.param)
 
 
+@functools.cache
+def files_of(channels: int, microns: float | None) -> dict[str, bytes]:
+    """Return the files of an OME-Zarr image."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = OmeZarrWriter(f"{folder}/x.ome.zarr", microns, 512, 256)
+        writer.open(Canvas(700, 530), channels, TEXT)
+        y, x = np.mgrid[:700, :530]
+        planes = [127 + 100 * np.sin(y / 90 + c) * np.cos(x / 70) for c in range(channels)]
+        pixels = np.stack(planes, axis=-1).astype(np.uint8)
+        for tile in Canvas(700, 530).whole.tiles(512, 512):
+            writer.write(tile, pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width])
+        writer.close()
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def make(folder: Path, channels: int = 3, microns: float | None = 0.5) -> str:
-    writer = OmeZarrWriter(str(folder / "x.ome.zarr"), microns, 512, 256)
-    writer.open(Canvas(700, 530), channels, TEXT)
-    y, x = np.mgrid[:700, :530]
-    planes = [127 + 100 * np.sin(y / 90 + c) * np.cos(x / 70) for c in range(channels)]
-    pixels = np.stack(planes, axis=-1).astype(np.uint8)
-    for tile in Canvas(700, 530).whole.tiles(512, 512):
-        writer.write(tile, pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width])
-    writer.close()
-    return writer.url
+    for name, content in files_of(channels, microns).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return str(folder / "x.ome.zarr")
 
 
 def levels_of(url: str) -> list[np.ndarray]:
@@ -71,9 +84,14 @@ def test_the_file_is_a_tiled_bigtiff_with_its_levels_below(source: str, tmp_path
 def test_the_ome_xml_is_valid(source: str, tmp_path: Path) -> None:
     ome_types = pytest.importorskip("ome_types")
     xmlschema = pytest.importorskip("xmlschema")
-    schema = xmlschema.XMLSchema(next(Path(ome_types.__file__).parent.rglob("ome-2016-06.xsd")))
+    path = next(Path(ome_types.__file__).parent.rglob("ome-2016-06.xsd"))
     with tifffile.TiffFile(written(source, tmp_path)) as tiff:
-        schema.validate(tiff.ome_metadata)
+        schema_at(xmlschema, path).validate(tiff.ome_metadata)
+
+
+@functools.cache
+def schema_at(xmlschema: Any, path: Path) -> Any:
+    return xmlschema.XMLSchema(path)
 
 
 def test_the_ome_xml_tells_the_pixel_size(source: str, tmp_path: Path) -> None:
@@ -219,3 +237,21 @@ def test_without_zarr_the_install_command_is_told() -> None:
     code = "import sys; sys.modules['zarr'] = None; import diffnca.formats.ome_tiff"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
     assert "pip install 'diffnca[giga]'" in told
+
+
+class TestDamagedFile:
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.999])
+    def test_that_is_cut_is_not_taken_for_finished(self, tmp_path: Path, share: float) -> None:
+        path = written(make(tmp_path), tmp_path)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        with pytest.raises(ValueError, match=r"x\.ome\.tif: is there, and (cut short|damaged|no TIFF)"):
+            read_ome_tiff_text(path)
+
+    @pytest.mark.parametrize("xml", ["<OME", "<OME><x></OME>", "<OME>" * 3 + "&no;", "\0"])
+    def test_whose_xml_cannot_be_read_is_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xml: str
+    ) -> None:
+        path = written(make(tmp_path), tmp_path)
+        monkeypatch.setattr(tifffile.TiffFile, "ome_metadata", xml)
+        with pytest.raises(ValueError, match=r"x\.ome\.tif: is there, and damaged \([^\n]*\); delete it"):
+            read_ome_tiff_text(path)

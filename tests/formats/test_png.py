@@ -6,24 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.canvas.region import Canvas
-from diffnca.formats.png import PngWriter, contact_sheet, read_png_text, write_png
+from diffnca.formats.png import contact_sheet, read_png_text, write_png
 
 
 def random_pixels(height: int, width: int, channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_come_back(tmp_path: Path, channels: int) -> None:
-    pixels = random_pixels(5, 7, channels)
-    write_png(tmp_path / "x.png", pixels, {})
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")).reshape(pixels.shape), pixels)
-
-
-def test_metadata_come_back(tmp_path: Path) -> None:
-    write_png(tmp_path / "x.png", random_pixels(2, 2, 3), {"diffnca:seed": "7"})
-    assert Image.open(tmp_path / "x.png").text["diffnca:seed"] == "7"
 
 
 def test_metadata_of_a_large_picture_are_read_without_a_warning(
@@ -35,30 +22,23 @@ def test_metadata_of_a_large_picture_are_read_without_a_warning(
     assert not recwarn.list
 
 
-def test_regions_may_come_in_any_order_and_twice(tmp_path: Path) -> None:
-    canvas, pixels = Canvas(9, 11), random_pixels(9, 11, 3)
-    writer = PngWriter(tmp_path / "x.png")
-    writer.open(canvas, 3, {})
-    tiles = list(canvas.whole.tiles(4, 5))
-    for tile in [*reversed(tiles), tiles[0]]:
-        writer.write(tile, pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width])
-    writer.close()
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), pixels)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.7, 0.99])
+def test_a_cut_file_is_not_taken_for_finished(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "x.png"
+    write_png(path, random_pixels(40, 40, 3), {"diffnca:seed": "7"})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"x\.png: is there, and damaged \([^\n]*\); delete it"):
+        read_png_text(path)
 
 
-def test_only_the_finished_file_is_left(tmp_path: Path) -> None:
-    write_png(tmp_path / "x.png", random_pixels(2, 2, 3), {})
-    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
-
-
-def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must end in \.png"):
-        PngWriter(tmp_path / "x.jpg")
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not exist; create it first"):
-        PngWriter(tmp_path / "missing" / "x.png")
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    write_png(path, random_pixels(40, 40, 3), {"diffnca:seed": "7"})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.png: is there, and damaged"):
+        read_png_text(path)
 
 
 def test_a_contact_sheet_is_as_square_as_can_be() -> None:

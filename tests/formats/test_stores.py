@@ -10,7 +10,7 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 
 from diffnca.cli.main import main
-from diffnca.formats.stores import exists, listed, opened, remove, undamaged
+from diffnca.formats.stores import exists, listed, opened, remove_own, undamaged
 
 
 class RefusedError(Exception):
@@ -38,7 +38,7 @@ LINE = f"{ADDRESS}: RefusedError: no credentials; check the address and your cre
     [
         lambda: exists(opened(ADDRESS), "zarr.json"),
         lambda: listed(opened(ADDRESS), ""),
-        lambda: remove(ADDRESS),
+        lambda: remove_own(ADDRESS, ".*"),
     ],
 )
 def test_an_address_that_refuses_is_an_oserror_that_names_it(ask: Any) -> None:
@@ -78,8 +78,9 @@ def test_what_cannot_be_read_is_not_called_damaged() -> None:
         raise PermissionError(13, "Permission denied")
 
 
-def test_a_folder_that_is_not_there_is_removed(tmp_path: Path) -> None:
-    remove(str(tmp_path / "nothing"))
+def test_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    remove_own(str(tmp_path / "nothing"), ".*")
+    assert list(tmp_path.iterdir()) == []
 
 
 WRITE_THAT_FAILS = """

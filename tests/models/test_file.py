@@ -1,15 +1,27 @@
-"""Model files: what is written is what is read, and damage is told in one line."""
+"""Model files: what is written is what is read, and damage is one line that names the file."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.models.build import build_denoiser
-from diffnca.models.file import find_model, load, read_card, read_config, write_model
+from diffnca.models.file import (
+    find_model,
+    load,
+    read_card,
+    read_config,
+    read_tensors,
+    write_model,
+    write_tensors,
+)
 
 CONFIG = Config(model=NCAConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))
 
@@ -60,8 +72,6 @@ def test_a_damaged_file_is_one_line(model: Path) -> None:
 
 
 def test_a_file_without_configuration_is_told_from_a_model(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no diffnca configuration"):
         load(tmp_path / "other.safetensors")
@@ -86,3 +96,86 @@ def test_a_folder_of_other_things_does_not_hide_a_bundled_model(
 def test_a_model_file_has_the_rights_that_new_files_have_here(model: Path, tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     assert model.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+class TestChecksum:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+    def test_tensors_of_any_type_come_back(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        tensors = {"a": torch.arange(6).reshape(2, 3).to(dtype), "b": torch.zeros((), dtype=dtype)}
+        write_tensors(tmp_path / "x.safetensors", tensors, {"said": "this"})
+        there, header = read_tensors(tmp_path / "x.safetensors")
+        assert all(torch.equal(there[name], tensor) for name, tensor in tensors.items())
+        assert header["said"] == "this"
+
+    def test_a_flipped_bit_is_found(self, model: Path) -> None:
+        content = bytearray(model.read_bytes())
+        content[-5] ^= 1
+        model.write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.safetensors: is damaged, its tensors do not match"):
+            load(model)
+
+    def test_a_file_of_before_without_one_is_read(self, model: Path) -> None:
+        save_file(load_file(model), model, {"config": to_json(CONFIG)})
+        assert read_config(model) == CONFIG and load(model)
+
+
+class TestHeader:
+    def write(self, model: Path, **header: str) -> None:
+        save_file(load_file(model), model, header)
+
+    @pytest.mark.parametrize(
+        "text", ["null", "[]", "1", "{", "[" * 100_000, '{"format_version": 1, "loss": 0}']
+    )
+    def test_a_broken_configuration_is_one_line_that_names_the_file(self, model: Path, text: str) -> None:
+        self.write(model, config=text)
+        with pytest.raises(ValueError, match=rf"^{model}: [^\n]*$"):
+            read_config(model)
+
+    @pytest.mark.parametrize("text", ["null", "[]", "1", "{", "[" * 100_000, '{"microns_per_px": "0,5"}'])
+    def test_a_broken_card_is_one_line_that_names_the_file(self, model: Path, text: str) -> None:
+        self.write(model, config=to_json(CONFIG), card=text)
+        with pytest.raises(ValueError, match=rf"^{model}: [^\n]*$"):
+            read_card(model)
+
+    def test_a_model_without_image_channels_is_refused(self, model: Path) -> None:
+        values = json.loads(to_json(CONFIG))
+        values["model"]["image_channels"] = 0
+        self.write(model, config=json.dumps(values))
+        with pytest.raises(ValueError, match="image_channels=0: must be 1 or 3"):
+            load(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: None, "is missing"),
+        (lambda weight: weight[..., None], r"has shape \(16, 1\): must be \(16,\)"),
+        (lambda weight: weight.long(), "holds torch.int64 values that are no finite numbers"),
+        (lambda weight: weight * torch.nan, "holds torch.float32 values that are no finite numbers"),
+    ],
+    ids=["missing", "shape", "type", "values"],
+)
+def test_weights_of_another_network_are_named(model: Path, change: Any, message: str) -> None:
+    tensors, header = read_tensors(model)
+    tensors["image.expand.bias"] = change(tensors["image.expand.bias"])
+    write_tensors(model, {name: value for name, value in tensors.items() if value is not None}, header)
+    with pytest.raises(ValueError, match=rf"^{model}: image.expand.bias {message}"):
+        load(model)
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ValueError, match="is a pointer of Git LFS; fetch the file with `git lfs pull`"):
+        load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_conversion_is_advised_where_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_published: bool
+) -> None:
+    torch.save({"fc0_rgb.bias": torch.zeros(4)}, tmp_path / "model0.pth")
+    if is_published:
+        monkeypatch.setattr("diffnca.models.published.read_published_checkpoint", lambda path: None)
+    with pytest.raises(ValueError, match="not a readable safetensors file") as error:
+        load(tmp_path / "model0.pth")
+    assert ("`diffnca convert`" in str(error.value)) == is_published

@@ -221,3 +221,29 @@ def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "model0.pth")
     with pytest.raises(ValueError, match="holds no weights"):
         read_published_checkpoint(tmp_path / "model0.pth")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch calls quantised tensors deprecated
+@pytest.mark.parametrize(
+    "entry",
+    [
+        torch.empty(16, device="meta"),
+        torch.zeros(16).to_sparse(),
+        torch.zeros(16, dtype=torch.int64),
+        torch.zeros(16, dtype=torch.complex64),
+        [1.0],
+        None,
+    ],
+    ids=["meta", "sparse", "whole numbers", "complex", "list", "none"],
+)
+def test_an_entry_that_is_no_plain_tensor_is_refused(entry: Any, tmp_path: Path) -> None:
+    weights = as_the_authors_write_it(published("diff_nca_npj")[0]) | {"fc0_rgb.bias": entry}
+    torch.save(weights, tmp_path / "model0.pth")
+    with pytest.raises(ValueError, match=r"model0.pth: (unexpected entry 'fc0|must be a PyTorch file)"):
+        read_published_checkpoint(tmp_path / "model0.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_entry_is_refused(tmp_path: Path) -> None:
+    entry = torch.quantize_per_tensor(torch.zeros(16), 0.1, 0, torch.qint8)
+    test_an_entry_that_is_no_plain_tensor_is_refused(entry, tmp_path)

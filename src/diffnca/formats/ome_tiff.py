@@ -7,8 +7,10 @@ written tile by tile, under another name, and renamed when it is whole. The same
 from __future__ import annotations
 
 import itertools
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -103,10 +105,11 @@ def read_ome_tiff_text(path: Path) -> dict[str, str]:
     Raises:
         ValueError: the file is no TIFF file, is cut short, or its metadata cannot be read.
     """
+    complaints: list[str] = []
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _heard(complaints), tifffile.TiffFile(path) as tiff:
             xml = tiff.ome_metadata
-            is_cut = xml is not None and _end(tiff) > path.stat().st_size
+            is_cut = _end(tiff) > path.stat().st_size
         found = [] if xml is None else list(ElementTree.fromstring(xml).iter())
     except OSError:
         raise
@@ -115,9 +118,25 @@ def read_ome_tiff_text(path: Path) -> dict[str, str]:
         raise ValueError(
             f"{path}: is there, and {reason} ({one_line(error)}); delete it, or give another name"
         ) from None
-    if is_cut:
-        raise ValueError(f"{path}: is there, and cut short; delete it, or give another name")
+    if is_cut or complaints:
+        raise ValueError(f"{path}: is there, and cut short or damaged; delete it, or give another name")
     return {str(item.get("K")): item.text or "" for item in found if item.tag.rpartition("}")[2] == "M"}
+
+
+@contextmanager
+def _heard(complaints: list[str]) -> Iterator[None]:
+    """Within the block, add to a list what tifffile would log of damaged parts that it leaves out."""
+
+    def hear(record: logging.LogRecord) -> bool:
+        complaints.extend([record.getMessage()] * (record.levelno >= logging.ERROR))
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(hear)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hear)
 
 
 def _end(tiff: Any) -> int:

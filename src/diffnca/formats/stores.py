@@ -11,12 +11,12 @@ import asyncio
 import atexit
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 try:
-    import fsspec
+    import fsspec  # noqa: F401  zarr imports it when an address is opened
     import zarr as zarr
     from zarr.abc.store import Store
     from zarr.codecs import Crc32cCodec as Crc32cCodec
@@ -206,14 +206,6 @@ def facts_in(attributes: dict[str, Any] | None, url: str) -> dict[str, str] | No
             f"{url}: its `diffnca` metadata are damaged; delete {url}, then the same command begins again"
         )
     return facts
-
-
-def remove(url: str) -> None:
-    """Remove a folder with all that is in it, if it is there; the caller knows that it holds only its own."""
-    files, path = fsspec.core.url_to_fs(url)
-    with reached(url) if is_remote(url) else nullcontext():
-        if files.exists(path):
-            files.rm(path, recursive=True)
 
 
 def remove_leftovers(url: str) -> None:
