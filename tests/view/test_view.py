@@ -353,9 +353,7 @@ def test_a_missing_file_of_our_images_is_an_error_and_not_black(
         answers = [server.get("/tile/0/0/2.png") for _ in range(2)]
     assert [status for status, _, _ in answers] == [500, 500]
     assert answers[0][2].startswith(b"unreadable tile: 0/c/0/1/0 is missing")
-    assert [record.getMessage() for record in caplog.records] == [
-        f"a.ome.zarr: {answers[0][2].decode().strip()}"
-    ]
+    assert set(caplog.messages) == {f"a.ome.zarr: {answers[0][2].decode().strip()}"}
 
 
 def test_a_missing_file_of_others_is_black(tmp_path: Path) -> None:

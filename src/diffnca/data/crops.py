@@ -23,20 +23,9 @@ def crops(
 ) -> Float32[Tensor, "b c size size"]:
     """Return batch number `step` of random square crops, in [-1, 1].
 
-    Every position of a crop in any image is equally likely, so that large images are drawn more often. The
-    positions do not depend on `flips` and `quarter_turns`.
-
-    Args:
-        image_set: where the crops are taken from.
-        size: side of the crops in pixels.
-        batch: number of crops.
-        seed: of the run.
-        step: number of the batch.
-        flips: mirror half of the crops left-right.
-        quarter_turns: turn crops by 0, 90, 180 or 270 degrees.
-
-    Raises:
-        ValueError: no image is as large as the crop, or a number is out of range.
+    Every position of a crop in any image is equally likely, so large images are drawn more often. `flips`
+    mirrors half of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees. Neither
+    changes a position.
     """
     if min(seed, step) < 0 or min(size, batch) < 1:
         raise ValueError(f"size={size}, batch={batch} must be >= 1 and seed={seed}, step={step} must be >= 0")

@@ -20,16 +20,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from diffnca.data import tiff
-from diffnca.data.refusals import (
-    TOO_LARGE,
-    UnusableImageError,
-    first_line,
-    require_content,
-    require_decodable_size,
-)
+from diffnca.data.refusals import UnusableImageError, refusing, require_content, require_decodable_size
 
 OPAQUE = 250
 """Alpha from this value on counts as opaque: some programs store 254 everywhere."""
@@ -59,7 +53,7 @@ class Picture:
     Attributes:
         image: upright, 8 bits a sample, in any mode of Pillow; `RGBA` if and only if it is not opaque.
         notes: what a user should know.
-        texts: text that is stored in the file, by its key.
+        texts: text in the file, by its key.
         microns_per_px: width of a pixel; `None` if unknown.
     """
 
@@ -73,9 +67,6 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
     """Decode an image file to gray (1 channel) or RGB (3), smaller by the integer factor `reduce` (Lanczos).
 
     Rows at the bottom and columns at the right that do not fill a reduced pixel are dropped.
-
-    Raises:
-        UnusableImageError: it is damaged, truncated, gigantic, too small to be reduced, or of an odd kind.
     """
     with picture_in(encoded) as picture:
         image = flat(picture.image, channels)
@@ -94,24 +85,13 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
 def picture_in(encoded: bytes) -> Iterator[Picture]:
     """Within the block, the picture of a file; only one large picture is open at a time.
 
-    Raises:
-        UnusableImageError: the picture cannot be used; also for errors within the block.
+    Any error, also of the block, is an `UnusableImageError`.
     """
     require_content(encoded[:256])
-    try:
-        with _image_in(encoded) as image:
-            require_decodable_size(*image.size)
-            is_large = image.width * image.height > _LARGE_PX
-            with _one_large_image if is_large else nullcontext():
-                yield _loaded(image, encoded)
-    except UnusableImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise UnusableImageError(f"gigantic: {TOO_LARGE}") from None
-    except MemoryError:
-        raise UnusableImageError("unreadable: there is not enough memory to decode it") from None
-    except Exception as error:  # the decoders of a dozen formats raise whatever they like on damaged files
-        raise UnusableImageError(f"unreadable: {first_line(error)}") from None
+    with refusing("unreadable"), _image_in(encoded) as image:
+        require_decodable_size(*image.size)
+        with _one_large_image if image.width * image.height > _LARGE_PX else nullcontext():
+            yield _loaded(image, encoded)
 
 
 def _image_in(encoded: bytes) -> Image.Image:
@@ -174,7 +154,7 @@ def _is_deep(image: Image.Image) -> bool:
     Pillow has such modes for gray images only, and cuts the samples of colour images to 8 bits.
     """
     if isinstance(image, TiffImageFile):
-        return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
+        return max(tiff.bits_of(image)) > 8
     if isinstance(image, PngImageFile):
         return any("16" in str(tile.args) for tile in image.tile)
     if isinstance(image, PpmImageFile) and isinstance(image.tile[0].args, tuple):  # the mode and the most
@@ -186,16 +166,16 @@ def _darkness(image: Image.Image) -> tuple[str, ...]:
     """Return a note if 16-bit samples use 12 bits or fewer."""
     samples = np.asarray(image)
     most = _LARGEST_12_BIT if samples.dtype != np.uint8 else _LARGEST_12_BIT >> 8
-    if samples.max() > most or tuple(getattr(image, "tag_v2", {}).get(BITSPERSAMPLE, ())) == (12,):
+    if samples.max() > most or tiff.bits_of(image) == (12,):
         return ()
     return (f"its 16-bit samples are {_LARGEST_12_BIT:,} or less: nearly black; multiply them, say by 16",)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        tags = getattr(image, "tag_v2", {})
-        gray = tiff.image_of(np.asarray(image)[..., None], 12 if tags.get(BITSPERSAMPLE) == (12,) else 16)
-        if tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
+        gray = tiff.image_of(np.asarray(image)[..., None], 12 if tiff.bits_of(image) == (12,) else 16)
+        kind = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION)
+        if kind == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
             gray = ImageOps.invert(gray)
         gray.info = dict(image.info)  # with its EXIF
         return gray

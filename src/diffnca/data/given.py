@@ -51,9 +51,6 @@ def read_image(path: Path, channels: int) -> Given:
     """Read an image to edit with 8 bits a sample; gray becomes colour for a model of colour images.
 
     What a user should know of the file is logged.
-
-    Raises:
-        ValueError: the image cannot be used, or is in colour for a gray model.
     """
     with _picture_in(path) as picture:
         colours = to_array(picture.image.convert("RGB"))
@@ -67,21 +64,13 @@ def read_image(path: Path, channels: int) -> Given:
 
 
 def read_mask(path: Path) -> Bool[Tensor, "h w"]:
-    """Read a mask: true where it is white, and not transparent.
-
-    Raises:
-        ValueError: the mask cannot be used.
-    """
+    """Read a mask: true where it is white, and not transparent."""
     with _picture_in(path) as picture:
         return torch.from_numpy(np.asarray(flat(picture.image, 1, "black")) >= WHITE)
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images of a folder, by name; pictures that are left out are logged.
-
-    Raises:
-        ValueError: the folder holds no image.
-    """
+    """Return the images of a folder, by name; pictures that are left out are logged."""
     listing = folder_listed(folder, is_recursive=False)
     for line in summary(listing.left_out):
         _log.warning("left out %s", line)
@@ -95,9 +84,6 @@ def mask_of(image: Path, masks: Path) -> Path:
     """Return the mask of an image: `masks` itself, or the file with the name of the image in this folder.
 
     Names are equal in any normal form of Unicode.
-
-    Raises:
-        ValueError: the folder holds no such mask.
     """
     if not masks.is_dir():
         return masks

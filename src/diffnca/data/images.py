@@ -54,11 +54,7 @@ class ImageSet:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Pixels:
-        """Return image `index`.
-
-        Raises:
-            ValueError: the image has been changed or removed since the set was opened.
-        """
+        """Return image `index`; raises `ValueError` if it has been changed or removed since the opening."""
         source = self.sources[index]
         image = self.cache.get(source)
         if image is None:
@@ -153,9 +149,6 @@ def open_images(
         channels: 1 for gray, 3 for RGB; images of the other kind are converted.
         microns_per_px: scale at which slides are read; with a scale, tiled TIFF pyramids are slides too.
         report: is called with the number of decoded images.
-
-    Raises:
-        ValueError: a path or an option is unusable, no image is left, or (`strict`) an image cannot be used.
     """
     _require_options(reduce, max_background, channels, microns_per_px)
     cache = ImageCache(cache_bytes)

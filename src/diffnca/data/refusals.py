@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
 
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused (a small file may unpack to any size). It is Pillow's own limit."""
@@ -15,6 +19,21 @@ TOO_LARGE = (
 
 class UnusableImageError(ValueError):
     """A picture that cannot be used; callers that know its name put the name before the message."""
+
+
+@contextmanager
+def refusing(complaint: str, passed_on: type[Exception] = UnusableImageError) -> Iterator[None]:
+    """Within the block, errors of decoders, which may be of any type, become `UnusableImageError`."""
+    try:
+        yield
+    except (UnusableImageError, passed_on):
+        raise
+    except Image.DecompressionBombError:
+        raise UnusableImageError(f"gigantic: {TOO_LARGE}") from None
+    except MemoryError:
+        raise UnusableImageError(f"{complaint}: there is not enough memory to decode it") from None
+    except Exception as error:
+        raise UnusableImageError(f"{complaint}: {first_line(error)}") from None
 
 
 def require_decodable_size(width: int, height: int) -> None:

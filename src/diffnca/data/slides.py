@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from diffnca.data.decoding import Decoded, Pixels, of_samples, to_array
-from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, first_line, require_content
+from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, refusing, require_content
 from diffnca.data.sources import File
 from diffnca.data.tiff import be_quiet, microns_in, positive
 from diffnca.data.tissue import tissue
@@ -46,26 +46,21 @@ class Levels:
         except ImportError:
             raise ValueError(f"{path}: slides need tiffslide: pip install 'diffnca[slides]'") from None
         be_quiet()
-        try:
+        with refusing("unreadable as a slide"), warnings.catch_warnings(action="ignore"):
             with path.open("rb") as file:
                 require_content(file.read(256))
-            with warnings.catch_warnings(action="ignore"):
-                self._slide: Any = tiffslide.TiffSlide(path)
-                weakref.finalize(self, self._slide.close)
-                self.sizes = tuple((int(h), int(w)) for w, h in self._slide.level_dimensions)
-                self.microns = _microns_of(self._slide.properties)
-                series = self._slide.ts_tifffile.series[self._slide.properties["tiffslide.series-index"]]
-                self._pages: list[Any] = [level.keyframe for level in series.levels]
-                self._has_gaps = [0 in page.databytecounts for page in self._pages]
-                is_alpha = self._pages[0].extrasamples[:1] in ((1,), (2,))
-                self._kept = 4 if is_alpha or self._pages[0].samplesperpixel < 4 else 3
-                corner = self._slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
+            self._slide: Any = tiffslide.TiffSlide(path)
+            weakref.finalize(self, self._slide.close)
+            self.sizes = tuple((int(h), int(w)) for w, h in self._slide.level_dimensions)
+            self.microns = _microns_of(self._slide.properties)
+            series = self._slide.ts_tifffile.series[self._slide.properties["tiffslide.series-index"]]
+            self._pages: list[Any] = [level.keyframe for level in series.levels]
+            self._has_gaps = [0 in page.databytecounts for page in self._pages]
+            is_alpha = self._pages[0].extrasamples[:1] in ((1,), (2,))
+            self._kept = 4 if is_alpha or self._pages[0].samplesperpixel < 4 else 3
+            corner = self._slide.read_region((0, 0), len(self.sizes) - 1, (1, 1), as_array=True)
             of_samples(np.asarray(corner)[..., : self._kept], 3)
             self.channels = 1 if corner.shape[2] == 1 else 3
-        except UnusableImageError:
-            raise
-        except Exception as error:  # tifffile raises whatever it likes on damaged files
-            raise UnusableImageError(f"unreadable as a slide: {first_line(error)}") from None
         self._lock = threading.Lock()
 
     def read(self, level: int, rows: slice, columns: slice, channels: int) -> Image.Image:
@@ -74,23 +69,23 @@ class Levels:
         # tiffslide wants the corner in pixels of level 0, divides again and rounds down
         corner = [at if level == 0 else ceil(at * factor + 1e-6) for at in (columns.start, rows.start)]
         size = (columns.stop - columns.start, rows.stop - rows.start)
-        try:
+        with refusing(f"unreadable at level {level}"):
             with self._lock:
                 samples = np.asarray(self._slide.read_region(corner, level, size, as_array=True))
             if self._has_gaps[level]:
                 samples = self._without_gaps(samples, level, rows, columns)
             return of_samples(samples[..., : self._kept], channels)
-        except UnusableImageError:
-            raise
-        except Exception as error:  # codecs raise whatever they like on damaged tiles
-            raise UnusableImageError(f"unreadable at level {level}: {first_line(error)}") from None
+
+    def finer_than(self, factor: float) -> int:
+        """Return the coarsest level whose pixels are at most `factor` pixels of the finest level wide."""
+        return int(self._slide.get_best_level_for_downsample(factor))
 
     def _without_gaps(self, samples: np.ndarray, level: int, rows: slice, columns: slice) -> np.ndarray:
         """Make white what was not scanned: tiles without a byte, which tiffslide reads as black."""
         page, samples = self._pages[level], samples.copy()
-        height, width = (
-            (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-        )
+        height, width = page.rowsperstrip, page.imagewidth
+        if page.is_tiled:
+            height, width = page.tilelength, page.tilewidth
         across = -(-page.imagewidth // width)
         for row in range(rows.start // height, -(-rows.stop // height)):
             for column in range(columns.start // width, -(-columns.stop // width)):
@@ -99,10 +94,6 @@ class Levels:
                     bottom, right = (row + 1) * height - rows.start, (column + 1) * width - columns.start
                     samples[top:bottom, left:right] = np.iinfo(samples.dtype).max
         return samples
-
-    def finer_than(self, factor: float) -> int:
-        """Return the coarsest level whose pixels are at most `factor` pixels of the finest level wide."""
-        return int(self._slide.get_best_level_for_downsample(factor))
 
 
 def _microns_of(properties: Any) -> tuple[float, float] | None:
@@ -198,12 +189,7 @@ class SlideTile:
 def tiles_of(
     file: File, microns_per_px: float | None, background_level: int, min_size: int
 ) -> Iterator[SlideTile]:
-    """Yield tiles of a slide that do not overlap; at least half of each tile is tissue.
-
-    Raises:
-        ValueError: `microns_per_px` is missing, or tiffslide.
-        UnusableImageError: the slide cannot be read, or holds no such tile.
-    """
+    """Yield tiles of a slide that do not overlap; at least half of each tile is tissue."""
     if file.member is not None:
         raise UnusableImageError("slides are not read from zip files; unpack it")
     if microns_per_px is None:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from diffnca.data.decoding import Decoded, decode
-from diffnca.data.refusals import UnusableImageError, first_line, require_reasonable_bytes
+from diffnca.data.refusals import UnusableImageError, first_line, refusing, require_reasonable_bytes
 from diffnca.data.tiff import SLIDE_SUFFIXES, TIFF_SUFFIXES, is_tiled_pyramid
 
 IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pgm .ppm .mpo".split())
@@ -59,10 +59,8 @@ class File:
             return decode(content_of(self.path), channels=channels, reduce=reduce)
         archive, info = self.member
         require_reasonable_bytes(self.num_bytes)
-        try:
+        with refusing("unreadable in the zip file"):
             encoded = archive.read(info)
-        except Exception as error:  # damaged, encrypted or oddly compressed: each raises another type
-            raise UnusableImageError(f"unreadable in the zip file: {first_line(error)}") from None
         return decode(encoded, channels=channels, reduce=reduce)
 
 
@@ -95,11 +93,7 @@ def content_of(path: Path) -> bytes:
 
 
 def listed(paths: Iterable[Path]) -> Listing:
-    """List the images and slides that `paths` name, those of a folder or zip file in the order of names.
-
-    Raises:
-        ValueError: a path is missing, of an unsupported kind, or a zip file is damaged.
-    """
+    """List the images and slides that `paths` name; a folder or zip file is listed in the order of names."""
     found = Listing()
     for path in paths:
         if path.is_dir():

@@ -13,19 +13,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import (
-    BITSPERSAMPLE,
-    EXTRASAMPLES,
-    IMAGEDESCRIPTION,
-    PLANAR_CONFIGURATION,
-    RESOLUTION_UNIT,
-    SAMPLEFORMAT,
-    SUBIFD,
-    TILEWIDTH,
-    X_RESOLUTION,
-    ImageFileDirectory_v2,
-    TiffImageFile,
-)
+from PIL import TiffImagePlugin as Tag
+from PIL.TiffImagePlugin import TiffImageFile
 
 from diffnca.data.refusals import UnusableImageError, require_decodable_size
 
@@ -43,17 +32,22 @@ _UNIT_UM = {2: 25_400.0, 3: 10_000.0}
 _UM_OF = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 
 
+def bits_of(image: Image.Image) -> tuple[int, ...]:
+    """Return the bits of the samples of a pixel; (1,) where no TIFF tag gives them."""
+    return tuple(getattr(image, "tag_v2", {}).get(Tag.BITSPERSAMPLE, (1,)))
+
+
 def is_misread(image: TiffImageFile) -> bool:
     """Tell whether Pillow gives wrong pixels: of separate planes it reads 8-bit RGB(A) only (#5178)."""
-    bits = image.tag_v2.get(BITSPERSAMPLE, (1,))
-    is_separate = image.tag_v2.get(PLANAR_CONFIGURATION) == _SEPARATE_PLANES and len(bits) > 1
+    bits = bits_of(image)
+    is_separate = image.tag_v2.get(Tag.PLANAR_CONFIGURATION) == _SEPARATE_PLANES and len(bits) > 1
     return is_separate and not (set(bits) == {8} and image.mode == ("RGB" if len(bits) == 3 else "RGBA"))
 
 
 def require_unsigned(image: TiffImageFile) -> None:
     """Refuse samples whose range is unknown."""
-    kind = _SAMPLE_KINDS.get(max(image.tag_v2.get(SAMPLEFORMAT, (1,))), "unsigned")
-    _require_range(max(image.tag_v2.get(BITSPERSAMPLE, (1,))), kind)
+    kind = _SAMPLE_KINDS.get(max(image.tag_v2.get(Tag.SAMPLEFORMAT, (1,))), "unsigned")
+    _require_range(max(bits_of(image)), kind)
 
 
 def _require_range(bits: int, kind: str) -> None:
@@ -65,7 +59,7 @@ def _require_range(bits: int, kind: str) -> None:
 
 def notes_on(image: TiffImageFile) -> tuple[str, ...]:
     """Return what is left out of a file: channels beyond colour and alpha, further pages of this size."""
-    extra = image.tag_v2.get(EXTRASAMPLES, ())
+    extra = image.tag_v2.get(Tag.EXTRASAMPLES, ())
     notes = ["channels beyond colour and alpha are left out"] if 0 in extra or len(extra) > 1 else []
     size = image.size
     with contextlib.suppress(Exception):  # whatever a damaged page makes Pillow raise
@@ -81,19 +75,12 @@ def channels_in_pages(
 ) -> Image.Image | None:
     """Return red, green and blue that lie in three gray pages; `None` if the pages are no channels.
 
-    The description of OME-XML and ImageJ gives the number of channels.
-
-    Args:
-        image: at its first page.
-        to_gray: makes 8 bits of a page.
-
-    Raises:
-        UnusableImageError: there are several channels, but not three.
+    The description of OME-XML and ImageJ gives the number of channels. `to_gray` makes 8 bits of a page.
     """
-    description = str(image.tag_v2.get(IMAGEDESCRIPTION, ""))
+    description = str(image.tag_v2.get(Tag.IMAGEDESCRIPTION, ""))
     number = re.search(r'\bSizeC="(\d{1,9})"|^channels=(\d{1,9})', description, re.MULTILINE)
     count = int(number[1] or number[2]) if number else 1
-    if count == 1 or len(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 1 or not image.is_animated:
+    if count == 1 or len(bits_of(image)) > 1 or not image.is_animated:
         return None
     if count != 3 or image.n_frames != 3:
         raise UnusableImageError(
@@ -159,10 +146,10 @@ def is_tiled_pyramid(path: Path) -> bool:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             header = file.read(8)
             is_big = header[2] == _BIG_TIFF or header[3] == _BIG_TIFF
-            tags = ImageFileDirectory_v2(header + file.read(8) if is_big else header)
+            tags = Tag.ImageFileDirectory_v2(header + file.read(8) if is_big else header)
             file.seek(tags.next)
             tags.load(file)
-            return TILEWIDTH in tags and (is_big or SUBIFD in tags or bool(tags.next))
+            return Tag.TILEWIDTH in tags and (is_big or Tag.SUBIFD in tags or bool(tags.next))
     except Exception:  # a damaged file is no slide; decoding it shows what is wrong
         return False
 
@@ -180,10 +167,11 @@ def microns_in(description: str) -> tuple[float, float] | None:
 
 def microns_of_tags(tags: Mapping[int, Any]) -> float | None:
     """Return the width of a pixel in micrometres from the tags of a page; `None` if it is unknown."""
-    microns = microns_in(str(tags.get(IMAGEDESCRIPTION, "")))
+    microns = microns_in(str(tags.get(Tag.IMAGEDESCRIPTION, "")))
     if microns is not None:
         return microns[1]
-    unit, dots = _UNIT_UM.get(tags.get(RESOLUTION_UNIT, 0)), positive(tags.get(X_RESOLUTION), 1.0, 1e9)
+    unit = _UNIT_UM.get(tags.get(Tag.RESOLUTION_UNIT, 0))
+    dots = positive(tags.get(Tag.X_RESOLUTION), 1.0, 1e9)
     return None if unit is None or dots is None else positive(unit / dots)
 
 

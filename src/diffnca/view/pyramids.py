@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffnca.data.decoding import Pixels, picture_in, to_array
-from diffnca.data.refusals import UnusableImageError, first_line
+from diffnca.data.refusals import UnusableImageError, refusing
 from diffnca.data.slides import Levels
 from diffnca.data.sources import content_of, is_picture
 from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
@@ -34,7 +34,6 @@ class Pyramid:
     """An image at several scales.
 
     Attributes:
-        name: the name that the page shows.
         sizes: height and width of the levels, the finest first.
         read: returns rows and columns of a level; several threads may call it.
         microns_per_px: width of a pixel of the finest level; `None` if unknown.
@@ -81,11 +80,7 @@ def level_scale(width: int, level_width: int) -> float:
 
 
 def open_image(path: str | Path) -> Pyramid:
-    """Open an OME-Zarr image (also at an address of fsspec), a slide, or a picture.
-
-    Raises:
-        ValueError: `path` is none of these, or not finished.
-    """
+    """Open an OME-Zarr image (also at an address of fsspec), a slide, or a picture; raises `ValueError`."""
     text = str(path).rstrip("/")
     is_local = "://" not in text
     try:
@@ -118,25 +113,18 @@ def open_zarr(address: str) -> Pyramid:
     except ImportError:
         raise UnusableImageError("OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
     try:
-        root = zarr.open_group(opened(address), mode="r", zarr_format=3)
+        with refusing("damaged root metadata", OSError):
+            root = zarr.open_group(opened(address), mode="r", zarr_format=3)
     except FileNotFoundError:
         raise UnusableImageError(_why_no_zarr_image(address)) from None
-    except OSError:
-        raise
-    except Exception as error:  # readers raise anything on damaged text
-        raise UnusableImageError(f"damaged root metadata ({first_line(error)})") from None
     if "ome" not in root.attrs and "0" in root:
         raise UnusableImageError(_UNFINISHED)
-    try:
+    with refusing("is no OME-Zarr 0.5 image, metadata are missing or wrong", OSError):
         multiscale: Any = root.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload, unused-ignore]
         axes = ", ".join(axis["name"] for axis in multiscale["axes"])
         levels: list[Any] = [root[dataset["path"]] for dataset in multiscale["datasets"]]
         sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
         kind, channels, microns = levels[0].dtype, levels[0].shape[0], _microns_of(multiscale)
-    except OSError:
-        raise
-    except Exception as error:  # the metadata may hold anything
-        raise UnusableImageError(f"is no OME-Zarr 0.5 image (without {first_line(error)})") from None
     if axes != "c, y, x":
         raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
     if kind != np.uint8 or channels not in (1, 3, 4):

@@ -64,19 +64,12 @@ class Server(ThreadingHTTPServer):
             raise ValueError(f"port {port}: {error.strerror}; take another, or 0 for a free one") from None
         self.pyramid = pyramid
         self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self.logged: set[str] = set()
 
     def tile(self, level: int, column: int, row: int, extension: str) -> bytes | None:
         """Return a tile as a file, in the order of the requests; `None` if there is no such tile."""
         with self.cores:
             pixels = self.pyramid.tile(level, column, row)
             return None if pixels is None else encoded(pixels, extension)
-
-    def log_once(self, message: str) -> None:
-        """Log a fault of the image, once."""
-        if message not in self.logged:
-            self.logged.add(message)
-            logging.getLogger(__name__).warning("%s", message)
 
     @property
     def address(self) -> str:
@@ -125,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.server.tile(level, column, row, parts[4])
         except Exception as error:  # codecs raise whatever they like on damaged tiles
             message = f"unreadable tile: {first_line(error)}"
-            self.server.log_once(f"{self.server.pyramid.name}: {message}")
+            logging.getLogger(__name__).warning("%s: %s", self.server.pyramid.name, message)
             return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
         if body is None:
             return self.refuse(HTTPStatus.NOT_FOUND, "no such tile")
@@ -156,14 +149,7 @@ def serve(
 ) -> None:
     """Show an image until Ctrl-C.
 
-    Args:
-        path: an OME-Zarr image (also an address of fsspec), a slide or a picture.
-        port: port of the local address; 0 takes a free port.
-        open_browser: open the page too, not only give its address.
-        say: takes a sentence with the address.
-
-    Raises:
-        ValueError: there is no such image, it is not finished, or the port is taken.
+    `port` 0 takes a free port. `say` takes a sentence with the address.
     """
     with Server(open_image(path), port) as server, contextlib.suppress(KeyboardInterrupt):
         say(f"{server.address} shows {server.pyramid.name}; stop with Ctrl-C")
