@@ -18,6 +18,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from PIL import Image
@@ -27,7 +28,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.data import ImageSet, open_images
 from diffnca.evaluation.metrics.features import efficientnet_lite0
 from diffnca.evaluation.scores import Score, score
-from diffnca.evaluation.selections import Picture, count_crops, crops, halves
+from diffnca.evaluation.selections import Picture, count_crops, crops
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture
     if options.train is not None:
         return open_pictures(options.train, reduce=options.reduce, **choice), images
     return images.split(options.holdout, options.split_seed) if options.holdout > 0 else halves(images)
+
+
+def halves(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Split pictures at random into two halves, to score real pictures against real ones."""
+    order = np.random.default_rng(0).permutation(len(pictures)).tolist()
+    middle = len(order) // 2
+    return [pictures[k] for k in order[:middle]], [pictures[k] for k in order[middle:]]
 
 
 def open_pictures(path: Path, **options: Any) -> ImageSet:

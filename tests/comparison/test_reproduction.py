@@ -58,6 +58,7 @@ def quick() -> Any:
         patch.setenv("TORCHDYNAMO_DISABLE", "1")
         patch.setattr(reproduction, "extractor_named", lambda *_: ModuleFeatures("brightness", Brightness()))
         patch.setattr(child, "launch", lambda job, watch: child.work(job))
+        patch.setattr("diffnca.comparison.rows.ERROR_IMAGES", 4)
         yield
 
 

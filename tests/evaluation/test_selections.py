@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from diffnca.evaluation.metrics.features import FeatureExtractor, efficientnet_lite0
 from diffnca.evaluation.scores import Score, score
-from diffnca.evaluation.selections import Picture, Selection, count_crops, crops, halves, whole
+from diffnca.evaluation.selections import Picture, Selection, count_crops, crops, whole
 
 CANOPY = Path(__file__).parent.parent / "data" / "canopy"
 
@@ -104,12 +104,6 @@ def test_random_crops_follow_their_seed() -> None:
     first, again, other = (crops(plain_pictures(3, 30, 30), 20, 8, seed).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def test_halves_share_no_picture() -> None:
-    first, second = halves(plain_pictures(9, 4, 4))
-    assert sorted(int(picture[0, 0, 0]) for picture in first + second) == list(range(9))
-    assert len(first) == 4
 
 
 def test_a_score_says_what_it_was_measured_with() -> None:

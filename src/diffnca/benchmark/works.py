@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,6 @@ TIME = 0.5
 """Diffusion time of the calls; it makes no difference to their speed."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """All that was timed of a model.
-
-    Attributes:
-        facts: the machine, the model, how long images take.
-        timings: of its calls, and of training steps.
-    """
-
-    facts: dict[str, Any]
-    timings: list[Timing]
-
-
 def bench(
     name: str,
     size: tuple[int, int],
@@ -66,8 +53,8 @@ def bench(
     is_training: bool = False,
     is_compiled: bool = False,
     device: str = "auto",
-) -> Bench:
-    """Time a model.
+) -> tuple[dict[str, Any], list[Timing]]:
+    """Time a model; return the facts (machine, model, how long images take), and all timings.
 
     Args:
         name: a recipe, whose weights are fresh, or any trained denoiser of cells.
@@ -106,11 +93,10 @@ def bench(
     }
     if is_training:
         timings += _timings_of_training(config, batch, rounds)
-    return Bench(facts, timings)
+    return facts, timings
 
 
 def _named(name: str) -> Denoiser:
-    """Return the denoiser of a recipe, with fresh weights, or a trained one."""
     return build_denoiser(recipe_named(name)) if name in RECIPES else load_denoiser(name)
 
 
@@ -236,6 +222,5 @@ def short(dtype: torch.dtype) -> str:
 
 
 def _call(network: Callable[..., Tensor], x_t: Tensor) -> Callable[[], object]:
-    """Return work that calls a network once on `x_t`."""
     t = torch.full((len(x_t),), TIME, device=x_t.device, dtype=x_t.dtype)
     return torch.no_grad()(lambda: network(x_t, t))

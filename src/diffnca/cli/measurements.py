@@ -121,7 +121,7 @@ class Bench:
         from diffnca.benchmark.timing import as_json, as_table
         from diffnca.benchmark.works import bench
 
-        found = bench(
+        facts, timings = bench(
             self.name,
             (self.height, self.width),
             self.batch,
@@ -131,5 +131,5 @@ class Bench:
             is_compiled=self.compiled,
             device=self.device,
         )
-        console.say((as_json if self.json else as_table)(found.facts, found.timings))
+        console.say((as_json if self.json else as_table)(facts, timings))
         return 0

@@ -117,7 +117,6 @@ def _logged(row: Row) -> Progress:
 
 
 def _wanted(row: Row, terms: Terms) -> Config:
-    """Return the configuration of a row with its budget."""
     images = row.config.training.images if terms.images is None else terms.images
     return replace(row.config, training=replace(row.config.training, minutes=terms.minutes, images=images))
 

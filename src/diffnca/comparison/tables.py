@@ -32,7 +32,6 @@ def _cells(first: str, **changes: Any) -> dict[str, Any]:
 
 
 def _steps(first: str, of_first: int, of_image: int) -> dict[str, Any]:
-    """Return the numbers of cell steps of both stages."""
     return {f"model.{first}.cell.num_cell_steps": of_first, "model.cell.num_cell_steps": of_image}
 
 
@@ -181,12 +180,10 @@ def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> 
 
 
 def _table(name: str, subject: str, rows: list[Config], data: DataConfig) -> Table:
-    """Return a table whose rows see the same images."""
     return Table(name, subject, tuple(_on(row, data) for row in rows))
 
 
 def _changed(recipe: Config, rows: Mapping[str, Mapping[str, Any]]) -> list[Config]:
-    """Return a recipe once for each row, under its name and with its changes."""
     return [with_fields(recipe, {"name": name, **changes}) for name, changes in rows.items()]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from diffnca.config.model import Config
-from diffnca.data.images import open_images
+from diffnca.data.images import ImageSet, open_images
+from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
 from diffnca.evaluation.metrics.cached import cache_folder
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
@@ -18,10 +19,10 @@ from diffnca.evaluation.metrics.features import FeatureExtractor, efficientnet_l
 from diffnca.evaluation.metrics.inception import inception
 from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.evaluation.options import Options, check
-from diffnca.evaluation.real import RealImages, check_real, left_out, real_images, select, skipped_of
+from diffnca.evaluation.real import RealImages, check_real, real_images, select
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, Protocol, check_size, evaluate
-from diffnca.evaluation.selections import Pictures, Selection
+from diffnca.evaluation.selections import Picture, Pictures, Selection
 from diffnca.files import check_place
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_config
@@ -32,31 +33,16 @@ PAIR_PX = 128
 
 
 @dataclass(frozen=True)
-class Generated:
-    """The generated images of an evaluation.
-
-    Attributes:
-        pictures: the images.
-        made: how they were made.
-        skipped: files that cannot be used: names and reasons.
-    """
-
-    pictures: Pictures
-    made: dict[str, str]
-    skipped: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class Measured:
     """What an evaluation found.
 
     Attributes:
         evaluation: the numbers.
-        skipped: files that could not be used, by the flag that names their folder: names and reasons.
+        skipped: files that could not be used, by the place where they lie, and why.
     """
 
     evaluation: Evaluation
-    skipped: dict[str, list[tuple[str, str]]]
+    skipped: dict[str, tuple[Remark, ...]]
 
 
 def measure(model: str, options: Options, report: Report = unseen) -> Measured:
@@ -76,14 +62,18 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
     extractor = extractor_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
     check_real(real)
-    generated = (
-        _opened(model, options, report) if config is None else _made(model, config, options, real, report)
-    )
+    pictures: Pictures
+    skipped = real.skipped
+    if config is None:
+        images, made = _opened(model, options, report)
+        pictures, skipped = images, {"generated": images.skipped, **skipped}
+    else:
+        pictures, made = _made(model, config, options, real, report)
     is_published = options.protocol == "published"
-    pictures = [as_jpeg(each) for each in generated.pictures] if is_published else generated.pictures
+    if is_published:
+        pictures = [as_jpeg(each) for each in pictures]
     selection = select(pictures, options.crop, options.n, model)
     seams = None if options.seam_px is None else seam_ratio(islice(pictures, options.n), options.seam_px)
-    skipped = {"generated": generated.skipped, **real.skipped}
     evaluation = evaluate(
         selection,
         real.reference,
@@ -96,12 +86,13 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
             stored=f"JPEG of quality {JPEG_QUALITY}" if is_published else "as they are",
         ),
         seams=seams,
-        made=generated.made,
+        made=made,
         report=report,
     )
     if options.pairs is not None and real.training is not None:
         write_pairs(options.pairs, selection, real.training, evaluation)
-    return Measured(replace(evaluation, left_out=left_out(skipped)), skipped)
+    left_out = {place: len(files) for place, files in skipped.items() if files}
+    return Measured(replace(evaluation, left_out=left_out), skipped)
 
 
 def is_folder_of_images(name: str) -> bool:
@@ -135,8 +126,8 @@ def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtr
     return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
-def _opened(folder: str, options: Options, report: Report) -> Generated:
-    """Open the generated images of a folder, as they are.
+def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, dict[str, str]]:
+    """Open the generated images of a folder, as they are; return them, and what they are.
 
     Raises:
         ValueError: an option for models is given, or real images lie in the folder or around it.
@@ -152,11 +143,13 @@ def _opened(folder: str, options: Options, report: Report) -> Generated:
                 "two folders apart"
             )
     images = open_images([folder], report=report)
-    return Generated(images, {"folder": folder, "images": images.fingerprint}, skipped_of(images))
+    return images, {"folder": folder, "images": images.fingerprint}
 
 
-def _made(model: str, config: Config, options: Options, real: RealImages, report: Report) -> Generated:
-    """Make as many images of the model as the comparison takes.
+def _made(
+    model: str, config: Config, options: Options, real: RealImages, report: Report
+) -> tuple[list[Picture], dict[str, str]]:
+    """Make as many images of the model as the comparison takes; return them, and how they are made.
 
     Raises:
         ValueError: they could not be compared with the real ones.
@@ -179,7 +172,7 @@ def _made(model: str, config: Config, options: Options, real: RealImages, report
     device = device_named(options.device)
     samples = Samples(model, height, width, options.seed, options.sampler, options.steps, device)
     facts = {"model": model, "seed": str(options.seed), **samples.facts()}
-    return Generated(list(samples.pictures(count, options.samples, report)), facts, [])
+    return list(samples.pictures(count, options.samples, report)), facts
 
 
 def write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:

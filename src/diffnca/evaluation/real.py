@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffnca.config.model import Config, DataConfig
 from diffnca.data.images import ImageSet, open_images
+from diffnca.data.sources import Remark
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
 from diffnca.evaluation.options import MIN_IMAGES, Options
 from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
@@ -23,13 +24,13 @@ class RealImages:
         reference: what generated images are compared with.
         training: what the model has seen; `None` if that is not known.
         split: in words, which of the images the reference is.
-        skipped: files that cannot be used, by the flag that names their folder: names and reasons.
+        skipped: files that cannot be used, by the flag that names their folder, and why.
     """
 
     reference: Selection
     training: Selection | None
     split: str
-    skipped: dict[str, list[tuple[str, str]]]
+    skipped: dict[str, tuple[Remark, ...]]
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
@@ -47,7 +48,7 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
     images = _opened(options.reference, options, data, channels, report)
-    skipped = {"--reference": skipped_of(images)}
+    skipped = {"--reference": images.skipped}
     if options.protocol == "published":
         reference = select(images, crop, options.n, name)
         return RealImages(reference, None, "the first images of training", skipped)
@@ -58,7 +59,7 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     training = None
     if options.train is not None:
         opened = _opened(options.train, options, data, channels, report)
-        skipped["--train"], training = skipped_of(opened), select(opened, crop)
+        skipped["--train"], training = opened.skipped, select(opened, crop)
     return RealImages(select(images, crop, n, name), training, "all images of the folder", skipped)
 
 
@@ -73,11 +74,6 @@ def _opened(path: Path, options: Options, data: DataConfig, channels: int, repor
         min_size=data.crop if options.held_out else 1,  # so that slides have the tiles of training
         report=report,
     )
-
-
-def skipped_of(images: ImageSet) -> list[tuple[str, str]]:
-    """Return the names of the files that cannot be used, and why."""
-    return [(each.name, each.text) for each in images.skipped]
 
 
 def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
@@ -142,8 +138,3 @@ def check_real(real: RealImages) -> None:
     seen = {image.numpy().tobytes() for image in real.training.images}
     num_seen = sum(image.numpy().tobytes() in seen for image in real.reference.images)
     check_unseen(num_seen, len(real.reference))
-
-
-def left_out(skipped: dict[str, list[tuple[str, str]]]) -> dict[str, int]:
-    """Return how many files could not be used, for each place where there were such files."""
-    return {place: len(files) for place, files in skipped.items() if files}

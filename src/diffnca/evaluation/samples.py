@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,10 +129,10 @@ def as_jpeg(picture: Picture) -> Picture:
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    """Return the images that are there already; a damaged one is made again.
+    """Return the images that are there already.
 
     Raises:
-        ValueError: one was made in another way.
+        ValueError: one is damaged, or was made in another way.
     """
     found = {}
     for seed in seeds:
@@ -147,9 +146,9 @@ def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int
                     f"{path}: was made with {name} {text.get(f'diffnca:{name}', 'unknown')[:16]}, not "
                     f"{value[:16]}; give an empty folder for --samples"
                 )
-        with contextlib.suppress(OSError, SyntaxError), Image.open(path) as image:  # it may be cut short
+        with Image.open(path) as image:
             pixels = np.asarray(image)
-            found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
+        found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
     return found
 
 

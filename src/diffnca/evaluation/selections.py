@@ -6,30 +6,20 @@ For the same reason real against real is above 0 on crops: two crops of one side
 two of different sides never.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from diffnca.data.images import ImageSet
+
 Picture = UInt8[np.ndarray, "_h _w _c"]  # each of its own size
 
-
-@runtime_checkable
-class Pictures(Protocol):
-    """A list of pictures, or a set of images that decodes them when they are asked for."""
-
-    def __len__(self) -> int:
-        """Return their number."""
-
-    def __getitem__(self, index: int, /) -> Picture:
-        """Return one of them."""
-
-    def __iter__(self) -> Iterator[Picture]:
-        """Yield them in order."""
+Pictures = Sequence[Picture] | ImageSet
+"""A list of pictures, or a set of images that decodes them when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +83,6 @@ def count_crops(pictures: Pictures, side_px: int = 64) -> int:
     """Return how many disjoint crops the regular grids of the pictures hold."""
     rows, columns = _grids(pictures, side_px, side_px)
     return int((rows * columns).sum())
-
-
-def halves(pictures: Pictures, seed: int = 0) -> tuple[list[Picture], list[Picture]]:
-    """Split pictures at random into two halves, to score real ones against real ones."""
-    order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
-    middle = len(order) // 2
-    return [pictures[k] for k in order[:middle]], [pictures[k] for k in order[middle:]]
 
 
 def _shapes(pictures: Pictures) -> Int64[np.ndarray, "n 3"]:

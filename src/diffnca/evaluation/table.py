@@ -43,7 +43,6 @@ def _why_no_error(evaluation: Evaluation) -> str:
 
 
 def _short(name: str, value: str) -> str:
-    """Return a fact for people: of a checksum, the beginning."""
     return value[:16] if name == "weights" else value
 
 

@@ -74,7 +74,6 @@ def extract_cached(
 
 
 def _network(extractor: FeatureExtractor) -> str:
-    """Return the name of the folder of an extractor."""
     known = repr((extractor.name, extractor.preprocessing, extractor.checksum))
     return hashlib.sha256(known.encode()).hexdigest()[:32]
 

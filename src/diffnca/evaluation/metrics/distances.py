@@ -109,7 +109,6 @@ def _checked(features: Float[Tensor, "n d"], which: str) -> Float64[Tensor, "n d
 
 
 def _count(pictures: Int[Tensor, " n"] | None, n: int) -> int:
-    """Return the number of pictures of a set."""
     return n if pictures is None else len(pictures.unique())
 
 

@@ -113,7 +113,6 @@ def check_seams(every_px: int, size: tuple[int, int]) -> None:
 
 
 def _root(matrix: Float64[Tensor, "c c"]) -> Float64[Tensor, "c c"]:
-    """Return the symmetric root of a covariance."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
     return root
