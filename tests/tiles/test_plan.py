@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from diffnca.canvas.region import Canvas
 from diffnca.tiles.plan import (
+    MOST_OVERHEAD,
     PATIENCE_SECONDS,
     TILE_OVERHEAD,
     Plan,
@@ -113,6 +114,20 @@ def test_default_tiles_cover_the_canvas_evenly() -> None:
 def test_default_tiles_are_whole_units(height: int, width: int, radius: int) -> None:
     side = default_tile(Canvas(height, width), radius, 256)
     assert side % 256 == 0 and side <= 4096
+
+
+@pytest.mark.parametrize("megapixels_per_second", [10.0, 0.7, 0.2])
+def test_a_large_image_is_kept_every_half_a_minute_on_fast_and_slow_machines(
+    megapixels_per_second: float,
+) -> None:
+    rates = Rates(compute=1e-6 / megapixels_per_second)
+    made = make_plan(Canvas(4096, 4096), None, 65, 20, 6, has_context=False, rates=rates, shard_px=512)
+    assert made.seconds_of_tile <= PATIENCE_SECONDS and made.overhead < MOST_OVERHEAD
+
+
+def test_tiles_asked_for_are_taken_on_slow_machines_too() -> None:
+    slow = Rates(compute=1.0)
+    assert make_plan(Canvas(4096, 4096), 2048, 65, 20, 6, False, slow, 512).tile_px == 2048
 
 
 def test_states_take_room_for_two() -> None:

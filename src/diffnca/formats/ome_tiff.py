@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 
 from diffnca.errors import one_line
 from diffnca.files import check_target, replace_atomically
-from diffnca.formats.ome_zarr import REMEDY, check_finished
+from diffnca.formats.ome_zarr import check_finished
+from diffnca.formats.shards import REMEDY
 from diffnca.formats.stores import undamaged
 
 try:

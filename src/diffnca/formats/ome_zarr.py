@@ -27,7 +27,6 @@ from diffnca.formats.stores import (  # or a hint
     opened,
     others_in,
     remove_leftovers,
-    undamaged,
 )
 
 # isort: split
@@ -40,17 +39,21 @@ from zarr.storage import StorePath
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.formats.pyramid import halved, level_shapes
+from diffnca.formats.shards import (
+    WRITE_ALL,
+    fault_of,
+    key_of,
+    level_fault,
+    open_level,
+    place_of,
+    read_region,
+    shards_of,
+)
 
 NGFF_VERSION = "0.5"
 COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
-WRITE_ALL: Any = {"write_empty_chunks": True}
-"""Black shards too, so that a missing one is a fault."""
-
 UNFINISHED = "is not finished; the command that makes it goes on with it"
-REMEDY = "delete it, then the command that makes the image makes it again"
-"""What a user can do when a file is damaged."""
-
 OWN = r"zarr\.json|\d+"
 """Names in the folder of an image."""
 
@@ -112,7 +115,7 @@ class OmeZarrWriter:
                 raise ValueError(f"{self.url}: is a file; give another name, or delete it")
         store = self.store
         if exists(store, "0/zarr.json"):
-            self._check(_level(self.url, 0), (channels, canvas.height, canvas.width))
+            self._check(open_level(self.url, 0), (channels, canvas.height, canvas.width))
         else:
             self._create(store, 0, (channels, canvas.height, canvas.width), dict(text))
 
@@ -132,17 +135,17 @@ class OmeZarrWriter:
         bottom, right = bottom % canvas.height, right % canvas.width  # 0 at the edges
         if any(cut % self.shard_px for cut in (region.top, region.left, bottom, right)):
             raise ValueError(f"{region}: must be a union of shards of {self.shard_px} px; choose such tiles")
-        array = _level(self.url, 0, "r+")
+        array = open_level(self.url, 0, "r+")
         shape = (region.height, region.width, array.shape[0])
         if pixels.shape != shape:
             raise ValueError(f"pixels of shape {pixels.shape}: must be {shape}, as their region; crop them")
-        array[_place(region)] = np.moveaxis(pixels, -1, 0)
+        array[place_of(region)] = np.moveaxis(pixels, -1, 0)
 
     def is_written(self, region: Region) -> bool:
         """Return whether all shards of `region` are there."""
         store = self.store
         shards = region.tiles(self.shard_px, self.shard_px)
-        return all(exists(store, _key(0, shard, self.shard_px)) for shard in shards)
+        return all(exists(store, key_of(0, shard, self.shard_px)) for shard in shards)
 
     def close(self, progress: Progress = unseen) -> None:
         """Make the pyramid, and then an image of it all.
@@ -151,7 +154,7 @@ class OmeZarrWriter:
             ValueError: some of its shards are not written.
         """
         store = self.store
-        first = _level(self.url, 0)
+        first = open_level(self.url, 0)
         self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
         counts = [sum(1 for _ in self._shards(shape)) for shape in shapes[1:]]
@@ -216,7 +219,7 @@ class OmeZarrWriter:
 
     def _check_whole(self, store: Store, shape: tuple[int, int]) -> None:
         """Refuse to make an image with holes: zarr reads what is missing as black."""
-        keys = [_key(0, shard, self.shard_px) for shard in self._shards(shape)]
+        keys = [key_of(0, shard, self.shard_px) for shard in self._shards(shape)]
         missing = [key for key in keys if not exists(store, key)]
         if missing:
             raise ValueError(
@@ -230,14 +233,14 @@ class OmeZarrWriter:
 
     def _halve(self, store: Store, level: int, shard: Region) -> None:
         """Make a shard of a level from the level before, unless it is there."""
-        if not exists(store, _key(level, shard, self.shard_px)):
-            array = _level(self.url, level - 1)
+        if not exists(store, key_of(level, shard, self.shard_px)):
+            array = open_level(self.url, level - 1)
             height, width = array.shape[1:]
             top, left = 2 * shard.top, 2 * shard.left
             rows, columns = min(2 * shard.height, height - top), min(2 * shard.width, width - left)
             below = Region(top, left, rows, columns, Canvas(height, width))
             pixels = halved(read_region(self.url, str(level - 1), array, below))
-            _level(self.url, level, "r+")[_place(shard)] = pixels
+            open_level(self.url, level, "r+")[place_of(shard)] = pixels
 
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the metadata of an image with so many levels ([1])."""
@@ -284,44 +287,8 @@ def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
     Raises:
         ValueError: a shard is missing or damaged; the message names it.
     """
-    array = _level(url, 0)
+    array = open_level(url, 0)
     return np.moveaxis(read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
-
-
-def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
-    """Return the pixels of a part of a level.
-
-    Args:
-        url: the image.
-        path: of the level.
-        array: of the level.
-        region: the part.
-
-    Raises:
-        ValueError: a shard is missing or damaged; the message names it.
-    """
-    side = array.shards[1]
-    pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
-    for top, height in _spans(region.top, region.height, side):
-        for left, width in _spans(region.left, region.width, side):
-            part = Region(top, left, height, width, region.canvas)
-            key = _key(path, part, side)
-            with undamaged(f"{url}/{key}", REMEDY):
-                values = array[_place(part)]
-            if not values.any() and not exists(array.store, key):  # zarr reads it as black
-                raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
-            rows = slice(top - region.top, top - region.top + height)
-            pixels[:, rows, left - region.left : left - region.left + width] = values
-    return pixels
-
-
-def _spans(start: int, length: int, side: int) -> Iterator[tuple[int, int]]:
-    """Yield start and length of the part of a span in each shard."""
-    stop = start + length
-    while start < stop:
-        end = min(stop, start - start % side + side)
-        yield start, end - start
-        start = end
 
 
 def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
@@ -357,7 +324,7 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
     total = sum(1 for path, array in levels.items() for _ in shards_of(array, path))
     shards = ((array, *shard) for path, array in levels.items() for shard in shards_of(array, path))
     for done, (array, key, place) in enumerate(shards, start=1):
-        fault = _fault(array, place) if exists(array.store, key) else "is missing"
+        fault = fault_of(array, place) if exists(array.store, key) else "is missing"
         problems += [] if fault is None else [f"{key} {fault}"]
         progress(done, total)
     return problems
@@ -383,55 +350,3 @@ def _levels(url: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:
     if faults:
         return {}, {}, faults[0]
     return attributes, {path: zarr.open_array(store, path=path, mode="r") for path in paths}, None
-
-
-def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
-    """Yield key and place of each shard of the level at `path`."""
-    side = array.shards[1]
-    for shard in Canvas(*array.shape[1:]).whole.tiles(side, side):
-        yield _key(path, shard, side), _place(shard)
-
-
-def _key(level: int | str, shard: Region, shard_px: int) -> str:
-    """Return the name of a shard's file."""
-    return f"{level}/c/0/{shard.top // shard_px}/{shard.left // shard_px}"
-
-
-def level_fault(store: Store, path: str) -> str | None:
-    """Return what is wrong with the metadata of a level."""
-    if not exists(store, f"{path}/zarr.json"):
-        return f"level {path} is missing"
-    try:
-        array: Any = zarr.open_array(store, path=path, mode="r")
-    except PermissionError:
-        raise
-    except Exception as error:  # whatever readers say of damaged text
-        return f"{path}/zarr.json is damaged ({one_line(error)})"
-    is_sharded = array.ndim == 3 and array.shards is not None and array.shards[1] == array.shards[2]
-    if not is_sharded or array.dtype != np.uint8:
-        return f"level {path} is not sharded c, y, x, as diffnca writes it"
-    return None
-
-
-def _fault(array: Any, place: tuple[slice, slice, slice]) -> str | None:
-    """Return what is wrong with a shard that is there."""
-    try:
-        array[place]
-    except OSError:
-        raise
-    except Exception as error:  # whatever decoders say of damaged bytes
-        return f"is damaged ({one_line(error)})"
-    return None
-
-
-def _level(url: str, level: int, mode: Any = "r") -> Any:
-    """Return the array of a level."""
-    with undamaged(f"{url}/{level}/zarr.json", f"delete {url}, then the same command begins again"):
-        array: Any = zarr.open_array(opened(url), path=str(level), mode=mode)
-        return array.with_config(WRITE_ALL)
-
-
-def _place(region: Region) -> tuple[slice, slice, slice]:
-    """Return where the pixels of a region are in an array."""
-    rows = slice(region.top, region.top + region.height)
-    return slice(None), rows, slice(region.left, region.left + region.width)

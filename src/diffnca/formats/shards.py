@@ -1,0 +1,110 @@
+"""Shards, the files of a zarr image: where they lie, how they are read, what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from diffnca.errors import one_line
+from diffnca.formats.stores import exists, opened, undamaged, zarr  # or a hint
+
+# isort: split
+import numpy as np
+from jaxtyping import UInt8
+from zarr.abc.store import Store
+
+from diffnca.canvas.region import Canvas, Region
+
+WRITE_ALL: Any = {"write_empty_chunks": True}
+"""Black shards too, so that a missing one is a fault."""
+
+REMEDY = "delete it, then the command that makes the image makes it again"
+"""What a user can do when a file is damaged."""
+
+
+def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
+    """Return the pixels of a part of a level.
+
+    Args:
+        url: the image.
+        path: of the level.
+        array: of the level.
+        region: the part.
+
+    Raises:
+        ValueError: a shard is missing or damaged; the message names it.
+    """
+    side = array.shards[1]
+    pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
+    for top, height in _spans(region.top, region.height, side):
+        for left, width in _spans(region.left, region.width, side):
+            part = Region(top, left, height, width, region.canvas)
+            key = key_of(path, part, side)
+            with undamaged(f"{url}/{key}", REMEDY):
+                values = array[place_of(part)]
+            if not values.any() and not exists(array.store, key):  # zarr reads it as black
+                raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
+            rows = slice(top - region.top, top - region.top + height)
+            pixels[:, rows, left - region.left : left - region.left + width] = values
+    return pixels
+
+
+def _spans(start: int, length: int, side: int) -> Iterator[tuple[int, int]]:
+    """Yield start and length of the part of a span in each shard."""
+    stop = start + length
+    while start < stop:
+        end = min(stop, start - start % side + side)
+        yield start, end - start
+        start = end
+
+
+def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
+    """Yield key and place of each shard of the level at `path`."""
+    side = array.shards[1]
+    for shard in Canvas(*array.shape[1:]).whole.tiles(side, side):
+        yield key_of(path, shard, side), place_of(shard)
+
+
+def key_of(level: int | str, shard: Region, shard_px: int) -> str:
+    """Return the name of a shard's file."""
+    return f"{level}/c/0/{shard.top // shard_px}/{shard.left // shard_px}"
+
+
+def level_fault(store: Store, path: str) -> str | None:
+    """Return what is wrong with the metadata of a level."""
+    if not exists(store, f"{path}/zarr.json"):
+        return f"level {path} is missing"
+    try:
+        array: Any = zarr.open_array(store, path=path, mode="r")
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever readers say of damaged text
+        return f"{path}/zarr.json is damaged ({one_line(error)})"
+    is_sharded = array.ndim == 3 and array.shards is not None and array.shards[1] == array.shards[2]
+    if not is_sharded or array.dtype != np.uint8:
+        return f"level {path} is not sharded c, y, x, as diffnca writes it"
+    return None
+
+
+def fault_of(array: Any, place: tuple[slice, slice, slice]) -> str | None:
+    """Return what is wrong with a shard that is there."""
+    try:
+        array[place]
+    except OSError:
+        raise
+    except Exception as error:  # whatever decoders say of damaged bytes
+        return f"is damaged ({one_line(error)})"
+    return None
+
+
+def open_level(url: str, level: int, mode: Any = "r") -> Any:
+    """Return the array of a level."""
+    with undamaged(f"{url}/{level}/zarr.json", f"delete {url}, then the same command begins again"):
+        array: Any = zarr.open_array(opened(url), path=str(level), mode=mode)
+        return array.with_config(WRITE_ALL)
+
+
+def place_of(region: Region) -> tuple[slice, slice, slice]:
+    """Return where the pixels of a region are in an array."""
+    rows = slice(region.top, region.top + region.height)
+    return slice(None), rows, slice(region.left, region.left + region.width)
