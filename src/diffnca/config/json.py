@@ -119,6 +119,5 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as text that is not too long for a line."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

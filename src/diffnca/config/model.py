@@ -56,7 +56,6 @@ class ScheduleConfig:
     max_beta: float = 0.9999
 
     def __post_init__(self) -> None:
-        """Refuse levels without number, and betas that are no shares."""
         shares = ("beta_start", "beta_end", "offset", "min_beta", "max_beta")
         limits = {"num_diffusion_steps": (1, MOST_DIFFUSION_STEPS)} | dict.fromkeys(shares, (0, 1))
         require_within(self, "schedule.", limits)
@@ -85,7 +84,6 @@ class LossConfig:
     logit_std: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse weights that are none, and distributions without times."""
         gamma, mean, std = self.min_snr_gamma, self.logit_mean, self.logit_std
         require(
             0.0 < gamma <= LARGEST_CLAMP, "loss.min_snr_gamma", gamma, f"above 0, at most {LARGEST_CLAMP:g}"
@@ -139,7 +137,6 @@ class TrainingConfig:
     checkpoint_cells: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers with which no training can be done."""
         limits = {
             "batch": (1, 65_536),
             "images": (1, MOST_IMAGES),
@@ -187,7 +184,6 @@ class DataConfig:
     microns_per_px: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no crop can be taken with."""
         limits = {
             "crop": (1, LARGEST_CROP_PX),
             "reduce": (1, 1024),
@@ -241,7 +237,6 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
         is_name = 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
         allowed = f"1 to {LONGEST_NAME} characters without slashes"  # it becomes the name of a folder
         require(is_name and not set("/\\") & set(self.name), "name", self.name[:LONGEST_NAME], allowed)

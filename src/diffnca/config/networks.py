@@ -66,7 +66,6 @@ class CellConfig:
     cell_step_period: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
         limits = {
             "hidden": (1, MOST_HIDDEN),
             "num_cell_steps": (1, MOST_CELL_STEPS),
@@ -116,7 +115,6 @@ class FourierConfig:
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a window without frequencies, and images without pixels."""
         limits = {"window": (1, LARGEST_WINDOW), "trained_px": (1, LARGEST_TRAINED_PX)}
         require_within(self, "model.fourier.", limits)
 
@@ -138,7 +136,6 @@ class CoarseConfig:
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their limits."""
         limits = {
             "patch": (2, LARGEST_PATCH_PX),
             "channels": (1, MOST_CHANNELS),
@@ -172,7 +169,6 @@ class NCAConfig:
     given_channels: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse contradictions between the fields."""
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
         limits = {
             "patch": (1, LARGEST_PATCH_PX),
@@ -271,7 +267,6 @@ class UNetConfig:
     groups: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
         require_within(self, "model.", {"layers": (1, MOST_LAYERS), "groups": (1, MOST_UNET_CHANNELS)})
         fits = 1 <= len(self.channels) <= MOST_LEVELS and sum(self.channels) <= MOST_UNET_CHANNELS
@@ -331,7 +326,6 @@ class VNCAConfig:
     damage: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
         limits = {
             "hidden": (1, MOST_CHANNELS),

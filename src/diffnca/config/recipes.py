@@ -116,7 +116,6 @@ def vnca_damage() -> Config:
 
 
 def _unet(name: str, model: UNetConfig) -> Config:
-    """Return training and diffusion of `fourier_diff_nca` around a UNet, at a learning rate that suits it."""
     training = TrainingConfig(optimizer="muon", batch=16, learning_rate=UNET_LEARNING_RATE)
     return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
 
@@ -159,7 +158,6 @@ def _npj_cell(hidden: int, num_cell_steps: int) -> CellConfig:
 
 
 def _fourier_cell(cell: CellConfig) -> CellConfig:
-    """Return the published cell of the Fourier stage beside that of the image stage."""
     return replace(cell, update_probability=1.0, padding="zeros", cell_step_period=16)
 
 

@@ -184,7 +184,6 @@ def _microns(ngff: Any) -> float | None:
 
 
 def _count(level: Any) -> int:
-    """Return the number of tiles of a level."""
     return int(-(-level.shape[1] // TILE_PX) * -(-level.shape[2] // TILE_PX))
 
 

@@ -228,7 +228,6 @@ class OmeZarrWriter:
             )
 
     def _shards(self, shape: tuple[int, int]) -> Iterator[Region]:
-        """Yield the shards of a level."""
         return Canvas(*shape).whole.tiles(self.shard_px, self.shard_px)
 
     def _halve(self, store: Store, level: int, shard: Region) -> None:

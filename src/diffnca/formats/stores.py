@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -60,41 +61,26 @@ class AddressStore(FsspecStore):
         """Where it is."""
         return str(getattr(self.fs, "sync_fs", self.fs).unstrip_protocol(self.path))
 
-    async def get(self, *arguments: Any, **options: Any) -> Any:
-        """Return a value, or a part of it; `None` if it is not there."""
-        with reached(self.address):
-            return await super().get(*arguments, **options)
-
-    async def get_partial_values(self, *arguments: Any, **options: Any) -> Any:
-        """Return parts of values."""
-        with reached(self.address):
-            return await super().get_partial_values(*arguments, **options)
-
-    async def set(self, *arguments: Any, **options: Any) -> None:
-        """Put a value in its place."""
-        with reached(self.address):
-            await super().set(*arguments, **options)
-
-    async def exists(self, key: str) -> bool:
-        """Return whether there is such a key."""
-        with reached(self.address):
-            return await super().exists(key)
-
-    async def delete(self, key: str) -> None:
-        """Remove a key, if it is there."""
-        with reached(self.address):
-            await super().delete(key)
-
-    async def delete_dir(self, prefix: str) -> None:
-        """Remove all keys below a prefix."""
-        with reached(self.address):
-            await super().delete_dir(prefix)
-
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names right below a prefix."""
         with reached(self.address):
             async for name in super().list_dir(prefix):
                 yield name
+
+
+def _reaching(method: Any) -> Any:
+    """Return a method of a store whose errors name the address."""
+
+    @functools.wraps(method)
+    async def call(self: AddressStore, *arguments: Any, **options: Any) -> Any:
+        with reached(self.address):
+            return await method(self, *arguments, **options)
+
+    return call
+
+
+for _name in ("get", "get_partial_values", "set", "exists", "delete", "delete_dir"):
+    setattr(AddressStore, _name, _reaching(getattr(FsspecStore, _name)))
 
 
 class FolderStore(LocalStore):

@@ -134,7 +134,6 @@ def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
 
 
 def _our_orientation(tensor: Tensor) -> Tensor:
-    """Return kernels with rows before columns; the authors' images have their width first."""
     return tensor.float().mT.contiguous() if tensor.ndim == 4 else tensor.float()
 
 
@@ -166,7 +165,6 @@ def _published(variant: str, family: str) -> Config:
 
 
 def _cells(config: Config) -> NCAConfig:
-    """Return the network of a published configuration."""
     assert isinstance(config.model, NCAConfig)
     return config.model
 

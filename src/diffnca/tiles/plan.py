@@ -133,16 +133,13 @@ class Plan:
         return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
 
     def _computed(self, sweep: range) -> int:
-        """Return the pixels that the denoiser looks at in a sweep."""
         return sum(self._area(sweep, self.radius * step) for step in range(1, len(sweep) + 1))
 
     def _moved(self, sweep: range) -> int:
-        """Return the pixels that are read and written in a sweep."""
         read = self._area(sweep, self.radius * len(sweep)) if sweep.start else 0
         return read + (self.canvas.whole.area if sweep.stop < self.steps else 0)
 
     def _area(self, sweep: range, reach: int) -> int:
-        """Return the area of all tiles of a sweep, each grown by `reach`."""
         return _grown_area(self.canvas, self.side(sweep), reach)
 
 
@@ -204,25 +201,21 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: floa
 
 
 def _even(longer: int, unit_px: int, wanted: float) -> int:
-    """Return the side of tiles of about the wanted side that cover an axis evenly."""
     largest = unit_px * max(1, min(math.ceil(wanted / unit_px), LARGEST_TILE_PX // unit_px))
     return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
 
 
 def _grown_side(longer: int, side: int, radius: int) -> int:
-    """Return the side of a tile with its neighbourhood, at most the axis."""
     return min(side + 2 * radius, longer)
 
 
 @lru_cache(maxsize=10_000)  # a plan of many steps asks for the same ones again and again
 def _grown_area(canvas: Canvas, tile_px: int, reach: int) -> int:
-    """Return the area of all tiles, each grown by `reach`."""
     heights, widths = _sides(canvas, tile_px, reach)
     return int(heights.sum()) * int(widths.sum())
 
 
 def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the heights of the rows of tiles and the widths of the columns, as `Region.grow` has them."""
     heights = _lengths(canvas.height, canvas.boundary[0], tile_px, reach)
     return heights, _lengths(canvas.width, canvas.boundary[1], tile_px, reach)
 
