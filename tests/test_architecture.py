@@ -92,3 +92,17 @@ def test_nothing_below_cli_knows_an_exit_code() -> None:
         and ast.unparse(node) in EXITS
     ]
     assert exits == []
+
+
+def test_the_page_names_every_file() -> None:
+    page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text()
+    table = page[page.index("## Files") : page.index("## What the parts promise")]
+    rows = {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")}
+    unnamed = [
+        f"{path.parent.name}/{path.stem}"
+        for path in MODULES
+        if path.parent.parent == SOURCE
+        and path.stem != "__init__"
+        and f"`{path.stem}`" not in rows[path.parent.name]
+    ]
+    assert unnamed == []
