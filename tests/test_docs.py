@@ -35,7 +35,8 @@ SMALL = {
     **{"--data.crop": 32, "--batch": 2},
 }
 ADDED = {
-    **{verb: {"--steps": "2"} for verb in ("sample", "inpaint", "extend", "upscale", "vary", "interpolate")},
+    **{verb: {"--steps": "2"} for verb in ("sample", "upscale", "vary", "interpolate")},
+    **{verb: {"--steps": "2", "--rounds": "1"} for verb in ("inpaint", "extend")},
     **{verb: {"--sample-minutes": "0"} for verb in ("train", "distill")},
     "bench": {"--height": "16", "--width": "16", "--batch": "1", "--rounds": "1"},
 }

@@ -119,7 +119,7 @@ def test_clean_level_has_no_noise() -> None:
     assert (CLEAN.alpha, CLEAN.sigma, CLEAN.log_snr) == (1.0, 0.0, math.inf)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25)
 @given(first=st.integers(1, 299), data=st.data())
 def test_visited_steps_fall_from_the_first_to_zero(first: int, data: st.DataObject) -> None:
     num_steps = data.draw(st.integers(2, first + 1))

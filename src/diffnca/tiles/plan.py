@@ -190,7 +190,7 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: floa
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
     longer = max(canvas.height, canvas.width)
-    side = _even(longer, unit_px, min(enough, LARGEST_TILE_PX))
+    side = _even(longer, unit_px, min(enough, float(LARGEST_TILE_PX)))
     least = 2 * radius / (math.sqrt(1.0 + MOST_OVERHEAD) - 1.0)
     while side > unit_px and seconds_per_px * _grown_side(longer, side, radius) ** 2 > PATIENCE_SECONDS:
         smaller = _even(longer, unit_px, side / 2)
