@@ -34,7 +34,7 @@ def crops(
         raise ValueError(
             f"crops of {size} px: none of {len(image_set)} images is as large; take smaller crops"
         )
-    # The raw numbers of a bit generator are the same in every version of numpy; a Generator's need not be.
+    # All versions of numpy draw equal raw numbers from a bit generator; numbers of a Generator may differ.
     numbers = np.random.PCG64([seed, step]).random_raw((batch, _NUMBERS_PER_CROP))
     positions = (numbers[:, 0] % np.uint64(last_of_image[-1])).astype(np.int64)
     images = np.searchsorted(last_of_image, positions, side="right")
@@ -48,5 +48,5 @@ def crops(
         if flips and orientation & 4:
             crop = crop[:, ::-1]
         chosen[row] = np.rot90(crop, orientation & 3) if quarter_turns else crop
-    # numpy alone: torch would start threads beside those of training, and both would slow down
+    # numpy only: threads of torch would slow down training, and training would slow them down
     return torch.from_numpy(np.stack([to_model(crop).numpy() for crop in chosen]))

@@ -190,7 +190,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except MemoryError:
         raise
-    except Exception:  # whatever the readers of EXIF and XMP raise
+    except Exception:  # the readers of EXIF and XMP raise anything
         return image
 
 

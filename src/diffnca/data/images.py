@@ -54,7 +54,7 @@ class ImageSet:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Pixels:
-        """Return image `index`; raises `ValueError` if it has been changed or removed since the opening."""
+        """Return image `index`; raises `ValueError` if the file is no longer as it was at the start."""
         source = self.sources[index]
         image = self.cache.get(source)
         if image is None:

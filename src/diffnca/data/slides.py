@@ -21,7 +21,7 @@ from PIL import Image
 from diffnca.data.decoding import Decoded, Pixels, of_samples, to_array
 from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, refusing, require_content
 from diffnca.data.sources import File
-from diffnca.data.tiff import be_quiet, microns_in, positive
+from diffnca.data.tiff import microns_in, positive
 from diffnca.data.tissue import tissue
 
 SMALLEST_TISSUE_SHARE = 0.5
@@ -45,7 +45,6 @@ class Levels:
             import tiffslide  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError:
             raise ValueError(f"{path}: slides need tiffslide: pip install 'diffnca[slides]'") from None
-        be_quiet()
         with refusing("unreadable as a slide"), warnings.catch_warnings(action="ignore"):
             with path.open("rb") as file:
                 require_content(file.read(256))

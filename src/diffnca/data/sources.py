@@ -50,7 +50,7 @@ class File:
 
     @property
     def picture(self) -> str:
-        """What is held out as one: the file itself."""
+        """The unit that is held out: the file itself."""
         return self.name
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
@@ -218,7 +218,9 @@ def _zip_file_listed(path: Path) -> Listing:
     found = Listing()
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").split("/")
-        name = "/".join(part for part in parts if part not in ("", ".", ".."))  # none leads out of it
+        name = "/".join(
+            part for part in parts if part not in ("", ".", "..")
+        )  # no name leads out of the zip file
         if not info.is_dir():
             found.add(File(name, path, info.file_size, (archive, info)))
     found.files.sort(key=lambda file: file.name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from PIL import TiffImagePlugin as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
 from diffnca.data.refusals import UnusableImageError, require_decodable_size
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # remarks on odd files; errors raise
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
@@ -62,7 +64,7 @@ def notes_on(image: TiffImageFile) -> tuple[str, ...]:
     extra = image.tag_v2.get(Tag.EXTRASAMPLES, ())
     notes = ["channels beyond colour and alpha are left out"] if 0 in extra or len(extra) > 1 else []
     size = image.size
-    with contextlib.suppress(Exception):  # whatever a damaged page makes Pillow raise
+    with suppress(Exception):  # a damaged page makes Pillow raise anything
         image.seek(1)
         if image.size == size:
             notes.append("holds several pages; the first is read")
@@ -103,7 +105,6 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
         import tifffile
     except ImportError:
         raise UnusableImageError("this kind of TIFF needs tifffile: pip install 'diffnca[tiff]'") from None
-    be_quiet()
     with tifffile.TiffFile(io.BytesIO(encoded)) as file:
         page: Any = file.pages.first
         require_decodable_size(page.imagewidth, page.imagelength)
@@ -141,7 +142,7 @@ def image_of(samples: np.ndarray, bits: int) -> Image.Image:
 
 
 def is_tiled_pyramid(path: Path) -> bool:
-    """Tell whether a TIFF file stores tiles and is large (BigTIFF) or has more than one resolution."""
+    """Tell whether a TIFF file stores tiles and is large (BigTIFF) or has several resolutions."""
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             header = file.read(8)
@@ -182,10 +183,3 @@ def positive(value: object, scale: float = 1.0, most: float = LARGEST_UM) -> flo
     except ValueError:
         return None
     return number if 0.0 < number < most else None
-
-
-def be_quiet() -> None:
-    """Keep remarks of tifffile on odd files from stderr; errors raise."""
-    logger = logging.getLogger("tifffile")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())

@@ -141,7 +141,7 @@ def open_zarr(address: str) -> Pyramid:
 
 
 def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
-    """Refuse a place of which a file is missing: zarr would read it as black."""
+    """Refuse a region with a missing file: zarr would read the file as black."""
     from diffnca.formats.stores import exists
 
     _, height, width = level.shards or level.chunks

@@ -50,12 +50,12 @@ def encoded(pixels: Pixels, extension: str) -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one image on 127.0.0.1; each connection has a thread, each core reads one tile at a time."""
+    """Serves an image on 127.0.0.1; each connection has a thread, each core reads a tile at a time."""
 
     request_queue_size = 1024  # a page may ask for hundreds of tiles at once
 
     def __init__(self, pyramid: Pyramid, port: int = 0) -> None:
-        """Take the port; 0 takes a free port; raises `ValueError` if that fails."""
+        """Take the port, or a free port for 0; raises `ValueError` if that fails."""
         if not 0 <= port < 2**16:
             raise ValueError(f"port {port}: must be from 1 to 65535, or 0 for a free one")
         try:
@@ -97,39 +97,36 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with the page, its facts, or a tile."""
         host = self.headers.get("Host", "")
         if re.sub(r":[0-9]+$", "", host) not in HOSTS:  # another name that leads here: DNS rebinding
-            return self.refuse(HTTPStatus.FORBIDDEN, f"host {host!r}: must be 127.0.0.1 or localhost")
+            return self._refuse(HTTPStatus.FORBIDDEN, f"host {host!r}: must be 127.0.0.1 or localhost")
         path = urlsplit(self.path).path
         if path in ASSETS:
             file, kind = ASSETS[path]
-            return self.answer(Path(__file__).with_name(file).read_bytes(), kind)
+            return self._answer(Path(__file__).with_name(file).read_bytes(), kind)
         if path == "/image.json":
-            return self.answer(json.dumps(self.server.pyramid.facts()).encode(), "application/json")
+            return self._answer(json.dumps(self.server.pyramid.facts()).encode(), "application/json")
         if path.startswith("/tile/"):
-            return self.answer_tile(path)
-        return self.refuse(HTTPStatus.NOT_FOUND, "no such page")
+            return self._answer_tile(path)
+        return self._refuse(HTTPStatus.NOT_FOUND, "no such page")
 
-    def answer_tile(self, path: str) -> None:
-        """Answer with a tile."""
+    def _answer_tile(self, path: str) -> None:
         parts = TILE_PATH.fullmatch(path)
         if parts is None:
-            return self.refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
+            return self._refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
         level, column, row = (int(part) for part in parts.groups()[:3])
         try:
             body = self.server.tile(level, column, row, parts[4])
-        except Exception as error:  # codecs raise whatever they like on damaged tiles
+        except Exception as error:  # codecs raise anything on damaged tiles
             message = f"unreadable tile: {first_line(error)}"
             logging.getLogger(__name__).warning("%s: %s", self.server.pyramid.name, message)
-            return self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
+            return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
         if body is None:
-            return self.refuse(HTTPStatus.NOT_FOUND, "no such tile")
-        return self.answer(body, "image/png" if parts[4] == "png" else "image/jpeg")
+            return self._refuse(HTTPStatus.NOT_FOUND, "no such tile")
+        return self._answer(body, "image/png" if parts[4] == "png" else "image/jpeg")
 
-    def refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer with an error of one line."""
-        self.answer(f"{message}\n".encode(), "text/plain; charset=utf-8", status)
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        self._answer(f"{message}\n".encode(), "text/plain; charset=utf-8", status)
 
-    def answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
-        """Send an answer."""
+    def _answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
