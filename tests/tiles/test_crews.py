@@ -67,7 +67,7 @@ def started(workers: int) -> Any:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared() -> Iterator[DaskCluster]:
     """A cluster of two workers for all tests that leave it as it is."""
     cluster = started(2)
