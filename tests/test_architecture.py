@@ -2,6 +2,7 @@
 
 import ast
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import diffnca
@@ -48,6 +49,16 @@ def imported(path: Path) -> set[str]:
     return {name for name in names if name.startswith("diffnca.")}
 
 
+def file_of(name: str) -> Path | None:
+    """Return the file that an imported name leads to: a module, or the one that defines the name."""
+    for parts in (name.split(".")[1:], name.split(".")[1:-1]):
+        module = SOURCE.joinpath(*parts)
+        for path in (module.with_suffix(".py"), module / "__init__.py"):
+            if parts and path.is_file():
+                return path
+    return None
+
+
 def test_imports_are_absolute() -> None:
     relative = [
         f"{name_of(path)}:{node.lineno}"
@@ -73,6 +84,32 @@ def test_imports_go_down() -> None:
     assert up == []
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    needs = {path: {file_of(name) for name in imported(path)} - {None, path} for path in FILES}
+    inside = {path: needed for path, needed in needs.items() if path.parent != SOURCE}
+    try:
+        TopologicalSorter(inside).prepare()
+        circle = []
+    except CycleError as error:
+        circle = [name_of(path) for path in error.args[1]]
+    assert circle == []
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = [
+        f"{name_of(path)}: {node.name}"
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert long == []
+
+
 def below_cli() -> list[tuple[str, ast.AST]]:
     """Return the syntax of all files but those of `cli`, with the place of each node."""
     paths = [path for path in FILES if part_of(path) != "cli"]
@@ -81,6 +118,18 @@ def below_cli() -> list[tuple[str, ast.AST]]:
         for path in paths
         for node in ast.walk(tree(path))
     ]
+
+
+def test_nothing_below_cli_prints() -> None:
+    calls = [
+        place
+        for place, node in below_cli()
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+    ]
+    assert [
+        place for place in calls if not place.startswith("progress.py")
+    ] == []  # it draws the bar for `cli`
 
 
 def test_nothing_below_cli_knows_an_exit_code() -> None:

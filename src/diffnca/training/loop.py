@@ -160,7 +160,7 @@ class Trainer:
         stored = stored_run(out)
         if stored is not None:
             check_goes_on(out, stored, config, data_fingerprint, self.accelerator.num_processes)
-        self.progress = Progress() if stored is None else stored.progress
+        self.progress, self.speed = Progress() if stored is None else stored.progress, Recent()
         self._build(objective, start if stored is None else None)
         if stored is not None:
             restore(out, self.players, self.average)
@@ -182,7 +182,6 @@ class Trainer:
         pairs = [self.accelerator.prepare(Turn(made, player), player.optimizer) for player in self.players]
         self.turns = list(zip(self.players, *zip(*pairs, strict=True), strict=True))
         self.average = {name: weight.clone() for name, weight in self.players[0].module.state_dict().items()}
-        self.speed = Recent()
 
     def run(self) -> Progress:
         """Train until the budget is spent; return how far the run has come.
