@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_tensors, write_tensors
 from diffnca.training.loop import Trainer
-from diffnca.training.state import LOG_FILE, check_folder
+from diffnca.training.state import LOG_FILE, check_folder, remove_leftovers
 
 from .conftest import QUIET, small_config, stripes, train
 
@@ -129,6 +129,9 @@ def test_a_log_that_cannot_be_written_is_named(run: Path) -> None:
         train(run, small_config(160))
 
 
+LEFT = (f".{STATE_FILE}.0123abcd.diffnca-partial", f"{STATE_FILE}.partial", f"{LOG_FILE}.partial")
+
+
 @pytest.mark.parametrize("name", ["photo.png", MODEL_FILE])
 def test_a_folder_with_other_files_is_no_run(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
@@ -137,6 +140,13 @@ def test_a_folder_with_other_files_is_no_run(tmp_path: Path, name: str) -> None:
 
 
 def test_what_a_killed_run_left_does_not_stop_a_new_one(tmp_path: Path) -> None:
-    for name in (LOG_FILE, ".lock", f".{STATE_FILE}.0123abcd.diffnca-partial", f"{STATE_FILE}.partial"):
+    for name in (LOG_FILE, ".lock", *LEFT):
         (tmp_path / name).touch()
     check_folder(tmp_path)
+
+
+def test_only_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    for name in (LOG_FILE, "photo.png.partial", *LEFT):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOG_FILE, "photo.png.partial"]

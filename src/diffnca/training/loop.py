@@ -312,12 +312,11 @@ class Trainer:
 
     def _diverged(self, what: str) -> str:
         """Return the message for a run that has diverged."""
-        rate = self.config.training.learning_rate
-        kept = f"the last good checkpoint is kept in {self.out}"
+        is_kept = stored_run(self.out) is not None
+        kept = f"the last good checkpoint is kept in {self.out}" if is_kept else "no checkpoint was written yet"
         return (
-            f"training diverged at step {self.progress.step} ({what}); "
-            f"{kept if stored_run(self.out) else 'no checkpoint was written yet'}; "
-            f"start a new run with another --out and a lower --training.learning-rate than {rate:g}"
+            f"training diverged at step {self.progress.step} ({what}); {kept}; start a new run with another "
+            f"--out and a lower --training.learning-rate than {self.config.training.learning_rate:g}"
         )
 
     def _log(self, rate: float) -> None:

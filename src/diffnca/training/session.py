@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from torch import Tensor
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, TrainingConfig
@@ -40,7 +40,14 @@ from diffnca.training.loop import Batches, Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.state import Progress, check_folder, check_same_network, check_same_run, stored_run
+from diffnca.training.state import (
+    Progress,
+    check_folder,
+    check_same_network,
+    check_same_run,
+    remove_leftovers,
+    stored_run,
+)
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -84,39 +91,26 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """With what a run begins besides its configuration and its images.
-
-    Attributes:
-        start: the model whose weights a new run begins with, as the user named it.
-        card: what the card says of it.
-        told: tells runs apart that began with other weights, or have another teacher.
-        objective: makes what is minimised.
-    """
-
-    start: str | None = None
-    card: dict[str, Any] | None = None
-    told: str = ""
-    objective: ObjectiveOf = OwnLoss
-
-
-@dataclass(frozen=True)
 class Session:
     """A run that is ready to begin, or to go on.
 
     Attributes:
         plan: what it will do.
         options: how it is looked after.
-        origin: with what it begins.
         images: what is trained on.
         card: what is known of the model before training.
+        start: the model whose weights a new run begins with, as the user named it.
+        fingerprint: tells runs of other images, first weights or teachers apart.
+        objective: makes what is minimised.
     """
 
     plan: Plan
     options: RunOptions
-    origin: Origin
     images: ImageSet
     card: dict[str, Any]
+    start: str | None
+    fingerprint: str
+    objective: ObjectiveOf
 
     def run(self, report: Report = unseen) -> Result:
         """Train until the budget is spent.
@@ -128,7 +122,8 @@ class Session:
         options, out, config = self.options, self.plan.out, self.plan.config
         out.mkdir(exist_ok=True)
         with alone_in(out):
-            start = None if self.origin.start is None or stored_run(out) else find_model(self.origin.start)
+            remove_leftovers(out)
+            start = None if self.start is None or stored_run(out) else find_model(self.start)
             care = Care(
                 checkpoint_seconds=options.checkpoint_seconds,
                 sample_seconds=60.0 * options.sample_minutes,
@@ -137,9 +132,8 @@ class Session:
                 trackers=options.trackers,
                 card=self.card,
             )
-            fingerprint = self.images.fingerprint + self.origin.told
-            batches, objective = batches_of(self.images, config), self.origin.objective
-            trainer = Trainer(config, out, batches, care, start, fingerprint, objective)
+            batches = batches_of(self.images, config)
+            trainer = Trainer(config, out, batches, care, start, self.fingerprint, self.objective)
             if trainer.is_finished:
                 trainer.save()  # a kill may have left no model, or it is sampled otherwise now
                 return Result(out, trainer.progress, was_finished=True)
@@ -157,13 +151,13 @@ def training(
     options.check()
     config = replace(config, training=budgeted(config.training, options))
     if start is None:
-        return _session(options, config, Origin(), report)
+        return _session(options, config, report)
     if config.sampling.visited is not None:
         raise ValueError(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    return _session(options, config, Origin(start, {"fine_tuned_from": start}, f", from {start}"), report)
+    return _session(options, config, report, start, {"fine_tuned_from": start}, f", from {start}")
 
 
 def distillation(
@@ -193,7 +187,7 @@ def distillation(
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
     card = {"distilled_from": teacher} | guidance
-    return _session(options, config, Origin(teacher, card, told, partial(Distillation, led)), report)
+    return _session(options, config, report, teacher, card, told, partial(Distillation, led))
 
 
 def guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
@@ -209,23 +203,41 @@ def guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoi
     return teacher, told
 
 
-def _session(options: RunOptions, config: Config, origin: Origin, report: Report) -> Session:
-    """Check all that can be checked before the work, and open the images."""
+def _session(
+    options: RunOptions,
+    config: Config,
+    report: Report,
+    start: str | None = None,
+    card: Mapping[str, Any] = MappingProxyType({}),
+    told: str = "",
+    objective: ObjectiveOf = OwnLoss,
+) -> Session:
+    """Check all that can be checked before the work, and open the images.
+
+    Args:
+        options: images, folder, budget and care.
+        config: the model and its training.
+        report: sees how many images are opened.
+        start: the model whose weights a new run begins with.
+        card: what the card says of it.
+        told: tells runs apart that began with other weights, or have another teacher.
+        objective: makes what is minimised.
+    """
     out = options.out or Path(f"{config.name}-{options.data[0].resolve().stem}")
     check_folder(out)
     stored = stored_run(out)
     if stored is not None:
         check_same_run(out, stored.config, config)
-    elif origin.start is not None:
-        check_same_network(find_model(origin.start), config)
+    elif start is not None:
+        check_same_network(find_model(start), config)
     check_trackers(options.trackers)
     parameters = num_parameters(config)
     everything = opened(options, config, report)
     images, held_out = everything.split(config.data.validation, config.data.split_seed)
     has_budget = options.minutes is not None or options.images is not None
     plan = Plan(config, parameters, len(images), everything.skipped, everything.notes, out, has_budget)
-    card = card_of(options, config, images, held_out) | (origin.card or {})
-    return Session(plan, options, origin, images, card)
+    known = card_of(options, config, images, held_out) | dict(card)
+    return Session(plan, options, images, known, start, images.fingerprint + told, objective)
 
 
 def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
@@ -317,18 +329,15 @@ def batches_of(images: ImageSet, config: Config) -> Batches:
     """Return the function that gives the clean images of each training step."""
     data, training = config.data, config.training
 
-    def batch(step: int) -> Tensor:
-        return crops(
-            images,
-            size=data.crop,
-            batch=training.batch,
-            seed=training.seed,
-            step=step,
-            flips=data.flips,
-            quarter_turns=data.quarter_turns,
-        )
-
-    return batch
+    return lambda step: crops(
+        images,
+        size=data.crop,
+        batch=training.batch,
+        seed=training.seed,
+        step=step,
+        flips=data.flips,
+        quarter_turns=data.quarter_turns,
+    )
 
 
 def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:

@@ -18,15 +18,15 @@ from torch import Tensor
 from diffnca.config.json import from_json, to_json
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
-from diffnca.files import is_ours, replace_atomically
-from diffnca.models.file import STATE_FILE, read_config, read_header, read_tensors, write_tensors
+from diffnca.files import PARTIAL, replace_atomically
+from diffnca.models.file import MODEL_FILE, STATE_FILE, read_config, read_header, read_tensors, write_tensors
 from diffnca.training.objectives import Player
 
 LOG_FILE = "log.jsonl"
 SAMPLE_FOLDER = "samples"
 TRACKER_FOLDER = "diffnca"
-FORMER_FILES = (".lock", f"{STATE_FILE}.partial")
-"""What former versions left in the folders of runs that were killed."""
+FORMER_LOCK = ".lock"
+"""What former versions locked."""
 
 
 @dataclass
@@ -143,7 +143,10 @@ def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor])
         for prefix, player in _prefixed(players):
             player.module.load_state_dict(_under(f"{prefix}network.", tensors))
             _restore_optimizer(player.optimizer, _under(f"{prefix}adam.", tensors))
-        for name, value in _matching(average, _under("average.", tensors)):
+        kept = _under("average.", tensors)
+        if {name: kept[name].shape for name in kept} != {name: average[name].shape for name in average}:
+            raise ValueError("average: other tensors")
+        for name, value in kept.items():
             average[name].copy_(value)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
@@ -167,14 +170,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         if values.keys() not in ({"step", "exp_avg", "exp_avg_sq"}, {"step", "momentum"}):
             raise ValueError(f"adam.{index} holds {', '.join(sorted(values))}")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _matching(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of `found`, which must have the names and shapes of `wanted`."""
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
-            raise ValueError(f"average.{name} is missing, or of another shape")
-        yield name, found[name]
 
 
 def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
@@ -250,13 +245,25 @@ def check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if out.is_dir() and not (out / STATE_FILE).exists():
-        known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, *FORMER_FILES}
-        names = sorted(path.name for path in out.iterdir())
-        other = [name for name in names if name not in known and not is_ours(name)]
+        known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, FORMER_LOCK}
+        names = sorted(path.name for path in out.iterdir() if not is_leftover(path))
+        other = [name for name in names if name not in known]
         if other:
             raise ValueError(
                 f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
             )
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a killed run left this part of a file in its folder, now or in a former version."""
+    stored = path.name.removeprefix(".").startswith((STATE_FILE, MODEL_FILE, LOG_FILE))
+    return stored and path.suffix in (".partial", PARTIAL)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove the parts of files that killed runs left in their folder."""
+    for path in filter(is_leftover, out.iterdir()):
+        path.unlink(missing_ok=True)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
