@@ -282,7 +282,7 @@ class Trainer:
         limit = training.max_gradient_norm if training.max_gradient_norm is not None else math.inf
         norm = self.accelerator.clip_grad_norm_(player.module.parameters(), limit)
         value = float(loss.detach())
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
+        if not math.isfinite(value + float(norm)):
             raise DivergedError(self._diverged(f"loss {value}, gradient norm {float(norm)}"))
         optimizer.step()
         return value
@@ -312,8 +312,9 @@ class Trainer:
 
     def _diverged(self, what: str) -> str:
         """Return the message for a run that has diverged."""
-        is_kept = stored_run(self.out) is not None
-        kept = f"the last good checkpoint is kept in {self.out}" if is_kept else "no checkpoint was written yet"
+        kept = "no checkpoint was written yet"
+        if stored_run(self.out) is not None:
+            kept = f"the last good checkpoint is kept in {self.out}"
         return (
             f"training diverged at step {self.progress.step} ({what}); {kept}; start a new run with another "
             f"--out and a lower --training.learning-rate than {self.config.training.learning_rate:g}"
@@ -322,9 +323,9 @@ class Trainer:
     def _log(self, rate: float) -> None:
         """Write one line of the log, and to the trackers."""
         progress = self.progress
-        speed = progress.images / max(progress.seconds, 1e-9)
+        speed = round(progress.images / max(progress.seconds, 1e-9), 3)
         values = {"loss": progress.loss, "learning_rate": rate, "images": progress.images}
-        values |= {"seconds": round(progress.seconds, 3), "images_per_second": round(speed, 3)}
+        values |= {"seconds": round(progress.seconds, 3), "images_per_second": speed}
         values |= {"waiting_seconds": round(progress.waiting_seconds, 3)}
         if self.accelerator.is_main_process:
             log(self.out, {"step": progress.step, **values})
@@ -355,10 +356,9 @@ class Trainer:
         shown = build_model(self.config)
         shown.network.load_state_dict(self.average)
         shown.to(self.accelerator.device)
-        folder = self.out / SAMPLE_FOLDER
-        folder.mkdir(exist_ok=True)
+        path = self.out / SAMPLE_FOLDER / f"{self.progress.images:09d}.png"
+        path.parent.mkdir(exist_ok=True)
         with contextlib.suppress(Interrupted):
-            path = folder / f"{self.progress.images:09d}.png"
             self.care.sample(shown.eval().requires_grad_(False), path, stopped)
 
     def _precision(self) -> torch.dtype:
