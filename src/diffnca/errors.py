@@ -1,37 +1,27 @@
-"""What an error is to a user: one line, and the exit code that a stopped command has."""
+"""Errors for users: each message is one line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 Limits = Mapping[str, tuple[int | float, int | float]]
-"""The least and the largest allowed number of each name."""
+"""Name -> smallest and largest allowed number."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was stopped on request; its message says what is kept and how to go on."""
+    """Work was stopped on request; the message says what is kept and how to continue."""
 
 
 def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse a value.
-
-    Raises:
-        ValueError: it is not allowed; the message gives the name, the value and what is allowed.
-    """
+    """Raise a `ValueError` with the name, the value and the allowed values, unless the value is allowed."""
     if not is_allowed:
         raise ValueError(f"{name}={value}: must be {allowed}")
 
 
 def require_within(owner: object, prefix: str, limits: Limits) -> None:
-    """Refuse numbers of an object that are out of their limits; `None` is allowed.
+    """Refuse attributes of `owner` that are out of their limits or NaN; `None` is allowed.
 
-    Args:
-        owner: has the numbers as attributes.
-        prefix: what stands before their names in messages.
-        limits: the least and the largest allowed number of each name.
-
-    Raises:
-        ValueError: a number is out of its limits, or not a number.
+    Messages put `prefix` before the name.
     """
     for name, (least, most) in limits.items():
         value = getattr(owner, name)
@@ -39,11 +29,7 @@ def require_within(owner: object, prefix: str, limits: Limits) -> None:
 
 
 def require_members(kind: str, thing: object, names: Iterable[str]) -> None:
-    """Refuse an object of the user that lacks what its kind must have.
-
-    Raises:
-        ValueError: something is missing; the message names the object.
-    """
+    """Refuse an object of the user that lacks an attribute that its kind must have."""
     missing = [name for name in names if not hasattr(thing, name)]
     if missing:
         raise ValueError(
@@ -52,5 +38,5 @@ def require_members(kind: str, thing: object, names: Iterable[str]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error as one line, or its type where the message is empty."""
+    """Return the message of an error as one line; if the message is empty, the type of the error."""
     return " ".join(str(error).split()) or type(error).__name__

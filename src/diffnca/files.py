@@ -1,7 +1,7 @@
-"""Files that are written: a target is tested before the work, locked during it, and replaced at its end.
+"""Test a target before the work, lock the target during the work, and replace the target at the end.
 
-A file appears complete or not at all. What a killed process leaves behind has a name that only this package
-gives. No other file is ever removed.
+A file appears complete or not at all. Only this package gives the names of its partial files and locks. It
+removes no other file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 PARTIAL = ".diffnca-partial"
-"""Ending of files that are being written."""
+"""Ending of the names of partial files."""
 
 LOCK = ".diffnca-lock"
-"""Ending of the file beside a target that a command holds while it writes the target."""
+"""Ending of the name of a lock, which lies beside its target."""
 
 NAME_BYTES = 120
-"""Part of a target's name that its partial files show; file systems allow 255 bytes."""
+"""Longest part of a target's name in the names of its partial files; file systems allow 255 bytes."""
 
 REMEDIES = {
     errno.ENOSPC: "free some space and repeat the command",
@@ -38,18 +38,16 @@ REMEDIES = {
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Within the block, write the file that is yielded; then it takes the place of `path`.
+    """Yield a partial file to write; it replaces `path` after the block.
 
-    A reader sees the old file or the new one, never a part. Two writers do not disturb each other.
-
-    Raises:
-        OSError: the file cannot be written; its message names `path` and the reason. The old file is kept.
+    A reader sees the old file or the new file, never a part. Two writers do not disturb each other. After an
+    error the old file stays.
     """
-    target = Path(os.path.realpath(path))  # a link is kept, its file is replaced
+    target = Path(os.path.realpath(path))  # a link stays; the file behind it is replaced
     partial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         with _named(path, partial):
-            partial.touch(exist_ok=False)  # with the rights of new files here
+            partial.touch(exist_ok=False)  # with the usual rights of new files
             rights = partial.stat().st_mode
             yield partial
             partial.chmod(rights)  # some libraries make their files private
@@ -63,13 +61,9 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock(path: str | Path) -> Iterator[None]:
-    """Within the block, no other command on this machine locks `path`, which need not exist.
+    """Lock `path`, which need not exist, during the block; refuse a path that another command has locked.
 
-    What killed commands left of `path` is removed first. An address is locked for this machine alone.
-
-    Raises:
-        ValueError: another command holds the lock.
-        OSError: the lock cannot be written.
+    First remove the partial files of `path` that killed commands left. The lock holds on this machine only.
     """
     if "://" in str(path):
         marker = Path(tempfile.gettempdir()) / f"{sha256(str(path).encode()).hexdigest()[:32]}{LOCK}"
@@ -92,15 +86,15 @@ def lock(path: str | Path) -> Iterator[None]:
 
 
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
+    """Refuse a target that cannot be written, before the work; a regular file may already exist there.
 
     Args:
-        path: the file, which may be there already.
-        endings: the allowed endings of its name, such as `(".png",)`; without any, all names are allowed.
+        path: the target.
+        endings: the allowed endings of the name, such as `(".png",)`; an empty tuple allows all names.
 
     Raises:
-        ValueError: the name has another ending, its folder does not exist, or `path` is no regular file.
-        OSError: no file can be written in the folder.
+        ValueError: the name has another ending, the folder does not exist, or `path` is no regular file.
+        OSError: the folder takes no file.
     """
     with _named(path):
         is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
@@ -114,19 +108,14 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file or folder beside which nothing can be written.
-
-    Raises:
-        ValueError: the folder around `path` does not exist.
-        OSError: no file can be written there.
-    """
+    """Refuse a path whose parent folder does not exist (`ValueError`) or takes no file (`OSError`)."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
     trial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         with _named(path, trial):
-            target.exists()  # some names are too long
+            target.exists()  # fails for a name that is too long
             trial.write_bytes(b"\0" * 512)
     finally:
         with suppress(OSError):
@@ -134,12 +123,12 @@ def check_place(path: Path) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether a name is that of a partial file or a lock of this package."""
+    """Return whether this is the name of a partial file or a lock."""
     return name.startswith(".") and name.endswith((PARTIAL, LOCK))
 
 
 def _hidden(path: Path) -> str:
-    """Return how the names of partial files and locks of `path` begin."""
+    """Return the first part of the names of partial files and locks of `path`."""
     name = path.name.encode(errors="surrogateescape")
     if len(name) <= NAME_BYTES:
         return f".{path.name}"
@@ -158,10 +147,7 @@ def _remove_leftovers(marker: Path) -> None:
 
 @contextmanager
 def _named(path: str | Path, own: Path | None = None) -> Iterator[None]:
-    """Within the block, an error of the file system names `path`, the reason and the remedy.
-
-    Errors that name another file than `path` and `own` stay as they are.
-    """
+    """Let an error about `path` or `own` name `path`, the reason and the remedy."""
     try:
         yield
     except Timeout:

@@ -1,6 +1,6 @@
-"""How far work is: a bar on a terminal, a line now and then elsewhere.
+"""Show the progress of work: a bar on a terminal, a line every 30 seconds elsewhere.
 
-What computes takes a `Report` and calls it; only the command line makes a `Progress`, which is one.
+Computing code takes a `Report` and calls it. Only the command line makes a `Progress`, which is a `Report`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,26 @@ from collections.abc import Callable
 from typing import Any
 
 Number = int | float
-"""What is done, and of how much."""
+"""An amount of work."""
 
 Report = Callable[[str, float, float], object]
-"""Receives what is being done, how much of it is done, and of how much: `report("tiles", 3, 8)`.
-
-A total of 0 stands for work whose length nobody knows.
-"""
+"""Takes a title, the amount that is done, and the total: `report("tiles", 3, 8)`; total 0 means unknown."""
 
 LINE_SECONDS = 30.0
-"""Time between two lines where no terminal shows a bar."""
+"""Time between two lines."""
 
 RECENT_SECONDS = 60.0
-"""Speed and time left are those of so much time."""
+"""Speed and time left are measured over this time."""
 
 
 def unseen(title: str, done: Number, total: Number) -> None:
-    """Be a `Report` where nobody watches."""
+    """Ignore a report."""
 
 
 def show(text: str, stream: Any, end: str = "\n") -> None:
-    """Print a line on a stream, with what the stream can encode.
+    """Print a line on a stream; characters that its encoding lacks become `?`.
 
-    A reader that goes away ends no work: what a closed stream cannot take is dropped, now and from now on.
+    Work continues when the reader closes the stream: the stream then drops all text.
     """
     if stream is None:
         return
@@ -49,14 +46,14 @@ def show(text: str, stream: Any, end: str = "\n") -> None:
 
 
 class Recent:
-    """The speed of work in the last minute."""
+    """Speed of work in the last minute."""
 
     def __init__(self) -> None:
-        """Begin when the speed is asked for."""
+        """Begin without a measurement."""
         self.points: deque[tuple[float, float]] = deque()
 
     def of(self, now: float, done: float) -> float:
-        """Return how much is done per second, now that `done` is done; 0 where nothing is known."""
+        """Return the work per second, when `done` is done at time `now`; 0 at the first call."""
         self.points.append((now, done))
         while len(self.points) > 2 and now - self.points[0][0] > RECENT_SECONDS:
             self.points.popleft()
@@ -65,17 +62,16 @@ class Recent:
 
 
 class Progress:
-    """Shows reports on a stream; use it as a context manager, which takes the bar away at the end."""
+    """Show reports on a stream; as a context manager, remove the bar at the end."""
 
     def __init__(self, stream: Any, line_seconds: float = LINE_SECONDS) -> None:
-        """Show on `stream`: a bar if it is a terminal, else a line every `line_seconds`."""
+        """Show a bar if `stream` is a terminal, else a line every `line_seconds`."""
         self.stream, self.line_seconds = stream, line_seconds
         self.title, self.shown, self.recent, self.speed = "", 0.0, Recent(), 0.0
         self.bar: Any = None
         self.task: Any = None
 
     def __enter__(self) -> Progress:
-        """Begin to show."""
         if self.stream is not None and not self.stream.closed and self.stream.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
@@ -84,7 +80,7 @@ class Progress:
             columns = (BarColumn(), TextColumn("{task.description}"))
             is_shared = (
                 sys.stdout is not None and sys.stdout.isatty()
-            )  # then results are printed above the bar
+            )  # rich then prints results above the bar
             console = Console(file=self.stream)
             self.bar = Bar(*columns, console=console, transient=True, redirect_stdout=is_shared)
             self.bar.start()
@@ -92,14 +88,13 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
         if self.bar is not None:
             with contextlib.suppress(OSError):  # the terminal has gone
                 self.bar.stop()
             self.bar = None
 
     def __call__(self, title: str, done: Number, total: Number) -> None:
-        """Show that so much of `total` is done."""
+        """Show a report."""
         now = time.monotonic()
         is_new = title.split(",")[0] != self.title.split(",")[0]
         if is_new:
@@ -113,7 +108,7 @@ class Progress:
             show(f"diffnca: {self.text(done, total)}", self.stream)
 
     def text(self, done: Number, total: Number) -> str:
-        """Return the state of the work as text, with the time left."""
+        """Return title, share and time left as text."""
         if total <= 0:
             return self.title
         left = f", {duration((total - done) / self.speed)} left" if self.speed > 0.0 and done < total else ""
@@ -121,7 +116,7 @@ class Progress:
 
 
 def duration(seconds: Number) -> str:
-    """Return a time as text."""
+    """Return a duration as text."""
     if seconds < 120.0:
         return f"{seconds:.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"

@@ -1,1 +1,1 @@
-"""Finding, building, loading, writing and converting models."""
+"""Find, build, load, write and convert models."""

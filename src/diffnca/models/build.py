@@ -1,4 +1,4 @@
-"""Building networks and models of their configuration, with fresh weights."""
+"""Build networks and models from their configuration, with fresh weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.networks.automaton import Automaton
 
 Generator = Denoiser | Autoencoder
-"""What makes images: `diffnca.generate` takes either."""
+"""A model that makes images; `diffnca.generate` takes both kinds."""
 
 
 def build_network(config: Model) -> Automaton | UNet | VNCA:
@@ -40,22 +40,14 @@ def build_model(config: Config) -> Generator:
 
 
 def build_denoiser(config: Config) -> Denoiser:
-    """Return the denoiser of `config`, with fresh weights.
-
-    Raises:
-        ValueError: the model is no denoiser.
-    """
+    """Return the denoiser of `config`, with fresh weights; refuse a model that is no denoiser."""
     if isinstance(config.model, VNCAConfig):
         raise ValueError(f"model {config.name}: must be a denoiser, not a variational autoencoder (vnca)")
     return Denoiser(build_network(config.model), NoiseSchedule.from_config(config.schedule), config)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights into a network, which must have exactly these.
-
-    Raises:
-        ValueError: a weight is missing, unexpected, of another shape or no finite number.
-    """
+    """Copy weights into a network; refuse names, shapes and values that do not fit."""
     expected = network.state_dict()
     for name in sorted({*expected, *weights}):
         if name not in weights:

@@ -1,7 +1,7 @@
-"""Files of models and of training runs: safetensors with the configuration in the header, written atomically.
+"""Files of models and training runs: safetensors with the configuration in the header, written atomically.
 
-A run's folder holds `model.safetensors` (the averaged weights: what `load` reads) and `state.safetensors`
-(all that training needs to go on).
+The folder of a run holds `model.safetensors`, the averaged weights that `load` reads. Training continues from
+`state.safetensors`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffnca.models.build import Generator, build_denoiser, build_model, fill
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
 CHECKSUM = "checksum"
-"""Name of the checksum in the header."""
+"""Key of the checksum in the header."""
 
 POINTER = b"version https://git-lfs"
 
@@ -41,7 +41,7 @@ AnyModel = TypeVar("AnyModel", bound=Generator)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum; a reader sees the old file or the new one, never a part."""
+    """Write a safetensors file with a checksum, atomically."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_atomically(path) as partial:
         try:
@@ -53,7 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return what tells tensors from any others: their names, types, shapes and values."""
+    """Return the SHA-256 of the names, types, shapes and values of tensors."""
     digest = sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -62,11 +62,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and header of a safetensors file; files of before have no checksum.
-
-    Raises:
-        ValueError: the file is damaged or of another kind.
-    """
+    """Return tensors and header of a safetensors file; old files have no checksum."""
     with _opened(path) as file:
         tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     if header.get(CHECKSUM, "") not in ("", checksum(tensors)):
@@ -82,12 +78,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Within the block, a safetensors file is open.
-
-    Raises:
-        ValueError: the file is damaged or of another kind.
-        OSError: the file cannot be read.
-    """
+    """Open a safetensors file; a `ValueError` says that it is damaged, an `OSError` that it is unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -103,7 +94,6 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _advice(path: Path) -> str:
-    """Return that a file can be converted, if it can."""
     from diffnca.models.published import read_published_checkpoint
 
     try:
@@ -120,25 +110,21 @@ def write_model(
     card: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model: the weights of its network, its configuration and its card.
+    """Write a model file atomically.
 
     Args:
-        path: the file, replaced atomically.
+        path: the file.
         weights: `network.state_dict()`.
-        config: everything the denoiser is built from.
-        card: what is known of the model (data, licence, hours, scores), as JSON values.
-        dtype: of the stored weights; `None` keeps theirs.
+        config: the configuration that builds the model.
+        card: facts about the model (data, licence, hours, scores), as JSON values.
+        dtype: type of the stored weights; `None` keeps the type that each weight has.
     """
     stored = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
     write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(dict(card), sort_keys=True)})
 
 
 def read_config(path: Path) -> Config:
-    """Return the configuration in the header of a model file or of a training run's state.
-
-    Raises:
-        ValueError: there is none, or it is not allowed; the message names the file.
-    """
+    """Return the configuration in the header of a model file or of a training run's state."""
     header = read_header(path)
     if "config" not in header:
         raise ValueError(f"{path}: no diffnca configuration in its header; must be a file that diffnca wrote")
@@ -146,11 +132,7 @@ def read_config(path: Path) -> Config:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card in the header of a model file.
-
-    Raises:
-        ValueError: the card is no JSON object, or its pixel size is no number; the message names the file.
-    """
+    """Return the card in the header of a model file; refuse a card whose pixel size is no number above 0."""
     card = object_of(read_header(path).get("card", "{}"), f"{path}: its card")
     microns = card.get("microns_per_px", 1.0)
     is_size = type(microns) in (int, float) and 0.0 < microns < math.inf
@@ -159,18 +141,15 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return the models that come with the package, by name."""
+    """Return the files of the models that the package ships, by name."""
     return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the file of a model: a bundled one, a file, a run's folder, or a hub id `owner/name`.
+    """Return the file of a model: a bundled model, a file, a run's folder, or a hub id `owner/name`.
 
-    A run's folder or a file that exists is taken first, then a bundled name; only what contains a `/` and is
-    no path is looked up online.
-
-    Raises:
-        ValueError: there is no such model.
+    An existing folder or file comes first, then a bundled name. The hub is asked only
+    for a name that contains a `/` and is no path.
     """
     path = Path(name)
     bundled = bundled_models()
@@ -195,7 +174,6 @@ def find_model(name: str | Path) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    """Fetch a model file from the Hugging Face hub, or from its local cache."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -206,41 +184,32 @@ def _download(hub_id: str) -> Path:
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
-    """Return a trained model, ready for `diffnca.generate`: a `Denoiser`, or of VNCA an `Autoencoder`.
+    """Return a trained model for `diffnca.generate`: a `Denoiser`, or an `Autoencoder` for VNCA.
 
     Args:
-        name: of a bundled model, a model file, a run's folder, or a hub id `owner/name`.
-        device: where its weights go.
+        name: a bundled model, a model file, the folder of a run, or a hub id `owner/name`.
+        device: the device of the weights.
 
     Raises:
-        ValueError: there is no such model, or its file is damaged.
+        ValueError: the model does not exist, or its file is damaged.
     """
     path = find_model(name)
     return _ready(build_model(read_config(path)), path, device)
 
 
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
-    """Return a trained denoiser; the arguments are those of `load`.
-
-    Raises:
-        ValueError: there is no such model, its file is damaged, or it is no denoiser.
-    """
+    """Return a trained denoiser like `load`; refuse a model that is no denoiser."""
     path = find_model(name)
     return _ready(build_denoiser(read_config(path)), path, device)
 
 
 def _ready(model: AnyModel, path: Path, device: torch.device | str) -> AnyModel:
-    """Return `model` with the weights of its file, to be used, not trained."""
     load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
     return model
 
 
 def load_weights(model: Generator, path: Path) -> None:
-    """Copy the weights of a model file into `model`.
-
-    Raises:
-        ValueError: the file is damaged, or its weights are those of another network.
-    """
+    """Copy the weights of a model file into `model`; refuse the weights of another network."""
     weights, _ = read_tensors(path)
     fill(model.network, weights, str(path))

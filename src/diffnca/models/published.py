@@ -1,8 +1,8 @@
-"""Networks that others trained: the authors' checkpoints, and plain arrays of their weights.
+"""Read published networks [1, 2]: checkpoints of the authors, and plain arrays of weights.
 
-The published networks are described in [1] (v1) and [2]. Their own files call the perception `p0`, the
-expansion `fc0`, the projection `fc1`, the gates `embedding_map_1` and `embedding_map_2`, each with the
-stage as a suffix, and keep images transposed, so that the kernels swap their two axes.
+The authors name the perception `p0`, the expansion `fc0`, the projection `fc1`, and the gates
+`embedding_map_1` and `embedding_map_2`. The stage is a suffix of each name. The authors transpose images, so
+the kernels swap their two axes here.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291 (v1).
@@ -31,7 +31,7 @@ from diffnca.models.build import build_cells, fill
 from diffnca.networks.automaton import Automaton
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
-"""Name of a variant beside stored arrays -> how the recipes end that rebuild it."""
+"""Name of a variant in `meta` -> last part of the name of its recipes."""
 
 FAMILIES = ("diff_nca", "fourier_diff_nca")
 STAGES = {"fourier": "fourier", "rgb": "image"}
@@ -61,15 +61,15 @@ def network_from_arrays(arrays: Mapping[str, Any], meta: Mapping[str, Any], fami
     """Build a published network from plain arrays of its weights.
 
     Args:
-        arrays: `{image,fourier}.{perceive,expand,project,embed.0,...}.{weight,bias}`, weight norm folded
-            in; kernels with their rows first. Names of other kinds are ignored, and so is the Fourier stage
-            for "diff_nca".
+        arrays: `{image,fourier}.{perceive,expand,project,embed.0,...}.{weight,bias}`, with the weight norm
+            folded in; kernels with y before x. Other names are ignored. "diff_nca" also ignores the
+            Fourier stage.
         meta: variant ("arxiv-v1" or "npj-2025"), channels, hidden, image_channels, image_steps, fire_rate
-            (here the probability of an update) and, with a Fourier stage, fourier_size and fourier_steps.
+            (here the probability of an update). A Fourier stage also needs fourier_size and fourier_steps.
         family: "diff_nca" or "fourier_diff_nca".
 
     Raises:
-        ValueError: the arrays are not those of such a network.
+        ValueError: the arrays belong to another network.
     """
     config = _config_of_meta(meta, family)
     stages = ("image",) if family == "diff_nca" else ("image", "fourier")
@@ -86,20 +86,20 @@ def network_from_arrays(arrays: Mapping[str, Any], meta: Mapping[str, Any], fami
 
 
 def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Automaton, Config]:
-    """Read a `model0.pth` of the authors without executing anything in it.
+    """Read a `model0.pth` of the authors, and execute no code of the file.
 
-    Which network it is follows from the names and shapes; what no weight tells (numbers of steps, schedule,
-    training) is taken from the published model.
+    Names and shapes of the weights say which network the file holds. The published model gives the rest:
+    numbers of steps, schedule, training.
 
     Args:
         path: the file.
-        image_channels: channels of its images, which no weight tells either.
+        image_channels: channels of the images; no weight says this number.
 
     Returns:
         The network, and the full configuration of its denoiser.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        ValueError: the file is no such checkpoint.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in _state_dict(path).items():
@@ -115,7 +115,7 @@ def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Auto
 
 
 def _is_plain(entry: object) -> bool:
-    """Return whether an entry of a checkpoint is a tensor of real numbers that are all in the file."""
+    """Return whether an entry is a tensor of real numbers, all of which the file holds."""
     if not isinstance(entry, Tensor) or entry.is_meta or entry.is_quantized or entry.layout != torch.strided:
         return False
     is_in_file = entry.untyped_storage().nbytes() >= entry.numel() * entry.element_size()
@@ -123,7 +123,6 @@ def _is_plain(entry: object) -> bool:
 
 
 def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
-    """Return our name of one of the authors' tensors."""
     ours = _AUTHORS_LAYERS.get(layer, "embedding.features.net") + ("" if index is None else f".{index}")
     match kind:
         case "weight_g":
@@ -138,15 +137,15 @@ def _our_orientation(tensor: Tensor) -> Tensor:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    """Read named tensors, refusing everything that would execute code."""
+    """Read named tensors; refuse a file that would execute code."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}: must be a readable model0.pth") from error
     try:
-        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+        with warnings.catch_warnings(action="ignore"):  # about pickles; they are refused later
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to ask for
+    except Exception as error:  # damaged bytes can raise any error
         raise ValueError(
             f"{path}: must be a PyTorch file of tensors only; write it by torch.save(model.state_dict(), ...)"
         ) from error
@@ -156,7 +155,6 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def _published(variant: str, family: str) -> Config:
-    """Return the recipe of a published network."""
     if family not in FAMILIES:
         raise ValueError(f"family={family!r}: must be one of {', '.join(FAMILIES)}")
     if variant not in VARIANTS:
@@ -188,7 +186,7 @@ def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
 
 
 def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, source: str) -> Config:
-    """Return the published configuration of the network that these weights, in our names, belong to."""
+    """Return the published configuration that fits weights in our names."""
     if not weights:
         raise ValueError(f"{source}: holds no weights: must be a model0.pth of the published networks")
     family = "fourier_diff_nca" if any(name.startswith("fourier.") for name in weights) else "diff_nca"
@@ -203,8 +201,6 @@ def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, sourc
 
 
 def _resized(model: NCAConfig, hidden: int, hidden_fourier: int, weight_norm: bool) -> NCAConfig:
-    """Return `model` with these hidden layers, weight norm kept or folded in."""
-
     def resized(cell: CellConfig, width: int) -> CellConfig:
         return replace(cell, hidden=width, weight_norm=weight_norm)
 
@@ -215,14 +211,12 @@ def _resized(model: NCAConfig, hidden: int, hidden_fourier: int, weight_norm: bo
 
 
 def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
-    """Return the length of a bias that every published network has."""
     if name not in weights or weights[name].ndim != 1:
         raise ValueError(f"{source}: {name} is missing: must be a complete published network")
     return len(weights[name])
 
 
 def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> Automaton:
-    """Return the network of `model` with these weights, which must be exactly those it has."""
     network = build_cells(model)
     fill(network, weights, source)
     return network.eval()
