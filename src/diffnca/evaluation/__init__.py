@@ -1,1 +1,1 @@
-"""Scores of generated images against real ones, each with the protocol it was measured under."""
+"""Scores of generated images against real images, stored with the protocol of the measurement."""

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for; without torch, so that a command line can offer it at once."""
+"""The options of an evaluation; without torch, so that a command line starts quickly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffnca.errors import require
 from diffnca.files import check_place, check_target
 
 MIN_IMAGES = 6
-"""Fewest images of a set of which all can be measured: coverage counts five neighbours."""
+"""Fewest images of a set: coverage counts five neighbours."""
 
 MAX_IMAGES = 100_000
-"""Most images of a set: all pairs are compared."""
+"""Most images of a set: the metrics compare all pairs."""
 
 MAX_SIDE_PX = 4096
 """Largest side of an image that is generated at once, in memory."""
@@ -29,28 +29,28 @@ class Options:
     Attributes:
         reference: real images: a folder or a zip file.
         n: generated images (with --crop, crops) to compare, from 6 to 100,000.
-        held_out: compare with those images of --reference alone that the model's training held out, by its
-            card; the others are its training images.
-        train: the training images, for the report on memorisation; it takes 100 unseen images or more.
-        protocol: clean compares with all of --reference, or as many crops; published compares images stored
-            as JPEG with the first --n images of --reference, which are to be those of training.
-        features: the network that looks at the images; inception is that of the published numbers.
+        held_out: compare only with the images of --reference that the card of the model names as held out.
+            The other images count as training images.
+        train: the training images, for the report on memorisation; it needs 100 unseen images or more.
+        protocol: clean compares with all of --reference, or as many crops; published stores images as JPEG
+            and compares them with the first --n images of --reference, which must be the training images.
+        features: the network that looks at the images; published numbers use inception.
         weights: local file of the weights of inception; without it, they are downloaded once.
-        crop: compare square crops of this side instead of whole images.
-        reduce: make real images smaller by this whole factor; without it, as for the model's training.
-        max_background: leave out real images with a larger share of near-white pixels; without it, as for the
+        crop: compare square crops of this side in pixels instead of whole images.
+        reduce: make real images smaller by this whole factor; without it, as in the model's training.
+        max_background: leave out real images with a larger share of near-white pixels; without it, as in the
             model's training.
-        microns_per_px: scale at which slides are read; without it, as for the model's training.
+        microns_per_px: scale at which slides are read; without it, as in the model's training.
         height: of the generated images in pixels; without it, the size of the training crops.
         width: of the generated images in pixels; without it, the size of the training crops.
         seed: of the first image; image i has seed + i.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps; without it, the model's own choice.
         device: where to compute; auto takes a GPU where there is one.
-        seam_px: measure the steps across lines so many pixels apart, where seams could be, in whole images.
-        samples: folder in which the generated images are kept; a stopped evaluation goes on from there.
-        pairs: write a picture of the generated images nearest to training images, next to them.
-        cache: folder in which the features of images, generated ones too, are kept.
+        seam_px: distance in pixels of the lines where seams could be; whole images are measured there.
+        samples: folder that keeps the generated images; a stopped evaluation goes on from there.
+        pairs: write a picture of the generated images nearest to training images, next to these.
+        cache: folder that keeps the features of all images.
     """
 
     reference: Path
@@ -76,19 +76,14 @@ class Options:
     cache: Path | None = None
 
     def real_folders(self) -> Iterator[tuple[str, Path]]:
-        """Yield the folders of real images, with the flags that name them."""
+        """Yield the flags and the folders of real images."""
         for flag, path in (("--reference", self.reference), ("--train", self.train)):
             if path is not None and path.is_dir():
                 yield flag, path
 
 
 def check(options: Options) -> None:
-    """Refuse what would fail only after hours.
-
-    Raises:
-        ValueError: a number or a path does not fit.
-        OSError: an output cannot be written.
-    """
+    """Refuse options that would fail only after hours, with a `ValueError` or an `OSError`."""
     require(MIN_IMAGES <= options.n <= MAX_IMAGES, "--n", options.n, f"from {MIN_IMAGES} to {MAX_IMAGES:,}")
     for name in ("height", "width", "crop"):
         value = getattr(options, name)
@@ -108,7 +103,7 @@ def check(options: Options) -> None:
 
 
 def _check_outputs(options: Options) -> None:
-    """Refuse outputs that cannot be written, or would become real images of the next evaluation."""
+    """Refuse outputs that cannot be written, or that the next evaluation would take for real images."""
     if options.pairs is not None:
         check_target(options.pairs, (".png",))
         if options.train is None and not options.held_out:

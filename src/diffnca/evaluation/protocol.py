@@ -1,4 +1,4 @@
-"""An evaluation from end to end: a model, or a folder of images, against real images."""
+"""An evaluation from start to end: a model, or a folder of images, against real images."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_con
 from diffnca.progress import Report, unseen
 
 PAIR_PX = 128
-"""Least side of an image in the picture of the closest pairs."""
+"""Smallest side of an image in the picture of the closest pairs."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         evaluation: the numbers.
-        skipped: files that could not be used, by the place where they lie, and why.
+        skipped: unusable files and the reasons, by the flag that names their folder, or "generated".
     """
 
     evaluation: Evaluation
@@ -50,11 +50,11 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
 
     Args:
         model: a bundled model, a model file, a run's folder, a hub id, or a folder of images.
-        options: what is compared with what, and how.
-        report: called as images are made and looked at.
+        options: what is compared with what.
+        report: called while images are made and looked at.
 
     Raises:
-        ValueError: an option, or the images, do not fit; found before images are made.
+        ValueError: an option or the images do not fit; raised before images are made.
     """
     check(options)
     cache = _checked_cache(options.cache)
@@ -96,17 +96,13 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
 
 
 def is_folder_of_images(name: str) -> bool:
-    """Return whether a name stands for images, not for a model."""
+    """Return whether a name stands for a folder of images, not for a model."""
     path = Path(name)
     return path.is_dir() and not (path / MODEL_FILE).is_file() and name not in bundled_models()
 
 
 def _checked_cache(folder: Path | None) -> Path:
-    """Return the folder in which features are kept, after making it.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
+    """Return the folder that keeps features, after making it; refuse a folder without write access."""
     cache = cache_folder() / "features" if folder is None else folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -117,20 +113,15 @@ def _checked_cache(folder: Path | None) -> Path:
 
 
 def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtractor:
-    """Return the feature network of this name.
-
-    Raises:
-        ValueError: it cannot be had, its weights are not the known ones, or there is no such device.
-    """
+    """Return the feature network of this name."""
     place = device_named(device)
     return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
 def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, dict[str, str]]:
-    """Open the generated images of a folder, as they are; return them, and what they are.
+    """Return the generated images of a folder, and where they come from.
 
-    Raises:
-        ValueError: an option for models is given, or real images lie in the folder or around it.
+    Refuse options for models, and folders that share images with the real images.
     """
     for name in ("height", "width", "sampler", "steps", "samples"):
         if getattr(options, name) is not None:
@@ -149,10 +140,9 @@ def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, di
 def _made(
     model: str, config: Config, options: Options, real: RealImages, report: Report
 ) -> tuple[list[Picture], dict[str, str]]:
-    """Make as many images of the model as the comparison takes; return them, and how they are made.
+    """Make as many images of the model as the comparison takes; return the images, and how they are made.
 
-    Raises:
-        ValueError: they could not be compared with the real ones.
+    Refuse sizes that do not fit the real images.
     """
     height, width = options.height or config.data.crop, options.width or config.data.crop
     count, size, crop = options.n, (height, width), options.crop
@@ -176,7 +166,7 @@ def _made(
 
 
 def write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:
-    """Write a picture of the generated images nearest to training images, side by side with them."""
+    """Write a picture of the closest pairs: a generated image, and next to it its training image."""
     assert evaluation.memorisation is not None, "training images are known"
     rows = []
     for made, seen, _ in evaluation.memorisation.pairs:

@@ -1,4 +1,4 @@
-"""The real images of an evaluation: what generated images are compared with, and what the model has seen."""
+"""The real images of an evaluation: the reference, and the training images of the model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class RealImages:
     """The real images of an evaluation.
 
     Attributes:
-        reference: what generated images are compared with.
-        training: what the model has seen; `None` if that is not known.
-        split: in words, which of the images the reference is.
-        skipped: files that cannot be used, by the flag that names their folder, and why.
+        reference: generated images are compared with these.
+        training: the model has seen these; `None` if nobody knows them.
+        split: says in words which of the images the reference is.
+        skipped: unusable files and the reasons, by the flag that names their folder.
     """
 
     reference: Selection
@@ -37,13 +37,13 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     """Open the real images.
 
     Args:
-        model: its card names what its training held out.
+        model: its card names the held-out images.
         config: of the model; `None` for a folder of images.
         options: of the evaluation.
-        report: called as images are decoded.
+        report: called while images are decoded.
 
     Raises:
-        ValueError: there are too few, their sizes differ, or the images held out are not there.
+        ValueError: there are too few, their sizes differ, or the held-out images are missing.
     """
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
@@ -71,17 +71,13 @@ def _opened(path: Path, options: Options, data: DataConfig, channels: int, repor
         max_background=data.max_background if options.max_background is None else options.max_background,
         channels=channels,
         microns_per_px=data.microns_per_px if options.microns_per_px is None else options.microns_per_px,
-        min_size=data.crop if options.held_out else 1,  # so that slides have the tiles of training
+        min_size=data.crop if options.held_out else 1,  # slides then have the tiles of the training
         report=report,
     )
 
 
 def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
-    """Return the images that the model was trained on, and those that its training held out.
-
-    Raises:
-        ValueError: the model's card names none that are here.
-    """
+    """Return the training images of the model, and its held-out images, by the names in its card."""
     names = set(read_card(find_model(model)).get("held_out", ())) if is_model else set()
     held_out = [index for index, name in enumerate(images.names) if name in names]
     seen = [index for index, name in enumerate(images.names) if name not in names]
@@ -97,10 +93,10 @@ def select(pictures: Pictures, crop: int | None, n: int | None = None, where: st
     """Return whole pictures, or crops of them.
 
     Args:
-        pictures: of one size, unless crops are taken.
+        pictures: of equal size, unless crops are taken.
         crop: side of the crops in pixels; `None` takes whole pictures.
-        n: how many, for pictures the first ones; `None` takes all.
-        where: what they are of, for an error.
+        n: how many; whole pictures are the first `n`, crops are spread evenly. `None` takes all.
+        where: the name of the place, for an error.
 
     Raises:
         ValueError: there are fewer, or their sizes differ.
@@ -115,11 +111,7 @@ def select(pictures: Pictures, crop: int | None, n: int | None = None, where: st
 
 
 def check_real(real: RealImages) -> None:
-    """Refuse real images that cannot be compared with.
-
-    Raises:
-        ValueError: they are too few, of other sizes than the training images, or among them.
-    """
+    """Refuse a reference that is too small, of another size than the training images, or among them."""
     needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
     if len(real.reference) < needed:
         why = "" if real.training is None else ", for the report on memorisation"

@@ -1,4 +1,4 @@
-"""Generated images to be scored: made by seed, one file each, so that a stopped run goes on."""
+"""Generated images to be scored: each has its seed and its file, so that a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.generate import generate
 
 BATCH_PX = 64 * 64 * 16
-"""Pixels made at a time where images are small; it changes speed and memory, not the images."""
+"""Pixels of a batch of small images; this number changes speed and memory, not the images."""
 
 JPEG_QUALITY = 75
-"""The default of Pillow, with which the published samples were stored."""
+"""The default of Pillow; the published samples were stored with it."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images `seed`, `seed` + 1, ... of one model.
+    """Images of `seed`, `seed` + 1, ... by one model.
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id.
-        height: of each image in pixels; `None` is that of the training crops.
-        width: of each image in pixels; `None` is that of the training crops.
+        height: in pixels; `None` takes the side of the training crops.
+        width: in pixels; `None` takes the side of the training crops.
         seed: of the first image.
-        sampler: `None` is the model's own choice.
-        steps: diffusion steps; `None` is the model's own choice.
+        sampler: `None` takes the model's own choice.
+        steps: diffusion steps; `None` takes the model's own choice.
         device: where to compute.
     """
 
@@ -53,7 +53,7 @@ class Samples:
     device: str = "cpu"
 
     def facts(self, model: Generator | None = None) -> dict[str, str]:
-        """Return what tells these images from any others but for their seeds."""
+        """Return all that these images depend on, without their seeds."""
         model = load(self.model) if model is None else model
         facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
         crop = str(model.config.data.crop)
@@ -67,12 +67,12 @@ class Samples:
         """Yield `n` images, in the order of their seeds.
 
         Args:
-            n: how many.
-            folder: where they are kept as PNG files, and looked for first; `None` keeps none.
-            report: called with the number of images done, in parts of an image where it takes steps.
+            n: number of images.
+            folder: keeps the images as PNG files; images found there are not made again. `None` keeps none.
+            report: called with the number of images done; a fraction counts diffusion steps.
 
         Raises:
-            ValueError: the folder holds images of another model, or made in another way.
+            ValueError: the folder holds images of another model, or of other options.
         """
         Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
         model = load(self.model, self.device)
@@ -97,7 +97,7 @@ class Samples:
         folder: Path | None,
         step: Callable[[int, int], None],
     ) -> list[Picture]:
-        """Return the images of these seeds, from their files or made now."""
+        """Return the images of these seeds, read from their files or made now."""
         kept = {} if folder is None else _kept(folder, seeds, facts)
         missing = [seed for seed in seeds if seed not in kept]
         if missing:
@@ -120,7 +120,7 @@ class Samples:
 
 
 def as_jpeg(picture: Picture) -> Picture:
-    """Return an image as it comes back from a JPEG file."""
+    """Store an image as JPEG, and return the decoded image."""
     stored = io.BytesIO()
     pixels = picture[..., 0] if picture.shape[2] == 1 else picture
     Image.fromarray(pixels).save(stored, "JPEG", quality=JPEG_QUALITY)
@@ -129,11 +129,7 @@ def as_jpeg(picture: Picture) -> Picture:
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    """Return the images that are there already.
-
-    Raises:
-        ValueError: one is damaged, or was made in another way.
-    """
+    """Return the images that the folder holds; refuse images that other options made."""
     found = {}
     for seed in seeds:
         path = _file(folder, seed)

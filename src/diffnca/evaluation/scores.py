@@ -1,6 +1,6 @@
-"""Score generated images against real ones.
+"""Score generated images against real images.
 
-Two numbers compare only under the same protocol, so that each is stored with all that it depends on.
+Two numbers compare only under equal protocols, so each number is stored with all that it depends on.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ from diffnca.progress import Report, unseen
 
 @dataclass(frozen=True)
 class Score:
-    """The distance of generated images from real ones, and what it was measured with.
+    """The distance of generated images from real images, and how it was measured.
 
     Attributes:
         kid_x1000: over all images, without pairs of crops of one picture (`metrics.distances.kid`).
-        error: standard error of `kid_x1000`, pictures (not crops) being the independent draws; `None` where
-            the images come from fewer than 3 pictures.
-        fid: biased: it compares at equal `n` and `n_reference` only.
+        error: standard error of `kid_x1000` over pictures, not crops; `None` below 3 pictures.
+        fid: biased; compares only at equal `n` and `n_reference`.
         n: number of generated images or crops.
-        n_reference: number of real ones.
+        n_reference: number of real images or crops.
         pictures: number of pictures that the generated images or crops come from.
-        pictures_reference: number of pictures that the real ones come from.
+        pictures_reference: number of pictures that the real images or crops come from.
         features: name of the feature network.
         checksum: SHA-256 of its weights.
-        preprocessing: what was done to the pixels before the network saw them.
+        preprocessing: what happens to the pixels before the network sees them.
     """
 
     kid_x1000: float
@@ -62,7 +61,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the images that were compared came about, beyond what a `Score` says itself.
+    """How the compared images were chosen and stored.
 
     Attributes:
         name: `clean` or `published`.
@@ -70,7 +69,7 @@ class Protocol:
         reference: SHA-256 of the pixels of the reference.
         height: of the compared images or crops in pixels.
         width: of the compared images or crops in pixels.
-        stored: how the generated images were stored before they were compared: as they are, or as JPEG.
+        stored: how the generated images were stored before the comparison: as they are, or as JPEG.
     """
 
     name: str = "clean"
@@ -83,21 +82,21 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured of one set of generated images.
+    """All measured numbers of one set of generated images.
 
     Attributes:
         protocol: what was compared with what.
         score: KID and FID, with the numbers of images and the features.
-        precision: share of generated images within the manifold of the real ones.
-        recall: share of real images within the manifold of the generated ones.
-        density: like precision, by the number of real balls an image lies in; may exceed 1.
-        coverage: share of real images near which there is a generated one.
+        precision: share of generated images within the manifold of the real images.
+        recall: share of real images within the manifold of the generated images.
+        density: mean number of real balls that hold a generated image, divided by k; may exceed 1.
+        coverage: share of real images with a generated image near them.
         spectrum_error_db: RMS difference of the radial power spectra in decibels.
         colour_error: distance of means and covariances of the colours, in levels of 8 bits.
-        seam_ratio: step across the seams over the step elsewhere; `None` where no seams were named.
-        memorisation: how near to the training images; `None` where they are not known.
+        seam_ratio: step across the seams over the step elsewhere; `None` if no seams were named.
+        memorisation: distance from the training images; `None` if nobody knows them.
         made: how the generated images were made: model, weights, seed, sampler, steps.
-        left_out: how many files could not be used, for each place where there were such files.
+        left_out: number of unusable files, for each place with such files.
     """
 
     protocol: Protocol
@@ -115,14 +114,14 @@ class Evaluation:
 
     @property
     def terms(self) -> tuple[Any, ...]:
-        """All that two evaluations must have in common for their numbers to compare."""
+        """All that must be equal in two evaluations, so that their numbers compare."""
         score = self.score
         return (
             self.protocol,
             score.n,
             score.n_reference,
             score.pictures_reference,
-            score.pictures > 1,  # pairs within a picture count only where there is no other
+            score.pictures > 1,  # pairs within a picture count only in a set of one picture
             score.features,
             score.checksum,
             score.preprocessing,
@@ -132,17 +131,7 @@ class Evaluation:
 def score(
     generated: Selection, reference: Selection, extractor: FeatureExtractor, cache: Path | None = None
 ) -> Score:
-    """Measure the distance of `generated` from `reference` in the features of `extractor`.
-
-    Args:
-        generated: what is measured.
-        reference: real images.
-        extractor: the features.
-        cache: folder in which features are kept; `None` keeps none.
-
-    Raises:
-        ValueError: their sizes differ, or they are too few.
-    """
+    """Return the distance of `generated` from `reference`; `cache` keeps features, `None` keeps none."""
     check_size((generated.images.shape[2], generated.images.shape[3]), reference)
     features = [extract_cached(extractor, each.images, cache) for each in (generated, reference)]
     return _score(generated, reference, features[0], features[1], extractor)
@@ -160,19 +149,19 @@ def evaluate(
     made: dict[str, str] | None = None,
     report: Report = unseen,
 ) -> Evaluation:
-    """Measure all there is to measure of `generated`.
+    """Measure all numbers of `generated`.
 
     Args:
-        generated: what is measured.
-        reference: real images, which the model has not seen unless the protocol is another one.
+        generated: the images to measure.
+        reference: real images; the model has not seen them, except under the published protocol.
         extractor: the features.
-        training: the images that the model has seen, for the report on memorisation, which takes the
-            reference for unseen images.
-        cache: folder in which features are kept; `None` keeps none.
-        protocol: its name, the split, and how the generated images were stored; the rest is filled in.
-        seams: step across the seams of the generated images over the step elsewhere.
-        made: how they were made.
-        report: called as images are looked at.
+        training: images that the model has seen, for the report on memorisation. The report takes the
+            reference as unseen images. `None` leaves the report out.
+        cache: folder that keeps features; `None` keeps none.
+        protocol: its name, the split, and how the generated images were stored; `evaluate` adds the rest.
+        seams: step across the seams of the generated images over the step elsewhere; `None` if not measured.
+        made: how the generated images were made.
+        report: called while images are looked at.
 
     Raises:
         ValueError: sizes differ, or there are too few images.
@@ -204,11 +193,7 @@ def evaluate(
 
 
 def require_one_protocol(evaluations: Iterable[Evaluation]) -> None:
-    """Refuse to put numbers into one column that were measured in different ways.
-
-    Raises:
-        ValueError: they were; the first difference is named.
-    """
+    """Refuse evaluations of different protocols, and name the first difference."""
     for first, second in itertools.pairwise(evaluations):
         for one, other in zip(first.terms, second.terms, strict=True):
             if one != other:
@@ -219,11 +204,7 @@ def require_one_protocol(evaluations: Iterable[Evaluation]) -> None:
 
 
 def check_size(size: tuple[int, int], reference: Selection) -> None:
-    """Refuse generated images of this height and width.
-
-    Raises:
-        ValueError: those of the reference are of another one.
-    """
+    """Refuse generated images of another height and width than the reference."""
     size_reference = tuple(reference.images.shape[2:])
     if size != size_reference:
         raise ValueError(
@@ -233,7 +214,7 @@ def check_size(size: tuple[int, int], reference: Selection) -> None:
 
 
 def content_hash(selection: Selection) -> str:
-    """Return the SHA-256 of the pixels, which tells images apart wherever they lie."""
+    """Return the SHA-256 of the shape and the pixels; it does not depend on where the images lie."""
     digest = hashlib.sha256(repr(tuple(selection.images.shape)).encode())
     digest.update(selection.images.contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -246,7 +227,7 @@ def _score(
     features_reference: Float[Tensor, "m d"],
     extractor: FeatureExtractor,
 ) -> Score:
-    """Return the distance of two selections of which the features are known."""
+    """Return the distance of two selections with known features."""
     distance = kid(features, features_reference, generated.pictures, reference.pictures)
     return Score(
         kid_x1000=1000 * distance.value,

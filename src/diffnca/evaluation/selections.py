@@ -1,9 +1,7 @@
-"""Which images are scored: whole pictures of one size, or crops of larger ones.
+"""The images to be scored: whole pictures of equal size, or crops of larger pictures.
 
-A texture is scored on crops of larger pictures: `crops` takes as many as are asked for, spread evenly, and
-remembers which picture each is of, because crops of one picture are alike and the standard error has to know.
-For the same reason real against real is above 0 on crops: two crops of one side are at times of one picture,
-two of different sides never.
+`crops` remembers the picture of each crop: crops of one picture are alike, and the standard error needs that.
+Crops share a picture only within a set. Such pairs lift the distance of two sets of real crops above 0.
 """
 
 from collections.abc import Sequence
@@ -16,15 +14,15 @@ from torch import Tensor
 
 from diffnca.data.images import ImageSet
 
-Picture = UInt8[np.ndarray, "_h _w _c"]  # each of its own size
+Picture = UInt8[np.ndarray, "_h _w _c"]  # pictures may differ in size
 
 Pictures = Sequence[Picture] | ImageSet
-"""A list of pictures, or a set of images that decodes them when they are asked for."""
+"""A list of pictures, or a set of images that decodes a picture at each request."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Images of one size, and which picture each is taken from; what is scored."""
+    """Images of equal size, and the picture that each image is taken from."""
 
     images: UInt8[Tensor, "n c h w"]
     pictures: Int64[Tensor, " n"]
@@ -35,11 +33,7 @@ class Selection:
 
 
 def whole(pictures: Pictures) -> Selection:
-    """Select pictures of one size as they are.
-
-    Raises:
-        ValueError: if there are none, or their sizes or channels differ.
-    """
+    """Select pictures of equal size and channels as they are."""
     shapes = sorted(set(map(tuple, _shapes(pictures).tolist())))
     if len(shapes) > 1:
         raise ValueError(
@@ -53,11 +47,11 @@ def crops(pictures: Pictures, n: int, side_px: int = 64, seed: int | None = None
     """Select `n` different square crops of larger pictures of any sizes.
 
     Args:
-        pictures: those smaller than a crop give none.
+        pictures: a picture smaller than a crop gives none.
         n: number of crops.
         side_px: height and width of a crop.
-        seed: `None` for disjoint crops on the regular grid of each picture, evenly spread over all of them; a
-            number for random positions, all positions being equally likely, where crops can overlap.
+        seed: `None` takes disjoint crops on the regular grid of each picture, spread evenly over all
+            pictures. A number draws random positions, all equally likely; these crops can overlap.
 
     Raises:
         ValueError: if there are no pictures, their channels differ, or they hold fewer than `n` crops.
@@ -73,7 +67,7 @@ def crops(pictures: Pictures, n: int, side_px: int = 64, seed: int | None = None
     within = chosen - (ends - rows * columns)[origin]
     tops, lefts = within // columns[origin] * step, within % columns[origin] * step
     cut = [
-        pictures[k][top : top + side_px, left : left + side_px].copy()  # lets go of the picture
+        pictures[k][top : top + side_px, left : left + side_px].copy()  # frees the memory of the picture
         for k, top, left in zip(origin.tolist(), tops, lefts, strict=True)
     ]
     return Selection(_stack(cut), torch.from_numpy(origin))
@@ -107,7 +101,7 @@ def _grids(
 
 
 def _choose(n: int, available: int, side_px: int, seed: int | None) -> Int64[np.ndarray, " n"]:
-    """Choose `n` of the numbers below `available`: evenly spread, or at random by `seed`; ascending."""
+    """Choose `n` of the numbers below `available`, ascending: evenly spread, or at random by `seed`."""
     if not 1 <= n <= available:
         raise ValueError(
             f"{n} crops of {side_px}x{side_px} px are asked for, but the images hold {available}: "

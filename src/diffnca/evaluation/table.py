@@ -8,7 +8,7 @@ from diffnca.evaluation.scores import Evaluation
 
 
 def as_table(evaluation: Evaluation) -> str:
-    """Return an evaluation as text, a line for each fact."""
+    """Return an evaluation as text, one line for each fact."""
     score, protocol = evaluation.score, evaluation.protocol
     lines = [
         ("KID x 1000", score.kid.x1000(2) + _why_no_error(evaluation)),
@@ -33,7 +33,7 @@ def as_table(evaluation: Evaluation) -> str:
 
 
 def _why_no_error(evaluation: Evaluation) -> str:
-    """Return in words why KID has no error, and what that means; nothing where it has one."""
+    """Return in words why KID has no error and what that means; an empty text if KID has an error."""
     score = evaluation.score
     fewest = min(score.pictures, score.pictures_reference)
     if fewest >= PICTURES_FOR_AN_ERROR:
@@ -47,7 +47,6 @@ def _short(name: str, value: str) -> str:
 
 
 def _memorised(found: Memorisation) -> str:
-    """Return the report on memorisation as one line."""
     return (
         f"{found.copied:.1%} nearer to a training image than all but {found.expected:.1%} of unseen images "
         f"are (p = {found.p_value:.2g}); median distance {found.distance_ratio:.2f} of theirs"
