@@ -15,11 +15,11 @@ from diffnca.evaluation.metrics.distances import polynomial_kernel
 
 @dataclass(frozen=True)
 class Difference:
-    """The distance of A from real images minus that of B.
+    """The distance of A from real images minus the distance of B.
 
     Attributes:
         mean: the difference over all images; negative if A is nearer.
-        error: its standard error.
+        error: standard error of the difference.
         share_a_better: share of the draws in which A is nearer.
     """
 
@@ -36,24 +36,25 @@ def kid_difference(
     num_draws: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Return KID(A, reference) - KID(B, reference), means over trainings, with its error ([1]).
+    """Return KID(A, reference) - KID(B, reference), a mean over trainings, with its error ([1]).
 
-    Image seeds, and the pictures of the reference, are drawn with replacement; image i of A and image i of B
-    are of the same seed and drawn together, so that what both share takes no part. Of k trainings k - 1 are
-    drawn, for A and B apart, so that their variance is not understated however few they are ([2]); one
-    training alone adds none. In a draw an image is never paired with itself or its own copies, as in the
-    unbiased estimate; what the reference is within itself cancels out of the difference.
+    A draw takes image seeds and pictures of the reference with replacement. It takes image i of A and image i
+    of B together, because they have equal seeds. What A and B share then cancels.
+
+    Of k trainings a draw takes k - 1, separately for A and B: k would understate the variance ([2]). A single
+    training adds no variance. A draw never pairs an image with itself or its copies, as in the unbiased
+    estimate. The term within the reference cancels in the difference.
 
     Args:
-        features_a: of each training of A, seed by seed.
-        features_b: of each training of B, of the same seeds.
-        reference: of real images.
-        pictures: which picture each real image is a crop of; `None` if each is its own.
+        features_a: of each training of A, in the order of the seeds.
+        features_b: of each training of B, with equal seeds.
+        reference: features of real images.
+        pictures: the picture that each real image is a crop of; `None` if each image is its own picture.
         num_draws: of the bootstrap.
         seed: of the draws.
 
     Raises:
-        ValueError: the sets of A and B are not pairs, or there are fewer than 2.
+        ValueError: the sets of A and B are not pairs, or there are fewer than 2 pairs.
     """
     n = features_a.shape[1]
     if features_b.shape[1] != n or n < 2:
@@ -83,7 +84,7 @@ def _distances(
     weights: Float64[Tensor, "draws n"],
     weights_reference: Float64[Tensor, "draws p"],
 ) -> Float64[Tensor, " draws"]:
-    """Return what depends on `x` of its distance, with each seed and each picture counted so many times."""
+    """Return the part of each draw's distance that depends on `x`; weights count seeds and pictures."""
     within = polynomial_kernel(x, x)
     across = torch.zeros(len(x), weights_reference.shape[1], dtype=torch.float64)
     across.index_add_(1, index, polynomial_kernel(x, real))
@@ -95,13 +96,13 @@ def _distances(
 
 
 def _of_drawn(distances: Float64[Tensor, "k draws"], generator: torch.Generator) -> Float64[Tensor, " draws"]:
-    """Return the means over trainings drawn anew for each draw."""
+    """Return the mean of each draw over its own drawn trainings."""
     k, draws = distances.shape
     counts = _counts(k, max(k - 1, 1), draws, generator).T
     return (distances * counts).sum(0) / counts.sum(0)
 
 
 def _counts(n: int, chosen: int, draws: int, generator: torch.Generator) -> Float64[Tensor, "{draws} {n}"]:
-    """Return how often each of `n` is among so many `chosen` with replacement, as many times as `draws`."""
+    """Draw `chosen` of `n` with replacement, `draws` times; return how often each number is drawn."""
     index = torch.randint(n, (draws, chosen), generator=generator)
     return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, index, torch.ones_like(index).double())

@@ -1,4 +1,4 @@
-"""Features of images, kept in files: each image of a comparison is looked at once."""
+"""Features of images, kept in files, so that the network looks at each image once."""
 
 import hashlib
 from pathlib import Path
@@ -14,15 +14,11 @@ from diffnca.files import replace_atomically
 from diffnca.progress import Report, unseen
 
 IMAGES_PER_FILE = 256
-"""Images whose features lie in one file; a stop loses so many at most."""
+"""Images whose features lie in one file; a stop loses the features of at most so many images."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of the user in which features and downloaded weights are kept.
-
-    Raises:
-        ValueError: this user has no home.
-    """
+    """Return the user's folder for features and downloaded weights; refuse a user without a home."""
     try:
         return Path.home() / ".cache" / "diffnca"
     except RuntimeError:
@@ -39,16 +35,16 @@ def extract_cached(
     report: Report = unseen,
     title: str = "features",
 ) -> Float[Tensor, "n d"]:
-    """Return the features of all images; compute those that no file of `folder` holds, and keep them.
+    """Return the features of all images; compute and keep what no file of `folder` holds.
 
-    Features belong to the pixels of one image, and to name, preprocessing and checksum of the extractor. A
-    damaged file counts as none.
+    The key of a feature is the pixels of the image, and name, preprocessing and checksum of the extractor.
+    Damaged files count as missing.
 
     Args:
         extractor: the network that looks at the images.
-        images: of one size.
-        folder: where the files are, made if it does not exist; `None` computes always and keeps nothing.
-        report: called with `title`, the number of images looked at, and how many there are to look at.
+        images: of equal size.
+        folder: holds the files, and is made if missing; `None` computes always and keeps nothing.
+        report: called with `title`, the number of images done, and the number to do.
         title: what the report calls this work.
 
     Raises:
@@ -79,7 +75,7 @@ def _network(extractor: FeatureExtractor) -> str:
 
 
 def _made(place: Path) -> Path:
-    """Return a folder that is there; found before the work."""
+    """Make a folder, before the work begins."""
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,7 +92,6 @@ def _key(image: UInt8[Tensor, "c h w"]) -> bytes:
 
 
 def _known(place: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
-    """Return the features of the wanted images that files hold."""
     known: dict[bytes, Tensor] = {}
     for path in place.glob("*.safetensors"):
         if len(known) < len(wanted):
@@ -105,7 +100,7 @@ def _known(place: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
 
 
 def _read(path: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
-    """Return the features of the wanted images that a file holds, none if it is not as it was written."""
+    """Return the features of the wanted images that a file holds; none if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             keys: Tensor = file.get_tensor("keys")

@@ -17,17 +17,17 @@ _ROWS_AT_A_TIME = 512
 _MOST_GROUPS = 1024
 
 PICTURES_FOR_AN_ERROR = 3
-"""Fewest pictures of a set that has a standard error: without any one of them, two are left to pair."""
+"""Fewest pictures of a set for a standard error: the jackknife leaves out one and needs two more."""
 
 
 class Distance(NamedTuple):
-    """A distance, and its standard error; `None` where a set has too few pictures for an error."""
+    """A distance and its standard error; `None` if a set has too few pictures for an error."""
 
     value: float
     error: float | None
 
     def x1000(self, digits: int = 1) -> str:
-        """Return 1000 times the distance, with its error, as text."""
+        """Return 1000 times the distance and its error, as text."""
         error = "" if self.error is None else f" ± {1000 * self.error:.{digits}f}"
         return f"{1000 * self.value:.{digits}f}{error}"
 
@@ -42,25 +42,24 @@ def kid(
 
     With the kernel k(x, y) = ((x . y) / d + 1)^3 the distance is
 
-        mean of k over the pairs of A that are of two different pictures
-        + mean of k over the pairs of B that are of two different pictures
+        mean of k over pairs of A from two different pictures
+        + mean of k over pairs of B from two different pictures
         - 2 * mean of k over all pairs of a vector of A and a vector of B
 
-    Crops of one picture are alike: pairs within a picture raise the first two means. With such pairs, KID x
-    1000 of the model `pathology` was 75 instead of 66, and that of real crops 9 instead of -1. Where each
-    vector has its own picture, the distance is the unbiased estimate of [1] Eq. 4. It can be negative.
+    Crops of one picture are alike, so pairs within a picture would raise the first two means. With these
+    pairs, KID x 1000 of the model `pathology` was 75 instead of 66, and real crops had 9 instead of -1. If
+    each vector has its own picture, the distance is the unbiased estimate of [1] Eq. 4. It can be negative.
 
-    A set of one picture has no pairs of two pictures. Then all pairs of two crops of this set count, the
-    distance is too large, and it has no error.
+    A set of one picture counts all pairs of two crops. The distance is then too large and has no error.
 
-    The error is that of a jackknife [3], which leaves out one picture at a time. Between nearly equal
-    distributions the jackknife can be small by chance. So the error is never less than the deviation of the
-    distance of two draws from one distribution.
+    The error comes from a jackknife [3] that leaves out one picture at a time. Between nearly equal
+    distributions the jackknife can be small by chance. So the error is never below the standard deviation of
+    the distance between two draws from one distribution.
 
     Args:
         features_a: the first set.
         features_b: the second set.
-        pictures_a: which picture each vector comes from; `None` if each has its own.
+        pictures_a: the picture that each vector comes from; `None` if each vector has its own picture.
         pictures_b: likewise for the second set.
 
     Raises:
@@ -78,14 +77,14 @@ def kid(
 
 
 def fid(features_a: Float[Tensor, "n d"], features_b: Float[Tensor, "m d"]) -> float:
-    """Return the Frechet distance between the Gaussians fitted to the two sets ([2] Eq. 6).
+    """Return the Fréchet distance between the Gaussians fitted to the two sets ([2] Eq. 6).
 
-    It is biased: it falls with the number of vectors, and compares only at equal numbers.
+    FID is biased: it falls with the number of vectors, and compares only at equal numbers.
     """
     a, b = _checked(features_a, "first"), _checked(features_b, "second")
     factor_a, factor_b = _covariance_factor(a), _covariance_factor(b)
     # For covariances A'A and B'B, the trace of the root of their product is the sum of the singular values of
-    # A B' (the roots of the eigenvalues of the product): exact also for fewer vectors than features.
+    # A B'. This is exact also for fewer vectors than features.
     root_trace = torch.linalg.svdvals(factor_a @ factor_b.T).sum()
     means = (a.mean(0) - b.mean(0)).square().sum()
     return float(means + factor_a.square().sum() + factor_b.square().sum() - 2 * root_trace)
@@ -97,7 +96,7 @@ def polynomial_kernel(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> F
 
 
 def _checked(features: Float[Tensor, "n d"], which: str) -> Float64[Tensor, "n d"]:
-    """Return the features in float64, after the errors a user can cause."""
+    """Return the features in float64; refuse too few or non-finite features."""
     if len(features) < 2:
         raise ValueError(f"the {which} set has {len(features)} images: a distance needs at least 2")
     bad = int((~features.isfinite().all(1)).sum())
@@ -113,7 +112,7 @@ def _count(pictures: Int[Tensor, " n"] | None, n: int) -> int:
 
 
 def _numbered(pictures: Int[Tensor, " n"] | None, n: int) -> Int64[Tensor, " n"]:
-    """Number the pictures from 0 in a random order; where there is but one, each vector is its own."""
+    """Number the pictures from 0 in a random order; in a set of one picture, number the vectors."""
     if pictures is None or _count(pictures, n) < 2:
         pictures = torch.arange(n)
     index: Tensor = pictures.cpu().unique(return_inverse=True)[1]
@@ -121,24 +120,19 @@ def _numbered(pictures: Int[Tensor, " n"] | None, n: int) -> Int64[Tensor, " n"]
 
 
 class _Pairs(NamedTuple):
-    """The kernel over pairs of vectors, one cell for each pair of groups of pictures.
-
-    Very many pictures are put together into groups, which bounds the memory.
-    """
+    """Sums and counts of the kernel for each pair of groups of pictures; groups bound the memory."""
 
     sums: Float64[Tensor, "g k"]
     counts: Float64[Tensor, "g k"]
 
     def mean(self) -> float:
-        """Return the mean of the kernel over all pairs."""
         return float(self.sums.sum() / self.counts.sum())
 
     def transposed(self) -> "_Pairs":
-        """Return the pairs with their sides exchanged."""
         return _Pairs(self.sums.T, self.counts.T)
 
     def centred(self) -> Float64[Tensor, "g k"]:
-        """Return the sums of the kernel from which its means over either side are subtracted."""
+        """Return the sums after subtracting the means of the kernel over either side."""
         of_rows = self.sums.sum(1, keepdim=True) / self.counts.sum(1, keepdim=True)
         of_columns = self.sums.sum(0, keepdim=True) / self.counts.sum(0, keepdim=True)
         return self.sums - self.counts * (of_rows + of_columns - self.mean())
@@ -150,7 +144,7 @@ def _pairs(
     pictures_x: Int64[Tensor, " n"],
     pictures_y: Int64[Tensor, " m"],
 ) -> _Pairs:
-    """Sum the kernel over the pairs of two sets, or of one: then without the pairs within a picture."""
+    """Sum the kernel over the pairs of two sets; for one set (`x is y`) without pairs within a picture."""
     groups_x, groups_y = pictures_x % _MOST_GROUPS, pictures_y % _MOST_GROUPS
     sizes_x, sizes_y = groups_x.bincount().double(), groups_y.bincount().double()
     sums, counts = torch.zeros(len(sizes_x), len(sizes_y)).double(), torch.outer(sizes_x, sizes_y)
@@ -172,20 +166,20 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _jackknife_variance(within: _Pairs, across: _Pairs) -> float:
-    """Return the variance of the distance that the draw of the groups of one set causes."""
-    # Pairs with one vector in the group leave by row and by column; pairs with both were counted twice.
+    """Return the variance of the distance that comes from drawing one of the sets."""
+    # The row and the column of a group are subtracted; both hold the diagonal, so it is added again.
     sums, counts = (each.sum() - 2 * each.sum(1) + each.diagonal() for each in within)
     sums_across, counts_across = (each.sum() - each.sum(1) for each in across)
-    # The part that depends on the other set alone does not depend on the group that is left out.
+    # The term within the other set is equal for all groups, so it adds no variance.
     distances = sums / counts - 2 * sums_across / counts_across
     groups = len(distances)
     return float((distances - distances.mean()).square().sum() * (groups - 1) / groups)
 
 
 def _equal_variance(within_a: _Pairs, within_b: _Pairs, across: _Pairs) -> float:
-    """Return the variance that the distance has if both sets are drawn from one distribution.
+    """Return the variance of the distance if both sets come from one distribution.
 
-    The statistic is then degenerate: only products over pairs of different groups are left.
+    The statistic is then degenerate: only products over pairs of different groups remain.
     """
     squares_a, squares_b = (
         each.centred().fill_diagonal_(0).square().sum() / each.counts.sum().square()
@@ -196,6 +190,6 @@ def _equal_variance(within_a: _Pairs, within_b: _Pairs, across: _Pairs) -> float
 
 
 def _covariance_factor(x: Float64[Tensor, "n d"]) -> Float64[Tensor, "k d"]:
-    """Return R with few rows such that R'R is the unbiased covariance of `x`."""
+    """Return R with at most d rows, where R'R is the unbiased covariance of `x`."""
     factor: Tensor = torch.linalg.qr(x - x.mean(0), mode="r").R
     return factor / math.sqrt(len(x) - 1)

@@ -1,6 +1,6 @@
-"""Feature networks: what an image is turned into before two sets of images are compared.
+"""Feature networks: they turn images into vectors, which the metrics compare.
 
-A score means nothing without its features: each extractor carries a name and the checksum of its weights.
+A score depends on its features, so each extractor carries a name and the checksum of its weights.
 
 [1] Tan and Le (2019), EfficientNet, arXiv:1905.11946; the Lite variants have no squeeze-and-excitation.
 """
@@ -32,7 +32,7 @@ class FeatureExtractor(Protocol):
 
     @property
     def preprocessing(self) -> str:
-        """What is done to the pixels before the network sees them."""
+        """What happens to the pixels before the network sees them."""
 
     @property
     def checksum(self) -> str:
@@ -45,8 +45,8 @@ class FeatureExtractor(Protocol):
 class EfficientNetLite0:
     """The 1280 pooled features before the classifier of EfficientNet-Lite0 [1].
 
-    Gray images are shown as RGB. The input is x / 255 in [0, 1], enlarged or reduced to 224x224 (bicubic,
-    antialiased, not clamped), then (x - 0.5) / 0.5.
+    Gray images become RGB. The input is x / 255 in [0, 1], resized to 224x224 (bicubic, antialiased, not
+    clamped), then (x - 0.5) / 0.5.
     """
 
     name = "efficientnet_lite0"
@@ -70,10 +70,10 @@ class EfficientNetLite0:
 
 
 def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
-    """Load EfficientNet-Lite0 from its Python packages; nothing is downloaded.
+    """Load EfficientNet-Lite0 from its Python packages, without a download.
 
     Raises:
-        ValueError: if the extra `eval` is not installed, or the weights are not the known ones.
+        ValueError: the extra `eval` is not installed, or the weights are not the known weights.
     """
     try:
         architecture = importlib.import_module("efficientnet_lite_pytorch")
@@ -95,13 +95,14 @@ def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
 
 
 class ModuleFeatures:
-    """The output of any network as features: of images in [-1, 1], `b d`, or `b d h w` averaged over space.
+    """The output of any network as features.
 
-    The checksum knows the weights and not the layers: give networks that differ in those other names.
+    The network reads images in [-1, 1] and returns `b d`, or `b d h w`, which is averaged over space. The
+    checksum covers the weights, not the layers: give two networks with different layers different names.
     """
 
     def __init__(self, name: str, module: nn.Module, device: torch.device | str = "cpu") -> None:
-        """Copy `module` as it is now, for evaluation, to `device`."""
+        """Copy the current `module`, for evaluation, to `device`."""
         self.name = name
         self.preprocessing = "[-1, 1]"
         self.checksum = checksum_of(module)
@@ -110,7 +111,7 @@ class ModuleFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Return the features of `images`, of as many channels as the network reads, float32 on the CPU."""
+        """Return the features of `images`, float32 on the CPU; the network sets the channels."""
         output: Tensor = self.network((2 * images.to(self.device).float() - 255) / 255)
         if output.ndim not in (2, 4) or len(output) != len(images):
             raise ValueError(
@@ -131,7 +132,7 @@ def checksum_of(module: nn.Module) -> str:
 
 
 def as_rgb(images: UInt8[Tensor, "b c h w"], name: str) -> UInt8[Tensor, "b 3 h w"]:
-    """Return `images` with gray ones repeated in three channels, for the extractor `name`."""
+    """Return `images` with gray repeated in three channels; `name` is the extractor, for an error."""
     if images.shape[1] not in (1, 3):
         raise ValueError(
             f"{name} reads images of 1 or 3 channels, not {images.shape[1]}: choose the channels to compare"
@@ -146,7 +147,7 @@ def extract(
     report: Report = unseen,
     title: str = "features",
 ) -> Float[Tensor, "n d"]:
-    """Return the features of all images, computed `batch_size` at a time to bound the memory."""
+    """Return the features of all images, in batches of `batch_size` to bound the memory."""
     features = []
     for start in range(0, len(images), batch_size):
         features.append(extractor(images[start : start + batch_size]))

@@ -1,11 +1,11 @@
-"""The network that published FID and KID numbers are measured with: the InceptionV3 of TensorFlow.
+"""The network behind published FID and KID numbers: the InceptionV3 of TensorFlow.
 
-The weights come from the archive inception-2015-12-05 of TensorFlow and know 1008 classes. The file for
-PyTorch is that of torch-fidelity (and so of torchmetrics), under the address below; pytorch-fid offers the
-same bytes as pt_inception-2015-12-05-6726825d.pth. The layers have the names of that file.
+The weights come from TensorFlow's archive inception-2015-12-05 and have 1008 classes. The PyTorch file below
+is from torch-fidelity, which torchmetrics uses too. pytorch-fid offers equal bytes as
+pt_inception-2015-12-05-6726825d.pth. The layers have the names in this file.
 
-It is not quite the network of [1]: the average pooling does not count the padding, and the last block takes
-the largest value where the others average.
+The network differs from [1]: average pooling does not count the padding, and the last block pools the maximum
+instead of the mean.
 
 [1] Szegedy et al. (2015), Rethinking the Inception architecture for computer vision, arXiv:1512.00567.
 """
@@ -38,10 +38,10 @@ _TIMEOUT_S = 30
 
 
 class InceptionFid:
-    """The 2048 pooled features before the classifier, which FID and KID are defined on.
+    """The 2048 pooled features before the classifier; FID and KID are defined on these features.
 
-    Gray images are shown as RGB. Pixels from 0 to 255 are brought to 299x299 as TensorFlow 1 does it
-    (bilinear, corners not aligned, not antialiased), then (x - 128) / 128.
+    Gray images become RGB. Pixels from 0 to 255 are resized to 299x299 as in TensorFlow 1 (bilinear, corners
+    not aligned, not antialiased), then (x - 128) / 128.
     """
 
     name = "inception_fid"
@@ -71,7 +71,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
         device: where to compute.
 
     Raises:
-        ValueError: if the file is missing, is not the known one, or cannot be downloaded.
+        ValueError: the file is missing, is not the known file, or cannot be downloaded.
     """
     path = _downloaded() if weights is None else weights
     if not path.is_file():
@@ -91,9 +91,9 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 
 
 def inception_network() -> nn.Sequential:
-    """Return the network with fresh weights: from images in [-1, 1], `b 3 299 299`, to logits of the classes.
+    """Return the network with fresh weights: from images in [-1, 1], `b 3 299 299`, to class logits.
 
-    Without its last layer it returns the 2048 features.
+    Without its last layer the network returns the 2048 features.
     """
     wide = (3, 3)
     layers: dict[str, nn.Module] = {
@@ -127,8 +127,8 @@ def resized_as_tensorflow(
 ) -> Float[Tensor, "b c y x"]:
     """Interpolate bilinearly with the operations of TensorFlow 1, in their order.
 
-    Row y of the result lies at row y * h / height of the image, so that the first rows coincide and the last
-    ones do not; there is no antialiasing.
+    Row y of the result lies at row y * h / height of the image: the first rows coincide, the last rows do
+    not. There is no antialiasing.
     """
     return _interpolated(_interpolated(images, width, dim=3), height, dim=2)
 
@@ -145,10 +145,7 @@ def _interpolated(x: Float[Tensor, "b c h w"], side: int, dim: int) -> Float[Ten
 
 
 class _Layer(NamedTuple):
-    """A convolution: how many channels it makes, with which kernel (y, x).
-
-    A crossed one has a second next to it, with the kernel on its side.
-    """
+    """A convolution with kernel (y, x); `crossed` adds a parallel convolution with the kernel (x, y)."""
 
     channels: int
     kernel: tuple[int, int] = (1, 1)
@@ -158,7 +155,7 @@ class _Layer(NamedTuple):
 
 
 class _Convolution(nn.Module):
-    """A convolution without bias, normalised with the statistics of the training, and rectified."""
+    """A convolution without bias, a batch normalisation and a ReLU."""
 
     def __init__(self, inputs: int, layer: _Layer) -> None:
         super().__init__()
@@ -173,7 +170,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """Chains of convolutions and one pooling next to each other, whose channels are joined in this order."""
+    """Parallel chains of convolutions and a pooling; their channels are joined in this order."""
 
     def __init__(
         self, inputs: int, chains: Mapping[str, Sequence[_Layer]], pool: nn.Module, pooled: int | None = None
@@ -185,7 +182,7 @@ class _Block(nn.Module):
         self.branch_pool = nn.Identity() if pooled is None else _Convolution(inputs, _Layer(pooled))
 
     def _add(self, chain: str, layers: Sequence[_Layer], inputs: int) -> list[list[str]]:
-        """Add the layers of a chain; return the names of those in each place."""
+        """Add the layers of a chain; return the names of the layers in each place."""
         places = []
         for number, layer in enumerate(layers, start=1):
             name = f"{chain}_{number}" if len(layers) > 1 else chain
@@ -260,7 +257,7 @@ def _block_of_8_px(inputs: int, pool: nn.Module) -> _Block:
 
 
 def _downloaded() -> Path:
-    """Return the weights in the user's cache, after fetching them if they are not there."""
+    """Return the weights in the user's cache, after downloading them if they are missing."""
     path = cache_folder() / INCEPTION_ADDRESS.rpartition("/")[2]
     if path.is_file():
         return path

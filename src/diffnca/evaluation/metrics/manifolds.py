@@ -1,7 +1,7 @@
 """Fidelity and variety: how the manifolds of two sets of feature vectors cover each other, in float64.
 
-The manifold of a set is the union of balls around its vectors, each as wide as the distance to the k-th
-nearest other vector of the set.
+The manifold of a set is the union of balls around its vectors. The radius of a ball is the distance to the
+k-th nearest other vector of the set.
 
 [1] Kynkäänniemi et al. (2019), Improved precision and recall metric for assessing generative models,
     arXiv:1904.06991.
@@ -22,15 +22,10 @@ NEIGHBOURS_OF_COVERAGE = 5
 def precision_recall(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 3
 ) -> tuple[float, float]:
-    """Return the share of generated vectors in the manifold of the reference, and the reverse ([1] Eq. 2).
+    """Return precision and recall ([1] Eq. 2), with k = `neighbours`.
 
-    Args:
-        generated: features of generated images.
-        reference: features of real ones.
-        neighbours: k of the balls.
-
-    Raises:
-        ValueError: a set has `neighbours` images or fewer.
+    Precision is the share of generated vectors in the manifold of the reference; recall is the reverse. Each
+    set needs more than `neighbours` vectors.
     """
     a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
     return float(_times_inside(a, b, neighbours).gt(0).double().mean()), float(
@@ -41,18 +36,11 @@ def precision_recall(
 def density_coverage(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = NEIGHBOURS_OF_COVERAGE
 ) -> tuple[float, float]:
-    """Return how many balls of the reference a generated vector is in, and how many are entered at all.
+    """Return density ([2] Eq. 5) and coverage ([2] Eq. 6), with k = `neighbours`.
 
-    Density ([2] Eq. 5) is in units of `neighbours`, 1 for equal distributions, and may exceed it. Coverage
-    ([2] Eq. 6) is the share of balls of the reference in which there is a generated vector.
-
-    Args:
-        generated: features of generated images.
-        reference: features of real ones.
-        neighbours: k of the balls.
-
-    Raises:
-        ValueError: a set has `neighbours` images or fewer.
+    Density is the mean number of reference balls that hold a generated vector, divided by k. It is 1 for
+    equal distributions and may exceed 1. Coverage is the share of reference balls that hold a generated
+    vector. Each set needs more than `neighbours` vectors.
     """
     a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
     density = float(_times_inside(a, b, neighbours).double().mean()) / neighbours
@@ -64,7 +52,7 @@ def density_coverage(
 def distance_blocks(
     x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
 ) -> Iterator[tuple[slice, Float64[Tensor, "_k m"]]]:
-    """Yield rows of `x` and their Euclidean distances to all of `y`; exactly 0 between equal vectors."""
+    """Yield rows of `x` and their Euclidean distances to all of `y`; equal vectors have exactly 0."""
     x, y = x.double(), y.double()
     for start in range(0, len(x), _ROWS_AT_A_TIME):
         rows = slice(start, min(start + _ROWS_AT_A_TIME, len(x)))
@@ -74,7 +62,7 @@ def distance_blocks(
 def _times_inside(
     x: Float64[Tensor, "n d"], centres: Float64[Tensor, "m d"], neighbours: int
 ) -> Float64[Tensor, " n"]:
-    """Count the balls around `centres` that each vector of `x` lies in."""
+    """Count the balls around `centres` that hold each vector of `x`."""
     radii = _radii(centres, neighbours)
     return torch.cat([(distances <= radii).double().sum(1) for _, distances in distance_blocks(x, centres)])
 
@@ -89,7 +77,7 @@ def _radii(x: Float64[Tensor, "n d"], neighbours: int) -> Float64[Tensor, " n"]:
 
 
 def _checked(features: Float[Tensor, "n d"], which: str, neighbours: int) -> Float64[Tensor, "n d"]:
-    """Return the features in float64, after the error a user can cause."""
+    """Return the features in float64; refuse too few of them."""
     if len(features) <= neighbours:
         raise ValueError(
             f"{len(features)} {which} images: their manifold needs more than {neighbours}; give more images"

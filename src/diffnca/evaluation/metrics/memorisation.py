@@ -1,7 +1,7 @@
-"""Whether a model gives back what it was trained on.
+"""Whether a model repeats its training images.
 
-A generated image is suspicious if it is nearer to a training image than unseen real images are: those set
-the scale, because faces are alike and so are pieces of one tissue.
+A generated image is suspicious if it is nearer to a training image than unseen real images are. Unseen images
+set the scale, because faces are alike, and pieces of one tissue are alike too.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from diffnca.evaluation.metrics.manifolds import distance_blocks
 
 TAIL = 0.01
-"""The share of unseen images that is nearer to training images than the threshold."""
+"""Share of unseen images that are nearer to training images than the threshold."""
 
 MIN_UNSEEN = round(1 / TAIL)
 """Fewest unseen images: 1% of them is one."""
@@ -22,14 +22,15 @@ MIN_UNSEEN = round(1 / TAIL)
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How near generated images are to training images, next to how near unseen real images are.
+    """Distances of generated images from training images, compared with distances of unseen real images.
 
     Attributes:
-        distance_ratio: median distance of generated images over that of unseen ones; 1 if they are alike.
-        copied: share of generated images that are nearer than all but the nearest 1% of unseen ones.
-        expected: that share if generated images were like unseen ones.
-        p_value: probability of so large a share, or a larger one, if they were.
-        num_held_out: unseen images.
+        distance_ratio: median distance of generated images over the median of unseen images; about 1 if
+            alike.
+        copied: share of generated images nearer than all but the nearest 1% of unseen images.
+        expected: this share if generated images are like unseen images.
+        p_value: probability of `copied` or a larger share, if generated images are like unseen images.
+        num_held_out: number of unseen images.
         pairs: the nearest pairs, (generated, training, distance), nearest first.
     """
 
@@ -49,18 +50,18 @@ def memorisation(
 ) -> Memorisation:
     """Compare the distances to the nearest training image, in feature space.
 
-    The threshold is the r-th smallest of the k distances of unseen images, r being 1% of k rounded down. If
-    generated images were like unseen ones, each would be below it with probability r / (k + 1), and their
-    number would be beta-binomial: `p_value` is exact, also for few unseen images.
+    The threshold is the r-th smallest of the k distances of unseen images; r is 1% of k, rounded down. If
+    generated images are like unseen images, each lies below the threshold with probability r / (k + 1). Their
+    number is then beta-binomial, so `p_value` is exact, also for few unseen images.
 
     Args:
         generated: features of generated images.
-        training: features of the images that the model was trained on.
-        held_out: features of real images that it was not trained on.
+        training: features of the training images.
+        held_out: features of unseen real images.
         num_pairs: how many of the nearest pairs to return.
 
     Raises:
-        ValueError: fewer than 100 unseen images, too few for 1% of them, or 1% of them are training images.
+        ValueError: there are fewer than 100 unseen images, or 1% or more of them are training images.
     """
     if len(held_out) < MIN_UNSEEN:
         raise ValueError(
@@ -84,11 +85,7 @@ def memorisation(
 
 
 def check_unseen(num_seen: int, num_unseen: int) -> None:
-    """Refuse unseen images of which so many are training images that no copy could be told.
-
-    Raises:
-        ValueError: 1% of them or more.
-    """
+    """Refuse unseen images if 1% or more are training images: the threshold would then be 0."""
     if num_seen >= math.floor(TAIL * num_unseen):
         raise ValueError(
             f"{num_seen} of {num_unseen} unseen images equal a training image, and less than {TAIL:.0%} may: "
@@ -99,13 +96,13 @@ def check_unseen(num_seen: int, num_unseen: int) -> None:
 def nearest(
     queries: Float[Tensor, "n d"], candidates: Float[Tensor, "m d"]
 ) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
-    """Return the distance to the nearest candidate of each query, and its number."""
+    """Return the distance of each query to its nearest candidate, and the candidate's number."""
     found = [distances.min(1) for _, distances in distance_blocks(queries, candidates)]
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 def _beta_binomial_tail(least: int, n: int, alpha: int, beta: int) -> float:
-    """Return the probability of `least` or more of `n`, their chance being Beta(alpha, beta)-distributed."""
+    """Return the probability of `least` or more of `n`, if their chance is Beta(alpha, beta)."""
 
     def log_beta(a: int, b: int) -> float:
         return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

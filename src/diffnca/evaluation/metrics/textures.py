@@ -1,6 +1,6 @@
-"""What a texture is made of: power in each range of scales, colours, and steps where seams could be.
+"""Statistics of textures: power at each scale, colours, and steps where seams could be.
 
-Images are uint8; powers and moments are those of pixels in [0, 1], in float64.
+Images are uint8. Powers and moments are float64, of pixels in [0, 1].
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from torch import Tensor
 MIN_SIDE_PX = 4
 
 ROUNDING_POWER = 1 / (12 * 255**2)
-"""Variance of the rounding to 8 bits: power below it is none."""
+"""Variance of the rounding to 8 bits; a smaller power counts as this power."""
 
 _IMAGES_AT_A_TIME = 64
 
@@ -21,14 +21,8 @@ _IMAGES_AT_A_TIME = 64
 def radial_spectrum(images: UInt8[Tensor, "n c h w"]) -> Float64[Tensor, " k"]:
     """Return the mean power of the brightness on rings of 1, 2, ... cycles per smaller side.
 
-    The mean of each image is taken off, and a Hann window laid over it, because its edges do not meet. White
-    noise of variance v has the power v on every ring.
-
-    Args:
-        images: of one size, 4 px or more a side.
-
-    Raises:
-        ValueError: they are smaller.
+    The mean of each image is subtracted. A Hann window hides the jump between opposite edges. White noise of
+    variance v has the power v on every ring. Images need 4 px or more a side.
     """
     height, width = images.shape[2:]
     side = min(height, width)
@@ -70,7 +64,7 @@ def colour_moments(images: UInt8[Tensor, "n c h w"]) -> tuple[Float64[Tensor, " 
 
 
 def colour_error(generated: UInt8[Tensor, "n c h w"], reference: UInt8[Tensor, "m c h w"]) -> float:
-    """Return the 2-Wasserstein distance of Gaussians with the moments of the colours, in levels of 8 bits."""
+    """Return the 2-Wasserstein distance of Gaussians fitted to the colours, in levels of 8 bits."""
     mean_a, covariance_a = colour_moments(generated)
     mean_b, covariance_b = colour_moments(reference)
     root = _root(covariance_a)
@@ -83,12 +77,12 @@ def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) ->
     """Return the mean step across lines `every_px` apart, on both axes, over the mean step elsewhere.
 
     Args:
-        pictures: generated in tiles or windows of `every_px`; 1 is no seam. Whole ones: crops of them have
-            their lines elsewhere.
+        pictures: generated in tiles or windows of `every_px`; a ratio of 1 means no seam. Give whole
+            pictures, because a crop shifts the lines.
         every_px: distance of the lines in pixels, from 2 to less than the larger side.
 
     Raises:
-        ValueError: no line, or nothing else, is within a picture.
+        ValueError: `every_px` is out of this range.
     """
     at_seams, elsewhere = [], []
     for picture in pictures:
@@ -102,11 +96,7 @@ def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) ->
 
 
 def check_seams(every_px: int, size: tuple[int, int]) -> None:
-    """Refuse lines that do not lie within images of this height and width.
-
-    Raises:
-        ValueError: no line, or nothing else, is within them.
-    """
+    """Refuse a distance of lines so that no line, or nothing else, lies within the image."""
     largest = max(size) - 1
     if not 2 <= every_px <= largest:
         raise ValueError(f"seams every {every_px} px: must be from 2 to {largest} px apart, within the image")

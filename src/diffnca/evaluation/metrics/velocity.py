@@ -1,6 +1,6 @@
-"""How far a denoiser is from held-out images: the quantity that it learns to make small.
+"""The error of a denoiser on held-out images: the quantity that training makes small.
 
-KID needs many generated images and hours of training to tell two recipes apart; this error needs neither.
+KID needs many generated images and hours of training to separate two recipes; this error needs neither.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ BATCH = 16
 def velocity_error(
     denoiser: ImageDenoiser, images: UInt8[Tensor, "n c h w"], num_levels: int = 8, seed: int = 0
 ) -> float:
-    """Return the mean squared error of the velocity, the same for all kinds of prediction.
+    """Return the mean squared error of the velocity, comparable between all kinds of prediction.
 
     Args:
-        denoiser: as it is sampled.
-        images: clean ones that it has not seen, 8 bits a channel.
-        num_levels: noise levels, in the middle of as many equal parts of the diffusion time.
-        seed: of the noise; image i has the noise of `seed` + i, at all levels.
+        denoiser: as sampling uses it.
+        images: clean images that the denoiser has not seen, 8 bits a channel.
+        num_levels: noise levels; they lie in the middle of equal parts of the diffusion time.
+        seed: of the noise; image i has the noise of `seed` + i at all levels.
     """
     schedule = denoiser.schedule
     parts, steps = 2 * num_levels, schedule.num_diffusion_steps
@@ -40,6 +40,6 @@ def velocity_error(
         for number, level in enumerate(levels):
             x_t = level.alpha * x_0 + level.sigma * noise
             clean = estimate_alone(denoiser, Query(x_t, level, region, draws.at(number)))
-            error = (clean - x_0) / level.sigma  # of the velocity, which is (alpha * x_t - x_0) / sigma
+            error = (clean - x_0) / level.sigma  # error of the velocity (alpha * x_t - x_0) / sigma
             total += float(error.double().square().mean()) * len(x_0)
     return total / (len(images) * num_levels)
