@@ -1,1 +1,1 @@
-"""What a model can be asked for: images out of noise, and images that something is known of."""
+"""What a model can make: new images, and images of which something is known."""

@@ -1,4 +1,4 @@
-"""What all tasks are asked with: numbers, seeds, a model, a device, images; and the state of torch around."""
+"""Checks of the arguments that all tasks share: numbers, seeds, models, devices and images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffnca.errors import one_line, require_members
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within the block, compute in float32, without gradients, whatever the caller has set in torch."""
+    """Compute in float32 and without gradients within the block, whatever the caller has set in torch."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -29,7 +29,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return `value` if it is a whole number, of whatever type."""
+    """Return `value` as an int; refuse fractions."""
     try:
         return operator.index(value)
     except TypeError:
@@ -37,7 +37,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return `value` if it is a number, of whatever type."""
+    """Return `value` as a float; refuse text."""
     try:
         if not isinstance(value, str):
             return float(value)
@@ -47,11 +47,7 @@ def number(name: str, value: Any) -> float:
 
 
 def canvas_of(height: Any, width: Any, boundary: Any) -> Canvas:
-    """Return the canvas of an image.
-
-    Raises:
-        ValueError: there is no such canvas.
-    """
+    """Return the canvas of an image; refuse sides and boundaries that no canvas has."""
     axes = tuple(boundary) if isinstance(boundary, Sequence) else boundary
     if not isinstance(axes, tuple) or len(axes) != 2:
         raise ValueError(f'boundary={boundary!r}: must be a pair (y, x), each "reflect" or "circular"')
@@ -71,12 +67,9 @@ def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
 
 
 def place_of(model: Any, device: str | torch.device | None) -> torch.device:
-    """Return the device to compute on, and move the model there if one is asked for.
+    """Return the device to compute on, and move the model to `device` unless that is `None`.
 
-    A model around another one, such as a guided one, is where that is.
-
-    Raises:
-        ValueError: there is no such device here, or the model is none.
+    A model that holds another model (`Guided`) is on the device of the inner model.
     """
     if isinstance(model, str):
         raise ValueError(f"model={model!r}: must be a model, not its name; give diffnca.load({model!r})")
@@ -101,11 +94,7 @@ def _moved(model: Any, device: str | torch.device | None) -> torch.device:
 
 
 def check_images(image: Any, channels: int) -> None:
-    """Refuse given images that a model cannot work on.
-
-    Raises:
-        ValueError: they have another shape, type or range than images of the model.
-    """
+    """Refuse given images whose shape, type or range the model does not take."""
     if not isinstance(image, Tensor):
         raise ValueError(
             f"image of type {type(image).__name__}: must be a tensor; see diffnca.canvas.pixels.to_model"
@@ -126,6 +115,6 @@ def check_images(image: Any, channels: int) -> None:
 
 
 def check_between(name: str, value: Any, above: float, most: float) -> None:
-    """Refuse a number that is not above one and at most another."""
+    """Refuse a number outside `above < value <= most`."""
     if not above < number(name, value) <= most:
         raise ValueError(f"{name}={value:g}: must be above {above:g} and at most {most:g}")

@@ -1,13 +1,12 @@
-"""A coarse grid over a canvas: each of its pixels is a block of pixels of the canvas.
+"""A coarse grid over a canvas: each pixel of the grid is a block of pixels of the canvas.
 
-The blocks tile the canvas evenly. Their sides need not be whole numbers: then a pixel may belong to two
-blocks on each axis, to each with the share of it that lies there. Every number is a sum of products, added
-one after the other, so the bits of a pixel do not depend on the region on which it is computed.
+The blocks cover the canvas evenly, so a side need not be a whole number of pixels. A pixel may then belong to
+two blocks on each axis, in shares. Every number is a sum of products in a fixed order. The bits of a pixel
+therefore do not depend on the region that is computed.
 
-What spreading does to means is one matrix for each axis, with three diagonals, as a block shares pixels with
-the next ones alone. Its inverse soon falls off beside the diagonal, so a row of it is that of the inverse of
-what lies within `NEIGHBOURS` blocks, found by elimination from both ends: wrong by 1% at a factor of 1.1, by
-0.1% or less from 1.25 on.
+Spreading changes means by a matrix with three diagonals on each axis, as blocks share pixels only with the
+next ones. The inverse of this matrix falls off quickly beside its diagonal. So elimination from both ends
+uses only `NEIGHBOURS` blocks: the error is 1% at a factor of 1.1, and at most 0.1% from 1.25 on.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from torch import Tensor
 from diffnca.canvas.region import Boundary, Canvas, Region, fold
 
 Taps = Iterable[tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]]
-"""Which inputs make the outputs along an axis: (index of the input, weight) of each output, in parts."""
+"""The inputs of the outputs along an axis: parts of (index of the input, weight), for each output."""
 
 
 NEIGHBOURS = 4
-"""Blocks on each side that have a part in what a block is given, to get means right."""
+"""Blocks on each side that influence the value of a block in `Axis.solved`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Axis:
     """A span of one axis of a canvas, and the blocks on it.
 
     Attributes:
-        start: first pixel of the span; on a circular axis it may lie beyond the edge.
+        start: first pixel of the span; on a circular axis this pixel may lie beyond the edge.
         length: pixels of the span.
         size: pixels of the canvas.
         blocks: blocks of the canvas.
@@ -59,7 +58,7 @@ class Axis:
         return torch.arange(self.start * self.blocks // self.size, last)
 
     def means(self) -> Taps:
-        """Yield what gives the means over the touched blocks; they are wrong where the span cuts a block."""
+        """Yield the taps of the means over the touched blocks; blocks that the span cuts get wrong means."""
         blocks = self.touched
         for offset in range(-(-self.size // self.blocks) + 1):
             pixels = blocks * self.size // self.blocks + offset
@@ -67,14 +66,14 @@ class Axis:
             yield (pixels - self.start).clamp(0, self.length - 1), share
 
     def spread(self) -> Taps:
-        """Yield what gives each pixel the values of its blocks, which begin with the first touched one."""
+        """Yield the taps that give each pixel the values of its blocks; input 0 is the first block."""
         blocks, first = self.pixels * self.blocks // self.size, self.touched[0]
         for offset in (0, 1):
             share = self._overlap(self.pixels, blocks + offset).double() / self.blocks
             yield (blocks + offset - first).clamp(max=len(self.touched) - 1), share
 
     def solved(self) -> Taps:
-        """Yield what gives the blocks the values that have, once they are spread, these means."""
+        """Yield the taps that turn means into the block values whose spread has these means."""
         blocks, first = self.touched, self.touched[0]
         below, above = self._eliminated(-1), self._eliminated(1)
         couplings = self._coupling(blocks - 1) * below[0], self._coupling(blocks) * above[0]
@@ -86,7 +85,7 @@ class Axis:
             yield (blocks + offset - first).clamp(0, len(blocks) - 1), weight
 
     def interpolated(self) -> Taps:
-        """Yield what draws lines between the centres of the blocks of the whole grid."""
+        """Yield the taps of a linear interpolation between the centres of the blocks of the whole grid."""
         place = (2 * self.pixels + 1) * self.blocks - self.size  # in units of half a pixel's share of a block
         below = torch.div(place, 2 * self.size, rounding_mode="floor")
         share = (place - below * 2 * self.size).double() / (2 * self.size)
@@ -94,14 +93,13 @@ class Axis:
         yield self._on_grid(below + 1), share
 
     def own(self) -> Taps:
-        """Yield what picks the touched blocks from the whole grid."""
+        """Yield the taps that select the touched blocks from the whole grid."""
         yield self._on_grid(self.touched), torch.ones(len(self.touched)).double()
 
     def _eliminated(self, step: int) -> list[Float64[Tensor, " n"]]:
-        """Return what a block's 1st, 2nd, ... neighbour on one side is given, as a share of the one before.
+        """Return the influence of a block's 1st, 2nd, ... neighbour, each as a share of the one before.
 
-        Args:
-            step: 1 for the neighbours after the block, -1 for those before.
+        The neighbours lie after the block for a `step` of 1, and before the block for -1.
         """
         ratios: list[Tensor] = []
         for distance in range(NEIGHBOURS, 0, -1):
@@ -128,31 +126,26 @@ class Axis:
         return both / self.size / self.blocks
 
     def _overlap(self, pixels: Tensor, blocks: Tensor) -> Int64[Tensor, " n"]:
-        """Return how much of the pixels lies in the blocks; a pixel is `self.blocks` long."""
+        """Return how much of the pixels lies in the blocks, in units of 1 / `self.blocks` pixel."""
         begin = torch.maximum(pixels * self.blocks, blocks * self.size)
         end = torch.minimum((pixels + 1) * self.blocks, (blocks + 1) * self.size)
         return (end - begin).clamp(min=0)
 
     def _on_grid(self, blocks: Tensor) -> Int64[Tensor, " n"]:
-        """Return the blocks as they lie on the grid: around a circular edge, or the last one at an edge."""
+        """Return the blocks on the grid: around a circular edge, otherwise clamped to the last block."""
         is_circular = self.boundary == "circular"
         return fold(blocks, self.blocks, "circular") if is_circular else blocks.clamp(0, self.blocks - 1)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A coarse grid over a canvas.
-
-    Attributes:
-        height: its rows.
-        width: its columns.
-    """
+    """A coarse grid of `height` x `width` blocks over a canvas."""
 
     height: int
     width: int
 
     def reach(self, canvas: Canvas, blocks: int = 1) -> int:
-        """Return how far from a pixel so many blocks reach, the first of which holds it."""
+        """Return how many pixels `blocks` blocks reach from a pixel of the first block."""
         return max(-(-blocks * canvas.height // self.height), -(-blocks * canvas.width // self.width))
 
     def is_even(self, canvas: Canvas) -> bool:
@@ -160,30 +153,29 @@ class Grid:
         return canvas.height % self.height == 0 and canvas.width % self.width == 0
 
     def means(self, values: Float[Tensor, "b c h w"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the means over all blocks that touch a region; wrong for those that it cuts."""
+        """Return the means over all blocks that touch a region; a block that it cuts gets a wrong mean."""
         return self._applied(values, region, Axis.means)
 
     def spread(self, coarse: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c h w"]:
-        """Return the pixels of a region, each with the value of its block; `means` gives it back."""
+        """Return the pixels of a region, each with the value of its block."""
         return self._applied(coarse, region, Axis.spread)
 
     def solved(self, means: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the values of the blocks that have, once they are spread, these means.
+        """Return the block values whose spread has these means.
 
-        Near a block that the region cuts they are wrong: `NEIGHBOURS` blocks from it and nearer.
+        A value is wrong up to `NEIGHBOURS` blocks from a block that the region cuts.
         """
         return self._applied(means, region, Axis.solved)
 
     def interpolated(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c h w"]:
-        """Return the pixels of a region, linearly between the centres of the blocks of the whole grid."""
+        """Return the pixels of a region by linear interpolation between the centres of the blocks."""
         return self._applied(coarse, region, Axis.interpolated)
 
     def own(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the pixels of the whole grid that touch a region."""
+        """Return the pixels of the grid that touch a region."""
         return self._applied(coarse, region, Axis.own)
 
     def _applied(self, values: Tensor, region: Region, taps: Callable[[Axis], Taps]) -> Tensor:
-        """Apply the same taps along both axes."""
         (boundary_y, boundary_x), canvas = region.canvas.boundary, region.canvas
         rows = Axis(region.top, region.height, canvas.height, self.height, boundary_y)
         columns = Axis(region.left, region.width, canvas.width, self.width, boundary_x)
@@ -191,7 +183,6 @@ class Grid:
 
 
 def _gathered(values: Tensor, taps: Taps, axis: int) -> Tensor:
-    """Return the sums of the weighted inputs along an axis."""
     total: Tensor | None = None
     for index, weight in taps:
         shape = (-1, 1) if axis == -2 else (-1,)

@@ -1,4 +1,4 @@
-"""What sampling asks of a model: on which canvases it works, and which noise levels its walk visits."""
+"""What sampling needs from a model: the canvases that it can make, and the levels of its walk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from diffnca.sampling.arguments import whole_number
 
 
 def check_parts(denoiser: ImageDenoiser) -> int:
-    """Return the radius of a denoiser that can make a part of an image by itself.
-
-    Raises:
-        ValueError: it sees the whole image at once.
-    """
+    """Return the radius of a denoiser; refuse a denoiser that sees the whole image at once."""
     if denoiser.radius is None:
         raise ValueError(
             "model: must see a finite radius, but takes statistics over the whole "
@@ -26,11 +22,7 @@ def check_parts(denoiser: ImageDenoiser) -> int:
 
 
 def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
-    """Refuse a canvas around whose circular axes the largest cells of a model do not fit.
-
-    Raises:
-        ValueError: its height or width is no multiple of their side.
-    """
+    """Refuse a canvas whose circular sides are no multiples of the side of the model's largest cells."""
     model = denoiser.config.model
     if isinstance(model, NCAConfig):
         PatchGrid(canvas.whole, model.patch if model.coarse is None else model.coarse.patch)
@@ -39,11 +31,10 @@ def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
 def walk_of(
     denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
 ) -> tuple[Sampler, tuple[Level, ...]]:
-    """Return the sampler and the levels it visits, by default those of the model.
+    """Return the sampler and the levels that it visits; `None` takes the choice of the model.
 
     Raises:
-        ValueError: a distilled model is to walk in another number of steps than its own, or the sampler is
-            none.
+        ValueError: the sampler is unknown, or a distilled model gets another number of steps than its own.
     """
     default = denoiser.config.sampling
     method = sampler_of(default.sampler if sampler is None else sampler)
@@ -55,12 +46,10 @@ def walk_of(
 
 
 def later_levels(denoiser: ImageDenoiser, levels: tuple[Level, ...], strength: float) -> tuple[Level, ...]:
-    """Return the levels of a walk that starts from an image which is noised only in part.
+    """Return the levels of a walk that starts from a partly noised image.
 
-    Args:
-        denoiser: the model.
-        levels: those of the walk from pure noise, which are as close together.
-        strength: the time at which the walk starts, above 0; 1 is pure noise.
+    The new levels are as close together as `levels`, the walk from pure noise. `strength` is the time of the
+    start, above 0 and at most 1 (pure noise).
     """
     schedule = denoiser.schedule
     first = max(round(strength * schedule.num_diffusion_steps) - 1, 0)

@@ -1,4 +1,4 @@
-"""Films of images in the making: the noisy image, and beside it the estimate after each cell step."""
+"""Films of sampling: the noisy image, and beside it the estimate after each cell step."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from diffnca.networks.automaton import Automaton
 from diffnca.sampling.guidance import AroundDenoiser, prepare
 
 MOST_FRAMES = 120
-"""Frames of a film, about; of more cell steps, some are left out."""
+"""Approximate limit of the frames of a film; more cell steps are thinned out."""
 
 Frame = UInt8[np.ndarray, "y x c"]
 
 
 @dataclass(frozen=True)
 class Filmed(AroundDenoiser):
-    """A denoiser that is filmed while it works.
+    """A denoiser that films its own work.
 
     Attributes:
         denoiser: gives the estimates.
-        calls: how often it will be called, to choose among the frames.
-        cells: the model as it was trained, whose cells can be watched; `None` takes `denoiser`.
-        shown: the frames so far; those of the smaller images out of which the last one grows are smaller.
+        calls: how often the denoiser will be called, to choose among the frames.
+        cells: the model as trained, whose cells the film shows; `None` takes `denoiser`.
+        shown: the frames so far; frames of smaller images, from which an image grows, are smaller.
     """
 
     denoiser: ImageDenoiser
@@ -40,13 +40,13 @@ class Filmed(AroundDenoiser):
     shown: list[Frame] = field(default_factory=list)
 
     def prepare(self, device: torch.device, engine: Engine) -> Filmed:
-        """Return the film of a denoiser that is prepared for `device`; the frames are shared."""
+        """Return a film of the prepared denoiser; both films share the frames."""
         trained = self.denoiser
         cells = trained.to(device) if isinstance(trained, Denoiser) else None
         return Filmed(prepare(trained, device, engine), self.calls, cells, self.shown)
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
-        """Return the estimate of the clean image, and film how it comes about."""
+        """Return the estimate of the clean image, and film its cell steps."""
         estimate = self.denoiser.estimate(query)
         growing = [*watched(self.cells, query)[:-1], estimate]  # the last one may be guided
         stride = -(-self.calls * len(growing) // MOST_FRAMES)
@@ -56,13 +56,13 @@ class Filmed(AroundDenoiser):
         return estimate
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames, all of the size of the last one."""
+        """Yield the frames, all in the size of the last frame."""
         height, width = self.shown[-1].shape[:2]
         return (enlarged(frame, height, width) for frame in self.shown)
 
 
 def enlarged(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
-    """Return a frame at this size, its pixels shown as rectangles."""
+    """Return a frame in this size, with pixels as rectangles."""
     rows = np.arange(height) * frame.shape[0] // height
     columns = np.arange(width) * frame.shape[1] // width
     shown: np.ndarray = frame[rows[:, None], columns]
@@ -70,7 +70,7 @@ def enlarged(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "h w c"
 
 
 def watched(denoiser: ImageDenoiser | None, query: Query) -> list[Tensor]:
-    """Return the estimate as it stands after each cell step of the image stage; none if there is no cell."""
+    """Return the estimate after each cell step of the image stage; empty for a model without cells."""
     if not isinstance(denoiser, Denoiser) or not isinstance(denoiser.network, Automaton):
         return []
     outputs: list[Tensor] = []

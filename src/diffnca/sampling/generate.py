@@ -1,4 +1,4 @@
-"""Images out of noise."""
+"""New images from noise."""
 
 from __future__ import annotations
 
@@ -43,34 +43,34 @@ def generate(
     device: str | torch.device | None = None,
     engine: Engine = "auto",
 ) -> Float[Tensor, "b c h w"]:
-    """Make images out of noise of variance 1, also where the schedule does not reach pure noise.
+    """Make new images from noise.
+
+    The start is noise of variance 1, even if the schedule does not reach pure noise.
 
     Args:
-        model: as `diffnca.load` returns it; an `Autoencoder` takes no steps, and makes whole images of its
-            one size.
+        model: as `diffnca.load` returns it. An `Autoencoder` takes no steps and has one image size.
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
-        region: the part of the image to make, equal to the crop of the whole; `None` is the whole.
-        batch: number of images; `None` is one per seed.
-        seed: of the first image, where image i has seed + i; or a list of one seed per image.
-        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
-        steps: diffusion steps, from 1 to those of the schedule; `None` is the choice of the model.
+        region: the part of the image to make, equal to the crop of the canvas; `None` makes the canvas.
+        batch: number of images; `None` makes one image per seed.
+        seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
+        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` takes the choice of the model.
+        steps: diffusion steps, from 1 to the number of the schedule; `None` takes the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
-        direct: make the image in one walk, where the model would else grow it out of a smaller one.
-        even_px: side of the squares in pixels whose noise starts with one mean, for a texture of one tone; 0
-            is another tone in each place, `None` the choice of the model.
-        tone: which tone, one number for each channel in standard deviations; `None` draws it.
-        progress: called after each step of a walk with the steps done and their number.
-        device: where to compute, the model being moved there; `None` is where the model lies.
-        engine: `"auto"` runs the network as is fast and exact on the device, `"eager"` as trained, `"fused"`
-            by the kernels for NVIDIA GPUs, which have not been run on one yet.
+        direct: make the image in one walk, even if the model would grow it from a smaller image.
+        even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
+            tone vary with the place; `None` takes the choice of the model.
+        tone: the tone, one number per channel in standard deviations; `None` draws the tone.
+        progress: called after each step of a walk with the steps done and the number of steps.
+        device: where to compute, and where the model moves; `None` is the device of the model.
+        engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
+            `"fused"` uses kernels for NVIDIA GPUs, which have not run on a GPU yet.
 
     Returns:
         Images in [-1, 1].
 
     Raises:
-        ValueError: a size, seed, sampler, boundary or number of steps is not allowed, or the model needs to
-            see the whole image to make the region.
+        ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
     canvas = canvas_of(height, width, boundary)
     region = _region_on(canvas, region)
@@ -87,11 +87,6 @@ def generate(
 
 
 def _region_on(canvas: Canvas, region: Any) -> Region:
-    """Return the region, by default the whole canvas.
-
-    Raises:
-        ValueError: it lies on another canvas.
-    """
     region = canvas.whole if region is None else region
     if not isinstance(region, Region):
         raise ValueError(f"region={region!r}: must be a diffnca.Region, such as Region(0, 0, 1, 1, canvas)")
@@ -103,11 +98,7 @@ def _region_on(canvas: Canvas, region: Any) -> Region:
 def _drawn(
     model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
 ) -> Float[Tensor, "b c h w"]:
-    """Let an autoencoder make images, of its one size.
-
-    Raises:
-        ValueError: another size, a part, or a seamless image is asked for, or a choice of denoisers made.
-    """
+    """Let an autoencoder make images; refuse other sizes, parts and the options of denoisers."""
     if any(choice is not None for choice in choices):
         raise ValueError(
             f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"

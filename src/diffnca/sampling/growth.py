@@ -1,10 +1,9 @@
-"""Images larger than those of training, grown out of one of that size.
+"""Images larger than the training crops, grown from an image of that size.
 
-A model that sees the whole image knows how wholes look at the size it was trained at, and nowhere else: on
-a larger canvas each low frequency holds more of the image beside as much noise as before, at any time. So
-the whole is made on a canvas of the shape asked for, whose smaller side is that of training; then it is
-enlarged, noised in part and denoised (SDEdit [1]), by a factor of at most two at a time, and gets its
-detail. The smallest image is the one that its seed gives at that size.
+A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
+frequency holds more image beside equal noise. So the first canvas has the training size as its smaller side.
+The image is then enlarged by at most 2, noised in part and denoised (SDEdit [1]), and gains detail each time.
+The first image is exactly the image of its seed at that size.
 
 References:
     [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
@@ -28,23 +27,22 @@ from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
 
 STRENGTH = 0.6
-"""Where the walk of an enlarged image starts."""
+"""Start of the walk of an enlarged image: a diffusion time."""
 
 LEAST_FACTOR = 1.1
-"""Up to which a model makes an image at once whose smaller side is larger than that of training."""
+"""An image grows above this factor between its smaller side and the side of training."""
 
 LARGEST_KNOWN_PX = 1024**2
-"""Area of the largest image that is enlarged; the last one is enlarged by as much as it takes."""
+"""Area of the largest image that is enlarged; the last enlargement may be by any factor."""
 
 GOLDEN = 0x9E3779B97F4A7C15
-"""Between the seeds of an image and of what it becomes, which must draw other numbers."""
+"""Distance between the seeds of two stages of growth, which must draw other numbers."""
 
 
 def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -> tuple[Canvas, ...]:
-    """Return the canvases on which an image grows, the one asked for last; this one alone if it does not.
+    """Return the canvases on which an image grows, the requested canvas last.
 
-    Only models that see the whole image, and whose configuration says so, let larger ones than those of
-    training grow, unless they are to be made directly.
+    An image grows if the model sees the whole canvas, its configuration asks for growth, and not `direct`.
     """
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
@@ -59,7 +57,7 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
 def planned(
     denoiser: ImageDenoiser, canvases: tuple[Canvas, ...], levels: tuple[Level, ...], initial: Initial
 ) -> Task:
-    """Return the task of the last image as far as it is known before the others are made: not its start."""
+    """Return the task of the last image, with zeros for the smaller image that is not made yet."""
     if len(canvases) == 1:
         return Task(canvases[0], levels, initial)
     before = canvases[-2]
@@ -76,18 +74,10 @@ def grown(
     initial: Initial,
     progress: Progress | None = None,
 ) -> tuple[Task, Noise]:
-    """Make all images but the last, in memory; return the task of the last one and what it draws from.
+    """Make all images but the last, in memory; return the task and the noise of the last image.
 
-    The task can be sent to a machine that lacks the device of this one.
-
-    Args:
-        denoiser: the model.
-        canvases: as `canvases_of` returns them.
-        levels: those of a walk from pure noise.
-        sampler: how a step is taken.
-        noise: the random numbers of the images.
-        initial: gives the first image at the first level.
-        progress: is told the steps of each walk.
+    `canvases` come from `canvases_of`, `levels` belong to a walk from pure noise, and `initial` gives the
+    first image at the first level. The task lies on the CPU, so another machine can take it.
     """
     task = Task(canvases[0], levels, initial)
     for stage, canvas in enumerate(canvases[1:], start=1):
@@ -97,17 +87,17 @@ def grown(
 
 
 def grown_noise(noise: Noise, stage: int) -> Noise:
-    """Return the random numbers of an image that has been enlarged so often."""
+    """Return the random numbers of an image after `stage` enlargements."""
     return Noise(tuple(grown_seed(seed, stage) for seed in noise.seeds), noise.device)
 
 
 def grown_seed(seed: int, stage: int) -> int:
-    """Return the seed of an image that has been enlarged so often."""
+    """Return the seed of an image after `stage` enlargements."""
     return (seed + stage * GOLDEN) & MAX_SEED
 
 
 def _reduced(canvas: Canvas, share: float, denoiser: ImageDenoiser) -> Canvas:
-    """Return a canvas of the same shape, its sides this share; circular ones fit the model's cells."""
+    """Return a canvas with reduced sides; circular sides stay multiples of the model's cells."""
     patch = getattr(denoiser.config.model, "patch", 1)
 
     def side(whole: int, boundary: str) -> int:

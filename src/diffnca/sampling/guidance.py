@@ -1,14 +1,14 @@
-"""Autoguidance: a model led away from the errors of a weaker one.
+"""Autoguidance: lead a model away from the errors of a weaker model.
 
-Of two models of the same images the weaker one errs in the same places and farther. So what the better one
-says is moved on, along the line from the weaker one's estimate to its own [1]:
+A weaker model of the same images makes the same errors, but larger ones. Guidance moves the estimate along
+the line from the weaker estimate to the better estimate [1]:
 
     guided = weaker + guidance * (better - weaker)
 
-A guidance of 1 is the better model alone. The weaker one may be trained for less long (`Guided`), or it may
-be the model itself with some of its work left out ([2] skips layers): here the last cell steps. Its answer
-then stands in the state before them, so this costs nothing: each stage leads its final state on from that
-one. For a model of one stage that is the formula above; a Fourier stage hands on a spectrum that is guided.
+A guidance of 1 is the better model alone. The weaker model may have less training (`Guided`). It may also be
+the model itself without its last cell steps (as [2] skips layers). This costs nothing: the state before these
+steps holds the weaker answer, and each stage moves its final state on from it. For one stage this equals the
+formula; a Fourier stage hands on a guided spectrum.
 
 References:
     [1] Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS 2024.
@@ -37,11 +37,7 @@ from diffnca.networks.cell import SelfGuidance
 
 
 class AroundDenoiser:
-    """A denoiser around another one; it takes over all that it does not say itself.
-
-    Attributes:
-        denoiser: the other one.
-    """
+    """A denoiser that wraps `denoiser` and passes on all members that it does not replace."""
 
     denoiser: ImageDenoiser
 
@@ -52,7 +48,7 @@ class AroundDenoiser:
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
+        """The noise levels of the model."""
         return self.denoiser.schedule
 
     @property
@@ -62,32 +58,35 @@ class AroundDenoiser:
 
     @property
     def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        """Pixels that one pixel of an estimate can see, given the context; `None` for all."""
         return self.denoiser.radius
 
     @property
     def has_context(self) -> bool:
-        """Whether an estimate needs to know something of the whole canvas."""
+        """Whether an estimate needs the context of the canvas."""
         return self.denoiser.has_context
 
     def context(self, query: Query) -> Tensor | None:
-        """Return what must be known of the whole canvas."""
+        """Return the context of the canvas."""
         return self.denoiser.context(query)
 
     def prepare(self, device: torch.device, engine: Engine) -> Any:
-        """Return this denoiser around the other one, prepared for `device`."""
+        """Return this wrapper around the denoiser that is prepared for `device`."""
         around: Any = self
         return replace(around, denoiser=prepare(self.denoiser, device, engine))
 
 
 @dataclass(frozen=True)
 class Guided(AroundDenoiser):
-    """A denoiser that is guided by a weaker one; each call takes both.
+    """A denoiser that a weaker denoiser guides; each call evaluates both.
 
     Attributes:
-        denoiser: the better model, whose configuration is that of the whole.
-        guide: the weaker one.
-        guidance: how far to go, >= 1.
+        denoiser: the better model, whose configuration counts.
+        guide: the weaker model.
+        guidance: how far to go, from 1 to 10.
+
+    Raises:
+        ValueError: the models differ in channels, noise levels or visible frequencies.
     """
 
     denoiser: ImageDenoiser
@@ -95,11 +94,6 @@ class Guided(AroundDenoiser):
     guidance: float
 
     def __post_init__(self) -> None:
-        """Refuse models that do not fit.
-
-        Raises:
-            ValueError: they are of other images or noise levels, or see other frequencies of the whole.
-        """
         require(
             1.0 <= self.guidance <= LARGEST_GUIDANCE,
             "guidance",
@@ -121,7 +115,7 @@ class Guided(AroundDenoiser):
         return None if own is None or other is None else max(own, other)
 
     def prepare(self, device: torch.device, engine: Engine) -> Guided:
-        """Return the guidance of both models by each other alone, prepared for `device`."""
+        """Return both models prepared for `device`, neither of them guided by itself."""
         better, weaker = (
             prepare(each, device, engine, by_itself=False) for each in (self.denoiser, self.guide)
         )
@@ -134,22 +128,22 @@ class Guided(AroundDenoiser):
 
 
 GUIDANCE = 2.0
-"""By a guide, unless something else is said."""
+"""Default guidance with a guide."""
 
 
 def guided(
     model: Denoiser, guidance: float | None = None, guide: Denoiser | None = None
 ) -> Guided | Denoiser:
-    """Return a model that is guided, to be sampled like any other.
+    """Return a guided model, to be sampled like any other model.
 
     Args:
         model: as `diffnca.load` returns it.
-        guidance: how far to go, from 1 to 10; `None` is 2 with a guide, else the model's own choice.
-        guide: a weaker model of the same images; `None` is the model without its last cell steps, as many as
-            its configuration says.
+        guidance: how far to go, from 1 to 10; `None` is 2 with a guide, otherwise the choice of the model.
+        guide: a weaker model of the same images; `None` is the model without its last cell steps. The
+            configuration gives the number of these steps.
 
     Raises:
-        ValueError: the two do not fit, or the model has no cell steps to leave out.
+        ValueError: the two models do not fit, or the model has no cell steps to leave out.
     """
     if guide is not None:
         return Guided(model, guide, GUIDANCE if guidance is None else guidance)
@@ -159,7 +153,7 @@ def guided(
 
 
 def self_guided(model: Denoiser) -> Denoiser:
-    """Return a model whose cells are guided as its configuration says; the weights are shared."""
+    """Return a model whose cells guide themselves as its configuration asks; the copy shares the weights."""
     if not isinstance(model.network, Automaton):  # has no cells, or an engine runs them
         return model
     sampling, rules = model.config.sampling, model.network.compiled_parts()
@@ -179,11 +173,7 @@ def prepare(
 ) -> ImageDenoiser:
     """Return a denoiser whose networks an engine runs on `device`.
 
-    Args:
-        denoiser: the model.
-        device: where it will run.
-        engine: how its networks run.
-        by_itself: guide a model by itself, if its configuration asks for it.
+    With `by_itself`, the model guides itself if its configuration asks for that.
     """
     if isinstance(denoiser, Denoiser):
         own = self_guided(denoiser) if by_itself else denoiser
@@ -193,6 +183,5 @@ def prepare(
 
 
 def _window_of(config: Config) -> tuple[int, str] | None:
-    """Return the frequencies that a model sees of the whole, if it does."""
     fourier = config.model.fourier if isinstance(config.model, NCAConfig) else None
     return None if fourier is None else (fourier.window, fourier.spectrum)

@@ -1,4 +1,4 @@
-"""Images of which some pixels are known: holes to fill, margins to add.
+"""Images with known pixels: fill holes, add margins.
 
 References:
     [1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
@@ -24,7 +24,7 @@ from diffnca.sampling.starts import PureNoise
 from diffnca.sampling.task import Options, Task, sample_images
 
 JUMP, ROUNDS = 5, 4
-"""Steps of a jump back, and how often each is walked."""
+"""Diffusion steps of a part of the walk, and how often each part is walked."""
 
 
 def inpaint(
@@ -38,24 +38,24 @@ def inpaint(
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
-    """Fill holes of images; all other pixels stay as they are, to the bit.
+    """Fill holes of images; all other pixels keep every bit.
 
-    `"repaint"` noises the known pixels to the level of each step, and walks each part of the way several
-    times, so that what is drawn comes to fit what is known [1]. `"paste"` puts them in as they are, as
-    published [2], and walks once.
+    `"repaint"` noises the known pixels to the level of each step. It walks each part of the way several
+    times, so that new pixels come to fit the known pixels [1]. `"paste"` inserts the known pixels without
+    noise, as published [2], and walks once.
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        image: b c h w, in [-1, 1]. One image with a list of seeds is filled once for each.
+        image: b c h w, in [-1, 1]. One image with a list of seeds is filled once per seed.
         mask: h w, boolean, true where to fill.
-        method: how the known pixels are imposed.
-        jump: diffusion steps of a part of the way.
-        rounds: how often `"repaint"` walks each part; it takes so many times as long.
+        method: how to impose the known pixels.
+        jump: diffusion steps of a part of the way, >= 1.
+        rounds: how often `"repaint"` walks each part, >= 1; the time grows in proportion.
         boundary: how the image goes on beyond its edges, (y, x).
-        **options: how images are made.
+        **options: see `Options`.
 
     Raises:
-        ValueError: an argument is not allowed, or nothing or all is to be filled.
+        ValueError: an argument is not allowed, or the mask marks nothing or everything.
     """
     check_images(image, model.image_channels)
     check_mask(mask, image.shape[-2], image.shape[-1])
@@ -78,13 +78,13 @@ def extend(
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c v u"]:
-    """Grow images at their sides; their own pixels stay as they are, to the bit.
+    """Grow images at their sides; the given pixels keep every bit.
 
     With circular boundaries the margins join opposite sides: the image becomes a seamless tile.
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        image: b c h w, in [-1, 1]. One image with a list of seeds is grown once for each.
+        image: b c h w, in [-1, 1]. One image with a list of seeds is grown once per seed.
         top: pixels to add above, >= 0; at least one margin must be > 0.
         bottom: pixels to add below.
         left: pixels to add on the left.
@@ -93,10 +93,10 @@ def extend(
         jump: as for `inpaint`.
         rounds: as for `inpaint`.
         boundary: how the grown image goes on beyond its edges, (y, x).
-        **options: how images are made.
+        **options: see `Options`.
 
     Raises:
-        ValueError: an argument is not allowed, or nothing is to be added.
+        ValueError: an argument is not allowed, or all margins are 0.
     """
     check_images(image, model.image_channels)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
@@ -106,7 +106,7 @@ def extend(
 def completion(
     canvas: Canvas, known: KnownPixels, method: str, jump: int, rounds: int
 ) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
-    """Return what gives the task to make the pixels that are not known."""
+    """Return a function that gives the task to make the unknown pixels."""
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = path_of(levels, method, jump, rounds)
@@ -121,11 +121,7 @@ def margins(
     boundary: tuple[Boundary, Boundary],
     method: str = "repaint",
 ) -> tuple[Canvas, KnownPixels]:
-    """Return a canvas with margins (top, bottom, left, right) around an image, and what is known of it.
-
-    Raises:
-        ValueError: there are none, or one is negative.
-    """
+    """Return a canvas with margins (top, bottom, left, right) around an image, and its known pixels."""
     names = ("top", "bottom", "left", "right")
     top, bottom, left, right = (whole_number(name, side) for name, side in zip(names, sides, strict=True))
     if min(sides) < 0 or max(sides) == 0:
@@ -137,13 +133,10 @@ def margins(
 
 
 def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> tuple[Level, ...]:
-    """Return the levels that are visited: with `"repaint"`, each part of them `rounds` times.
+    """Return the levels to visit: with `"repaint"`, each part of them `rounds` times.
 
-    After a part, when the level is reached with which the next one begins, noise is added up to the level
-    with which it began itself ([1] algorithm 1).
-
-    Raises:
-        ValueError: the method is not known, a number is not allowed.
+    After a part, noise is added from the first level of the next part up to the first level of this part ([1]
+    algorithm 1).
     """
     if method not in ("repaint", "paste"):
         raise ValueError(f"method={method!r}: must be repaint or paste")
@@ -159,11 +152,7 @@ def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> t
 
 
 def check_mask(mask: Any, height: int, width: int) -> None:
-    """Refuse a mask that does not fit its image.
-
-    Raises:
-        ValueError: it has another size or type, or marks nothing or all.
-    """
+    """Refuse a mask that does not fit its image, or that marks nothing or everything."""
     if not isinstance(mask, torch.Tensor):
         raise ValueError(f"mask of type {type(mask).__name__}: must be a tensor, true where to fill")
     if mask.shape != (height, width):

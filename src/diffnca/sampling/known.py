@@ -1,7 +1,8 @@
-"""Given images, and what is known of an image because of them.
+"""Given images, and what they make known of a new image.
 
-What is known is imposed on a noisy image as if it had been noised itself: `alpha` times it, and `sigma` times
-fresh noise, which is drawn for each step from a stream of its own. On the clean image it then holds as it is.
+A noisy image receives known values as if they had been noised too: `alpha` times the values plus `sigma`
+times fresh noise. Each step draws this noise from a separate stream. A clean image receives the values
+without noise.
 
 References:
     [1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
@@ -25,16 +26,16 @@ from diffnca.sampling.blocks import NEIGHBOURS, Grid
 from diffnca.sampling.starts import Initial
 
 HALVINGS = 30
-"""Of the interval from -2 to 2, in which the shift is sought that gives a block its mean."""
+"""Bisection steps on [-2, 2] for the shift that gives a block its mean."""
 
 CORRECTIONS = 8
-"""Of means over blocks that share pixels, where black and white stand in the way."""
+"""Iterations for the means over blocks that share pixels, where clamping to black and white changes means."""
 
 STEP, MOMENTUM = 1.9, 0.15
-"""Of these corrections: the best ones for a matrix whose eigenvalues lie from 0.2 to 1 [3]."""
+"""Of these iterations: the best values for a matrix with eigenvalues from 0.2 to 1 [3]."""
 
 LEAST_FREE = 0.1
-"""Share of a block that is taken to be neither black nor white, at least."""
+"""Lower bound of the share of a block that counts as neither black nor white."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Picture:
     """A given image, at its place on a canvas.
 
     Attributes:
-        pixels: in [-1, 1]; one image for all, or one for each.
-        top: row of the canvas on which its first row lies.
-        left: column of the canvas on which its first column lies.
+        pixels: in [-1, 1]; one image for the batch, or one per image.
+        top: row of the canvas on which the first row lies.
+        left: column of the canvas on which the first column lies.
     """
 
     pixels: Float[Tensor, "b c y x"]
@@ -52,21 +53,18 @@ class Picture:
     left: int = 0
 
     def __call__(self, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
-        """Return its values on a region, as the start of a task."""
+        """Return the values on a region, as the start of a task."""
         return self.on(region)[0]
 
     def on(self, region: Region) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "h w"]]:
-        """Return its values on a region, and where on the region it lies; beyond, the values mean nothing."""
+        """Return the values on a region, and where the picture lies; other values mean nothing."""
         rows, columns, inside = self.place_of(region)
         return self.pixels[..., rows, columns], inside
 
     def place_of(
         self, region: Region
     ) -> tuple[Int64[Tensor, "h 1"], Int64[Tensor, " w"], Bool[Tensor, "h w"]]:
-        """Return the rows and columns of the picture on a region, and where they are its own.
-
-        Beyond the picture they are those of its edge.
-        """
+        """Return the rows and columns of the picture, clamped to its edge, and where the picture lies."""
         height, width = self.pixels.shape[-2:]
         rows, columns = region.rows()[:, None] - self.top, region.columns() - self.left
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -75,13 +73,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class KnownPixels:
-    """Some pixels are those of a picture.
+    """Some pixels equal the pixels of a picture.
 
     Attributes:
         picture: the picture.
-        unknown: its pixels that are not known; `None` if all are known.
-        is_noised: whether they are noised to the level of the image that they are put into ([1] Eq. 8a);
-            otherwise they are pasted as they are, as the published Diff-NCA does.
+        unknown: the pixels of the picture that are not known; `None` if all are known.
+        is_noised: noise the pixels to the level of the image ([1] Eq. 8a). Otherwise they are pasted without
+            noise, as the published Diff-NCA does.
     """
 
     picture: Picture
@@ -89,13 +87,13 @@ class KnownPixels:
     is_noised: bool = True
 
     def reach(self, canvas: Canvas) -> int:
-        """Return the pixels around a pixel that must be there: none."""
+        """Return how many pixels around a pixel `impose` needs: none."""
         return 0
 
     def impose(
         self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
     ) -> Float[Tensor, "b c h w"]:
-        """Return `x` with the known pixels in their place."""
+        """Return `x` with the known pixels."""
         rows, columns, known = self.picture.place_of(region)
         values = self.picture.pixels[..., rows, columns].to(x)
         if self.unknown is not None:
@@ -107,14 +105,12 @@ class KnownPixels:
 
 @dataclass(frozen=True)
 class KnownMeans:
-    """The means over blocks of pixels are the pixels of a smaller picture (as [2] Eq. 7, with true means).
+    """The means over blocks of pixels equal the pixels of a smaller picture (as [2] Eq. 7, with true means).
 
-    The image is changed as little as can be: each block is shifted as a whole, and blocks that share pixels
-    together. The clean image also stays within [-1, 1]. Then its means hold to 1e-5 if no pixels are shared,
-    otherwise as closely as `CORRECTIONS` bring them: there may be no such image.
-
-    Attributes:
-        small: the picture, in [-1, 1]; its pixels are blocks of the canvas.
+    `small` is the picture, in [-1, 1]; its pixels are blocks of the canvas. The image changes as little as
+    possible: each block is shifted as a whole, and blocks that share pixels are shifted together. The clean
+    image also stays within [-1, 1]. Its means then hold to 1e-5 if no blocks share pixels. Otherwise they are
+    as close as `CORRECTIONS` iterations bring them, because an image with exactly these means may not exist.
     """
 
     small: Float[Tensor, "b c y x"]
@@ -125,7 +121,7 @@ class KnownMeans:
         return Grid(*self.small.shape[-2:])
 
     def reach(self, canvas: Canvas) -> int:
-        """Return the pixels around a pixel that must be there: those of all blocks that it depends on."""
+        """Return how many pixels around a pixel `impose` needs: all blocks that influence the pixel."""
         is_even = self.grid.is_even(canvas)
         return self.grid.reach(canvas, 1 if is_even else 1 + NEIGHBOURS + CORRECTIONS)
 
@@ -144,17 +140,15 @@ class KnownMeans:
         return self._shifted(x, shift, region).clamp(-1.0, 1.0)
 
     def _shift(self, x: Tensor, means: Tensor, region: Region) -> Tensor:
-        """Return the shifts of the blocks that give them these means."""
         return self.grid.solved(means - self.grid.means(x, region), region)
 
     def _shifted(self, x: Tensor, shift: Tensor, region: Region) -> Tensor:
-        """Return `x` with each block shifted."""
         return x + self.grid.spread(shift, region)
 
     def _halved(self, x: Tensor, means: Tensor, region: Region) -> Tensor:
-        """Return the shifts that give blocks which share no pixels these means, once they are clamped.
+        """Return the shifts that give separate blocks these means after clamping.
 
-        The mean of a block rises with its shift, which is found by halving an interval.
+        The mean of a block rises with its shift, so bisection finds the shift.
         """
         low, high = torch.full_like(means, -2.0), torch.full_like(means, 2.0)
         for _ in range(HALVINGS):
@@ -165,10 +159,10 @@ class KnownMeans:
         return high
 
     def _corrected(self, x: Tensor, means: Tensor, region: Region) -> Tensor:
-        """Return the shifts that give blocks which share pixels nearly these means, once they are clamped.
+        """Return the shifts that give blocks with shared pixels nearly these means after clamping.
 
-        Of all images with the means, that of the shifts is the nearest to `x`: they are Lagrange multipliers.
-        A block is corrected the more, the more of it is black or white and does not move.
+        The shifts are Lagrange multipliers: of all images with these means, theirs is the nearest to `x`. A
+        block gets a larger correction if more of its pixels are black or white and cannot move.
         """
         shift = before = self._shift(x, means, region)
         for _ in range(CORRECTIONS):
@@ -182,13 +176,7 @@ class KnownMeans:
 
 @dataclass(frozen=True)
 class Known:
-    """A start of which something is known.
-
-    Attributes:
-        initial: the start without it.
-        constraint: what is known.
-        level: the noise level of the start.
-    """
+    """A start, at a noise `level`, on which a constraint is imposed."""
 
     initial: Initial
     constraint: Constraint
@@ -203,12 +191,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Noised:
-    """A start from an image that is noised to a level.
-
-    Attributes:
-        image: gives the image on a region.
-        level: the level.
-    """
+    """A start from an image that is noised to a level."""
 
     image: Initial
     level: Level
@@ -221,5 +204,4 @@ class Noised:
 
 
 def _fresh(noise: Noise, step: int, region: Region, x: Tensor) -> Tensor:
-    """Return noise for what is known, before this step."""
     return noise.normal(Stream.TASK, step, region, x.shape[1]).to(x)

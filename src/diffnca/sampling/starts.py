@@ -1,9 +1,9 @@
-"""The noise that new images start from: each pixel by itself, or with one tone for a whole texture.
+"""The noise from which new images start: independent pixels, or one tone for a whole texture.
 
-A local model takes the colours of a region (the stain of tissue, the light of a photo) from what the noise
-there happens to be on average [1]. These averages differ from place to place, by one over the side of the
-square they are taken over, and so does the tone of a large image. In `EvenNoise`, squares as large as what
-the model sees start with one mean, drawn once for the image or chosen by the user. Nothing else is changed.
+A local model takes the colours of a place (the stain of tissue, the light of a photo) from the mean of the
+noise there [1]. Over a square, this mean varies by 1 / side from place to place, and the tone of a large
+image varies with the mean. In `EvenNoise`, all squares of the size that the model sees start with one mean.
+This mean is drawn once per image or chosen by the user. Nothing else changes.
 
 References:
     [1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024: the mean of the
@@ -31,16 +31,12 @@ Initial = Callable[[Region, Noise], Tensor]
 """Gives the image at the first level on a region: `(region, noise) -> x`."""
 
 UNIT = 2.0**40
-"""Numbers of noise are summed as whole multiples of 1 / UNIT, so that the order of the sum is none."""
+"""Noise is summed in whole multiples of 1 / UNIT, so the order of the sum changes no bit."""
 
 
 @dataclass(frozen=True)
 class PureNoise:
-    """The start of an image that is made out of nothing.
-
-    Attributes:
-        channels: of the image.
-    """
+    """The start of a new image: independent noise in `channels` channels."""
 
     channels: int
 
@@ -51,13 +47,13 @@ class PureNoise:
 
 @dataclass(frozen=True)
 class EvenNoise:
-    """The start of an image of one tone: noise of variance 1 whose squares all have the same mean.
+    """The start of an image of one tone: noise of variance 1 whose squares all have one mean.
 
     Attributes:
         channels: of the image.
-        side: of the squares in pixels, at most; they divide the canvas evenly.
-        tone: the mean of each channel, in the standard deviations that the mean of a full square of
-            independent noise has (one over its side); `None` draws it for each image.
+        side: largest side of the squares in pixels; the squares divide the canvas evenly.
+        tone: the mean of each channel, in standard deviations of the mean of a full square of independent
+            noise (1 / side); `None` draws the tone for each image.
     """
 
     channels: int
@@ -65,14 +61,13 @@ class EvenNoise:
     tone: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a tone of other channels, or none at all."""
         if self.tone is not None:
             allowed = f"{self.channels} finite numbers, one for each channel"
             is_told = len(self.tone) == self.channels and all(map(math.isfinite, self.tone))
             require(is_told, "tone", self.tone, allowed)
 
     def __call__(self, region: Region, noise: Noise) -> Float32[Tensor, "b c h w"]:
-        """Return the noise on `region`, the same as in the whole."""
+        """Return the noise on `region`, equal to the crop of the noise on the whole canvas."""
         grown, computed = region.grow(self.side), replace(noise, device=noise.computed_on)
         drawn = computed.normal(Stream.INITIAL, 0, grown, self.channels)
         rows, columns = (index.to(drawn.device) for index in self._squares(grown))
@@ -82,7 +77,7 @@ class EvenNoise:
         return region.crop(drawn, grown).to(noise.device)
 
     def _squares(self, region: Region) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " w"]]:
-        """Return in which square each row and each column of a region lies, counted from 0."""
+        """Return the number of the square, from 0, of each row and each column of a region."""
 
         def squares(index: Tensor, size: int) -> Tensor:
             count = -(-size // self.side)
@@ -93,7 +88,7 @@ class EvenNoise:
         return squares(region.rows(), canvas.height), squares(region.columns(), canvas.width)
 
     def _common(self, canvas: Canvas, noise: Noise) -> Float32[Tensor, "b c"]:
-        """Return the mean that all squares shall have, of each image."""
+        """Return the mean of all squares, for each image and channel."""
         pixels = min(self.side, canvas.height) * min(self.side, canvas.width)
         drawn = replace(noise, device="cpu").normal(Stream.INITIAL, 1, Canvas(1, 1).whole, self.channels)
         tone = drawn[..., 0, 0].double()
@@ -107,14 +102,9 @@ def start_of(
 ) -> Initial:
     """Return the start of a new image.
 
-    Args:
-        denoiser: the model.
-        even_px: side of the squares that start with one mean, 0 for none, at most 1024; `None` is the choice
-            of the model.
-        tone: the mean; `None` draws it for each image.
-
-    Raises:
-        ValueError: the side is out of range, or a tone is asked for where each place has its own.
+    `even_px` is the side of the squares that start with one mean: 0 for no squares, at most 1024, or `None`
+    for the choice of the model. `tone` is this mean; `None` draws the mean for each image. A tone needs
+    squares.
     """
     channels = denoiser.image_channels
     side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)

@@ -1,4 +1,4 @@
-"""What is to be sampled: where the walk starts, which noise levels it visits, what is known of the image."""
+"""What to sample: the start of the walk, the noise levels, and what is known of the image."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ from diffnca.sampling.starts import Initial
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to sample, on a canvas; the same in memory and in tiles.
+    """What to sample on a canvas, in memory or in tiles.
 
     Attributes:
         canvas: the image to make.
-        levels: the noise levels to visit; the clean end is implied. Where the next one is noisier, new noise
-            is added.
+        levels: the noise levels to visit, without the clean end. Before a noisier level, noise is added.
         initial: gives the image at `levels[0]`.
-        constraint: what is known of the image; `None` if nothing is.
-        given: gives the planes that the cells of a region see; `None` for none.
+        constraint: what is known of the image; `None` if nothing is known.
+        given: gives the planes that the cells of a region see; `None` for no planes.
     """
 
     canvas: Canvas
@@ -45,25 +44,25 @@ class Task:
     given: Planes | None = None
 
     def walk(self, sampler: Sampler, noise: Noise) -> Walk:
-        """Return the way from noise to image."""
+        """Return the walk from noise to image."""
         return Walk(self.levels, sampler, noise, self.constraint, self.given)
 
     @property
     def reach(self) -> int:
-        """Pixels that what is known reaches beyond what the denoiser sees."""
+        """Pixels that the constraint needs beyond the pixels that the denoiser sees."""
         return 0 if self.constraint is None else self.constraint.reach(self.canvas)
 
 
 class Options(TypedDict, total=False):
-    """How images are made, whatever the task; all may be left out.
+    """Options of all tasks; each may be left out.
 
     Attributes:
-        seed: of the first image, where image i has seed + i; or a list of one seed per image.
-        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` is the choice of the model.
-        steps: diffusion steps from pure noise on, from 1 to those of the schedule; `None` is the choice of
-            the model. A task that starts later takes its share of them.
-        progress: called after each step with the steps done and their number.
-        device: where to compute, the model being moved there; `None` is where the model lies.
+        seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
+        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` takes the choice of the model.
+        steps: diffusion steps from pure noise, from 1 to the number of the schedule; `None` takes the choice
+            of the model. A task that starts at a later level takes its share of the steps.
+        progress: called after each step with the steps done and the number of steps.
+        device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"`, `"eager"` or `"fused"`, as for `generate`.
     """
 
@@ -76,12 +75,7 @@ class Options(TypedDict, total=False):
 
 
 def check_region(denoiser: ImageDenoiser, region: Region) -> None:
-    """Refuse a region that a model cannot make, or not on this canvas.
-
-    Raises:
-        ValueError: the region is not the whole, and the model must see the whole; or the cells of the model
-            do not fit around a circular axis.
-    """
+    """Refuse a region that a model cannot make by itself, and a canvas that its cells do not fit."""
     check_canvas(denoiser, region.canvas)
     if region != region.canvas.whole and check_parts(denoiser) and denoiser.has_context:
         raise ValueError(
@@ -99,12 +93,7 @@ def sample_task(
     region: Region | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Sample a task in memory, or a region of it.
-
-    Raises:
-        ValueError: the region is not the whole, and the model must see the whole; or the cells of the model
-            do not fit around a circular axis.
-    """
+    """Sample a task in memory, or a region of it; refuse what `check_region` refuses."""
     region = task.canvas.whole if region is None else region
     check_region(denoiser, region)
     radius = 0 if region == task.canvas.whole else check_parts(denoiser) + task.reach
@@ -122,13 +111,9 @@ def sample_images(
     options: Options,
     task: Callable[[ImageDenoiser, tuple[Level, ...]], Task],
 ) -> Float[Tensor, "b c h w"]:
-    """Sample the images of a task in memory.
+    """Sample a task in memory; `task` gets the model and the levels of its walk from pure noise.
 
-    Args:
-        model: a denoiser, as `diffnca.load` returns it.
-        batch: number of images; `None` is one per seed.
-        options: how to make them.
-        task: gives the task, for the model and the levels of its walk from pure noise.
+    `batch` is the number of images; `None` makes one image per seed.
     """
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")

@@ -1,4 +1,4 @@
-"""Larger images of small ones.
+"""Larger images from small images.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291, section 3.5.
@@ -27,7 +27,7 @@ from diffnca.sampling.task import Options, Task, sample_images
 LARGEST_FACTOR = 8.0
 
 STRENGTHS: dict[str, float] = {"consistent": 0.7, "noise": 0.1}
-"""Where the walk starts if nothing is said, as a share of the way."""
+"""Default start of the walk of each method, as a share of the way."""
 
 
 def upscale(
@@ -42,21 +42,21 @@ def upscale(
 ) -> Float[Tensor, "n c h w"]:
     """Make images larger, with the detail that the model knows.
 
-    Both methods enlarge the image with straight lines between its pixels, noise it in part and denoise it.
-    `"noise"` is all that was published [1]: new detail, but nothing keeps the result near the image.
-    `"consistent"` gives the blocks, in each step, the means that the image has there [2]. So reducing the
-    result by a whole factor gives back the image, to 1/255 also after it is rounded to 8 bits; by another
-    factor too, unless no image between black and white has these means, as near 1 (see `residual`).
+    Both methods enlarge the image by linear interpolation, noise it in part and denoise it. `"noise"` does no
+    more, as published [1]: the detail is new, but nothing keeps the result near the image. `"consistent"`
+    gives the blocks the means of the image in each step [2]. Reducing the result by a whole factor then gives
+    back the image, to 1/255, even after rounding to 8 bits. This also holds for other factors, unless no
+    image between black and white has these means, as can happen near 1 (see `residual`).
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        image: b c h w, in [-1, 1]. One image with a list of seeds is enlarged once for each.
-        factor: how many times as high and wide, above 1 and at most 8; sides are rounded to whole pixels.
-        method: how the image is kept in sight.
-        strength: where the walk starts: 1 is pure noise, near 0 nothing is changed; `None` is 0.7 for
-            `"consistent"` and 0.1 for `"noise"`.
+        image: b c h w, in [-1, 1]. One image with a list of seeds is enlarged once per seed.
+        factor: ratio of the sides, above 1 and at most 8; sides are rounded to whole pixels.
+        method: `"consistent"` or `"noise"`.
+        strength: where the walk starts, above 0 and at most 1: 1 is pure noise, near 0 little changes. `None`
+            is 0.7 for `"consistent"` and 0.1 for `"noise"`.
         boundary: how the image goes on beyond its edges, (y, x).
-        **options: how images are made.
+        **options: see `Options`.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -69,7 +69,7 @@ def upscale(
 def enlargement(
     canvas: Canvas, image: Float[Tensor, "b c y x"], method: str, strength: float | None
 ) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
-    """Return what gives the task to enlarge an image to a canvas."""
+    """Return a function that gives the task to enlarge an image to a canvas."""
     if method not in list(STRENGTHS):
         raise ValueError(f"method={method!r}: must be consistent or noise")
     strength = STRENGTHS[method] if strength is None else strength
@@ -87,19 +87,15 @@ def enlargement(
 
 
 def enlarged_canvas(height: int, width: int, factor: float, boundary: tuple[Boundary, Boundary]) -> Canvas:
-    """Return the canvas of an image of this size, enlarged.
-
-    Raises:
-        ValueError: the factor is not allowed.
-    """
+    """Return the canvas of an enlarged image; refuse factors out of range."""
     check_between("factor", factor, 1.0, LARGEST_FACTOR)
     return Canvas(round(height * factor), round(width * factor), boundary)
 
 
 def residual(result: Float[Tensor, "b c h w"], image: Float[Tensor, "b c y x"]) -> float:
-    """Return how far the means of a result over the blocks of the small image are from it, at most.
+    """Return the largest difference between the means of a result over blocks and the small image.
 
-    Of the whole range of an image, which is 1 here: 1/255 is one level of 8 bits.
+    The unit is the range from black to white: 1/255 is one level of 8 bits.
     """
     means = KnownMeans(image)
     whole = Canvas(result.shape[-2], result.shape[-1]).whole
@@ -108,11 +104,7 @@ def residual(result: Float[Tensor, "b c h w"], image: Float[Tensor, "b c y x"]) 
 
 @dataclass(frozen=True)
 class Enlarged:
-    """The image of which the means are known, with straight lines between its pixels.
-
-    Attributes:
-        means: what is known.
-    """
+    """A start from the image whose means are known, by linear interpolation between its pixels."""
 
     means: KnownMeans
 

@@ -1,4 +1,4 @@
-"""Images near an image, and images between two.
+"""Images near an image, and images between two images.
 
 References:
     [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
@@ -37,14 +37,14 @@ def vary(
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
-    """Make images that are like given ones: noised in part and denoised [1].
+    """Make images that resemble given images: noise them in part, then denoise them [1].
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        image: b c h w, in [-1, 1]. One image with a list of seeds is varied once for each.
-        strength: where the walk starts, above 0 and at most 1: near 0 little is changed, 1 is pure noise.
+        image: b c h w, in [-1, 1]. One image with a list of seeds is varied once per seed.
+        strength: where the walk starts, above 0 and at most 1: near 0 little changes, 1 is pure noise.
         boundary: how the image goes on beyond its edges, (y, x).
-        **options: how images are made.
+        **options: see `Options`.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -57,7 +57,7 @@ def vary(
 def variation(
     canvas: Canvas, image: Float[Tensor, "b c h w"], strength: float
 ) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
-    """Return what gives the task to vary an image."""
+    """Return a function that gives the task to vary an image."""
     check_between("strength", strength, 0.0, 1.0)
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
@@ -77,20 +77,20 @@ def interpolate(
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "b c h w"]:
-    """Make images between those of two seeds.
+    """Make images between the images of two seeds.
 
-    The noises that they start from are mixed as `cos(a) * first + sin(a) * second` ([2] for vectors at right
-    angles, which noises of many pixels are), so the mixture is noise of variance 1 again. All else that is
-    drawn, by stochastic samplers and by cells that update at random, is that of the first seed.
+    The mixed noise is `cos(a) * first + sin(a) * second`, again of variance 1. This is [2] for vectors at
+    right angles, and noises of many pixels are nearly at right angles. All other random numbers (of
+    stochastic samplers and of cells that update at random) belong to the first seed.
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
-        seeds: those of the two images, made at once as `generate` does with `direct`.
-        shares: of each image to make, the way from the first (0) to the second (1).
+        seeds: seeds of the two images, as `generate` makes them with `direct`.
+        shares: for each image, the way from the first (0) to the second (1).
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
         boundary: how the images go on beyond their edges, (y, x).
-        **options: how images are made, but `seed`.
+        **options: see `Options`; `seed` has no effect.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -114,13 +114,7 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Between:
-    """A start between the noise at hand and that of another seed.
-
-    Attributes:
-        start: gives the noise of a seed.
-        seed: the other seed.
-        shares: of each image, the way to the other.
-    """
+    """A start between the noise at hand (share 0) and the noise of another seed (share 1), for each image."""
 
     start: Initial
     seed: int

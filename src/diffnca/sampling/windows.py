@@ -1,9 +1,9 @@
-"""Blended windows: how a network that must see its whole image makes a larger one, not exactly but evenly.
+"""Blended windows: make large images with a network that must see its whole image, evenly but not exactly.
 
-The canvas is covered with overlapping windows, each an image of its own to the network. The estimate of a
-pixel is the mean over the windows that hold it, weighted by how far inside them it lies ([1], section 4, with
-weights). So a window's edge never shows, but nothing of an image is coherent beyond a window, and the windows
-cost about four times the calls. What comes out is the same for any tiles.
+Overlapping windows cover the canvas, and each window is a separate image to the network. The estimate of a
+pixel is the weighted mean over its windows ([1], section 4); weights grow towards the middle of a window. So
+the edges of windows never show. But the image is not coherent beyond a window, and windows cost about four
+times the calls. The result does not depend on the tiles.
 
 References:
     [1] Bar-Tal et al., "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation", 2023.
@@ -26,18 +26,17 @@ from diffnca.sampling.guidance import AroundDenoiser
 
 @dataclass(frozen=True)
 class Blended(AroundDenoiser):
-    """A denoiser of any canvas, made of one that sees whole windows.
+    """A denoiser of any canvas, from a denoiser of windows.
 
     Attributes:
-        denoiser: works on images of the window's size.
-        window_px: side of the windows, best that of the training crops; they overlap by half.
+        denoiser: works on images of the size of a window.
+        window_px: side of the windows, best the side of the training crops; windows overlap by half.
     """
 
     denoiser: ImageDenoiser
     window_px: int
 
     def __post_init__(self) -> None:
-        """Refuse windows that cannot overlap."""
         if self.window_px < 2:
             raise ValueError(
                 f"window={self.window_px} px: must be >= 2; the side of the training crops is best"
@@ -50,11 +49,11 @@ class Blended(AroundDenoiser):
 
     @property
     def has_context(self) -> bool:
-        """Whether it must know something of the whole canvas: never, each window is a whole."""
+        """Whether an estimate needs the context of the canvas: never, as each window is a whole image."""
         return False
 
     def context(self, query: Query) -> None:
-        """Return what must be known of the whole canvas: nothing."""
+        """Return the context of the canvas: nothing."""
         return None
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
@@ -78,13 +77,13 @@ class Blended(AroundDenoiser):
         return total / weights.clamp(min=1.0)
 
     def _own(self, window: Region) -> Canvas:
-        """Return a window as an image of its own, whose edges meet where it spans a circular axis."""
+        """Return a window as a separate canvas, circular on an axis that the window spans."""
         y, x = window.canvas.boundary
         boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
         return Canvas(window.height, window.width, boundary)
 
     def _windows(self, region: Region) -> Iterator[tuple[Region, int, int]]:
-        """Yield the windows that lie in `region`, in the order of the canvas, and where they begin there."""
+        """Yield the windows in `region`, in the order of the canvas, with their top and left in `region`."""
         canvas = region.canvas
         for y in _starts(canvas.height, self.window_px, canvas.boundary[0]):
             for x in _starts(canvas.width, self.window_px, canvas.boundary[1]):
@@ -97,14 +96,15 @@ class Blended(AroundDenoiser):
 
 @dataclass(frozen=True)
 class WindowNoise:
-    """The masks of a window's cells: where a cell is a pixel, those of the canvas at its place.
+    """The masks of a window's cells: cells of one pixel update as at this place of the canvas.
 
     Larger cells, and frequencies, update alike in all windows.
 
     Attributes:
         noise: of the canvas.
-        window: its place.
-        own: the window as a canvas; masks on any other (of larger cells, frequencies) are left as they are.
+        window: its place on the canvas.
+        own: the window as a separate canvas; masks on other canvases (larger cells, frequencies) do not
+            change.
     """
 
     noise: CellNoise
@@ -120,7 +120,7 @@ class WindowNoise:
 
 
 def _starts(size: int, window_px: int, boundary: Boundary) -> list[int]:
-    """Return where windows begin on an axis: at every half window, the last one at the edge."""
+    """Return where windows begin on an axis: every half window, with the last window at the edge."""
     if size <= window_px:
         return [0]
     if boundary == "circular":
@@ -129,18 +129,17 @@ def _starts(size: int, window_px: int, boundary: Boundary) -> list[int]:
 
 
 def _inside(start: int, window_px: int, first: int, length: int, size: int) -> int | None:
-    """Return where a window begins in a span of an axis; `None` if it does not lie in it."""
+    """Return where a window begins in a span of an axis; `None` if the span does not hold the window."""
     offset = (start - first) % size
     fits = offset + min(window_px, size) <= length or length == size
     return offset if fits else None
 
 
 def _turned(start: int, length: int, available: int) -> Tensor:
-    """Return `length` places from `start` on, around the edge of a whole axis."""
     return torch.arange(start, start + length) % available
 
 
 def _tent(length: int) -> Float32[Tensor, " length"]:
-    """Return the weights of a window's pixels along an axis: 1 at its edges, most in the middle."""
+    """Return the weights of a window's pixels along an axis: 1 at the edges, largest in the middle."""
     places = torch.arange(length)
     return torch.minimum(places + 1, length - places).float()
