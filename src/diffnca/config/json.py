@@ -1,4 +1,4 @@
-"""The JSON form of a configuration, as it stands in the header of a weights file."""
+"""The JSON form of a configuration, for the header of a weights file."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from diffnca.config.model import Config
 from diffnca.errors import one_line
 
 FORMAT_VERSION = 1
-"""Version of the JSON layout, stored beside each configuration."""
+"""Version of the JSON layout; each text stores it."""
 
 SHOWN_CHARACTERS = 60
-"""Part of a wrong value that a message shows."""
+"""Longest part of a wrong value in a message."""
 
 
 def to_json(config: Config) -> str:
-    """Return `config` as JSON text with sorted keys; without given planes it does not name them."""
+    """Return `config` as JSON text with sorted keys."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    if values["model"].get("given_channels") == 0:  # files stay as they were before there were any
+    if values["model"].get("given_channels") == 0:  # files of before given planes stay equal
         del values["model"]["given_channels"]
     return json.dumps(values, sort_keys=True, indent=1)
 
 
 def from_json(text: str, source: str = "config") -> Config:
-    """Read what `to_json` wrote.
-
-    Args:
-        text: the JSON text.
-        source: the file that it comes from; error messages begin with it.
+    """Return the configuration that `to_json` wrote; error messages begin with `source`.
 
     Raises:
-        ValueError: the text is no JSON object, is of another format version, or has unknown, ill-typed or
+        ValueError: the text is no JSON object, has another format version, or has unknown, ill-typed or
             forbidden fields.
     """
     values = object_of(text, source)
@@ -52,11 +48,7 @@ def from_json(text: str, source: str = "config") -> Config:
 
 
 def object_of(text: str, source: str) -> dict[str, Any]:
-    """Return the JSON object of a text.
-
-    Raises:
-        ValueError: the text is no JSON object; the message names `source`.
-    """
+    """Return the JSON object of a text; error messages begin with `source`."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -67,7 +59,7 @@ def object_of(text: str, source: str) -> dict[str, Any]:
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make `value`, as it comes out of JSON, an instance of the annotation `kind`."""
+    """Convert a JSON value to the annotation `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
@@ -91,7 +83,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Build one of `kinds`: `None`, a plain type, or of several dataclasses the one with this `family`."""
+    """Build `None`, a plain type, or the dataclass whose `family` the value names."""
     if value is None and type(None) in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
@@ -108,7 +100,6 @@ def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    """Build the dataclass `kind` from a JSON object."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}={_shown(value)}: must be an object")
     hints = typing.get_type_hints(kind)

@@ -1,8 +1,6 @@
-"""Every choice of a model, its diffusion and its training, as frozen dataclasses with a JSON form.
+"""Choices of a model, its diffusion and its training, as frozen dataclasses with a JSON form.
 
-Those of its network are in `diffnca.config.networks`.
-A recipe (`recipes`) is a function that returns a `Config`; an ablation is a `Config` with one field
-changed.
+`diffnca.config.networks` has the choices of the network. A recipe is a function that returns a `Config`.
 """
 
 from __future__ import annotations
@@ -22,14 +20,14 @@ from diffnca.config.networks import (
 from diffnca.errors import require, require_within
 
 MOST_DIFFUSION_STEPS = 100_000
-"""A table of so many levels takes a few megabytes; 1,000 are usual."""
+"""A table of 100,000 levels takes a few megabytes; 1,000 levels are usual."""
 
 LARGEST_CROP_PX = 4096
-"""The states of all cells of a crop are held in memory."""
+"""Memory holds the states of all cells of a crop."""
 
 MOST_IMAGES = 10**12
 MOST_MINUTES = 10**7
-"""Nineteen years."""
+"""10**7 minutes are nineteen years."""
 
 LARGEST_CLAMP = 1e9
 
@@ -40,12 +38,12 @@ LARGEST_GUIDANCE = 10.0
 LARGEST_LOGIT = 10.0
 
 LARGEST_SQUARE_PX = 1024
-"""Side of squares with one mean, at most: a tile draws the noise of all squares that it touches."""
+"""Largest `even_px`: a tile draws the noise of all squares that it touches."""
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The noise schedule: `linear` in beta (Ho et al. 2020) or `cosine` (Nichol and Dhariwal 2021)."""
+    """The noise schedule: `linear` in beta (Ho et al. 2020), or `cosine` (Nichol and Dhariwal 2021)."""
 
     kind: Literal["linear", "cosine"] = "cosine"
     num_diffusion_steps: int = 300
@@ -66,14 +64,14 @@ class LossConfig:
     """The training loss on the predicted quantity.
 
     Attributes:
-        distance: `l1_l2` is the published sum of both.
-        weighting: `uniform` over steps, `min_snr` (Hang et al. 2023), in terms of the clean image, or
-            `velocity`: whatever is predicted, the squared error counts as that of the velocity.
-        min_snr_gamma: the clamp of the latter two, in terms of the clean image.
-        timesteps: which times are trained, from 0, the clean end, to 1: `uniform`, or `logit_normal` (Esser
-            et al. 2024, Eq. 19), where the logit of the time is normal.
-        logit_mean: of `logit_normal`: below 0 the clean half is trained more.
-        logit_std: of `logit_normal`: the smaller, the less are both ends trained.
+        distance: `l2`, or `l1_l2`, the published sum of both distances.
+        weighting: `uniform` over steps, `min_snr` (Hang et al. 2023), or `velocity`: the squared error of
+            any prediction counts as the squared error of the velocity.
+        min_snr_gamma: largest weight of `min_snr` and `velocity`, in terms of the clean image.
+        timesteps: distribution of the trained times, from 0 (clean) to 1 (noise): `uniform`, or
+            `logit_normal` (Esser et al. 2024, Eq. 19): the logit of the time is normal.
+        logit_mean: mean for `logit_normal`; a mean below 0 trains the clean half more.
+        logit_std: deviation for `logit_normal`; a smaller deviation trains both ends less.
     """
 
     distance: Literal["l2", "l1_l2"] = "l2"
@@ -94,27 +92,27 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained.
+    """The training of a model.
 
     Attributes:
         batch: crops per optimiser step.
-        optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets and Adam for all else.
+        optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets, with Adam for the rest.
         learning_rate: peak learning rate.
         beta1: first Adam coefficient.
         beta2: second Adam coefficient.
         decay: `cosine` to 1% over the budget after a warm-up, or the published `exponential` per batch.
-        decay_per_batch: the factor of `exponential`.
-        warmup_images: images over which the learning rate rises linearly (`cosine` only).
-        max_gradient_norm: gradients are clipped to this norm; `None` leaves them.
-        ema: `none`, or an exponential moving average of the weights.
-        ema_halflife_images: images after which a weight's share in the average has halved.
-        ema_warmup: let the average follow faster at the start (half-life at most a tenth of the images seen).
-        images: the budget in images, unless minutes are given.
-        minutes: the budget in minutes of training time.
-        seed: of the initial weights, the crops, the noise.
-        precision: `auto` takes bf16 where the processor is fast at it.
-        compile: `auto` compiles the cell step where a compiler is there and bf16 is used.
-        checkpoint_cells: recompute each cell step in the backward pass instead of storing it.
+        decay_per_batch: factor of `exponential`.
+        warmup_images: number of images during which the learning rate rises linearly (`cosine` only).
+        max_gradient_norm: clip gradients to this norm; `None` clips nothing.
+        ema: `none`, or `halflife`, an exponential moving average of the weights.
+        ema_halflife_images: number of images that halve the share of old weights in the average.
+        ema_warmup: keep the half-life at or below a tenth of the images seen so far.
+        images: budget in images, if `minutes` is `None`.
+        minutes: budget in minutes of training time; `None` uses `images`.
+        seed: seed of the initial weights, the crops and the noise.
+        precision: `auto` takes bfloat16 if the processor computes bfloat16 fast.
+        compile: `auto` compiles the cell step if a compiler exists and the precision is bfloat16.
+        checkpoint_cells: compute each cell step again in the backward pass, to save memory.
     """
 
     batch: int = 8
@@ -159,18 +157,18 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which parts of the images are shown.
+    """The parts of the images that training shows.
 
     Attributes:
-        crop: side of the training crops in pixels, after the reduction.
-        reduce: whole factor by which images are made smaller first (Lanczos).
+        crop: side of the training crops in pixels, after `reduce`.
+        reduce: make images smaller first by this whole factor (Lanczos).
         flips: mirror crops left-right at random.
         quarter_turns: turn crops by multiples of 90 degrees (and mirror up-down) at random.
-        max_background: images with a larger share of near-white pixels are left out.
-        validation: share of the images held out.
-        split_seed: chooses which ones.
-        cache_bytes: memory for decoded images.
-        microns_per_px: scale at which whole slides are read.
+        max_background: leave out images with a larger share of near-white pixels.
+        validation: share of the images to hold out.
+        split_seed: seed that chooses the held-out images.
+        cache_bytes: memory for decoded images, in bytes.
+        microns_per_px: scale of whole slides; `None` for images that are no whole slides.
     """
 
     crop: int = 64
@@ -198,20 +196,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What `generate` does unless told otherwise.
+    """The defaults of `generate`.
 
     Attributes:
-        sampler: the method.
-        steps: how many diffusion steps to take.
-        visited: the diffusion steps to visit, noisiest first, `steps` of them; `None` spaces them evenly in
-            log-SNR. A distilled model knows no others.
-        guidance: how far estimates are led away from those of the same model without its last cell steps
-            (`tasks.guidance`); 1 is not at all.
-        guide_leaves_out: how many cell steps of each stage the guide leaves out.
-        grown: whether a model with a Fourier stage makes an image larger than its training crops out of one
-            of that size; the published ones do not.
-        even_px: side in pixels of the squares whose noise starts with one mean, so that a texture has one
-            tone (`tasks.starts`); 0 leaves the noise as it is.
+        sampler: the sampler.
+        steps: number of diffusion steps.
+        visited: the `steps` diffusion steps to visit, noisiest first; `None` spaces steps evenly in log-SNR.
+            A distilled model knows only the visited steps.
+        guidance: strength of guidance by the model without its last cell steps; 1 means no guidance.
+        guide_leaves_out: number of cell steps of each stage that the guide leaves out.
+        grown: whether a model with a Fourier stage grows a large image from an image of its training size;
+            published models do not.
+        even_px: side in pixels of the squares whose starting noise has an equal mean, so that a texture has
+            an even tone; 0 does not change the noise.
     """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
@@ -225,7 +222,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything about one model; stored as JSON in the header of its weights file."""
+    """All choices of a model; its weights file stores them as JSON in the header."""
 
     name: str = "diff_nca"
     model: Model = field(default_factory=NCAConfig)
@@ -238,7 +235,7 @@ class Config:
 
     def __post_init__(self) -> None:
         is_name = 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
-        allowed = f"1 to {LONGEST_NAME} characters without slashes"  # it becomes the name of a folder
+        allowed = f"1 to {LONGEST_NAME} characters without slashes"  # the name of a folder
         require(is_name and not set("/\\") & set(self.name), "name", self.name[:LONGEST_NAME], allowed)
         last, sampling = self.schedule.num_diffusion_steps, self.sampling
         require(1 <= sampling.steps <= last, "sampling.steps", sampling.steps, f"1 to {last}")
@@ -268,7 +265,6 @@ class Config:
             require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
 
     def _require_guidance(self) -> None:
-        """Refuse a guide that cannot be made of the model."""
         guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
         allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
         require(1.0 <= guidance <= LARGEST_GUIDANCE, "sampling.guidance", guidance, allowed)

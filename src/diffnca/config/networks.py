@@ -1,6 +1,6 @@
-"""The choices of a network, as frozen dataclasses: its cells, its stages, and the networks to compare with.
+"""Choices of a network, as frozen dataclasses: cells, stages, and the networks for comparison.
 
-`diffnca.config.model` makes them part of a `Config`; `diffnca.models.build` builds networks of them.
+`diffnca.config.model` puts them into a `Config`; `diffnca.models.build` builds the networks.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Literal
 from diffnca.errors import require, require_within
 
 MOST_CELL_STEPS = 1024
-"""The published networks take 48; each one sees farther, and takes as long as the others."""
+"""The published networks take 48 cell steps; time and radius grow with the number."""
 
 MOST_CHANNELS, MOST_HIDDEN = 4096, 8192
-"""A layer between both has 100 million weights; the published networks have 96 channels and 512 numbers."""
+"""The largest layer has 100 million weights; the published networks have 96 channels, width 512."""
 
 LARGEST_PATCH_PX = 64
 LARGEST_DILATION = 1024
@@ -23,31 +23,31 @@ LARGEST_WINDOW = 512
 LARGEST_TRAINED_PX = 16_384
 
 MOST_LEVELS, MOST_LAYERS, MOST_UNET_CHANNELS = 8, 8, 4096
-"""Of a UNet; the channels of all levels together. The largest one in use has 3 levels and 512 channels."""
+"""Limits of a UNet; the last limit is for the sum over all levels. Recipes have 3 levels, at most 512."""
 
 MOST_OF_A_CODE = 2**22
-"""Weights between encoder and code of VNCA, divided by 32; the published network has 2**17."""
+"""Number of weights between encoder and code of VNCA, divided by 32; the published network has 2**17."""
 
 
 @dataclass(frozen=True)
 class CellConfig:
-    """One cell rule: what it perceives, how it updates, how often it is applied.
+    """A cell rule: perception, update, number of cell steps.
 
     Attributes:
-        hidden: width of the cell's hidden layer.
-        num_cell_steps: applications of the rule in one call of the network.
+        hidden: width of the hidden layer.
+        num_cell_steps: cell steps in one call of the network.
         update_probability: probability that a cell *does* update in a cell step (no rescaling).
-        dilations: spacing in cells of the 3x3 perception, cell step after cell step, repeated cyclically.
-        padding: what lies beyond the edge: the mirrored `reflect` image, or `zeros`.
-        embedding: how time and position enter: `linear` in its numbers as published, or `fourier` features.
-        embedding_width: hidden width of the embedding's network.
-        embedding_channels: numbers that the embedding gives to each cell.
+        dilations: spacing of the 3x3 perception in cells, for each cell step in turn, repeated cyclically.
+        padding: values beyond the edge: the mirrored image (`reflect`), or `zeros`.
+        embedding: embedding of time and position: published `linear`, or `fourier` features.
+        embedding_width: hidden width of the network that embeds.
+        embedding_channels: channels of the embedding for each cell.
         positions: `none` (translation-invariant), `relative` to the canvas, or in `pixels` from its centre.
-        perceive_embedding: concatenate the embedding to the state that the cell perceives.
-        modulation: how the embedding steers the cell: `none`, multiplicative `gate`, or `scale_shift`.
+        perceive_embedding: concatenate the embedding to the perceived state.
+        modulation: effect of the embedding on the cell: `none`, multiplicative `gate`, or `scale_shift`.
         normalisation: of the hidden layer: per `cell` over its channels, or `group` over channels and space.
         weight_norm: weight-normalised convolutions, as in the npj models.
-        cell_step_period: the cell step is embedded as cell_step / period; `None` means `num_cell_steps`.
+        cell_step_period: embed the cell step as cell_step / period; `None` means `num_cell_steps`.
     """
 
     hidden: int = 256
@@ -83,12 +83,12 @@ class CellConfig:
         require(fits, "dilations", self.dilations, allowed)
 
     def dilation(self, cell_step: int) -> int:
-        """Return the spacing of the perception in this cell step, in cells."""
+        """Return the spacing of the perception in a cell step, in cells."""
         return self.dilations[cell_step % len(self.dilations)]
 
     @property
     def radius(self) -> int | None:
-        """Cells that one call can see in each direction; `None` where statistics are taken over space."""
+        """Radius of a call in cells; `None` if the normalisation takes statistics over space."""
         if self.normalisation == "group":
             return None
         return sum(self.dilation(k) for k in range(self.num_cell_steps))
@@ -96,16 +96,16 @@ class CellConfig:
 
 @dataclass(frozen=True)
 class FourierConfig:
-    """The Fourier stage: which low frequencies are worked on, and the cell rule that does it.
+    """The Fourier stage: its low frequencies and its cell rule.
 
     Attributes:
-        window: frequencies per axis, to either side of zero in the half plane.
-        spectrum: the published `quadrant` of non-negative frequencies, or the Hermitian `half_plane`.
-        scaling: `forward` as published (1/(h*w)), or `ortho`, divided by the deviation that images and
-            noise are expected to have at this size and frequency.
-        trained_px: side of the images of training, so best `data.crop`; on larger ones `ortho` keeps the
-            image, not the noise.
-        cell: the rule of this stage; its state has real and imaginary parts, twice the channels.
+        window: frequencies per axis; in the half plane, on each side of zero.
+        spectrum: published `quadrant` of non-negative frequencies, or Hermitian `half_plane`.
+        scaling: published `forward` (1/(h*w)), or `ortho`, divided by the expected deviation of images and
+            noise at this size and frequency.
+        trained_px: side of the training images, usually `data.crop`; on larger images `ortho` keeps the
+            scale of the image, not of the noise.
+        cell: cell rule; the state has real and imaginary parts, so twice the channels.
     """
 
     window: int = 16
@@ -121,13 +121,13 @@ class FourierConfig:
 
 @dataclass(frozen=True)
 class CoarseConfig:
-    """The coarse stage: cells of larger squares, which say what the cells of the image stage begin with.
+    """The coarse stage: its larger cells give the cells of the image stage a part of their first state.
 
     Attributes:
-        patch: side of the square of pixels that one cell holds, a multiple of that of the image stage.
-        channels: channels of the cell state; the first hold the noisy image, the next what is handed down.
-        handed: numbers for each cell of the image stage.
-        cell: the rule of this stage.
+        patch: side of the square of pixels of a cell, a multiple of the patch of the image stage.
+        channels: channels of the state: first the noisy image, then the numbers for the image stage.
+        handed: how many numbers each cell of the image stage receives.
+        cell: cell rule.
     """
 
     patch: int = 4
@@ -146,17 +146,17 @@ class CoarseConfig:
 
 @dataclass(frozen=True)
 class NCAConfig:
-    """A network of cells: its family, its state, its stages.
+    """A network of cells: family, state, stages.
 
     Attributes:
-        family: `diff_nca` (image stage only) or `fourier_diff_nca` (Fourier stage, then image stage).
-        image_channels: channels of the images, 1 for gray, 3 for colour.
-        patch: side of the square of pixels that one cell of the image stage holds.
-        channels: channels of the cell state; the first hold the noisy image, the next the prediction.
-        cell: the rule of the image stage.
-        fourier: the Fourier stage, for `fourier_diff_nca` only.
-        coarse: a stage of larger cells before the image stage, for `diff_nca` only; `None` for none.
-        given_channels: planes that are given beside the image; all cells see them, no cell step changes them.
+        family: `diff_nca` (image stage only), or `fourier_diff_nca` (Fourier stage, then image stage).
+        image_channels: channels of the images: 1 for gray, 3 for colour.
+        patch: side of the square of pixels of a cell of the image stage.
+        channels: channels of the state: first the noisy image, then the prediction.
+        cell: cell rule of the image stage.
+        fourier: Fourier stage, for `fourier_diff_nca` only.
+        coarse: stage of larger cells before the image stage, for `diff_nca` only; `None` for no such stage.
+        given_channels: number of given planes; all cells see these planes, and no cell step changes them.
     """
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
@@ -187,7 +187,6 @@ class NCAConfig:
             self._require_fitting(self.coarse)
 
     def _require_fitting(self, coarse: CoarseConfig) -> None:
-        """Refuse a coarse stage that does not fit the image stage."""
         name = "model.coarse"
         require(self.fourier is None, name, coarse, "left out where there is a `fourier` stage")
         allowed = f"a multiple of patch={self.patch}, and larger"
@@ -202,41 +201,38 @@ class NCAConfig:
 
     @property
     def cell_image_channels(self) -> int:
-        """Numbers of the image that one cell holds."""
+        """Numbers of the image in a cell of the image stage."""
         return self.image_channels * self.patch**2
 
     @property
     def coarse_image_channels(self) -> int:
-        """Numbers of the image that one cell of the coarse stage holds; 0 without one."""
+        """Numbers of the image in a cell of the coarse stage; 0 without a coarse stage."""
         return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
 
     def seen_channels(self, patch: int = 1) -> int:
-        """Return the numbers of the image and the given planes in a square of this side."""
+        """Return how many numbers of the image and the given planes a square of side `patch` has."""
         return (self.image_channels + self.given_channels) * patch**2
 
     @property
     def spectrum_channels(self) -> int:
-        """Channels of the state of the Fourier stage: those it sees, and what is drawn for the cells."""
+        """Channels of the state of the Fourier stage: image, given planes, and the channels for the cells."""
         return self.seen_channels() + self.channels - self.cell_image_channels
 
     @property
     def channels_per_px(self) -> float:
-        """Numbers of the states of all stages on the image, for each of its pixels."""
+        """Numbers of the states of the coarse and image stages, per pixel of the image."""
         coarse = self.coarse
         return self.channels / self.patch**2 + (0.0 if coarse is None else coarse.channels / coarse.patch**2)
 
     @property
     def stages(self) -> tuple[CellConfig, ...]:
-        """The rules of all stages."""
+        """Cell rules of all stages, in order of use."""
         first = self.fourier or self.coarse
         return (self.cell,) if first is None else (first.cell, self.cell)
 
     @property
     def radius(self) -> int | None:
-        """Pixels that one output pixel can see in each direction; `None` for the whole image.
-
-        A Fourier stage sees more, but what it sees comes in through the context.
-        """
+        """Radius in pixels; `None` for all of the image. The context covers what a Fourier stage sees."""
         cells = self.cell.radius
         if cells is None:
             return None
@@ -248,15 +244,15 @@ class NCAConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A convolutional UNet, `UNet2DModel` of the library diffusers: the usual denoiser, to compare with.
+    """A convolutional UNet (`UNet2DModel` of the library diffusers), for comparison.
 
     Attributes:
         family: `unet`.
-        image_channels: channels of the images, 1 for gray, 3 for colour.
-        channels: of each level, the finest first; each level halves the side of the one before.
-        layers: residual blocks of a level on the way down; one more on the way up.
-        attention: whether the coarsest level attends to all its places.
-        groups: of each group normalisation; divides all channels.
+        image_channels: channels of the images: 1 for gray, 3 for colour.
+        channels: channels of each level, the finest first; each level halves the side.
+        layers: residual blocks of a level on the way down; the way up has one more block.
+        attention: whether the coarsest level has self-attention.
+        groups: groups of each group normalisation; they divide all channels.
     """
 
     family: Literal["unet"] = "unet"
@@ -278,38 +274,38 @@ class UNetConfig:
 
     @property
     def channels_per_px(self) -> float:
-        """Numbers of a layer of the finest level for each pixel of the image."""
+        """Numbers of a layer of the finest level, per pixel of the image."""
         return float(self.channels[0])
 
     @property
     def divisor(self) -> int:
-        """What the sides of an image must be multiples of, in pixels."""
+        """Divisor of the sides of all images, in pixels."""
         return int(2 ** (len(self.channels) - 1))
 
 
 FEWEST_TO_DAMAGE = 4
-"""Images of a batch of which a quarter can be damaged."""
+"""Smallest batch: a quarter of its images is damaged."""
 
 
 @dataclass(frozen=True)
 class VNCAConfig:
-    """A variational autoencoder whose decoder is a cellular automaton (Palm et al. 2022), to compare with.
+    """A variational autoencoder whose decoder is a cellular automaton (Palm et al. 2022), for comparison.
 
     Attributes:
         family: `vnca`.
-        image_channels: channels of the images, 1 for gray, 3 for colour.
-        size: height and width of the images in pixels, 16 or more; it makes no others.
-        latent: numbers that describe an image, and channels of a cell.
-        hidden: width of the cell's residual blocks.
-        num_residual_blocks: of the cell rule.
-        encoder_channels: of the encoder's first layer; each of the four next ones doubles them.
-        start: height and width of the first grid of cells, which divide in four until there is one for each
-            pixel: `size`, or `size` halved as often as you like.
-        num_cell_steps: updates of the cells on each grid.
-        extra_cell_steps: in training, up to so many more, drawn at random.
+        image_channels: channels of the images: 1 for gray, 3 for colour.
+        size: height and width of all images in pixels, 16 or more.
+        latent: length of the code of an image, and channels of a cell.
+        hidden: width of the residual blocks of the cell rule.
+        num_residual_blocks: residual blocks of the cell rule.
+        encoder_channels: channels of the first encoder layer; each of the next four layers doubles them.
+        start: height and width of the first grid of cells: `size`, halved any number of times. Cells divide
+            in four until each pixel has a cell.
+        num_cell_steps: cell steps on each grid.
+        extra_cell_steps: largest number of additional cell steps in training, drawn at random.
         update_probability: probability that a cell *does* update in a cell step.
-        damage: side in pixels of the square that training wipes out of a quarter of the images, grown up, so
-            that the cells learn to grow it again; 0 wipes out nothing.
+        damage: side in pixels of the square that training wipes out of a quarter of the grown images, so that
+            cells learn to grow the square again; 0 damages nothing.
     """
 
     family: Literal["vnca"] = "vnca"
@@ -353,14 +349,14 @@ class VNCAConfig:
 
     @property
     def channels_per_px(self) -> float:
-        """Numbers of the state for each pixel of the image."""
+        """Numbers of the state, per pixel of the image."""
         return float(self.latent)
 
     @property
     def num_doublings(self) -> int:
-        """How often the cells divide."""
+        """Number of divisions of the cells."""
         return max((self.size // max(self.start, 1)).bit_length() - 1, 0)
 
 
 Model = NCAConfig | UNetConfig | VNCAConfig
-"""A network of any kind; `family` tells which."""
+"""A network; `family` says which kind."""

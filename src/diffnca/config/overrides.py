@@ -1,4 +1,4 @@
-"""Configurations with single fields changed."""
+"""Change single fields of configurations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ Choices = TypeVar("Choices")
 
 
 def with_fields(choices: Choices, changes: Mapping[str, Any]) -> Choices:
-    """Return a configuration with some fields changed at once: `with_fields(config, {"data.crop": 32})`.
+    """Return a `Config`, or a part of it, with new values: `with_fields(config, {"data.crop": 32})`.
 
-    Args:
-        choices: a `Config`, or a part of it.
-        changes: new values by their dotted names. All are changed before the result is checked.
-
-    Raises:
-        ValueError: there is no such field, or its value is not allowed.
+    All fields change at once, and then the dataclasses check the result.
     """
     own: dict[str, Any] = {}
     below: dict[str, dict[str, Any]] = {}

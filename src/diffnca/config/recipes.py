@@ -1,7 +1,7 @@
-"""Recipes: plain functions, each of which returns the full `Config` of one model.
+"""Recipes: functions that each return the full `Config` of a model.
 
-`diff_nca` and `fourier_diff_nca` are ours; those that end in `_arxiv_v1` and `_npj` are the published
-networks, to the last detail. The UNets and VNCA are there to be compared with.
+`diff_nca` and `fourier_diff_nca` are our networks. Names in `_arxiv_v1` and `_npj` are the published networks
+in every detail. The UNets and VNCA are for comparison.
 
 References:
     [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291 (v1).
@@ -27,10 +27,9 @@ from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCA
 
 
 def diff_nca() -> Config:
-    """Return our local denoiser, of 202,784 parameters: cells of 4x4 pixels, then cells of 2x2 pixels.
+    """Return our local denoiser (202,784 parameters): cells of 4x4 pixels, then cells of 2x2 pixels.
 
-    The perception of the larger ones is spaced 1, 2 and 4 cells in turn, that of the smaller ones 1 and 2.
-    They know no positions: a shift of the noisy image by 4 pixels shifts the prediction.
+    Cells know no positions: if the noisy image shifts by 4 pixels, the prediction shifts by 4 pixels.
     """
     larger = CellConfig(hidden=128, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
     smaller = CellConfig(hidden=128, num_cell_steps=6, dilations=(1, 2, 1), embedding_channels=32)
@@ -40,10 +39,9 @@ def diff_nca() -> Config:
 
 
 def fourier_diff_nca() -> Config:
-    """Return our global denoiser, for 64x64 faces: cells on the low frequencies, then cells on the image.
+    """Return our global denoiser for 64x64 faces: cells on low frequencies, then cells of 4x4 pixels.
 
-    A cell of the image stage holds 4x4 pixels and what it draws from a window of 8 frequencies to either
-    side, the highest that a grid of 16x16 cells can show.
+    The window has 8 frequencies on each side of zero: a grid of 16x16 cells can show no higher frequency.
     """
     image = CellConfig(hidden=384, num_cell_steps=8, dilations=(1, 2, 4, 1))
     spectrum = CellConfig(
@@ -88,27 +86,27 @@ def fourier_diff_nca_npj() -> Config:
 
 
 def unet_1m() -> Config:
-    """Return a UNet of 873,867 parameters, about as many as `fourier_diff_nca_arxiv_v1` has."""
+    """Return a UNet of 873,867 parameters, close to the number of `fourier_diff_nca_arxiv_v1`."""
     return _unet("unet_1m", UNetConfig(channels=(24, 48, 64), layers=1, groups=8))
 
 
 def unet_4m() -> Config:
-    """Return a UNet of 3,940,547 parameters, the smaller one that [1] compares with."""
+    """Return the smaller UNet in the comparison of [1]: 3,940,547 parameters."""
     return _unet("unet_4m", UNetConfig(channels=(32, 64, 128)))
 
 
 def unet_17m() -> Config:
-    """Return a UNet of 17,256,195 parameters, the larger one that [1] compares with."""
+    """Return the larger UNet in the comparison of [1]: 17,256,195 parameters."""
     return _unet("unet_17m", UNetConfig(channels=(128, 128, 256), attention=False))
 
 
 def vnca() -> Config:
-    """Return the VNCA of [3] for 64x64 images: 9,010,368 parameters, of which the cells have 460,160."""
+    """Return the VNCA of [3] for 64x64 images: 9,010,368 parameters, 460,160 of them in the cells."""
     return _vnca("vnca", VNCAConfig())
 
 
 def vnca_damage() -> Config:
-    """Return the VNCA of [3] that learns to regrow: no divisions, random updates, squares wiped out."""
+    """Return the VNCA of [3] that learns to regrow: no divisions, random updates, damaged squares."""
     model = VNCAConfig(
         start=64, num_cell_steps=32, extra_cell_steps=32, update_probability=0.5, damage=32, latent=128
     )
@@ -121,7 +119,7 @@ def _unet(name: str, model: UNetConfig) -> Config:
 
 
 def _vnca(name: str, model: VNCAConfig) -> Config:
-    """Return the training of [3] around `model`, with our average of the weights."""
+    """Return the training of [3] for `model`, with our average of the weights."""
     training = TrainingConfig(
         batch=32, learning_rate=1e-4, decay="exponential", decay_per_batch=1.0, max_gradient_norm=10.0
     )
@@ -131,7 +129,6 @@ def _vnca(name: str, model: VNCAConfig) -> Config:
 
 
 def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
-    """Return the cell of [1]."""
     return CellConfig(
         hidden=hidden,
         num_cell_steps=num_cell_steps,
@@ -147,7 +144,6 @@ def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
 
 
 def _npj_cell(hidden: int, num_cell_steps: int) -> CellConfig:
-    """Return the cell of [2]."""
     return replace(
         _v1_cell(hidden, num_cell_steps),
         update_probability=0.9,
@@ -162,7 +158,7 @@ def _fourier_cell(cell: CellConfig) -> CellConfig:
 
 
 def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
-    """Return the training and diffusion of [1] around `model`."""
+    """Return the training and diffusion of [1] for `model`."""
     return Config(
         name=name,
         model=model,
@@ -178,7 +174,7 @@ def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
 
 
 def _npj(name: str, model: NCAConfig, batch: int) -> Config:
-    """Return the training and diffusion of [2] around `model`: cosine schedule, EMA of 0.99 per batch."""
+    """Return the training and diffusion of [2] for `model`: cosine schedule, EMA of 0.99 per batch."""
     config = _arxiv_v1(name, model, batch)
     training = replace(
         config.training,
@@ -190,10 +186,10 @@ def _npj(name: str, model: NCAConfig, batch: int) -> Config:
 
 
 UNET_LEARNING_RATE = 8e-3
-"""Peak learning rate of the UNets; ours of 2e-3 is for cells."""
+"""Peak learning rate of the UNets; the default of 2e-3 is for cells."""
 
 EMA_HALFLIFE_BATCHES = 68.97
-"""log(1/2) / log(0.99): the decay of 0.99 per batch of [2], as a half-life."""
+"""Half-life of the decay of 0.99 per batch in [2]: log(1/2) / log(0.99)."""
 
 RECIPES: dict[str, Callable[[], Config]] = {
     recipe.__name__: recipe
@@ -215,11 +211,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
 
 
 def recipe_named(name: str) -> Config:
-    """Return the recipe of this name.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Return the `Config` of a recipe by name; refuse an unknown name."""
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r}: must be one of {', '.join(RECIPES)}")
     return RECIPES[name]()
