@@ -1,6 +1,6 @@
-"""A network, a noise schedule, and what the one predicts of the other: the denoiser.
+"""The denoiser: a network, a noise schedule, and what the output of the network means.
 
-Notation, with the schedule's `alpha` and `sigma` at step t (`alpha**2 + sigma**2 = 1`):
+Notation, with `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
 
 | symbol | meaning |
 |---|---|
@@ -36,7 +36,7 @@ Prediction = Literal["noise", "clean", "velocity"]
 
 
 NETWORK_MEMBERS = ("radius", "has_context", "context")
-"""What a network must have, besides that it can be called."""
+"""The members that a network must have. A network must also be callable."""
 
 DENOISER_MEMBERS = (
     "image_channels",
@@ -47,20 +47,20 @@ DENOISER_MEMBERS = (
     "context",
     "estimate",
 )
-"""What a denoiser must have."""
+"""The members that a denoiser must have."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question to a denoiser: which clean image is it?
+    """A question to a denoiser: which clean image does this noisy image hold?
 
     Attributes:
-        x_t: the noisy image, or the part of it on `region`.
+        x_t: the noisy image, or the part of the noisy image on `region`.
         level: the noise level of `x_t`.
         region: where `x_t` lies.
-        cell_noise: which cells update; `None` updates each by the expectation of its mask.
-        context: what must be known of the whole canvas, as the denoiser's `context` sums it up; `None` where
-            nothing must be, or `x_t` is the whole.
+        cell_noise: which cells update; `None` updates each cell by the expectation of its mask.
+        context: the sum of the denoiser's `context` over the canvas; `None` if the denoiser has no context,
+            or if `x_t` is the complete canvas.
         given: planes that the cells see, on `region`; `None` for none.
     """
 
@@ -74,7 +74,7 @@ class Query:
 
 @runtime_checkable
 class ImageDenoiser(Protocol):
-    """What sampling needs to know of a denoiser. Any object with these members can be sampled."""
+    """The members that sampling needs. Any object with these members can be sampled."""
 
     @property
     def image_channels(self) -> int:
@@ -83,26 +83,26 @@ class ImageDenoiser(Protocol):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise levels that it knows."""
+        """The noise levels that the denoiser knows."""
         ...
 
     @property
     def config(self) -> Config:
-        """Its configuration, for the default sampler and number of steps."""
+        """The configuration, with the default sampler and number of steps."""
         ...
 
     @property
     def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        """Radius of an estimate in pixels, when the context is given; `None` if each pixel sees all."""
         ...
 
     @property
     def has_context(self) -> bool:
-        """Whether an estimate needs to know something of the whole canvas."""
+        """Whether an estimate needs a context."""
         ...
 
     def context(self, query: Query) -> Tensor | None:
-        """Return what the region of the query adds to what must be known of the whole canvas."""
+        """Return what the region of the query adds to the context of the canvas."""
         ...
 
     def estimate(self, query: Query) -> Tensor:
@@ -111,14 +111,14 @@ class ImageDenoiser(Protocol):
 
 
 def estimate_alone(denoiser: ImageDenoiser, query: Query) -> Tensor:
-    """Return the estimate where the query itself holds all that must be known of the canvas."""
+    """Return the estimate, with the context taken from the query itself."""
     return denoiser.estimate(replace(query, context=denoiser.context(query)))
 
 
 def target_of(
     prediction: Prediction, x_0: Tensor, noise: Tensor, alpha: Tensor | float, sigma: Tensor | float
 ) -> Tensor:
-    """Return what a network of this prediction type should answer."""
+    """Return what a network with this prediction type should output."""
     match prediction:
         case "noise":
             return noise
@@ -129,7 +129,7 @@ def target_of(
 
 
 def clean_of(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
-    """Return the estimate of `x_0` that the network's `output` means."""
+    """Return the estimate of `x_0` from the network's `output`."""
     match prediction:
         case "noise":  # [1] Eq. 9, solved for x_0
             return (x_t - sigma * output) / alpha
@@ -140,7 +140,7 @@ def clean_of(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: float, 
 
 
 def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """Return the weight of the squared error of each step, in terms of the predicted quantity ([3] Eq. 8)."""
+    """Return the weight of the squared error of the predicted quantity at each step ([3] Eq. 8)."""
     if loss.weighting == "uniform":
         return torch.ones_like(alpha)
     snr = (alpha / sigma) ** 2
@@ -157,9 +157,9 @@ def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: 
 def stratified_steps(
     batch: int, num_diffusion_steps: int, generator: torch.Generator, loss: LossConfig
 ) -> Int[Tensor, " b"]:
-    """Draw steps that have the distribution of `loss` one by one, and are evenly spread over the batch.
+    """Draw steps that follow the distribution of `loss` and spread evenly over the batch.
 
-    They share one random offset ([4] appendix I.1).
+    All steps of a batch share one random offset ([4] appendix I.1).
     """
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     t = (torch.arange(batch) + offset) / batch
@@ -169,20 +169,20 @@ def stratified_steps(
 
 
 class Denoiser(nn.Module):
-    """Estimates clean images from noisy ones; knows, alone, what its network predicts.
+    """Estimates clean images from noisy images.
 
     Attributes:
         network: the network, called as `network(x_t, t, region, noise, context, given)`.
         schedule: the noise schedule.
-        prediction: what the network's output means.
-        config: everything it was built from.
+        prediction: what the output of the network means.
+        config: the complete configuration.
     """
 
     def __init__(self, network: Any, schedule: NoiseSchedule, config: Config) -> None:
         """Join a network and a schedule as `config` says.
 
         Raises:
-            ValueError: the network lacks what a network must have.
+            ValueError: the network lacks a member of `NETWORK_MEMBERS`.
         """
         super().__init__()
         require_members("network", network, NETWORK_MEMBERS)
@@ -198,17 +198,17 @@ class Denoiser(nn.Module):
 
     @property
     def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, the context being given; `None` for all."""
+        """Radius of an estimate in pixels, when the context is given; `None` if each pixel sees all."""
         radius: int | None = self.network.radius
         return radius
 
     @property
     def has_context(self) -> bool:
-        """Whether an estimate needs to know something of the whole canvas."""
+        """Whether an estimate needs a context."""
         return bool(self.network.has_context)
 
     def context(self, query: Query) -> Tensor | None:
-        """Return what the network must know of the whole canvas; additive over the parts of it."""
+        """Return what the region of the query adds to the context of the canvas."""
         given = () if query.given is None else (query.given,)
         context: Tensor | None = self.network.context(query.x_t, self.times(query), query.region, *given)
         return context
@@ -220,7 +220,7 @@ class Denoiser(nn.Module):
         return self.clean(self.network(*asked), query)
 
     def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:
-        """Return the estimate of the clean image that an output of the network means."""
+        """Return the estimate of the clean image from an output of the network."""
         level = query.level
         return clean_of(self.prediction, output, query.x_t, level.alpha, level.sigma)
 
@@ -240,7 +240,7 @@ class Denoiser(nn.Module):
         Args:
             x_0: clean images in [-1, 1].
             generator: a CPU generator for steps and noise.
-            masks: which cells update; `None` updates each by the expectation of its mask.
+            masks: which cells update; `None` updates each cell by the expectation of its mask.
             given: planes that the cells see; `None` for none.
         """
         loss = self.config.loss
@@ -265,5 +265,5 @@ class Denoiser(nn.Module):
         masks: CellNoise | None = None,
         given: Tensor | None = None,
     ) -> Tensor:
-        """Return `loss`: the one call that training, also on several devices, goes through."""
+        """Return `loss`. Training calls only this method, on one device or on several."""
         return self.loss(x_0, generator, masks, given)

@@ -1,17 +1,17 @@
 """One reverse step, by three methods.
 
-A step goes from the noise level t to a less noisy level s, which may be the clean image (`sigma_s = 0`); they
-may be any distance apart. With `log_snr` = 2 lambda:
+A step goes from the noise level t to a less noisy level s, which may be the clean level (`sigma_s = 0`). The
+levels may be any distance apart. With `log_snr` = 2 lambda:
 
 | symbol | meaning |
 |---|---|
 | `x_t`, `x_s` | noisy image at t, at s |
-| `x_0_estimate` | clean image as estimated from `x_t` |
-| `ratio` | `alpha_t / alpha_s`, the image that survives from s to t |
+| `x_0_estimate` | estimate of the clean image from `x_t` |
+| `ratio` | `alpha_t / alpha_s`, the share of the image that survives from s to t |
 | `h` | `lambda_s - lambda_t`, the length of the step |
 
-Coefficients are Python floats (float64) and meet the image only in `a * x + b * y`: a product and a sum, each
-rounded by itself, give every pixel the same bits wherever it lies in memory.
+Coefficients are Python floats (float64) and meet the image only in `a * x + b * y`. The product and the sum
+are rounded separately. So each pixel gets equal bits wherever the pixel lies in memory.
 
 References:
     [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
@@ -36,11 +36,11 @@ SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
 """The names that `sampler_named` knows."""
 
 MEMBERS = ("name", "is_stochastic", "is_multistep", "step")
-"""What a sampler must have."""
+"""The members that a sampler must have."""
 
 
 class Memory(NamedTuple):
-    """What a multistep sampler keeps of the step before."""
+    """What a multistep sampler keeps of the previous step."""
 
     x_0_estimate: Tensor
     level: Level
@@ -51,11 +51,11 @@ class Step(NamedTuple):
 
     Attributes:
         x_t: the noisy image.
-        x_0_estimate: the clean image as estimated from it.
+        x_0_estimate: the estimate of the clean image from `x_t`.
         level_t: the level of `x_t`.
         level_s: the level to reach.
         noise: standard normal numbers; `None` if the sampler is not stochastic, or s is clean.
-        memory: what the step before returned; `None` at the first.
+        memory: the memory that the previous step returned; `None` at the first step.
     """
 
     x_t: Float[Tensor, "b c h w"]
@@ -70,12 +70,12 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """A method to take one reverse step. It holds no state: equal arguments give equal results.
 
-    Any frozen dataclass with these members is a sampler, and can be given to `diffnca.generate`.
+    Any frozen dataclass with these members is a sampler. `diffnca.generate` accepts it.
     """
 
     @property
     def name(self) -> str:
-        """Short name, as `sampler_named` and the command line know it."""
+        """Short name for `sampler_named` and the command line."""
         ...
 
     @property
@@ -85,11 +85,11 @@ class Sampler(Protocol):
 
     @property
     def is_multistep(self) -> bool:
-        """Whether `step` keeps something for the next."""
+        """Whether `step` keeps a memory for the next step."""
         ...
 
     def step(self, at: Step) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
-        """Go from level t to the less noisy level s; return `x_s`, and the memory for the next step."""
+        """Go from level t to the less noisy level s; return `x_s` and the memory for the next step."""
         ...
 
 
@@ -105,7 +105,7 @@ class DDPM:
     is_multistep = False
 
     def step(self, at: Step) -> tuple[Float[Tensor, "b c h w"], None]:
-        """Draw `x_s` from its distribution given `x_t` and the estimate."""
+        """Draw `x_s` from its distribution, given `x_t` and the estimate."""
         level_t, level_s = at.level_t, at.level_s
         ratio = level_t.alpha / level_s.alpha
         share = fresh_variance(level_t, level_s) / level_t.sigma**2
@@ -116,12 +116,12 @@ class DDPM:
 
 @dataclass(frozen=True)
 class DDIM:
-    """Non-Markovian sampling ([2] Eq. 12); with `eta = 0` the Euler method of the probability-flow equation.
+    """Non-Markovian sampling ([2] Eq. 12); `eta = 0` is the Euler method of the probability-flow equation.
 
     Order: 1. Calls of the denoiser per step: 1. Stochastic: only with `eta > 0`; `eta = 1` is DDPM.
 
     Attributes:
-        eta: fresh noise as a share of what DDPM adds, in [0, 1].
+        eta: fresh noise as a share of the noise that DDPM adds, in [0, 1].
     """
 
     eta: float = 0.0
@@ -129,7 +129,7 @@ class DDIM:
     is_multistep = False
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave no noise level."""
+        """Refuse `eta` outside [0, 1]."""
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"eta={self.eta}: must be from 0 (deterministic) to 1 (as DDPM)")
 
@@ -139,7 +139,7 @@ class DDIM:
         return self.eta > 0.0
 
     def step(self, at: Step) -> tuple[Float[Tensor, "b c h w"], None]:
-        """Keep the noise that `x_t` holds, up to the share that fresh noise replaces."""
+        """Keep the noise of `x_t`, except for the share that fresh noise replaces."""
         level_t, level_s = at.level_t, at.level_s
         share = self.eta**2 * fresh_variance(level_t, level_s) / level_t.sigma**2  # [2] Eq. 16
         kept = level_s.sigma * math.sqrt(max(1.0 - share, 0.0)) / level_t.sigma
@@ -151,8 +151,8 @@ class DDIM:
 class DPMSolverPP2M:
     """DPM-Solver++ with two steps of memory ([3] Algorithm 2): an exponential integrator in lambda.
 
-    Order: 2; the first step, which has no memory, and the one to the clean image, which is infinitely long in
-    lambda, are of order 1. Calls of the denoiser per step: 1. Stochastic: no.
+    Order: 2. Two steps are of order 1: the first step, which has no memory, and the step to the clean image,
+    which is infinitely long in lambda. Calls of the denoiser per step: 1. Stochastic: no.
     """
 
     name = "dpmpp2m"
@@ -160,14 +160,14 @@ class DPMSolverPP2M:
     is_multistep = True
 
     def step(self, at: Step) -> tuple[Float[Tensor, "b c h w"], Memory]:
-        """Integrate the estimate, drawn as a line through the last two, over the step."""
+        """Extend a line through the last two estimates, and integrate the line over the step."""
         level_t, level_s, memory = at.level_t, at.level_s, at.memory
         kept = level_s.sigma / level_t.sigma
         weight = level_s.alpha - kept * level_t.alpha  # alpha_s * (1 - exp(-h))
         if memory is None or level_s.sigma == 0.0:
             x_s = kept * at.x_t + weight * at.x_0_estimate
         else:
-            h = level_s.log_snr - level_t.log_snr  # twice, like the one it is divided by
+            h = level_s.log_snr - level_t.log_snr  # twice h; the divisor is doubled too
             lead = 0.5 * h / (level_t.log_snr - memory.level.log_snr)  # 1 / (2 r)
             mean = kept * at.x_t + (weight * (1.0 + lead)) * at.x_0_estimate
             x_s = mean - (weight * lead) * memory.x_0_estimate
@@ -175,10 +175,10 @@ class DPMSolverPP2M:
 
 
 def sampler_of(choice: str | Sampler) -> Sampler:
-    """Return a sampler by its name, or one's own as it is.
+    """Return the sampler of this name, or the given sampler itself.
 
     Raises:
-        ValueError: there is none of this name, or one's own lacks a member.
+        ValueError: the name is unknown, or the sampler lacks a member.
     """
     if isinstance(choice, str):
         return sampler_named(choice)
@@ -187,10 +187,10 @@ def sampler_of(choice: str | Sampler) -> Sampler:
 
 
 def sampler_named(name: str) -> Sampler:
-    """Return a sampler by its name.
+    """Return the sampler of this name.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: the name is unknown.
     """
     match name:
         case "ddpm":
@@ -204,12 +204,12 @@ def sampler_named(name: str) -> Sampler:
 
 
 def fresh_variance(level_t: Level, level_s: Level) -> float:
-    """Return the variance of the noise that comes in between s and t ([4] appendix A.1)."""
+    """Return the variance of the noise that is added from s to t ([4] appendix A.1)."""
     return level_t.sigma**2 - (level_t.alpha / level_s.alpha * level_s.sigma) ** 2
 
 
 def add_noise(mean: Tensor, deviation: float, noise: Tensor | None) -> Tensor:
-    """Return `mean` with noise of this standard deviation, which may be none."""
+    """Return `mean` plus noise of this standard deviation, which may be 0."""
     if deviation == 0.0:
         return mean
     assert noise is not None, "a stochastic step needs noise"

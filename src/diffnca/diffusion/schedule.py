@@ -1,14 +1,14 @@
-"""How much noise there is at each diffusion step, and which steps sampling visits.
+"""The noise level of each diffusion step, and the steps that sampling visits.
 
-A schedule is a table of `alphas_cumprod` over the steps 0 (nearly clean) to T - 1 (nearly noise), with
-`x_t = alpha * x_0 + sigma * noise` and
+A schedule is a table of `alphas_cumprod` over the steps 0 (nearly clean) to T - 1 (nearly noise). At each
+step `x_t = alpha * x_0 + sigma * noise`.
 
 | symbol | meaning |
 |---|---|
 | `alpha` | `sqrt(alphas_cumprod)`, always > 0 |
-| `sigma` | `sqrt(1 - alphas_cumprod)`, 0 for the clean image alone |
+| `sigma` | `sqrt(1 - alphas_cumprod)`, 0 only for the clean image |
 | `log_snr` | `log(alpha**2 / sigma**2)` |
-| `t` | `index / T`, in [0, 1): the time as networks see it |
+| `t` | `index / T`, in [0, 1): the time that networks see |
 
 References:
     [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
@@ -29,11 +29,11 @@ from torch import Tensor
 from diffnca.config.model import ScheduleConfig
 
 FAINTEST_LOG_SNR = -11.0
-"""Below it no structure of an image can be told from the noise, so few steps are worth a visit there."""
+"""Below this log-SNR the noise hides all structure of an image, so sampling visits few steps there."""
 
 
 BETWEEN = -2
-"""Index of a level that is no step of a schedule."""
+"""Index of a level that is not a step of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Level:
     """One noise level: `x_t = alpha * x_0 + sigma * noise`.
 
     Attributes:
-        index: step of the schedule; -1 is the clean image, -2 a level that is no step.
+        index: step of the schedule; -1 is the clean image, -2 is a level between two steps.
         alpha: share of the image, in (0, 1].
         sigma: share of the noise, in [0, 1).
     """
@@ -52,7 +52,7 @@ class Level:
 
     @classmethod
     def of_log_snr(cls, log_snr: float) -> Level:
-        """Return the level with this log-SNR, which need not be a step of any schedule."""
+        """Return the level with this log-SNR. The level need not be a step of a schedule."""
         return cls(BETWEEN, (1.0 + math.exp(-log_snr)) ** -0.5, (1.0 + math.exp(log_snr)) ** -0.5)
 
     @property
@@ -62,7 +62,7 @@ class Level:
 
 
 CLEAN = Level(-1, 1.0, 0.0)
-"""The level without noise, where every sampling ends."""
+"""The level without noise, where every sampler ends."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class NoiseSchedule:
     """The noise levels of a diffusion, in float64.
 
     Attributes:
-        alphas_cumprod: square of `alpha` at each step, strictly falling inside (0, 1).
+        alphas_cumprod: square of `alpha` at each step; the values fall strictly, inside (0, 1).
     """
 
     alphas_cumprod: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse tables that are no schedule."""
+        """Refuse a table that does not fall strictly inside (0, 1)."""
         table = np.asarray((1.0, *self.alphas_cumprod, 0.0))
         if len(table) < 3 or not np.all(np.diff(table) < 0.0):
             raise ValueError(
@@ -138,7 +138,7 @@ class NoiseSchedule:
         return index / self.num_diffusion_steps
 
     def time_of(self, level: Level) -> float:
-        """Return the time of a noisy level; between two steps it runs evenly in log-SNR."""
+        """Return the time of a noisy level. Between two steps the time is linear in log-SNR."""
         if level.index != BETWEEN:
             return self.time(level.index)
         nearest = max(self.index_of_log_snr(level.log_snr), 0)
@@ -149,7 +149,7 @@ class NoiseSchedule:
         return (nearest + share * (other - nearest)) / self.num_diffusion_steps
 
     def index_of_log_snr(self, log_snr: float) -> int:
-        """Return the step whose log-SNR is nearest; the clean -1 for infinity alone."""
+        """Return the step with the nearest log-SNR; infinity gives the clean image, -1."""
         if math.isnan(log_snr):
             raise ValueError(f"log_snr={log_snr}: must be a number")
         if log_snr == math.inf:
@@ -160,23 +160,23 @@ class NoiseSchedule:
         return min(around, key=lambda index: abs(self.level(index).log_snr - log_snr))
 
     def visited(self, num_steps: int, first: int | None = None, last: int = 0) -> tuple[int, ...]:
-        """Return the steps that sampling visits: from the first one to the last, evenly spaced in log-SNR.
+        """Return the steps that sampling visits, from the first to the last, evenly spaced in log-SNR.
 
-        Details, small and large, of whatever variance are decided where their signal and the noise are alike,
-        so the steps must be as close at the noisy end, where large structures appear, as at the clean end:
-        an exact denoiser of Gaussian data of deviation 0.05 to 30 ends, in 20 steps of DPM-Solver++(2M), at
-        0.97 to 1.02 times the deviation, but with even gaps in time at 0.38 to 1.16 times.
+        A detail of any variance is decided where its signal is as strong as the noise. So the steps must be
+        as close at the noisy end, where large structures appear, as at the clean end. Measured with an exact
+        denoiser of Gaussian data of deviation 0.05 to 30, in 20 steps of DPM-Solver++(2M): samples have 0.97
+        to 1.02 times this deviation. With even gaps in time they have 0.38 to 1.16 times this deviation.
 
-        The first one is always visited, because the initial noise belongs to it; a single step visits it
-        alone. The last one is visited because fine detail that an estimate leaves out, no later step adds.
+        Sampling visits the first step because the initial noise belongs to this step. Sampling visits the
+        last step because no later step adds the fine detail that an estimate leaves out.
 
         Args:
-            num_steps: how many steps to visit.
-            first: the noisiest of them; `None` is the last of the schedule.
-            last: the cleanest of them.
+            num_steps: number of steps to visit; 1 visits only the first step.
+            first: the noisiest step; `None` is the last step of the schedule.
+            last: the cleanest step.
 
         Raises:
-            ValueError: there are fewer steps, or `num_steps` < 1.
+            ValueError: `num_steps` is below 1 or above the number of available steps.
         """
         first = self.num_diffusion_steps - 1 if first is None else first
         self._require_index(first)
@@ -186,17 +186,17 @@ class NoiseSchedule:
             raise ValueError(f"steps={num_steps}: must be 1 to {available}, the number of noise levels")
         start, end = max(self.level(first).log_snr, FAINTEST_LOG_SNR), self.level(last).log_snr
         steps = [first]
-        for following in range(num_steps - 2, -1, -1):  # how many steps come after this one
+        for following in range(num_steps - 2, -1, -1):  # the number of steps after this step
             log_snr = end + (start - end) * following / (num_steps - 1)
             steps.append(max(min(self.index_of_log_snr(log_snr), steps[-1] - 1), last + following))
         return tuple(steps)
 
     def alphas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:
-        """Return `alpha` of each step, to look up in training."""
+        """Return `alpha` of each step, as a table for training."""
         return torch.tensor([math.sqrt(squared) for squared in self.alphas_cumprod], dtype=dtype)
 
     def sigmas(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, " t"]:
-        """Return `sigma` of each step, to look up in training."""
+        """Return `sigma` of each step, as a table for training."""
         return torch.tensor([math.sqrt(1.0 - squared) for squared in self.alphas_cumprod], dtype=dtype)
 
     def _require_index(self, index: int) -> None:

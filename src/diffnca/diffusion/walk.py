@@ -1,4 +1,4 @@
-"""The walk from noise to image: a sampler's steps, one after the other, and what is known of the image."""
+"""The walk from noise to image: all diffusion steps, and the constraint after each step."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from diffnca.diffusion.samplers import Memory, Sampler, Step, add_noise, fresh_v
 from diffnca.diffusion.schedule import CLEAN, Level
 
 Progress = Callable[[int, int], object]
-"""Is told after each step how many of how many are done."""
+"""Receives, after each step, the number of steps done and the number of all steps."""
 
 Planes = Callable[[Region], Tensor]
-"""Gives the planes (b or 1, k, h, w) that the cells of a region see."""
+"""Returns the given planes (b or 1, k, h, w) on a region."""
 
 
 @runtime_checkable
 class Constraint(Protocol):
-    """What is known of an image, and imposed on it after each step."""
+    """What is known of an image. The walk imposes it after each step."""
 
     def reach(self, canvas: Canvas) -> int:
-        """Return the pixels around a pixel that must be there to impose it."""
+        """Return how many pixels around a pixel `impose` needs."""
         ...
 
     def impose(
         self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
     ) -> Float[Tensor, "b c h w"]:
-        """Return `x` with what is known of it, good up to `reach` px from edges inside the canvas.
+        """Return `x` with the constraint imposed, correct up to `reach` px from edges inside the canvas.
 
         Args:
             x: the image at this noise level.
-            level: the level, which may be the clean one.
-            step: the diffusion step that comes next; the random numbers are drawn for it.
+            level: the noise level, which may be the clean level.
+            step: the next diffusion step; random numbers are drawn for this step.
             region: where `x` lies.
             noise: the random numbers of the images.
         """
@@ -48,15 +48,15 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Walk:
-    """The way from noise to image, which may be gone in parts: some steps, on some region.
+    """The diffusion steps from noise to image. A caller may run only some steps, on some region.
 
     Attributes:
-        levels: the levels to visit; the clean end is implied. Where the next one is noisier, the step there
-            adds new noise instead of removing some: a jump back, to draw again what did not fit.
-        sampler: how to take a step.
-        noise: the random numbers; the n-th step draws those of diffusion step n.
-        constraint: what is known of the image; `None` if nothing is.
-        given: gives the planes that the cells see; `None` for none.
+        levels: the levels to visit, without the clean end. If the next level is noisier, the step adds noise:
+            it jumps back, to draw again what did not fit.
+        sampler: the method of a step.
+        noise: the random numbers; the n-th step draws the numbers of diffusion step n.
+        constraint: what is known of the image; `None` if nothing is known.
+        given: returns the planes that the cells see; `None` for none.
     """
 
     levels: tuple[Level, ...]
@@ -75,20 +75,19 @@ class Walk:
         remembered: Float[Tensor, "b c v u"] | None = None,
         progress: Progress | None = None,
     ) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
-        """Take some steps and return the image on `region`, and what the sampler keeps.
+        """Take some steps; return the image on `region` and the memory of the sampler.
 
-        A step is good up to `radius` px from an edge that lies inside the canvas. So the steps are taken on
-        regions that shrink by as much: the first one on `region.grow(radius * (len(steps) - 1))`.
+        A step is correct up to `radius` px from an edge inside the canvas. So the regions shrink by `radius`
+        with each step: the first step runs on `region.grow(radius * (len(steps) - 1))`.
 
         Args:
             estimate: estimates the clean image; the queries have no context.
             x: the image before the first step, on `region.grow(radius * len(steps))`.
             region: where the image is wanted.
-            radius: how far one step sees: the estimate, and beyond it what is known.
-            steps: which steps to take, consecutive; `None` is all.
-            remembered: the estimate of the step before, where `x` lies; `None` if the sampler keeps none or
-                the walk begins.
-            progress: told after each step how many of these steps are done.
+            radius: radius of one step in pixels: the radius of the estimate plus the reach of the constraint.
+            steps: consecutive steps to take; `None` is all steps.
+            remembered: the estimate of the previous step, where `x` lies; `None` if there is none.
+            progress: receives, after each step, how many of these steps are done.
         """
         path, steps = (*self.levels, CLEAN), steps or range(len(self.levels))
         memory = None
@@ -108,7 +107,7 @@ class Walk:
         return x, memory
 
     def query(self, x_t: Float[Tensor, "b c h w"], step: int, region: Region) -> Query:
-        """Return the question to the denoiser before a step."""
+        """Return the query to the denoiser before a step."""
         given = None
         if self.given is not None:
             given = self.given(region).to(x_t).expand(len(x_t), -1, -1, -1)
@@ -120,7 +119,6 @@ class Walk:
         return level_s.sigma > level_t.sigma
 
     def _noised(self, x_t: Tensor, step: int, region: Region) -> Tensor:
-        """Go back to the noisier level that follows."""
         level_t, level_s = self.levels[step : step + 2]
         fresh = self.noise.normal(Stream.STEP, step, region, x_t.shape[1]).to(x_t)
         variance = fresh_variance(level_s, level_t)
@@ -129,7 +127,7 @@ class Walk:
     def _step(
         self, x_t: Tensor, clean: Tensor, step: int, region: Region, known: Region, memory: Memory | None
     ) -> tuple[Tensor, Memory | None]:
-        """Take one step from the image on `known` to that on `region`, and impose what is known of it."""
+        """Take one step from the image on `known` to the image on `region`, and impose the constraint."""
         level_t, level_s = (*self.levels, CLEAN)[step : step + 2]
         seen = region if self.constraint is None else region.grow(self.constraint.reach(region.canvas))
         is_noisy = self.sampler.is_stochastic and level_s.sigma > 0.0

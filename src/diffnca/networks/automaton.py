@@ -1,12 +1,12 @@
-"""The networks of cells: an image stage, and an optional stage before it that sees farther.
+"""The networks of cells: an image stage, and an optional first stage that sees farther.
 
-**Diff-NCA** has the image stage alone, or a coarse stage before it: fewer cells, each of which holds a larger
-square of the image and so sees farther at the same cost. **FourierDiff-NCA** has a Fourier stage: its cells
-are the low frequencies of the canvas, and they see the whole image [1].
+**Diff-NCA** has an image stage, and may have a coarse stage before it. The coarse stage has fewer cells. Each
+coarse cell holds a larger square of pixels, and so sees farther at equal cost. **FourierDiff-NCA** has a
+Fourier stage: its cells are the low frequencies of the canvas, and they see the complete image [1].
 
-The first channels of a state hold the noisy image and the given planes; no cell step overwrites them. Then
-come the channels of the prediction, then all others. What the first stage hands down stands in the other
-channels of the image stage before its first cell step.
+A state has three groups of channels, in this order: the noisy image with the given planes, which no cell step
+overwrites; the prediction; all other channels. Before the first cell step of the image stage, the output of
+the first stage is written into these other channels.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291, sections 3.2 and 3.3.
@@ -32,11 +32,7 @@ class Automaton(nn.Module):
     """Cells that see the noisy image and write the prediction into their next channels.
 
     Attributes:
-        config: the choices it was built from.
-        image_channels: channels n of the images.
-        radius: pixels that one output pixel can see in each direction, the context being given; `None` for
-            the whole image.
-        has_context: whether it must know something of the whole canvas, which `context` sums up.
+        radius: in pixels, when the context is given; `None` if each pixel sees the complete image.
         fourier: the rule of the Fourier stage; `None` if there is none.
         coarse: the rule of the coarse stage; `None` if there is none.
         image: the rule of the image stage.
@@ -63,7 +59,7 @@ class Automaton(nn.Module):
         self.image = CellRule(config.cell, channels, tuple(range(config.seen_channels(config.patch))))
 
     def compiled_parts(self) -> list[CellRule]:
-        """Return the modules that training compiles: the cell rules of all stages, the image stage last."""
+        """Return the modules that training compiles: all cell rules, the rule of the image stage last."""
         return [rule for rule in (self.fourier, self.coarse, self.image) if rule is not None]
 
     @property
@@ -78,12 +74,12 @@ class Automaton(nn.Module):
 
     @property
     def first_mask(self) -> int:
-        """Number of the first mask of the first stage: those before are the image stage's."""
+        """Number of the first mask of the first stage; the image stage uses the smaller numbers."""
         return self.config.cell.num_cell_steps
 
     @property
     def fourier_config(self) -> FourierConfig:
-        """The choices of the Fourier stage."""
+        """The configuration of the Fourier stage."""
         assert self.config.fourier is not None
         return self.config.fourier
 
@@ -94,10 +90,9 @@ class Automaton(nn.Module):
         region: Region | None = None,
         given: Float[Tensor, "b k h w"] | None = None,
     ) -> Float64[Tensor, "b two_m r k2"] | None:
-        """Return what the part `x_t` on `region` adds to the low frequencies of the canvas, if they count.
+        """Return what `x_t` on `region` adds to the low frequencies of the canvas; `None` if none are used.
 
-        Only the image and the given planes have any: all other channels are zero when the Fourier stage
-        begins.
+        Only the image and the given planes count: all other channels are zero before the Fourier stage.
         """
         if not self.has_context:
             return None
@@ -118,18 +113,18 @@ class Automaton(nn.Module):
         """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
 
         Args:
-            x_t: the noisy image, or the part of it on `region`.
+            x_t: the noisy image, or the part of the noisy image on `region`.
             t: diffusion time of each image.
-            region: where `x_t` lies; `None` is the whole canvas.
-            noise: which cells update; `None` updates each by the expectation of its mask.
-            context: the sum of `context` over the canvas; `None` takes it from `x_t`.
+            region: where `x_t` lies; `None` is the complete canvas.
+            noise: which cells update; `None` updates each cell by the expectation of its mask.
+            context: the sum of `context` over the canvas; `None` computes it from `x_t`.
             given: planes that the cells see, as many as `config.given_channels`.
-            observe: is shown the prediction after each cell step of the image stage.
-            rules: the cell rules of all stages as an engine runs them; `None` runs them as they are.
+            observe: receives the prediction after each cell step of the image stage.
+            rules: cell rules of all stages as an engine runs them; `None` takes the rules of this network.
 
         Raises:
-            ValueError: the context is missing and `x_t` is only a part of the canvas, or the context is that
-                of another canvas; or there are more or fewer planes.
+            ValueError: a part of a canvas comes without context, the context belongs to another canvas, or
+                the given planes do not fit.
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
         pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)
@@ -150,16 +145,12 @@ class Automaton(nn.Module):
         return grid.scatter(self.prediction(final))
 
     def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
-        """Return the noisy image and the given planes, which no cell step overwrites.
-
-        Raises:
-            ValueError: there are more or fewer planes than the model was built for.
-        """
+        """Return the noisy image and the given planes, which no cell step overwrites."""
         check_given(given, x_t, self.config.given_channels)
         return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
 
     def prediction(self, state: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n_p_p h w"]:
-        """Return the channels of a state of the image stage in which the prediction stands."""
+        """Return the prediction channels of a state of the image stage."""
         first = self.config.seen_channels(self.config.patch)
         return state[:, first : first + self.config.cell_image_channels].contiguous()
 
@@ -171,14 +162,11 @@ class Automaton(nn.Module):
     def hand_down(
         self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid
     ) -> Float[Tensor, "b a y x"]:
-        """Return the first channels of the state that the cells of `grid` begin with.
+        """Return the first channels of the state in which the cells of `grid` begin.
 
-        They are what is seen, no prediction, and what the coarse stage hands down.
-
-        Args:
-            coarse: the final state of the coarse stage.
-            seen: the noisy image and the given planes in the cells of the image stage.
-            grid: these cells.
+        The channels are `seen`, an empty prediction, and the output of the coarse stage. `seen` holds the
+        noisy image and the given planes in the cells of `grid`; `coarse` is the final state of the coarse
+        stage.
         """
         choice, patch = self.config.coarse, self.config.patch
         assert choice is not None
@@ -190,11 +178,7 @@ class Automaton(nn.Module):
     def context_of_whole(
         self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None
     ) -> Float64[Tensor, "b two_m r k2"]:
-        """Return the context of `x_t` alone.
-
-        Raises:
-            ValueError: it is only a part of the canvas.
-        """
+        """Return the context of `x_t`; refuse an `x_t` that is only a part of the canvas."""
         if not (region.is_whole_y and region.is_whole_x):
             raise ValueError(
                 f"context=None on {region.height}x{region.width} px of a canvas of "
@@ -227,7 +211,7 @@ class Automaton(nn.Module):
         return torch.cat([real, empty, imaginary, empty], dim=1)
 
     def draw(self, spectrum: Tensor, grid: PatchGrid, dtype: torch.dtype) -> Float[Tensor, "b hidden y x"]:
-        """Return the channels that the Fourier stage gives to the cells of `grid`, from their spectrum."""
+        """Return the channels that the Fourier stage gives to the cells of `grid`."""
         window, seen = Window(self.fourier_config, grid.pixels.canvas), self.config.seen_channels()
         with torch.autocast(spectrum.device.type, enabled=False):
             precise = spectrum.to(torch.promote_types(spectrum.dtype, torch.float32))
@@ -238,11 +222,7 @@ class Automaton(nn.Module):
 
 
 def check_given(given: Tensor | None, x_t: Tensor, planes: int) -> None:
-    """Refuse given planes that a network was not built for.
-
-    Raises:
-        ValueError: there are more or fewer, or they do not lie where the image lies.
-    """
+    """Refuse given planes if their number or their shape does not fit."""
     found = (len(x_t), 0, *x_t.shape[-2:]) if given is None else tuple(given.shape)
     expected = (len(x_t), planes, *x_t.shape[-2:])
     if found != expected:

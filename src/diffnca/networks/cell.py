@@ -1,8 +1,9 @@
-"""The cell: what it perceives and how it updates, and the only loop over the cell steps.
+"""The cell: its perception and its update, and the only loop over the cell steps.
 
-One rule is shared by all cells and applied again and again. In the notation of this file, a state has M
-channels, its perception 2M (+ those of the embedding), the hidden layer H. `run_cells` is the loop. An engine
-runs one rule: it gives a `Rule`, whose `begin` gives `Cells`. `CellRule` is the first such engine.
+All cells share one rule, and apply this rule again and again. In this file a state has M channels, its
+perception has 2M (plus the channels of the embedding), and the hidden layer has H. `run_cells` is the loop.
+An engine runs a rule: it provides a `Rule`, and `begin` of this rule yields `Cells`. `CellRule` is the first
+such engine.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -30,16 +31,17 @@ from diffnca.networks.embedding import Embedding
 
 NORMALISATION_EPSILON = 1e-5
 SAFE_CHANNELS = 16
-"""oneDNN's bf16 gradient of the weights of a dilated convolution (torch 2.13, AVX-512) is wrong, or not a
-number, for wide channels-last inputs unless their channels are a multiple of this."""
+"""Training on a CPU pads channels to a multiple of this number before a dilated convolution.
+
+Else, for wide channels-last inputs, oneDNN's bf16 gradient of the weights is wrong (torch 2.13, AVX-512)."""
 LEAKY_SLOPE = 0.01
 
 
 class SelfGuidance(NamedTuple):
-    """The state led on from what it was before the last cell steps (`diffnca.sampling.guidance`).
+    """Guidance of a state away from its value before the last cell steps (`diffnca.sampling.guidance`).
 
     Attributes:
-        strength: how far; 1 leaves it where it is.
+        strength: strength of the guidance; 1 changes nothing.
         from_cell_step: the first of the last cell steps.
     """
 
@@ -47,19 +49,12 @@ class SelfGuidance(NamedTuple):
     from_cell_step: int
 
     def lead(self, state: Tensor, before: Tensor) -> Tensor:
-        """Return the final state, led on from that `before` the last cell steps."""
+        """Return the final state, guided away from the state `before` the last cell steps."""
         return before + self.strength * (state - before)
 
 
 class Share(NamedTuple):
-    """Which cells take their change in one cell step.
-
-    Attributes:
-        noise: draws the mask.
-        number: of the mask.
-        region: where the cells lie.
-        probability: that a cell takes its change.
-    """
+    """The cells that take their change in a cell step: mask `number` of `noise`, true with `probability`."""
 
     noise: CellNoise
     number: int
@@ -80,18 +75,13 @@ class Cells(Protocol):
         ...
 
     def state(self) -> Float[Tensor, "b c h w"]:
-        """Return the state as it stands; later cell steps leave what was returned as it is."""
+        """Return the current state. Later cell steps do not change the returned tensor."""
         ...
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """A cell rule, as an engine runs it.
-
-    Attributes:
-        config: the choices of the rule.
-        guidance: what is done to the state after all cell steps, in sampling only.
-    """
+    """A cell rule, as an engine runs it; `guidance` changes the final state, in sampling only."""
 
     config: CellConfig
     guidance: SelfGuidance | None
@@ -99,7 +89,7 @@ class Rule(Protocol):
     def begin(
         self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
     ) -> AbstractContextManager[Cells]:
-        """Return the cells before the first cell step; the block holds what the engine needs.
+        """Return the cells before the first cell step, in a block that holds the resources of the engine.
 
         Args:
             state: the first channels (b a h w) of the state; all others are zero.
@@ -111,14 +101,14 @@ class Rule(Protocol):
 
 
 class Modulation(NamedTuple):
-    """What the embedding does to one layer: multiply by `scale`, add `shift` (`None`: leave it)."""
+    """Factors and summands that the embedding gives to a layer; `None` leaves the layer unchanged."""
 
     scale: Float[Tensor, "b c h w"] | None
     shift: Float[Tensor, "b c h w"] | None
 
 
 class Condition(NamedTuple):
-    """All that a cell step needs besides the state; without positions one for all cells (`h = w = 1`)."""
+    """The input of a cell step besides the state; without positions, equal for all cells (`h = w = 1`)."""
 
     embedding: Float[Tensor, "b e h w"] | None
     perception: Modulation
@@ -159,14 +149,12 @@ class CellRule(nn.Module):
     """One update rule for all cells: perceive, expand, normalise, project.
 
     Attributes:
-        config: the choices it was built from.
-        channels: of the state.
-        guidance: what is done to the state after all cell steps, in sampling only.
+        guidance: changes the final state, in sampling only; `None` for none.
         is_recomputed: whether the backward pass computes each cell step again, to save memory.
     """
 
     def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
-        """Make a rule for a state of `channels`, of which the `protected` ones are never overwritten."""
+        """Make a rule for a state of `channels`; no cell step overwrites the `protected` channels."""
         super().__init__()
         self.config = config
         self.channels = channels
@@ -198,7 +186,7 @@ class CellRule(nn.Module):
         region: Region,
         origin: tuple[int, int] | None = None,
     ) -> Condition:
-        """Return what the embedding says in this cell step to the cells of `region`."""
+        """Return the embedding and the modulations of this cell step for the cells of `region`."""
         embedding = self.embedding(t, cell_step, region, origin)
         perceived = embedding if self.config.perceive_embedding else None
         return Condition(perceived, self.gate_perception(embedding), self.gate_hidden(embedding))
@@ -226,7 +214,7 @@ class CellRule(nn.Module):
         return change
 
     def near(self, padded: Tensor, dilation: int) -> Tensor:
-        """Return what each cell sees of its neighbours, `dilation` cells apart."""
+        """Return what each cell perceives of its neighbours, `dilation` cells apart."""
         weight = self.perceive.weight
         missing = -padded.shape[1] % SAFE_CHANNELS
         if missing and dilation > 1 and padded.device.type == "cpu" and torch.is_grad_enabled():
@@ -234,7 +222,7 @@ class CellRule(nn.Module):
         return F.conv2d(padded, weight, self.perceive.bias, dilation=dilation)
 
     def normalise(self, hidden: Tensor) -> Tensor:
-        """Normalise the hidden layer, per cell over its channels, or ([1], v1) over channels and space."""
+        """Normalise the hidden layer over the channels of each cell, or ([1], v1) also over space."""
         if self.norm is not None:
             grouped: Tensor = self.norm(hidden)
             return grouped
@@ -242,7 +230,7 @@ class CellRule(nn.Module):
         return F.layer_norm(channels_last, channels_last.shape[-1:], eps=NORMALISATION_EPSILON).movedim(-1, 1)
 
     def activate(self, hidden: Tensor, modulation: Modulation) -> Tensor:
-        """Apply the activation and the modulation: a published gate after it, scale and shift before."""
+        """Apply the activation, and a published gate after it; or scale and shift before it."""
         if self.config.modulation == "scale_shift":
             return F.leaky_relu(modulate(hidden, modulation), LEAKY_SLOPE)
         return modulate(F.leaky_relu(hidden, LEAKY_SLOPE), modulation)
@@ -258,10 +246,10 @@ def modulate(layer: Tensor, modulation: Modulation) -> Tensor:
 
 
 def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
-    """Extend `state` (b, c, h, w) by `width` px per side, as its canvas goes on (or with zeros).
+    """Extend `state` (b, c, h, w) by `width` px per side, as its canvas goes on, or with zeros.
 
-    An axis that is whole and circular wraps. Else the edge is mirrored: right at an edge of the canvas;
-    elsewhere the caller crops what the mirror has touched (`radius` pixels).
+    A circular axis wraps if the region covers it. All other edges are mirrored. The mirror is right at an
+    edge of the canvas. At other edges the caller crops the `radius` pixels that the mirror has touched.
     """
     if padding == "zeros":
         return F.pad(state, [width] * 4)
@@ -280,10 +268,9 @@ def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
 
 
 def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
-    """Extend one axis by `width` px per side, part by part: around if it wraps, else mirrored.
+    """Extend an axis by `width` px per side, part by part: wrapped if `wrap`, else mirrored.
 
-    The compiled gradient of an `index_select`, which does it at once, writes beyond its memory (pytorch
-    #191837).
+    A single `index_select` would do. But its compiled gradient writes beyond its memory (pytorch #191837).
     """
     while width > 0:
         size = state.shape[axis]
@@ -296,13 +283,11 @@ def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
 
 @dataclass
 class EagerCells:
-    """Cells that are updated by PyTorch, as training does it.
+    """Cells that PyTorch updates, as in training.
 
     Attributes:
-        rule: how they update.
-        current: their state (b, M, h, w).
+        current: the state (b, M, h, w).
         t: diffusion time of each image, in [0, 1).
-        region: where they lie.
         origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
     """
 
@@ -331,7 +316,7 @@ class EagerCells:
         return change
 
     def state(self) -> Tensor:
-        """Return the state as it stands."""
+        """Return the current state."""
         return self.current
 
 
@@ -345,17 +330,12 @@ def run_cells(
     first_mask: int = 0,
     observe: Callable[[Tensor], object] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Return the state after all cell steps of `rule`, guided if the rule is.
+    """Return the state after all cell steps of `rule`, guided if the rule has a guidance.
 
-    Args:
-        rule: the cell rule, as an engine runs it.
-        state: the first channels (b a h w) of the state before the first cell step; all others are zero.
-        t: diffusion time of each image, in [0, 1).
-        region: where the cells lie.
-        noise: which cells update; `None` updates each by the expectation of its mask.
-        origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
-        first_mask: number of the first mask, so that two stages of one call draw different ones.
-        observe: is shown the state after each cell step, before it is guided.
+    `state`, `t`, `region` and `origin` are those of `Rule.begin`. `noise` says which cells update; `None`
+    updates each cell by the expectation of its mask. The masks are numbered from `first_mask`, so that two
+    stages of a call draw different masks. `observe` receives the state after each cell step, without
+    guidance.
     """
     guidance, probability = rule.guidance, rule.config.update_probability
     with rule.begin(state, t, region, origin) as cells:

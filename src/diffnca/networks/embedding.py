@@ -1,7 +1,7 @@
-"""What time, cell step and position tell a cell.
+"""Embeddings: what a cell knows of time, cell step and position.
 
-Both embeddings give a tensor `b e h w`; without positions `h = w = 1`, so all that follows from it (gates,
-shifts) is computed once for the whole image.
+Both embeddings return a tensor `b e h w`. Without positions `h = w = 1`, so gates and shifts are computed
+once per image.
 
 References:
     [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.
@@ -20,19 +20,16 @@ from diffnca.canvas.region import Region
 from diffnca.config.networks import CellConfig
 
 PIXELS_PER_UNIT = 32.0
-"""Position unit of `positions="pixels"`."""
+"""Length of a unit of position, in pixels, for `positions="pixels"`."""
 
 
 def positions(
     kind: str, region: Region, device: torch.device, origin: tuple[int, int] | None = None
 ) -> Float[Tensor, "2 h w"] | None:
-    """Return row and column coordinates of the cells of `region`, or `None` for `kind` "none".
+    """Return row and column coordinates of the cells of `region`; `None` for `kind` "none".
 
-    Args:
-        kind: `relative` runs from 1 to 0 over the canvas as published; `pixels` counts from `origin`.
-        region: where the cells lie.
-        device: of the result.
-        origin: row and column from which `pixels` counts; `None` is the centre of the canvas.
+    With `kind` "relative" they run from 1 to 0 over the canvas, as published. With "pixels" they count from
+    `origin` (row, column); `None` is the centre of the canvas.
     """
     if kind == "none":
         return None
@@ -69,18 +66,18 @@ class LinearEmbedding(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """Sines and cosines ([2]) of t, cell step and, where given, row and column, then a small network."""
+    """Sines and cosines ([2]) of t, cell step and optional row and column, then a small network."""
 
     octaves = 6
 
     def __init__(self, numbers: int, width: int, channels: int) -> None:
-        """Make the network for so many `numbers` per cell."""
+        """Make the network for this many `numbers` per cell."""
         super().__init__()
         self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(self.octaves), persistent=False)
         self.net = _network(2 * self.octaves * numbers, width, channels)
 
     def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
-        """Embed all `numbers`, the last two being t and cell step."""
+        """Embed all `numbers`; the last two are t and cell step."""
         rates: Tensor = self.rates  # type: ignore[assignment]
         angles = (numbers[:, :, None] * rates[None, None, :, None, None]).flatten(1, 2)
         embedded: Tensor = self.net(torch.cat([angles.cos(), angles.sin()], dim=1))
@@ -88,12 +85,11 @@ class FourierEmbedding(nn.Module):
 
 
 def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    """Return two 1x1 convolutions with SiLU between."""
     return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), nn.Conv2d(width, outputs, 1))
 
 
 class Embedding(nn.Module):
-    """Gathers the numbers that a `CellConfig` asks for, and embeds them."""
+    """Gathers the numbers that a `CellConfig` asks for, and embeds these numbers."""
 
     def __init__(self, config: CellConfig) -> None:
         """Build the embedding named in `config`."""
@@ -116,13 +112,10 @@ class Embedding(nn.Module):
         region: Region,
         origin: tuple[int, int] | None = None,
     ) -> Float[Tensor, "b e h w"]:
-        """Return the embedding of each cell of `region`, or of all at once (`h = w = 1`) without positions.
+        """Return the embedding of each cell of `region`; without positions, of all cells (`h = w = 1`).
 
-        Args:
-            t: diffusion time in [0, 1).
-            cell_step: number of the cell step, from 0.
-            region: where the cells lie.
-            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+        `t` is in [0, 1); `cell_step` counts from 0. `origin` is the cell from which positions in pixels
+        count; `None` is the centre of the canvas.
         """
         clocks = torch.stack([t, (cell_step / self.period).expand_as(t)], dim=1)[:, :, None, None]
         places = positions(self.config.positions, region, t.device, origin)

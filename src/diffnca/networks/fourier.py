@@ -1,26 +1,25 @@
-"""Which frequencies are analysed, and how they come back: the discrete Fourier transform (DFT) of a window.
+"""The low frequencies of a canvas: a window of the discrete Fourier transform (DFT), there and back.
 
-Only the low frequencies of an image are worked on. They are few, so both directions are two small matrix
-products over the rows and columns at hand, from their coordinates on the canvas: a tile takes and gets its
-part without a transform of the whole. In the notation of this file, a spectrum has r x c frequencies, as
-real parts and then imaginary parts along the channels.
+The low frequencies are few. So each direction is two small matrix products over the rows and columns of a
+region. A tile computes its part from its coordinates, without a transform of the canvas. In this file a
+spectrum has r x c frequencies. Its channels hold all real parts, then all imaginary parts.
 
-**Scaling.** Write N for the pixels of the canvas, K for those of the images of training (`trained_px`
-squared) and k for a frequency in cycles per canvas. Of the orthonormal transform, white noise has unit
-variance at every size and frequency. Images do not: their spectrum follows a power law, 1/k^2 ([2]), and
-being scale-invariant it is the same law for the same object drawn larger, or stretched. The expected power
-of a coefficient is `P = IMAGE_POWER * N / k^2`; it grows with the canvas, and falls over the window by
-three orders of magnitude. No constant serves both: `forward` (1/N) keeps the image and lets the noise
-vanish on large canvases, plain `ortho` keeps the noise and lets the image explode. So `ortho` divides each
-coefficient by `sqrt(1 + P)`: the power in `x_t = alpha * x_0 + sigma * noise` is then `(alpha^2 * P +
-sigma^2) / (1 + P)`, which lies between `alpha^2` and `sigma^2` at every frequency and is 1/2 where they
-meet. On the way back the same factor is multiplied, so what unit coefficients draw has the spectrum of an
-image.
+**Scaling.** N is the number of pixels of the canvas, and K the number of pixels of a training image
+(`trained_px` squared). k is a frequency in cycles per canvas. In the orthonormal transform, white noise has
+unit variance at every size and frequency. Images follow a power law, 1/k^2 ([2]). The law is scale-invariant:
+an object that is drawn larger, or stretched, has an equal law. So the expected power of a coefficient is
+`P = IMAGE_POWER * N / k^2`. P grows with the canvas, and falls over the window by three orders of magnitude.
 
-What no factor can change is the ratio of image to noise: larger canvases show more of their low frequencies
-at the same t. So one of the two must differ from what the cells know, and it is made the smaller one: on
-canvases smaller than those of training the noise is kept and the image is weaker, on larger ones P and the
-orthonormal factor stay those of K, the image is kept (`K / N` more) and the noise is weaker.
+No constant factor serves both noise and image. `forward` (1/N) keeps the image, and the noise vanishes on
+large canvases. Plain `ortho` keeps the noise, and the image explodes. So `ortho` divides each coefficient by
+`sqrt(1 + P)`. The power in `x_t = alpha * x_0 + sigma * noise` is then `(alpha^2 * P + sigma^2) / (1 + P)`.
+At every frequency this power lies between `alpha^2` and `sigma^2`; it is 1/2 where these two are equal. The
+way back multiplies by `sqrt(1 + P)`, so unit coefficients draw the spectrum of an image.
+
+No factor changes the ratio of image to noise: at equal t, larger canvases show more of their low frequencies.
+So either the image or the noise must differ from training, and `ortho` weakens one of them. Canvases smaller
+than in training keep the noise and weaken the image. Larger canvases keep the image and weaken the noise: P
+and the orthonormal factor stay as for K pixels, with a further factor `K / N`.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291, section 3.3.
@@ -43,13 +42,13 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import FourierConfig
 
 BLOCK_PX = 64
-"""Side of the canvas-aligned blocks in which pixels and frequencies are transformed into each other."""
+"""Side of the canvas-aligned blocks for both directions of the transform."""
 
 IMAGE_POWER = 0.005
 """Power at k = 1 of images in [-1, 1], per pixel: 0.004 in tissue and canopy, 0.005 to 0.02 in faces."""
 
 MEAN_FREQUENCY_SQUARED = 0.05
-"""Is added to k^2: the mean of an image then has power 0.1 (canopy 0.05, faces 0.1, tissue 0.25)."""
+"""Summand of k^2: gives the mean of an image the power 0.1 (canopy 0.05, faces 0.1, tissue 0.25)."""
 
 HEADROOM_BITS = 6
 """Sums over the canvas are exact for pixel values within +-2**6."""
@@ -57,12 +56,7 @@ HEADROOM_BITS = 6
 
 @dataclass(frozen=True)
 class Window:
-    """The low frequencies of a canvas, in cycles per canvas; small canvases have fewer.
-
-    Attributes:
-        config: says which frequencies.
-        canvas: whose frequencies.
-    """
+    """The low frequencies of a canvas, in cycles per canvas; small canvases have fewer."""
 
     config: FourierConfig
     canvas: Canvas
@@ -83,7 +77,7 @@ class Window:
 
     @property
     def region(self) -> Region:
-        """The window as a canvas of its own: one cell per frequency."""
+        """The window as a canvas with a cell per frequency."""
         return Canvas(len(self.rows), len(self.columns)).whole
 
     @property
@@ -92,19 +86,18 @@ class Window:
         return -self.rows.start, 0
 
     def analysis_scale(self) -> Float64[Tensor, "r c"]:
-        """Return the factors from sums over the canvas to what the cells see (see Scaling, above)."""
+        """Return the factors from sums over the canvas to the input of the cells (see Scaling, above)."""
         if self.config.scaling == "forward":
             return torch.full((len(self.rows), len(self.columns)), 1.0 / self._pixels, dtype=torch.float64)
         known = self._known_pixels
         return (known / self._pixels) / (self._expected_deviation() * math.sqrt(known))
 
     def synthesis_scale(self) -> Float64[Tensor, "r c"]:
-        """Return the factors from what the cells wrote to the waves that are drawn.
+        """Return the factors from the output of the cells to the waves.
 
-        In the half plane each frequency stands for its mirror image too, but not in column 0 and the last
-        column of an even width, whose mirror images are in the window as well. Of the first row, `-window`,
-        they are not: what the cells write there in these columns comes back at half, and the cells learn
-        with it.
+        In the half plane each frequency also stands for its mirror image. Column 0, and the last column of an
+        even width, are exceptions: the window holds their mirror images too. The first row, `-window`, has no
+        mirror images there, so its output in these columns comes back at half. The cells learn with this.
         """
         scale = torch.ones(len(self.rows), len(self.columns), dtype=torch.float64)
         if self.config.scaling == "ortho":
@@ -117,16 +110,14 @@ class Window:
 
     @property
     def _pixels(self) -> int:
-        """Pixels of the canvas."""
         return self.canvas.height * self.canvas.width
 
     @property
     def _known_pixels(self) -> int:
-        """Pixels of the canvas, but not more than of an image of training."""
         return min(self._pixels, self.config.trained_px**2)
 
     def _expected_deviation(self) -> Float64[Tensor, "r c"]:
-        """Return the deviation expected of image plus unit noise on a canvas of so many pixels."""
+        """Return the expected deviation of image plus unit noise on a canvas of `_known_pixels`."""
         rows = torch.tensor(self.rows, dtype=torch.float64)[:, None]
         columns = torch.tensor(self.columns, dtype=torch.float64)[None, :]
         squared = rows**2 + columns**2 + MEAN_FREQUENCY_SQUARED
@@ -136,14 +127,9 @@ class Window:
 def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Float64[Tensor, "b two_n r c"]:
     """Return the share of `region` in the unscaled DFT of the canvas, `sum(x * exp(-2 pi i k . position))`.
 
-    The shares of any partition of the canvas add up to the whole. They are taken over canvas-aligned
-    blocks, each rounded to a multiple of a power of two so small that float64 adds all of them without
-    rounding: so the shares of tiles that are unions of blocks give the whole to the bit, in any order.
-
-    Args:
-        x: pixels on `region`.
-        region: where they lie.
-        window: the frequencies that are asked for.
+    The shares of all regions of a partition add up to the DFT of the canvas. Shares are sums over
+    canvas-aligned blocks, each rounded to a multiple of a small power of two. So float64 adds them without
+    rounding: tiles that are unions of blocks give equal bits, in any order.
     """
     grid = _grid(window.canvas)
     share = x.new_zeros(len(x), 2 * x.shape[1], len(window.rows), len(window.columns), dtype=torch.float64)
@@ -153,7 +139,7 @@ def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Floa
             columns = _waves(window.columns, left, window.canvas.width, x.device)
             block = _padded_block(x, top - region.top, left - region.left).double()
             part = torch.cat(_combine(rows @ block @ columns.mT), dim=1)
-            # rounding has no slope; the last summand, zero, lends it that of its argument
+            # rounding has no gradient; the last summand is zero and adds the gradient of `part`
             share = share + torch.round(part / grid) * grid + (part - part.detach())
     return share
 
@@ -163,15 +149,9 @@ def synthesise(
 ) -> Float[Tensor, "b c h w"]:
     """Return the real part of the sum of `coefficient * exp(2 pi i k . position)` on `region`.
 
-    The frequencies are cycles per canvas, so `region` may lie on a coarser canvas than that of the window:
-    one of cells that hold several pixels each. What is drawn is computed in canvas-aligned blocks, so it is
-    the same to the bit whatever region asks for it.
-
-    Args:
-        spectrum: coefficients, already scaled; real parts, then imaginary parts.
-        region: the pixels or cells that are asked for.
-        window: the frequencies of the coefficients.
-        block: side of the blocks, the same for all regions of a canvas.
+    `spectrum` holds scaled coefficients: real parts, then imaginary parts. The frequencies are cycles per
+    canvas, so `region` may lie on a coarser canvas, with several pixels per cell. The blocks are aligned with
+    the canvas. So a pixel has equal bits in every region, if all regions of a canvas use an equal `block`.
     """
     real, imaginary = spectrum.movedim(1, -1).chunk(2, dim=-1)
     upper, lower = torch.cat([real, -imaginary], dim=2), torch.cat([-imaginary, -real], dim=2)
@@ -202,9 +182,9 @@ def _combine(products: Float64[Tensor, "b n two_r two_c"]) -> tuple[Tensor, Tens
 def _waves(
     frequencies: range, first: int, size: int, device: torch.device, block: int = BLOCK_PX
 ) -> Float64[Tensor, "two_k block"]:
-    """Return the cosines and then the sines of the frequencies over one block that starts at `first`.
+    """Return the cosines, then the sines, of the frequencies over a block that starts at `first`.
 
-    The phase is reduced in whole numbers, so it is as exact on a gigapixel canvas as on a small one.
+    The phase is reduced in integers, so it is exact on a gigapixel canvas too.
     """
     numbers = torch.tensor(frequencies, device=device)
     turns = torch.outer(numbers, torch.arange(first, first + block, device=device)) % size
@@ -213,12 +193,12 @@ def _waves(
 
 
 def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> Iterator[int]:
-    """Return where the canvas-aligned blocks start that cover `length` px from `start` on."""
+    """Return the starts of the canvas-aligned blocks that cover `length` px from `start` on."""
     return iter(range(start - start % block, start + length, block))
 
 
 def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
-    """Return the block of `x` that starts at (top, left), with zeros where `x` has nothing."""
+    """Return the block of `x` that starts at (top, left), with zeros outside `x`."""
     part = x[..., max(top, 0) : top + BLOCK_PX, max(left, 0) : left + BLOCK_PX]
     before_y, before_x = max(-top, 0), max(-left, 0)
     after_y, after_x = BLOCK_PX - before_y - part.shape[-2], BLOCK_PX - before_x - part.shape[-1]

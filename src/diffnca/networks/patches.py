@@ -1,7 +1,7 @@
-"""Cells that hold a square of pixels each: the same rule sees farther, and there are fewer cells to update.
+"""Cells that hold a square of pixels each: a rule sees farther, and fewer cells are updated.
 
-The squares lie on a grid that begins at pixel (0, 0) of the canvas, so the cells of a tile are cells of the
-whole. A network made of such cells commutes with shifts by whole squares.
+The grid of squares begins at pixel (0, 0) of the canvas, so the cells of a tile are cells of the canvas. The
+network commutes with shifts by complete squares.
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ from diffnca.canvas.region import Canvas, Region, fold
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """The squares that cover a region.
-
-    Attributes:
-        pixels: the region, in pixels.
-        patch: side of a square in pixels, >= 1.
-    """
+    """The squares, `patch` pixels a side, that cover the region `pixels`."""
 
     pixels: Region
     patch: int
 
     def __post_init__(self) -> None:
-        """Refuse a circular axis around which the squares do not fit."""
+        """Refuse a circular axis whose length is no multiple of `patch`."""
         canvas = self.pixels.canvas
         sides = {"height": canvas.height, "width": canvas.width}
         for (name, side), boundary in zip(sides.items(), canvas.boundary, strict=True):
@@ -51,8 +46,8 @@ class PatchGrid:
     def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
         """Return the pixels of each cell as its channels.
 
-        What squares hold beyond the region is filled with its mirror image: right at an edge of the canvas;
-        elsewhere the caller crops what that has touched.
+        Where squares exceed the region, its mirror image fills them. This is right at an edge of the canvas.
+        At other edges the caller crops what the mirror has touched.
         """
         if self.patch == 1:
             return image
@@ -72,9 +67,9 @@ class PatchGrid:
         return image.index_select(2, rows).index_select(3, columns)
 
     def _span(self, start: int, length: int, squares: int) -> tuple[int, int]:
-        """Return the first square that touches a span of pixels, and how many do.
+        """Return the first square that touches a span of pixels, and the number of these squares.
 
-        A span of nearly a whole circular axis may begin and end in the same square, which counts once.
+        A span of nearly a complete circular axis may begin and end in one square, which counts once.
         """
         first = start // self.patch
         return first, min(-(-(start + length) // self.patch) - first, squares)
@@ -84,7 +79,7 @@ class PatchGrid:
         return self.pixels.top % self.patch, self.pixels.left % self.patch
 
     def _held(self, overhang: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
-        """Return which row (or column) of the region each one of the squares shows."""
+        """Return which row (or column) of the region stands at each row (or column) of the squares."""
         index = torch.arange(-overhang, squares * self.patch - overhang)
-        is_around = (index < 0) & (index + size < length)  # of the square in which a circular axis ends
+        is_around = (index < 0) & (index + size < length)  # in the square where a circular axis ends
         return fold(torch.where(is_around, index + size, index), length, "reflect")
