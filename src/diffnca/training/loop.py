@@ -338,11 +338,12 @@ class Trainer:
         Raises:
             DivergedError: a weight is no finite number.
         """
+        for weights in (self.average, *(player.module.state_dict() for player in self.players)):
+            for name, weight in weights.items():
+                if not torch.isfinite(weight).all():
+                    raise DivergedError(self._diverged(f"{name} is no finite number"))
         if not self.accelerator.is_main_process:
             return
-        for name, weight in (*self.players[0].module.state_dict().items(), *self.average.items()):
-            if not torch.isfinite(weight).all():
-                raise DivergedError(self._diverged(f"{name} is no finite number"))
         facts = {"data": self.fingerprint, "processes": str(self.accelerator.num_processes)}
         hours = round(self.progress.seconds / 3600.0, 3)
         card = {**self.care.card, "images_seen": self.progress.images, "training_hours": hours}
