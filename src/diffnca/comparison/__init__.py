@@ -1,1 +1,1 @@
-"""Tables of models trained and measured on equal terms."""
+"""Tables of models, trained and measured on equal terms."""

@@ -1,7 +1,7 @@
-"""One training of a table in a process of its own: `python -m diffnca.comparison.child JOB.json`.
+"""A training of a table in its own process: `python -m diffnca.comparison.child JOB.json`.
 
-So the memory it takes is its own, several GPUs can be given to it, and it ends with the process that started
-it. What it comes to is written to a file beside the job.
+The process has its own memory, can use several GPUs, and ends with its parent. It writes its outcome beside
+the job.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from diffnca.training.options import RunOptions
 from diffnca.training.session import training
 
 OUTCOME = "outcome.json"
-"""File beside a job: `{}`, or why the training ended before its budget."""
+"""File beside a job: `{}`, or the reason why the training ended before its budget."""
 
 MEMORY = "memory.json"
-"""File beside a job: the most memory that the training has held, in bytes."""
+"""File beside a job: the peak memory of the training, in bytes."""
 
 WATCH_SECONDS = 1.0
 
@@ -53,7 +53,7 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
         try:
             code = _waited(process, watch)
         except KeyboardInterrupt:
-            process.terminate()  # where no signal reached it; it saves what it has
+            process.terminate()  # if no signal reached the process; it saves its run
             process.wait()
             raise Interrupted from None
     told = json.loads(outcome.read_text(encoding="utf-8")) if outcome.is_file() else {}
@@ -64,7 +64,6 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
 
 
 def _waited(process: subprocess.Popen[bytes], watch: Callable[[], object]) -> int:
-    """Return how a process ended."""
     while True:
         try:
             return process.wait(WATCH_SECONDS)
@@ -73,12 +72,7 @@ def _waited(process: subprocess.Popen[bytes], watch: Callable[[], object]) -> in
 
 
 def work(job: Path) -> None:
-    """Train as a job says, and note the memory that it took.
-
-    Raises:
-        Interrupted: a stop was asked for; the run is saved.
-        ValueError: the run cannot be trained.
-    """
+    """Train as a job says, and write the memory that the training took."""
     wanted = json.loads(job.read_text(encoding="utf-8"))
     options = RunOptions(
         data=tuple(map(Path, wanted["data"])),
@@ -93,7 +87,7 @@ def work(job: Path) -> None:
 
 
 def _note_memory(path: Path) -> None:
-    """Write the most memory that this training has held, now or before it was stopped."""
+    """Write the peak memory of this training, before and after stops."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = json.loads(path.read_text(encoding="utf-8"))["peak_bytes"] if path.is_file() else 0
     peak = max(before, peak_memory_bytes(device) or 0)
@@ -101,7 +95,7 @@ def _note_memory(path: Path) -> None:
 
 
 def main(job: Path) -> None:
-    """Do a job; write what it comes to beside it."""
+    """Do a job, and write its outcome beside the job."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     told: dict[str, object] = {}
     try:
@@ -112,15 +106,15 @@ def main(job: Path) -> None:
         told = {"error": one_line(error)}
     with replace_atomically(job.with_name(OUTCOME)) as partial:
         partial.write_text(json.dumps(told), encoding="utf-8")
-    sys.exit(bool(told))  # lets a launcher of several processes end the others
+    sys.exit(bool(told))  # a launcher of several processes then ends the others
 
 
 def _end_with_parent() -> None:
-    """Wait until the parent of this process is gone, and go too.
+    """Wait for the end of the parent process, and end this process.
 
     The parent holds the other end of the standard input. The system closes that end however the parent ends.
     """
-    while os.read(0, 4096):  # not through sys.stdin, whose lock would be missed at the end
+    while os.read(0, 4096):  # sys.stdin has a lock, which Python would miss at the end
         pass
     os._exit(True)
 

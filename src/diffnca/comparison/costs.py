@@ -1,4 +1,4 @@
-"""What a row of a table takes: parameters, multiply-adds, time and memory."""
+"""What a row of a table costs: parameters, multiply-adds, time and memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from diffnca.sampling.denoisers import walk_of
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row takes.
+    """What a row costs.
 
     Attributes:
-        parameters: numbers that are learnt.
-        parameters_to_generate: those of them without which no image is made; not the encoder of VNCA.
+        parameters: all learnt numbers.
+        parameters_to_generate: the parameters that make images; without the encoder of VNCA.
         multiply_adds: per generated image, in all diffusion steps.
-        training_seconds: wall-clock, once the code is compiled.
+        training_seconds: wall-clock, after the compilation.
         training_images: seen in training.
-        peak_memory_bytes: most memory held in training, by the process or on the GPU; `None` if not known.
+        peak_memory_bytes: in training, of the process or the GPU; `None` if unknown.
     """
 
     parameters: int
@@ -38,10 +38,9 @@ class Cost:
 
 
 def multiply_adds(config: Config, sampler: str | None, steps: int | None) -> int:
-    """Return how many multiply-adds it takes to make one image of the size of the training crops.
+    """Return the multiply-adds for one image of the size of the training crops.
 
-    Convolutions and matrix products are counted, as the network is trained; Fourier transforms and all that
-    is done number by number are not.
+    They include convolutions and matrix products, without Fourier transforms and elementwise operations.
     """
     model, side = build_model(config).eval(), config.data.crop
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -57,7 +56,7 @@ def multiply_adds(config: Config, sampler: str | None, steps: int | None) -> int
 
 
 def parameters(config: Config) -> tuple[int, int]:
-    """Return how many numbers a model learns, and how many of them it takes to make images."""
+    """Return how many numbers a model learns, and how many of them make images."""
     model = build_model(config)
     learnt = sum(p.numel() for p in model.parameters())
     if isinstance(model, Autoencoder):

@@ -1,4 +1,4 @@
-"""The real images of a table: what all rows are trained on, and what none has seen."""
+"""The real images of a table: all rows train on the first part; no row sees the held-out part."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ from diffnca.progress import Report
 
 @dataclass(frozen=True)
 class RealSelections:
-    """The real images that all rows have in common.
-
-    Attributes:
-        training: seen by every row.
-        held_out: seen by no row.
-        fingerprint: of all of them.
-        left_out: number of files that cannot be used.
-    """
+    """The real images of all rows, their fingerprint, and the number of unusable files (`left_out`)."""
 
     training: Selection
     held_out: Selection
@@ -33,11 +26,7 @@ class RealSelections:
 
 
 def real_selections(config: Config, terms: Terms, report: Report) -> RealSelections:
-    """Return the real images, split as the trainings split them.
-
-    Raises:
-        ValueError: there are too few.
-    """
+    """Return the real images, split as in the trainings; refuse too few of them."""
     data = config.data
     images = open_images(
         terms.data,
@@ -68,7 +57,7 @@ def real_selections(config: Config, terms: Terms, report: Report) -> RealSelecti
 
 
 def real_score(real: RealSelections, extractor: FeatureExtractor, terms: Terms, report: Report) -> Evaluation:
-    """Return the numbers of training images measured like generated ones."""
+    """Measure training images in the way of generated images."""
     index = torch.arange(terms.n) * len(real.training) // terms.n
     selection = Selection(real.training.images[index], real.training.pictures[index])
     protocol = Protocol(split="held out")

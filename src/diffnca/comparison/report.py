@@ -1,4 +1,4 @@
-"""The table of a reproduction: `results.json` for machines, `table.md` for people."""
+"""The report of a table: `results.json` for machines, `table.md` for people."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ class Report:
 
     Attributes:
         table: its name.
-        facts: what all rows have in common: data, budget, sampler, machine.
-        real: training images measured like generated ones: what the best model could reach.
-        results: of the rows that are trained.
-        failed: trainings of rows that could not be finished or measured, and why.
-        left_out: trainings that lie in the folder of the table and are not comparable yet, and why.
-        differences: of each row and the row named `subject`, (row, difference); negative where the subject
-            is better.
-        subject: the row with which all others are compared.
+        facts: what all rows share: data, budget, sampler, machine.
+        real: numbers of training images, measured in the way of generated images: the best possible row.
+        results: of the trained rows.
+        failed: trainings that did not finish or could not be measured, and why.
+        left_out: trainings in the folder of the table that are not comparable yet, and why.
+        differences: of `subject` and each other row, by its name; negative if `subject` is better.
+        subject: the row that is compared with all others.
     """
 
     table: str
@@ -49,11 +48,7 @@ class Report:
 
 
 def write(report: Report, out: Path) -> None:
-    """Write `results.json` and `table.md`, each replaced atomically.
-
-    Raises:
-        ValueError: the rows were measured in different ways.
-    """
+    """Write `results.json` and `table.md` atomically; refuse rows of different protocols."""
     require_one_protocol([report.real, *(result.evaluation for result in report.results)])
     _replace(out / "results.json", json.dumps(dataclasses.asdict(report), indent=1) + "\n")
     _replace(out / "table.md", as_markdown(report))
@@ -83,7 +78,7 @@ def as_markdown(report: Report) -> str:
 
 
 def brief(result: Result) -> str:
-    """Return the distance of a row in words."""
+    """Return the result of a training as one line."""
     score = result.evaluation.score
     return f"{result.name}, training {result.seed}: KID x 1000 {score.kid.x1000()}, FID {score.fid:.1f}"
 
@@ -97,7 +92,7 @@ def _name(row: str) -> str:
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """Return the cells of what was measured, the means over all trainings of a row."""
+    """Return the cells of the metrics: means over all trainings of a row."""
     scores = [each.score for each in evaluations]
     kids = [score.kid_x1000 for score in scores]
     error = scores[0].kid.error
@@ -119,12 +114,12 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
 
 
 def _over_trainings(numbers: Sequence[float]) -> float:
-    """Return the standard error of the mean of two or more trainings, which differ by more than images do."""
+    """Return the standard error of the mean over trainings, which differ more than images do."""
     return statistics.stdev(numbers) / math.sqrt(len(numbers))
 
 
 def _held_out_error(results: Sequence[Result]) -> str:
-    """Return the cell of the error on held-out images, the mean over all trainings of a row."""
+    """Return the cell of the error on held-out images: the mean over all trainings of a row."""
     errors = [each.held_out_error for each in results if each.held_out_error is not None]
     if not errors:
         return ""
@@ -133,7 +128,7 @@ def _held_out_error(results: Sequence[Result]) -> str:
 
 
 def _costs(results: Sequence[Result]) -> tuple[str, ...]:
-    """Return the cells of what a row takes, the means over all its trainings."""
+    """Return the cells of the costs: means over all trainings of a row."""
     cost = results[0].cost
     few = cost.parameters_to_generate
     peaks = [each.cost.peak_memory_bytes for each in results]
@@ -163,7 +158,7 @@ def _terms(report: Report) -> list[str]:
 
 
 def _error_of(report: Report) -> str:
-    """Return in words what the errors of the rows include."""
+    """Say in words what the errors of the rows include."""
     trainings = Counter(result.name for result in report.results).values()
     if max(trainings, default=1) == 1:
         return "over images of one training: another training of the same row may differ by more"

@@ -1,4 +1,4 @@
-"""A table from end to end: one row after the other is trained and measured; a stopped table goes on."""
+"""A table from start to end: train and measure one row after the other; a stopped table goes on."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LOGGER = logging.getLogger(__name__)
 
 
 def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report]:
-    """Train and measure all rows of a table; yield the table after each row, when it is written.
+    """Train and measure all rows of a table; write and yield the table after each row.
 
     Raises:
-        ValueError: something does not fit; found before the first training.
-        Interrupted: a stop was asked for; all that is done is kept.
+        ValueError: something does not fit; raised before the first training.
+        Interrupted: a stop was asked for; the folder keeps all results so far.
     """
     terms.check()
     terms = replace(terms, device=device_named(terms.device))
     table = table_named(name, terms.reduce, terms.microns_per_px)
     rows = chosen(table, terms)
     for row in rows:
-        is_finished(row, terms)  # or it is refused before the first
+        is_finished(row, terms)  # refuses a wrong run before the first training
     extractor = extractor_named(terms.features, terms.weights, terms.device)
     real = real_selections(rows[0].config, terms, report)
     terms.out.mkdir(exist_ok=True)
@@ -67,11 +67,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
 
 
 def chosen(table: Table, terms: Terms) -> list[Row]:
-    """Return the rows to be trained, once for each seed.
-
-    Raises:
-        ValueError: a row is not in the table, or cannot be sampled in so many steps.
-    """
+    """Return the rows to train, once for each seed; refuse unknown rows, and more steps than a row has."""
     names = [row.name for row in table.rows]
     for name in terms.rows:
         if name not in names:
@@ -85,16 +81,12 @@ def chosen(table: Table, terms: Terms) -> list[Row]:
 
 
 def with_seed(config: Config, seed: int, terms: Terms) -> Row:
-    """Return a row as it is trained with this seed."""
+    """Return a row with this seed of training."""
     return Row(replace(config, training=replace(config.training, seed=seed)), terms.out)
 
 
 def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict[str, str]]:
-    """Return the trainings in the folder of the table that are not asked for now.
-
-    Returns:
-        The finished trainings, which stay in the table; and why the rest is left out of it.
-    """
+    """Return the finished trainings in the folder that nobody asks for now, and why others are left out."""
     kept, left_out = [], {}
     for config in table.rows:
         for folder in sorted((terms.out / "rows").glob(f"{config.name}-*")):
@@ -113,7 +105,7 @@ def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict
 
 
 def facts_of(terms: Terms, real: RealSelections) -> dict[str, str]:
-    """Return what all rows have in common."""
+    """Return what all rows share."""
     names = ", ".join(path.name for path in terms.data)
     left_out = f", {real.left_out} files left out" if real.left_out else ""
     return {
@@ -133,7 +125,7 @@ def compared(
     extractor: FeatureExtractor,
     terms: Terms,
 ) -> dict[str, Difference]:
-    """Return the difference of the subject and each other row, of all their trainings so far."""
+    """Return the difference of the subject and each other row, over all their trainings so far."""
     if subject not in features:
         return {}
     reference = extract_cached(extractor, real.held_out.images, terms.cache)

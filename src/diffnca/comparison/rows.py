@@ -1,4 +1,4 @@
-"""One row of a table: trained, sampled, measured; all that is finished is found again."""
+"""A row of a table: trained, sampled and measured; finished parts are not done again."""
 
 from __future__ import annotations
 
@@ -34,24 +34,19 @@ SHOWN = 36
 """Images in the picture of a row."""
 
 ERROR_IMAGES = 64
-"""Held-out images, at most, on which the error of a row is taken, evenly spread over all."""
+"""Most held-out images for the error of a row, spread evenly over all."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training of a row.
-
-    Attributes:
-        config: with the seed of this training; its name is that of the row.
-        table: the folder of the table.
-    """
+    """A training of a row: `config` has its name and its seed; `table` is the folder of the table."""
 
     config: Config
     table: Path
 
     @property
     def title(self) -> str:
-        """What this training is called."""
+        """The name and the seed of this training."""
         return f"{self.config.name}, training {self.config.training.seed}"
 
     @property
@@ -67,14 +62,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of one training of a row.
+    """The result of a training of a row.
 
     Attributes:
         name: of the row.
-        seed: of its training.
-        cost: what it took.
+        seed: of the training.
+        cost: of the training and of an image.
         evaluation: its numbers.
-        held_out_error: of the velocity, on held-out images; `None` for VNCA, which estimates none.
+        held_out_error: of the velocity, on held-out images; `None` for VNCA, which estimates no velocity.
     """
 
     name: str
@@ -85,11 +80,11 @@ class Result:
 
 
 def train(row: Row, terms: Terms, report: Report) -> None:
-    """Train a row until the budget is spent, from where it stands.
+    """Train a row until the budget is spent; go on with a stopped run.
 
     Raises:
         Interrupted: a stop was asked for; the run is saved.
-        ValueError: the training failed, or the run in the folder is another one.
+        ValueError: the training failed, or the folder holds another run.
     """
     if is_finished(row, terms):
         return
@@ -108,7 +103,7 @@ def train(row: Row, terms: Terms, report: Report) -> None:
 
 
 def _logged(row: Row) -> Progress:
-    """Return how far a run is by the last line of its log."""
+    """Return the progress of a run by the last line of its log."""
     try:
         line = json.loads((row.run / LOG_FILE).read_text(encoding="utf-8").splitlines()[-1])
         return Progress(images=line["images"], seconds=line["seconds"])
@@ -122,11 +117,7 @@ def _wanted(row: Row, terms: Terms) -> Config:
 
 
 def is_finished(row: Row, terms: Terms) -> bool:
-    """Return whether the budget of a row is spent.
-
-    Raises:
-        ValueError: the run in its folder is of another configuration, or has gone further than the budget.
-    """
+    """Return whether the budget of a row is spent; refuse a run of another configuration or budget."""
     stored = stored_run(row.run)
     if stored is None:
         return False
@@ -147,9 +138,9 @@ def is_finished(row: Row, terms: Terms) -> bool:
 def measure(
     row: Row, real: RealSelections, extractor: FeatureExtractor, terms: Terms, report: Report
 ) -> tuple[Result, Float[Tensor, "n d"]]:
-    """Return the numbers of a trained row, and the features of its images, seed by seed.
+    """Return the numbers of a trained row, and the features of its images in the order of the seeds.
 
-    Images and features are kept, and used again.
+    Images and features are kept on disk, and used again.
     """
     samples = samples_of(row, terms)
     model = load(samples.model)
@@ -180,7 +171,7 @@ def measure(
 
 
 def samples_of(row: Row, terms: Terms) -> Samples:
-    """Return what is sampled of a row."""
+    """Return the samples of a row."""
     is_denoiser = not isinstance(row.config.model, VNCAConfig)
     return Samples(
         str(row.run),
@@ -191,7 +182,7 @@ def samples_of(row: Row, terms: Terms) -> Samples:
 
 
 def cost_of(row: Row, terms: Terms) -> Cost:
-    """Return what a trained row took to train, and takes to sample."""
+    """Return what the training and an image of a trained row cost."""
     stored = stored_run(row.run)
     assert stored is not None, "the row is trained"
     memory = row.folder / child.MEMORY

@@ -1,7 +1,7 @@
-"""The tables: which models are trained, and on what.
+"""The tables: which models are trained, and on which images.
 
-All rows of a table see the same images, cut and mirrored in the same way. Network, loss, optimiser and
-learning rate are each row's own: those of its recipe, or one recipe with one choice changed.
+All rows of a table see equal images, cropped and mirrored in equal ways. Each row has its own network, loss,
+optimiser and learning rate: a recipe, or a recipe with one change.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from diffnca.config.overrides import with_fields
 from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 
 HELD_OUT = 0.1
-"""Share of the images that no row is trained on: what generated images are compared with."""
+"""Share of the images that no row is trained on; generated images are compared with these."""
 
 FACE_PX = 64
-"""Side of the faces, unless they are reduced."""
+"""Side of the faces before a reduction."""
 
 TEXTURE_PX = 64
-"""Side of the crops of textures, which is also that of the images compared."""
+"""Side of the crops of textures, and of the compared images."""
 
 
 def _cells(first: str, **changes: Any) -> dict[str, Any]:
-    """Return changes of the cells of both stages, the first one being `fourier` or `coarse`."""
+    """Return changes of the cells of both stages; `first` is `fourier` or `coarse`."""
     stages = ("model.cell", f"model.{first}.cell")
     return {f"{stage}.{name}": value for stage in stages for name, value in changes.items()}
 
@@ -36,13 +36,13 @@ def _steps(first: str, of_first: int, of_image: int) -> dict[str, Any]:
 
 
 def _one_stage(patch: int, channels: int, hidden: int) -> dict[str, Any]:
-    """Return one stage of eight cell steps, of about as many parameters as `diff_nca` has."""
+    """Return one stage of eight cell steps, with about as many parameters as `diff_nca`."""
     cell = CellConfig(hidden=hidden, num_cell_steps=8, dilations=(1, 2, 4, 1), embedding_channels=32)
     return {"model": NCAConfig("diff_nca", patch=patch, channels=channels, cell=cell)}
 
 
 def _clean_as_velocity(gamma: float) -> dict[str, Any]:
-    """Predict the clean image; its error counts as that of the velocity does, but at most `gamma` times."""
+    """Predict the clean image; the loss weighs its error like the velocity, at most `gamma` times."""
     return {"prediction": "clean", "loss": LossConfig(weighting="velocity", min_snr_gamma=gamma)}
 
 
@@ -76,12 +76,11 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
     "neighbours_only": _cells("fourier", dilations=(1,)),
     "no_fourier_stage": NO_FOURIER_STAGE,
 }
-"""Our `fourier_diff_nca`, with one choice at a time taken back to that of the published networks.
+"""Our `fourier_diff_nca`; each row takes one choice back to the choice of the published networks.
 
-`clean_prediction` alone is a third way, neither theirs nor ours. Two rows change more than one choice.
-`linear_embedding` (time and positions enter as they are, and positions stretch with the image) holds
-`relative_positions` besides, and `published_training` holds `adam`; both are rows of their own. One more
-difference changes no number but the time: gates computed once for all images instead of for each.
+Only `clean_prediction` is neither their choice nor ours. Two rows change two choices. `linear_embedding`
+(time and positions enter unchanged, and positions stretch with the image) contains `relative_positions`;
+`published_training` contains `adam`. Our gates are computed once for all images, which changes only the time.
 """
 
 STAGES: dict[str, Mapping[str, Any]] = {
@@ -96,7 +95,7 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "4_steps_on_image": _steps("fourier", 8, 4),
     "16_steps_on_image": _steps("fourier", 8, 16),
 }
-"""What the Fourier stage of `fourier_diff_nca` brings, and how many cell steps each stage needs (8 and 8)."""
+"""The gain of the Fourier stage of `fourier_diff_nca`, and the cell steps that each stage needs (8 and 8)."""
 
 TEXTURES: dict[str, Mapping[str, Any]] = {
     "default": {},
@@ -105,7 +104,7 @@ TEXTURES: dict[str, Mapping[str, Any]] = {
     "one_stage_4px": _one_stage(4, 112, 160),
     "half_the_steps": _steps("coarse", 4, 3),
     "twice_the_steps": _steps("coarse", 16, 12),
-    "fewer_channels": {  # of about as many parameters
+    "fewer_channels": {  # with about as many parameters
         "model.coarse.channels": 88,
         "model.coarse.cell.hidden": 160,
         "model.channels": 36,
@@ -123,18 +122,12 @@ TEXTURES: dict[str, Mapping[str, Any]] = {
     "half_the_rate": {"training.learning_rate": diff_nca().training.learning_rate / 2},
     "twice_the_rate": {"training.learning_rate": 2 * diff_nca().training.learning_rate},
 }
-"""Our `diff_nca` with its cells, its prediction, its loss or its optimiser changed, one at a time."""
+"""Our `diff_nca`; each row changes its cells, its prediction, its loss or its optimiser."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Models to compare.
-
-    Attributes:
-        name: of the table.
-        subject: the row with which all others are compared.
-        rows: one configuration for each row; its name is that of the row.
-    """
+    """A name, a configuration for each row, and `subject`, the row that is compared with all others."""
 
     name: str
     subject: str
@@ -146,11 +139,11 @@ def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> 
 
     Args:
         name: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
-        reduce: whole factor by which the images are made smaller.
-        microns_per_px: scale at which slides are read.
+        reduce: make the images smaller by this whole factor.
+        microns_per_px: scale at which slides are read; `None` for faces.
 
     Raises:
-        ValueError: there is no such table, or nothing is left of the images.
+        ValueError: there is no such table, or an option does not fit it.
     """
     tissue = DataConfig(
         crop=TEXTURE_PX,
@@ -188,7 +181,7 @@ def _changed(recipe: Config, rows: Mapping[str, Mapping[str, Any]]) -> list[Conf
 
 
 def _on(config: Config, data: DataConfig) -> Config:
-    """Return a configuration on these images; VNCA makes images of one size, a Fourier stage knows theirs."""
+    """Return a configuration for these images; VNCA and a Fourier stage depend on their size."""
     model = config.model
     if isinstance(model, VNCAConfig):
         start = data.crop if model.start == model.size else model.start

@@ -1,4 +1,4 @@
-"""What all rows of a table have in common; without torch, so that a command line can offer it at once."""
+"""The terms that all rows of a table share; without torch, so that a command line starts quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffnca.evaluation.options import MAX_IMAGES
 from diffnca.files import check_place
 
 MIN_IMAGES = 100
-"""Fewest generated images of a row, and fewest real images to compare with: 1% of them must be one."""
+"""Fewest generated images of a row, and fewest real images to compare with: 1% must be an image."""
 
 MAX_SEEDS = 100
 """Most trainings of a row."""
@@ -20,23 +20,23 @@ MAX_SEEDS = 100
 
 @dataclass(frozen=True)
 class Terms:
-    """On which terms all rows of a table are trained and measured.
+    """The terms on which all rows of a table are trained and measured.
 
     Attributes:
         out: folder of the table: results.json, table.md, a picture of each row.
         data: folders (searched recursively), zip files, images or whole slides.
         minutes: training time of each row.
         images: training images of each row, instead of --minutes.
-        rows: train only these; others that are finished stay in the table.
+        rows: train only these rows; other finished rows stay in the table.
         reduce: make images smaller by this whole factor; faces64 becomes 32x32 with 2.
         microns_per_px: scale at which slides are read, for pathology and textures.
-        n: generated images of each row to measure, 100 or more, and at most as many as are trained on.
+        n: generated images of each row to measure, 100 or more, and at most the number of training images.
         sampler: of all denoisers.
         steps: diffusion steps of all denoisers.
         seeds: trainings of each row, with different seeds.
         features: the network that looks at the images.
         weights: local file of the weights of inception.
-        device: where to sample; auto takes a GPU where there is one. Training takes all GPUs there are.
+        device: where to sample; auto takes a GPU where there is one. Training takes all GPUs.
     """
 
     out: Path
@@ -61,16 +61,11 @@ class Terms:
 
     @property
     def cache(self) -> Path:
-        """The folder in which features of images are kept."""
+        """The folder that keeps features of images."""
         return self.out / "features"
 
     def check(self) -> None:
-        """Refuse what would fail only after hours.
-
-        Raises:
-            ValueError: something is missing or does not fit.
-            OSError: nothing can be written beside the folder of the table.
-        """
+        """Refuse terms that would fail only after hours, with a `ValueError` or an `OSError`."""
         if not self.data:
             raise ValueError("--data is missing: give folders, zip files, images or slides")
         if (self.minutes is None) == (self.images is None):

@@ -34,12 +34,7 @@ PAIR_PX = 128
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of an evaluation.
-
-    Attributes:
-        evaluation: the numbers.
-        skipped: unusable files and the reasons, by the flag that names their folder, or "generated".
-    """
+    """The numbers, and the unusable files by the flag that names their folder (or `generated`)."""
 
     evaluation: Evaluation
     skipped: dict[str, tuple[Remark, ...]]
@@ -102,7 +97,7 @@ def is_folder_of_images(name: str) -> bool:
 
 
 def _checked_cache(folder: Path | None) -> Path:
-    """Return the folder that keeps features, after making it; refuse a folder without write access."""
+    """Make and return the folder that keeps features; refuse a folder without write access."""
     cache = cache_folder() / "features" if folder is None else folder
     try:
         cache.mkdir(parents=True, exist_ok=True)

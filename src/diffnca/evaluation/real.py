@@ -34,16 +34,13 @@ class RealImages:
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
-    """Open the real images.
+    """Open the real images; refuse too few, different sizes, and a card without held-out images.
 
     Args:
         model: its card names the held-out images.
         config: of the model; `None` for a folder of images.
         options: of the evaluation.
         report: called while images are decoded.
-
-    Raises:
-        ValueError: there are too few, their sizes differ, or the held-out images are missing.
     """
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
@@ -90,16 +87,13 @@ def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture],
 
 
 def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:
-    """Return whole pictures, or crops of them.
+    """Return whole pictures, or crops of them; refuse too few pictures.
 
     Args:
         pictures: of equal size, unless crops are taken.
         crop: side of the crops in pixels; `None` takes whole pictures.
         n: how many; whole pictures are the first `n`, crops are spread evenly. `None` takes all.
         where: the name of the place, for an error.
-
-    Raises:
-        ValueError: there are fewer, or their sizes differ.
     """
     available = len(pictures) if crop is None else count_crops(pictures, crop)
     if n is not None and n > available:

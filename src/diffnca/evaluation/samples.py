@@ -34,14 +34,8 @@ JPEG_QUALITY = 75
 class Samples:
     """Images of `seed`, `seed` + 1, ... by one model.
 
-    Attributes:
-        model: a bundled model, a model file, a run's folder, or a hub id.
-        height: in pixels; `None` takes the side of the training crops.
-        width: in pixels; `None` takes the side of the training crops.
-        seed: of the first image.
-        sampler: `None` takes the model's own choice.
-        steps: diffusion steps; `None` takes the model's own choice.
-        device: where to compute.
+    The sides are in pixels; `None` takes the side of the training crops. `None` as sampler or number of
+    diffusion steps takes the model's own choice.
     """
 
     model: str
@@ -64,15 +58,10 @@ class Samples:
         return facts
 
     def pictures(self, n: int, folder: Path | None = None, report: Report = unseen) -> Iterator[Picture]:
-        """Yield `n` images, in the order of their seeds.
+        """Yield `n` images in the order of their seeds; refuse a folder with images of other options.
 
-        Args:
-            n: number of images.
-            folder: keeps the images as PNG files; images found there are not made again. `None` keeps none.
-            report: called with the number of images done; a fraction counts diffusion steps.
-
-        Raises:
-            ValueError: the folder holds images of another model, or of other options.
+        `folder` keeps the images as PNG files; images found there are not made again. `report` receives the
+        number of images done, where a fraction counts diffusion steps.
         """
         Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
         model = load(self.model, self.device)

@@ -33,12 +33,9 @@ class Score:
         kid_x1000: over all images, without pairs of crops of one picture (`metrics.distances.kid`).
         error: standard error of `kid_x1000` over pictures, not crops; `None` below 3 pictures.
         fid: biased; compares only at equal `n` and `n_reference`.
-        n: number of generated images or crops.
-        n_reference: number of real images or crops.
-        pictures: number of pictures that the generated images or crops come from.
-        pictures_reference: number of pictures that the real images or crops come from.
-        features: name of the feature network.
-        checksum: SHA-256 of its weights.
+        n: number of generated images or crops; they come from `pictures` pictures.
+        n_reference: number of real images or crops; they come from `pictures_reference` pictures.
+        checksum: SHA-256 of the weights of the feature network.
         preprocessing: what happens to the pixels before the network sees them.
     """
 
@@ -67,8 +64,7 @@ class Protocol:
         name: `clean` or `published`.
         split: which of the real images the reference is.
         reference: SHA-256 of the pixels of the reference.
-        height: of the compared images or crops in pixels.
-        width: of the compared images or crops in pixels.
+        height: of the compared images or crops in pixels, like `width`.
         stored: how the generated images were stored before the comparison: as they are, or as JPEG.
     """
 

@@ -38,18 +38,8 @@ def extract_cached(
     """Return the features of all images; compute and keep what no file of `folder` holds.
 
     The key of a feature is the pixels of the image, and name, preprocessing and checksum of the extractor.
-    Damaged files count as missing.
-
-    Args:
-        extractor: the network that looks at the images.
-        images: of equal size.
-        folder: holds the files, and is made if missing; `None` computes always and keeps nothing.
-        report: called with `title`, the number of images done, and the number to do.
-        title: what the report calls this work.
-
-    Raises:
-        ValueError: the folder cannot be made.
-        OSError: a file cannot be written.
+    Damaged files count as missing. The folder is made if missing; `None` computes always and keeps nothing.
+    `report` receives `title`, the number of images done, and the number to do.
     """
     if folder is None:
         return extract(extractor, images, report=report, title=title)

@@ -56,11 +56,7 @@ def kid(
     distributions the jackknife can be small by chance. So the error is never below the standard deviation of
     the distance between two draws from one distribution.
 
-    Args:
-        features_a: the first set.
-        features_b: the second set.
-        pictures_a: the picture that each vector comes from; `None` if each vector has its own picture.
-        pictures_b: likewise for the second set.
+    `pictures_a` and `pictures_b` name the picture of each vector; `None` gives each vector its own picture.
 
     Raises:
         ValueError: a set has fewer than 2 vectors, or a feature is not finite.

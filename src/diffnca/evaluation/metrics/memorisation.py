@@ -54,14 +54,7 @@ def memorisation(
     generated images are like unseen images, each lies below the threshold with probability r / (k + 1). Their
     number is then beta-binomial, so `p_value` is exact, also for few unseen images.
 
-    Args:
-        generated: features of generated images.
-        training: features of the training images.
-        held_out: features of unseen real images.
-        num_pairs: how many of the nearest pairs to return.
-
-    Raises:
-        ValueError: there are fewer than 100 unseen images, or 1% or more of them are training images.
+    Unseen images (`held_out`) must number 100 or more, and less than 1% of them may be training images.
     """
     if len(held_out) < MIN_UNSEEN:
         raise ValueError(

@@ -76,13 +76,8 @@ def colour_error(generated: UInt8[Tensor, "n c h w"], reference: UInt8[Tensor, "
 def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) -> float:
     """Return the mean step across lines `every_px` apart, on both axes, over the mean step elsewhere.
 
-    Args:
-        pictures: generated in tiles or windows of `every_px`; a ratio of 1 means no seam. Give whole
-            pictures, because a crop shifts the lines.
-        every_px: distance of the lines in pixels, from 2 to less than the larger side.
-
-    Raises:
-        ValueError: `every_px` is out of this range.
+    Pictures come from tiles or windows of `every_px`; a ratio of 1 means no seam. Give whole pictures,
+    because a crop shifts the lines.
     """
     at_seams, elsewhere = [], []
     for picture in pictures:
