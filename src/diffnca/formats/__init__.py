@@ -1,1 +1,1 @@
-"""Writers: finished regions become files."""
+"""Write finished regions into image files, and read these files."""

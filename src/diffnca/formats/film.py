@@ -1,4 +1,4 @@
-"""Films: animated GIF, WebP and PNG, which play for ever, and MP4 (H.264)."""
+"""Films: animated GIF, WebP and PNG, repeated without end, and MP4 (H.264)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ from PIL import Image
 from diffnca.files import check_target, replace_atomically
 
 ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
-"""Formats of animated images."""
 
 FORMATS = (*ANIMATED, ".mp4")
 
 LAST_MILLISECONDS = 2000
-"""Time of the last frame."""
+"""Duration of the last frame."""
 
 SHOWN_PX = 256
-"""Smaller images are enlarged by a whole factor, up to this side."""
+"""A whole factor enlarges smaller images up to this side."""
 
 CONSTANT_RATE_FACTOR = "16"
-"""Quality of H.264: 0 is lossless, 23 usual; noise needs more than usual."""
+"""Quality of H.264: 0 is lossless, 23 is usual; noise needs a lower number than usual."""
 
 
 def check_film(path: Path) -> None:
-    """Refuse a path to which no film can be written; errors are also those of `check_target`.
-
-    Raises:
-        ImportError: for MP4, PyAV is missing.
-    """
+    """Refuse a path like `check_target`, another ending, and MP4 without PyAV (`ImportError`)."""
     check_target(path, FORMATS)
     if path.suffix.lower() == ".mp4":
         try:
@@ -42,12 +37,9 @@ def check_film(path: Path) -> None:
 
 
 def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, milliseconds: int) -> None:
-    """Write frames (gray or RGB, all of one size) as a film.
+    """Write a film of one or more frames of equal size, gray or RGB; `path` ends in one of `FORMATS`.
 
-    Args:
-        frames: at least one; small ones are enlarged by a whole factor.
-        path: ends in one of `FORMATS`.
-        milliseconds: time of a frame; the last one stays for `LAST_MILLISECONDS`.
+    Each frame lasts `milliseconds`, and the last frame lasts `LAST_MILLISECONDS`.
     """
     factor = max(1, SHOWN_PX // max(frames[0].shape[:2]))
     shown = [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in frames]
@@ -60,7 +52,6 @@ def write_film(frames: Sequence[UInt8[np.ndarray, "y x c"]], path: Path, millise
 
 
 def _write_animated(frames: list[np.ndarray], path: Path, kind: str, milliseconds: int) -> None:
-    """Write an animated image that begins again after its last frame."""
     images = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in frames]
     durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
     first, *others = images
@@ -68,7 +59,7 @@ def _write_animated(frames: list[np.ndarray], path: Path, kind: str, millisecond
 
 
 def _write_mp4(frames: list[np.ndarray], path: Path, milliseconds: int) -> None:
-    """Write H.264 as any browser plays it: colours at half resolution, even sides (the edge is repeated)."""
+    """Write H.264 that all browsers play: colours at half resolution, even sides (repeat the edge)."""
     import av
 
     height, width = frames[0].shape[:2]

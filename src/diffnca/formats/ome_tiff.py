@@ -1,7 +1,7 @@
-"""Pyramidal OME-TIFF files: BigTIFF, tiled, the levels as SubIFDs, from a finished OME-Zarr image.
+"""Write a finished OME-Zarr image as pyramidal OME-TIFF: BigTIFF, tiled, with the levels as SubIFDs.
 
-The pixel size stands in the OME-XML and in the resolution tags: some readers look only there. The file is
-written tile by tile, under another name, and renamed when it is whole. The same image gives the same bytes.
+OME-XML and resolution tags both hold the pixel size, because some readers use only the tags. The writer holds
+one row of tiles in memory and replaces the file atomically. Equal images give equal bytes.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ JPEG_QUALITY = 90
 CENTIMETRE_UM = 10_000.0
 
 Compression = Literal["jpeg", "deflate"]
-"""JPEG of quality 90, or deflate, which loses nothing."""
+"""JPEG of quality 90, or lossless deflate."""
 
 Progress = Callable[[int, int], object]
-"""Is told how many tiles of how many are written."""
+"""Takes the number of written tiles, and the number of all tiles."""
 
 
 def write_ome_tiff(
@@ -47,16 +47,9 @@ def write_ome_tiff(
     compression: Compression = "jpeg",
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Write an OME-TIFF file.
+    """Write an OME-TIFF file of a finished OME-Zarr image; refuse a source with missing or damaged shards.
 
-    Args:
-        source_url: a finished OME-Zarr image.
-        path: the file, ending in .tif or .tiff; it appears whole or not at all.
-        compression: `"jpeg"` of quality 90, or `"deflate"`, which loses nothing.
-        progress: told after each tile.
-
-    Raises:
-        ValueError: the source is not finished, lacks shards or is damaged, or no such file can be written.
+    The name of the file ends in .tif or .tiff.
     """
     check_tiff(path, compression)
     attributes, levels = check_finished(source_url)
@@ -90,21 +83,17 @@ def write_ome_tiff(
 
 
 def check_tiff(path: Path, compression: str) -> None:
-    """Refuse a file that cannot be written; errors are also those of `check_target`.
-
-    Raises:
-        ValueError: its compression is not allowed.
-    """
+    """Refuse a path like `check_target`, another ending, and an unknown compression."""
     check_target(path, (".tif", ".tiff"))
     if compression not in ("jpeg", "deflate"):
         raise ValueError(f"compression={compression!r}: must be 'jpeg' or 'deflate'; choose one of them")
 
 
 def read_ome_tiff_text(path: Path) -> dict[str, str]:
-    """Return the metadata of a file that `write_ome_tiff` wrote; nothing of others.
+    """Return the metadata that `write_ome_tiff` wrote; for a file of other software, an empty dictionary.
 
     Raises:
-        ValueError: the file is no TIFF file, is cut short, or its metadata cannot be read.
+        ValueError: the file is no TIFF file, is cut short, or its metadata are damaged.
     """
     complaints: list[str] = []
     try:
@@ -114,7 +103,7 @@ def read_ome_tiff_text(path: Path) -> dict[str, str]:
         found = [] if xml is None else list(ElementTree.fromstring(xml).iter())
     except OSError:
         raise
-    except Exception as error:  # decoders raise whatever damaged bytes ask for
+    except Exception as error:  # damaged bytes can raise any error
         reason = "no TIFF file" if isinstance(error, tifffile.TiffFileError) else "damaged"
         raise ValueError(
             f"{path}: is there, and {reason} ({one_line(error)}); delete it, or give another name"
@@ -126,7 +115,7 @@ def read_ome_tiff_text(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _heard(complaints: list[str]) -> Iterator[None]:
-    """Within the block, add to a list what tifffile would log of damaged parts that it leaves out."""
+    """Collect errors that tifffile logs in the block: it leaves out damaged parts and raises nothing."""
 
     def hear(record: logging.LogRecord) -> bool:
         complaints.extend([record.getMessage()] * (record.levelno >= logging.ERROR))
@@ -141,7 +130,7 @@ def _heard(complaints: list[str]) -> Iterator[None]:
 
 
 def _end(tiff: Any) -> int:
-    """Return where the last tile of all levels ends in the file."""
+    """Return the offset in bytes at which the last tile of all levels ends."""
     pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
     return max(
         int(offset + length)
@@ -153,7 +142,6 @@ def _end(tiff: Any) -> int:
 def _metadata(
     levels: list[Any], attributes: Mapping[str, Any], microns: float | None, compression: str
 ) -> dict[str, Any]:
-    """Return what the OME-XML says."""
     text, name = dict(attributes["diffnca"]), attributes["ome"]["multiscales"][0]["name"]
     content = f"{name} {levels[0].shape} {microns} {compression} {text}"
     sizes = {f"PhysicalSize{key}": "µm" if key[1:] else microns for key in ("X", "XUnit", "Y", "YUnit")}
@@ -168,7 +156,6 @@ def _metadata(
 
 
 def _resolution(microns: float | None, factor: int) -> dict[str, Any]:
-    """Return the resolution tags of a level."""
     if microns is None:
         return {}
     per_centimetre = CENTIMETRE_UM / (microns * factor)
@@ -176,7 +163,7 @@ def _resolution(microns: float | None, factor: int) -> dict[str, Any]:
 
 
 def _microns(ngff: Any) -> float | None:
-    """Return the physical size of a pixel; `None` if there is none."""
+    """Return the size of a pixel in micrometres; `None` if the metadata give no size."""
     image = ngff["multiscales"][0]
     if image["axes"][-1].get("unit") != "micrometer":
         return None
@@ -188,11 +175,9 @@ def _count(level: Any) -> int:
 
 
 def _tiles(level: Any, name: str) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the tiles of a level row by row, those at the edges filled up, one row of them read at a time.
+    """Yield the tiles of a level row by row; read one row at a time, and repeat the edge in the last tiles.
 
-    Args:
-        level: its array.
-        name: what to say of it if it is damaged.
+    An error names a damaged level by `name`.
     """
     channels, height, width = level.shape
     for top in range(0, height, TILE_PX):

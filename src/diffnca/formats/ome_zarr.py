@@ -1,8 +1,7 @@
 """OME-Zarr images of any size: NGFF 0.5 [1] on zarr 3 [2], sharded, with checksums and a pyramid of levels.
 
-A shard is one file, written as a whole by one writer; the pyramid is made level from level when the image is
-closed, and the metadata that make an image of it come last. So an image that was begun is no image to any
-reader, and what is there of it is right.
+One writer writes each shard, which is one file. `close` makes each level from the level before, and then the
+NGFF metadata. So no reader takes an unfinished image for an image, and all shards on disk are complete.
 
 References:
     [1] OME-NGFF 0.5, section "multiscales".
@@ -55,25 +54,25 @@ COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
 UNFINISHED = "is not finished; the command that makes it goes on with it"
 OWN = r"zarr\.json|\d+"
-"""Names in the folder of an image."""
+"""Pattern of the names in the folder of an image."""
 
 Progress = Callable[[int, int], object]
-"""Is told how many shards of how many are done."""
+"""Takes the number of finished shards, and the number of all shards."""
 
 
 def unseen(done: int, total: int) -> None:
-    """Be a `Progress` where nobody watches."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True)
 class OmeZarrWriter:
-    """Takes the regions of a canvas, in any order, from any number of processes, and makes an OME-Zarr image.
+    """Make an OME-Zarr image of regions, in any order, from any number of processes.
 
     Attributes:
-        url: a folder or an address of fsspec, ending in .zarr.
-        microns_per_px: physical size of a pixel; `None` if it has none.
-        shard_px: side of the shards, the files; a multiple of `chunk_px`.
-        chunk_px: side of the chunks, the parts of a file that a reader takes.
+        url: a folder or an address of fsspec; the name ends in .zarr.
+        microns_per_px: size of a pixel in micrometres; `None` if unknown.
+        shard_px: side in pixels of the shards (files), a multiple of `chunk_px`.
+        chunk_px: side in pixels of the chunks, the smallest parts that a reader reads.
     """
 
     url: str
@@ -82,11 +81,6 @@ class OmeZarrWriter:
     chunk_px: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be written.
-
-        Raises:
-            ValueError: the name, the pixel size or the sides of shards and chunks are not allowed.
-        """
         if not self.url.endswith(".zarr"):
             raise ValueError(f"{self.url}: the name of the image must end in .ome.zarr")
         if self.microns_per_px is not None and not 0.0 < self.microns_per_px < math.inf:
@@ -99,15 +93,15 @@ class OmeZarrWriter:
 
     @property
     def store(self) -> Store:
-        """Where the image lies."""
+        """The store of the image."""
         return opened(self.url)
 
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
-        """Start an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or take it up again.
+        """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or continue the image.
 
         Raises:
-            ValueError: the folder around it does not exist, a file lies there, or an image of another shape.
-            OSError: nothing can be written there.
+            ValueError: the parent folder does not exist, or `url` is a file or an image of another shape.
+            OSError: the folder takes no file.
         """
         if not is_remote(self.url):
             check_place(Path(self.url))
@@ -120,11 +114,10 @@ class OmeZarrWriter:
             self._create(store, 0, (channels, canvas.height, canvas.width), dict(text))
 
     def write(self, region: Region, pixels: UInt8[np.ndarray, "h w c"]) -> None:
-        """Put the pixels of `region`, a union of whole shards, in their place.
+        """Write the pixels of `region`, a union of whole shards: two writers of a shard would lose pixels.
 
         Raises:
-            ValueError: it is no such union, and two writers of one shard would lose pixels; it hangs over an
-                edge; or the pixels are not as many.
+            ValueError: the region is no union of shards or exceeds the canvas, or `pixels` has another shape.
         """
         canvas = region.canvas
         if not (0 <= region.top <= canvas.height - region.height) or not (
@@ -142,16 +135,16 @@ class OmeZarrWriter:
         array[place_of(region)] = np.moveaxis(pixels, -1, 0)
 
     def is_written(self, region: Region) -> bool:
-        """Return whether all shards of `region` are there."""
+        """Return whether all shards of `region` exist."""
         store = self.store
         shards = region.tiles(self.shard_px, self.shard_px)
         return all(exists(store, key_of(0, shard, self.shard_px)) for shard in shards)
 
     def close(self, progress: Progress = unseen) -> None:
-        """Make the pyramid, and then an image of it all.
+        """Make the pyramid, then the NGFF metadata that finish the image.
 
         Raises:
-            ValueError: some of its shards are not written.
+            ValueError: shards are missing.
         """
         store = self.store
         first = open_level(self.url, 0)
@@ -173,20 +166,20 @@ class OmeZarrWriter:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is an image with all its levels."""
+        """Whether the image is complete with all levels."""
         return "ome" in (attributes_of(self.url) or {})
 
     @property
     def is_foreign(self) -> bool:
-        """Whether something lies there that this class has not made."""
+        """Whether `url` holds something that this class did not make."""
         if self.read_text() is not None:
             return False
-        # a process that was killed right at the start may have left a group without attributes
+        # a process that was killed at the start can leave a group without attributes
         is_level = exists(self.store, "0/zarr.json")
         return is_level or bool(attributes_of(self.url)) or bool(others_in(self.url, r"zarr\.json|0"))
 
     def read_text(self) -> dict[str, str] | None:
-        """Return the metadata that an image was opened with, finished or not; `None` if there is none.
+        """Return the metadata `text` of the image, finished or not; `None` if there is no image.
 
         Raises:
             ValueError: the metadata are damaged.
@@ -194,7 +187,6 @@ class OmeZarrWriter:
         return facts_in(attributes_of(self.url, "0"), self.url)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
-        """Make the array of a level."""
         zarr.create_array(
             StorePath(store, str(level)),
             shape=shape,
@@ -208,7 +200,7 @@ class OmeZarrWriter:
         )
 
     def _check(self, array: Any, shape: tuple[int, int, int]) -> None:
-        """Refuse to go on with another image."""
+        """Refuse an image of another shape."""
         there = array.shape, array.shards, array.chunks
         mine = shape, (shape[0], self.shard_px, self.shard_px), (shape[0], self.chunk_px, self.chunk_px)
         if there != mine:
@@ -218,7 +210,7 @@ class OmeZarrWriter:
             )
 
     def _check_whole(self, store: Store, shape: tuple[int, int]) -> None:
-        """Refuse to make an image with holes: zarr reads what is missing as black."""
+        """Refuse an image with missing shards: zarr reads a missing shard as black."""
         keys = [key_of(0, shard, self.shard_px) for shard in self._shards(shape)]
         missing = [key for key in keys if not exists(store, key)]
         if missing:
@@ -231,7 +223,7 @@ class OmeZarrWriter:
         return Canvas(*shape).whole.tiles(self.shard_px, self.shard_px)
 
     def _halve(self, store: Store, level: int, shard: Region) -> None:
-        """Make a shard of a level from the level before, unless it is there."""
+        """Make a shard of a level from the level before, unless the shard exists."""
         if not exists(store, key_of(level, shard, self.shard_px)):
             array = open_level(self.url, level - 1)
             height, width = array.shape[1:]
@@ -242,7 +234,7 @@ class OmeZarrWriter:
             open_level(self.url, level, "r+")[place_of(shard)] = pixels
 
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
-        """Return the metadata of an image with so many levels ([1])."""
+        """Return the NGFF metadata of an image with `count` levels ([1])."""
         unit = {} if self.microns_per_px is None else {"unit": "micrometer"}
         names = COLOURS if channels == 3 else tuple((f"Channel {n}", "FFFFFF") for n in range(channels))
         window = {"min": 0, "max": 255, "start": 0, "end": 255}
@@ -273,7 +265,7 @@ class OmeZarrWriter:
         }
 
     def _transformations(self, level: int) -> list[dict[str, Any]]:
-        """Return where the pixels of a level lie: the centre of its first one moves half a pixel inwards."""
+        """Return scale and translation of a level: the centre of its first pixel lies further inwards."""
         first = self.microns_per_px or 1.0
         step, shift = first * 2**level, first * (2**level - 1) / 2
         scale = {"type": "scale", "scale": [1.0, step, step]}
@@ -281,21 +273,13 @@ class OmeZarrWriter:
 
 
 def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
-    """Return all pixels of an image that fits in memory.
-
-    Raises:
-        ValueError: a shard is missing or damaged; the message names it.
-    """
+    """Return all pixels of an image that fits in memory; refuse missing and damaged shards."""
     array = open_level(url, 0)
     return np.moveaxis(read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
 
 
 def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
-    """Return the attributes and the levels of an image.
-
-    Raises:
-        ValueError: it is not finished, its metadata are damaged, or a shard is missing.
-    """
+    """Return attributes and levels of a finished image; refuse damaged metadata and missing shards."""
     attributes, levels, fault = _levels(url)
     for path, level in levels.items() if fault is None else ():
         missing = (key for key, _ in shards_of(level, path) if not exists(level.store, key))
@@ -307,12 +291,10 @@ def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
 
 
 def verify(url: str, progress: Progress = unseen) -> list[str]:
-    """Return what is wrong with a finished image; nothing if it is whole.
-
-    Every shard is read, and so every checksum compared.
+    """Return all faults of a finished image; read every shard and compare every checksum.
 
     Raises:
-        OSError: it cannot be read, and may be whole.
+        OSError: a file cannot be read, so its state is unknown.
     """
     _, levels, fault = _levels(url)
     if fault is not None:
@@ -330,7 +312,7 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
 
 
 def _levels(url: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """Return attributes and levels of an image, by their paths, and what is wrong with its metadata."""
+    """Return attributes, levels by path, and the fault of the metadata; `None` means no fault."""
     store = opened(url)
     try:
         attributes = attributes_of(url)

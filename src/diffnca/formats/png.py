@@ -1,4 +1,4 @@
-"""PNG files, for images that fit in memory; the text chunks say how an image was made."""
+"""PNG files for images that fit in memory; text chunks record how an image was made."""
 
 from __future__ import annotations
 
@@ -18,29 +18,26 @@ Pixels = UInt8[np.ndarray, "h w c"]
 
 
 class PngWriter:
-    """Collects the regions of a canvas in memory and writes one PNG when closed.
-
-    Writing a region again, in any order, is allowed; the file appears whole or not at all.
-    """
+    """Collect regions in memory, in any order and repeatedly, and write a PNG file at the end."""
 
     def __init__(self, path: Path) -> None:
-        """Write to `path`; errors are those of `check_target`."""
+        """Refuse a `path` like `check_target`."""
         check_target(path, (".png",))
         self.path = path
 
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
-        """Start an image of `channels` (1: gray, 3: RGB) with the metadata `text`."""
+        """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`."""
         self.canvas = canvas
         self.text = dict(text)
         self.pixels = np.zeros((canvas.height, canvas.width, channels), np.uint8)
 
     def write(self, region: Region, pixels: Pixels) -> None:
-        """Put the pixels of `region` in their place."""
+        """Keep the pixels of `region`."""
         rows, columns = region.rows().numpy(), region.columns().numpy()
         self.pixels[np.ix_(rows, columns)] = pixels
 
     def close(self) -> None:
-        """Write the file."""
+        """Write the file atomically."""
         information = PngImagePlugin.PngInfo()
         for key, value in self.text.items():
             information.add_itxt(key, value)
@@ -51,25 +48,21 @@ class PngWriter:
 
 
 def read_png_text(path: Path) -> dict[str, str]:
-    """Return the metadata that an image was written with, of whatever size it is.
-
-    Raises:
-        ValueError: the file is no image, or a part of it is missing or damaged.
-    """
+    """Return the metadata of an image of any size; refuse a file that is no image or is damaged."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             text = {str(key): str(value) for key, value in image.info.items()}
-            image.verify()  # the checksum of every part of the file, without decoding
+            image.verify()  # compares the checksum of each chunk, decodes nothing
     except PermissionError:
         raise
-    except Exception as error:  # decoders raise whatever damaged bytes ask for
+    except Exception as error:  # damaged bytes can raise any error
         reason = "no image" if isinstance(error, UnidentifiedImageError) else f"damaged ({one_line(error)})"
         raise ValueError(f"{path}: is there, and {reason}; delete it, or give another name") from None
     return text
 
 
 def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
-    """Write one image whose pixels are all there."""
+    """Write a complete image."""
     writer = PngWriter(path)
     canvas = Canvas(pixels.shape[0], pixels.shape[1])
     writer.open(canvas, pixels.shape[2], text)
@@ -80,7 +73,7 @@ def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
 def contact_sheet(
     images: UInt8[np.ndarray, "b h w c"], columns: int | None = None, gap_px: int = 2
 ) -> UInt8[np.ndarray, "rows_px columns_px c"]:
-    """Return the images on a white sheet, row by row: so many in each, or as square as can be."""
+    """Return the images on a white sheet, row by row; `None` columns make a nearly square sheet."""
     count, height, width, channels = images.shape
     columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
     rows = -(-count // columns)

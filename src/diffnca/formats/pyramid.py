@@ -1,4 +1,4 @@
-"""The levels of a pyramid: each half as large as the one before, as means of 2x2 pixels."""
+"""Levels of a pyramid: each level has the means of 2x2 pixels of the level before."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 SMALLEST_PX = 256
-"""The last level is the first one whose longer side is at most this."""
+"""The last level is the first level whose longer side is at most this number."""
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return height and width of each level, the image itself first; odd sides are rounded up."""
+    """Return height and width of each level, the image first; round halves of odd sides up."""
     shapes = [(height, width)]
     while max(shapes[-1]) > SMALLEST_PX:
         height, width = shapes[-1]
@@ -19,7 +19,7 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def halved(pixels: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c y x"]:
-    """Return the means of 2x2 pixels, halves rounded up; at an odd edge, of the pixels that are there."""
+    """Return the means of 2x2 pixels, rounded half up; at an odd edge, the means of the existing pixels."""
     padded = np.pad(pixels, [(0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2)], mode="edge")
     sums = padded.astype(np.uint16)
     sums = sums[:, ::2] + sums[:, 1::2]

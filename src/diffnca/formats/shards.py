@@ -1,4 +1,4 @@
-"""Shards, the files of a zarr image: where they lie, how they are read, what is wrong with them."""
+"""Shards, the files of a zarr image: their places, their pixels, their faults."""
 
 from __future__ import annotations
 
@@ -16,24 +16,13 @@ from zarr.abc.store import Store
 from diffnca.canvas.region import Canvas, Region
 
 WRITE_ALL: Any = {"write_empty_chunks": True}
-"""Black shards too, so that a missing one is a fault."""
+"""Write black shards too, so that a missing shard is always a fault."""
 
 REMEDY = "delete it, then the command that makes the image makes it again"
-"""What a user can do when a file is damaged."""
 
 
 def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
-    """Return the pixels of a part of a level.
-
-    Args:
-        url: the image.
-        path: of the level.
-        array: of the level.
-        region: the part.
-
-    Raises:
-        ValueError: a shard is missing or damaged; the message names it.
-    """
+    """Return the pixels of a region of a level; refuse missing and damaged shards by name."""
     side = array.shards[1]
     pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
     for top, height in _spans(region.top, region.height, side):
@@ -42,7 +31,7 @@ def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.nda
             key = key_of(path, part, side)
             with undamaged(f"{url}/{key}", REMEDY):
                 values = array[place_of(part)]
-            if not values.any() and not exists(array.store, key):  # zarr reads it as black
+            if not values.any() and not exists(array.store, key):  # zarr reads a missing shard as black
                 raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
             rows = slice(top - region.top, top - region.top + height)
             pixels[:, rows, left - region.left : left - region.left + width] = values
@@ -50,7 +39,7 @@ def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.nda
 
 
 def _spans(start: int, length: int, side: int) -> Iterator[tuple[int, int]]:
-    """Yield start and length of the part of a span in each shard."""
+    """Cut a span at the edges of shards; yield start and length of each part."""
     stop = start + length
     while start < stop:
         end = min(stop, start - start % side + side)
@@ -66,19 +55,19 @@ def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, 
 
 
 def key_of(level: int | str, shard: Region, shard_px: int) -> str:
-    """Return the name of a shard's file."""
+    """Return the key of a shard, which is the name of its file."""
     return f"{level}/c/0/{shard.top // shard_px}/{shard.left // shard_px}"
 
 
 def level_fault(store: Store, path: str) -> str | None:
-    """Return what is wrong with the metadata of a level."""
+    """Return the fault of the metadata of a level; `None` means no fault."""
     if not exists(store, f"{path}/zarr.json"):
         return f"level {path} is missing"
     try:
         array: Any = zarr.open_array(store, path=path, mode="r")
     except PermissionError:
         raise
-    except Exception as error:  # whatever readers say of damaged text
+    except Exception as error:  # damaged text can raise any error
         return f"{path}/zarr.json is damaged ({one_line(error)})"
     is_sharded = array.ndim == 3 and array.shards is not None and array.shards[1] == array.shards[2]
     if not is_sharded or array.dtype != np.uint8:
@@ -87,12 +76,12 @@ def level_fault(store: Store, path: str) -> str | None:
 
 
 def fault_of(array: Any, place: tuple[slice, slice, slice]) -> str | None:
-    """Return what is wrong with a shard that is there."""
+    """Return the fault of an existing shard; `None` means no fault."""
     try:
         array[place]
     except OSError:
         raise
-    except Exception as error:  # whatever decoders say of damaged bytes
+    except Exception as error:  # damaged bytes can raise any error
         return f"is damaged ({one_line(error)})"
     return None
 
@@ -105,6 +94,6 @@ def open_level(url: str, level: int, mode: Any = "r") -> Any:
 
 
 def place_of(region: Region) -> tuple[slice, slice, slice]:
-    """Return where the pixels of a region are in an array."""
+    """Return the slices of a region in an array (c, y, x)."""
     rows = slice(region.top, region.top + region.height)
     return slice(None), rows, slice(region.left, region.left + region.width)

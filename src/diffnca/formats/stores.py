@@ -1,8 +1,7 @@
-"""Where arrays of zarr lie: folders, and any address that fsspec knows (`s3://...`, `memory://...`).
+"""Stores of zarr arrays: folders, and all addresses of fsspec (`s3://...`, `memory://...`).
 
-A key appears whole or not at all: zarr writes a file under another name and renames it, and object stores do
-the like. What cannot be reached is an `OSError` of one line, whatever the store's own library raises; what is
-there and cannot be decoded is a `ValueError` that names the file.
+A key appears complete or not at all: zarr renames complete files, and object stores behave alike. An
+unreachable address is an `OSError` of one line. A damaged file is a `ValueError` that names the file.
 """
 
 from __future__ import annotations
@@ -29,48 +28,46 @@ except ImportError:
 from diffnca.errors import one_line
 
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
-"""Names of files that zarr is writing."""
+"""Pattern of the names of files that zarr is writing."""
 
 if zarr.config.get("threading.max_workers") is None:
-    # each of its threads keeps memory of its own that never comes back; two hide the time of a file
+    # each thread of zarr keeps memory for ever; two threads hide the latency of files
     zarr.config.set({"threading.max_workers": 2})
 
 
 def _end_what_runs() -> None:
-    """Wait for what zarr still does: other files of a write that failed, say.
+    """Wait for the tasks of zarr that still run, such as other files of a failed write.
 
-    Their errors are nobody's; cut off by the end of the process, they would be printed after its message.
+    Otherwise Python would print their errors after the message of the command.
     """
 
     async def others() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    if loop[0] is not None:  # where nothing was read or written, there is no loop
+    if loop[0] is not None:  # without reads and writes there is no loop
         sync(others())
 
 
-atexit.register(_end_what_runs)  # after zarr's own handler, so it comes before
+atexit.register(_end_what_runs)  # registered after the handler of zarr, so it runs earlier
 
 
 class AddressStore(FsspecStore):
-    """A store at an address of fsspec. Its errors can be sent from a worker; its library's often cannot."""
+    """A store at an address of fsspec; its errors can be pickled, errors of the libraries often cannot."""
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """The address of the store."""
         return str(getattr(self.fs, "sync_fs", self.fs).unstrip_protocol(self.path))
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the names right below a prefix."""
+        """Yield the names directly below a prefix."""
         with reached(self.address):
             async for name in super().list_dir(prefix):
                 yield name
 
 
 def _reaching(method: Any) -> Any:
-    """Return a method of a store whose errors name the address."""
-
     @functools.wraps(method)
     async def call(self: AddressStore, *arguments: Any, **options: Any) -> Any:
         with reached(self.address):
@@ -84,10 +81,10 @@ for _name in ("get", "get_partial_values", "set", "exists", "delete", "delete_di
 
 
 class FolderStore(LocalStore):
-    """A folder. What leads to a device or a pipe has no end, and is refused."""
+    """A folder; refuses devices and pipes, whose data have no end."""
 
     async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
-        """Return a value, or a part of it; `None` if it is not there."""
+        """Return a value or a part of a value; `None` if the key does not exist."""
         path = self.root / key
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(f"{path}: is no regular file; delete it")
@@ -96,12 +93,12 @@ class FolderStore(LocalStore):
 
 @contextmanager
 def reached(address: str) -> Iterator[None]:
-    """Within the block, whatever keeps an address from being reached is an `OSError` that names it."""
+    """Turn each error of the block into an `OSError` that names the address."""
     try:
         yield
-    except FileNotFoundError:  # zarr asks so whether something is there
+    except FileNotFoundError:  # tells zarr that a key does not exist
         raise
-    except Exception as error:  # whatever the libraries of object stores raise
+    except Exception as error:  # libraries of object stores raise any error
         message = (
             f"{address}: {type(error).__name__}: {one_line(error)}; check the address and your credentials"
         )
@@ -110,16 +107,12 @@ def reached(address: str) -> Iterator[None]:
 
 @contextmanager
 def undamaged(what: str, remedy: str) -> Iterator[None]:
-    """Within the block, `what` is read: what decoders say of damaged bytes names it and the remedy.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """Turn each decoding error of the block into a `ValueError` that names `what` and the remedy."""
     try:
         yield
-    except OSError:  # it cannot be read, and may be whole
+    except OSError:  # an unreadable file may be undamaged
         raise
-    except Exception as error:  # whatever decoders raise
+    except Exception as error:  # decoders raise any error
         raise ValueError(f"{what}: is damaged ({one_line(error)}); {remedy}") from error
 
 
@@ -127,9 +120,8 @@ def opened(url: str) -> Store:
     """Return the store at a path or an address.
 
     Raises:
-        OSError: the address cannot be reached.
-        ValueError: fsspec knows no such protocol.
-        ImportError: it needs a package that is not installed.
+        ValueError: fsspec does not know the protocol.
+        ImportError: the protocol needs a missing package.
     """
     path = url.removeprefix("file://")  # fsspec writes local files in place
     if not is_remote(path):
@@ -141,17 +133,17 @@ def opened(url: str) -> Store:
 
 
 def is_remote(url: str) -> bool:
-    """Return whether this is an address, and no path of this machine."""
+    """Return whether `url` is an address, not a path on this machine."""
     return "://" in url
 
 
 def exists(store: Store, key: str) -> bool:
-    """Return whether the store has this key."""
+    """Return whether the store has a key."""
     return sync(store.exists(key))
 
 
 def listed(store: Store, prefix: str) -> list[str]:
-    """Return the names right below a prefix, in no order."""
+    """Return the names directly below a prefix, in no order."""
 
     async def collect(names: AsyncIterator[str]) -> list[str]:
         return [name.rstrip("/") async for name in names]
@@ -165,11 +157,7 @@ def delete_folder(store: Store, prefix: str) -> None:
 
 
 def attributes_of(url: str, path: str = "") -> dict[str, Any] | None:
-    """Return the attributes of the group or array at `path`; `None` if there is none.
-
-    Raises:
-        ValueError: its metadata are damaged.
-    """
+    """Return the attributes of the group or array at `path`; `None` if neither exists."""
     store = opened(url)
     key = f"{path}/zarr.json".lstrip("/")
     if not exists(store, key):
@@ -179,11 +167,7 @@ def attributes_of(url: str, path: str = "") -> dict[str, Any] | None:
 
 
 def facts_in(attributes: dict[str, Any] | None, url: str) -> dict[str, str] | None:
-    """Return what attributes say of an image of this package; `None` if they say nothing.
-
-    Raises:
-        ValueError: they say it in another form.
-    """
+    """Return the `diffnca` metadata in attributes; `None` without such metadata; refuse another form."""
     facts = None if attributes is None else attributes.get("diffnca")
     if facts is None:
         return None
@@ -195,7 +179,7 @@ def facts_in(attributes: dict[str, Any] | None, url: str) -> dict[str, str] | No
 
 
 def remove_leftovers(url: str) -> None:
-    """Remove the files that zarr was writing when a process was killed."""
+    """Remove the partial files of zarr that killed processes left."""
     if not is_remote(url):
         for path in Path(url).rglob("*.partial"):
             if PARTIAL.fullmatch(path.name):
@@ -203,17 +187,17 @@ def remove_leftovers(url: str) -> None:
 
 
 def others_in(url: str, own: str) -> list[str]:
-    """Return the names right below `url` that are neither of this pattern nor files that zarr was writing."""
+    """Return the names directly below `url`, without partial files and names that match `own`."""
     names = listed(opened(url), "")
     return sorted(name for name in names if not re.fullmatch(own, name) and not PARTIAL.fullmatch(name))
 
 
 def remove_own(url: str, own: str) -> None:
-    """Remove the names of a pattern right below `url`, and the folder if nothing else lies there."""
+    """Remove the names that match `own` directly below `url`; then remove the folder if it is empty."""
     store = opened(url)
     for name in listed(store, ""):
         if re.fullmatch(own, name) or PARTIAL.fullmatch(name):
             sync(store.delete(name)) if "." in name else delete_folder(store, name)
     if not is_remote(url):
-        with suppress(OSError):  # it is not there, or holds something else
+        with suppress(OSError):  # the folder does not exist, or holds other files
             Path(url).rmdir()
