@@ -33,15 +33,9 @@ WATCH_SECONDS = 1.0
 
 
 def launch(job: Path, watch: Callable[[], object]) -> None:
-    """Train as a job says, in another process; return when the budget is spent.
+    """Train as a job says, in another process; call `watch` every second until the budget is spent.
 
-    Args:
-        job: the file of the job.
-        watch: called every second.
-
-    Raises:
-        Interrupted: the training was stopped; its run is saved.
-        ValueError: the training failed; the message says why.
+    A stop raises `Interrupted`; the run is then saved. A failed training raises `ValueError` with the reason.
     """
     outcome = job.with_name(OUTCOME)
     outcome.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
 
 
 def chosen(table: Table, terms: Terms) -> list[Row]:
-    """Return the rows to train, once for each seed; refuse unknown rows, and more steps than a row has."""
+    """Return the rows to train, once for each seed; refuse unknown rows and too many diffusion steps."""
     names = [row.name for row in table.rows]
     for name in terms.rows:
         if name not in names:

@@ -64,12 +64,8 @@ class Row:
 class Result:
     """The result of a training of a row.
 
-    Attributes:
-        name: of the row.
-        seed: of the training.
-        cost: of the training and of an image.
-        evaluation: its numbers.
-        held_out_error: of the velocity, on held-out images; `None` for VNCA, which estimates no velocity.
+    `held_out_error` is the error of the velocity on held-out images. It is `None` for VNCA, which estimates
+    no velocity.
     """
 
     name: str
@@ -82,9 +78,7 @@ class Result:
 def train(row: Row, terms: Terms, report: Report) -> None:
     """Train a row until the budget is spent; go on with a stopped run.
 
-    Raises:
-        Interrupted: a stop was asked for; the run is saved.
-        ValueError: the training failed, or the folder holds another run.
+    A stop raises `Interrupted`; the run is then saved.
     """
     if is_finished(row, terms):
         return

@@ -135,15 +135,10 @@ class Table:
 
 
 def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> Table:
-    """Return a table.
+    """Return a table: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
 
-    Args:
-        name: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
-        reduce: make the images smaller by this whole factor.
-        microns_per_px: scale at which slides are read; `None` for faces.
-
-    Raises:
-        ValueError: there is no such table, or an option does not fit it.
+    `reduce` makes the images smaller by this whole factor. `microns_per_px` is the scale at which slides are
+    read; it must be `None` for faces.
     """
     tissue = DataConfig(
         crop=TEXTURE_PX,

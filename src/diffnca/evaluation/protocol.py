@@ -114,10 +114,7 @@ def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtr
 
 
 def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, dict[str, str]]:
-    """Return the generated images of a folder, and where they come from.
-
-    Refuse options for models, and folders that share images with the real images.
-    """
+    """Return the generated images of a folder; refuse images that are real ones, and options for models."""
     for name in ("height", "width", "sampler", "steps", "samples"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name}: must be left out for a folder of images; {folder} is no model")
@@ -135,10 +132,7 @@ def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, di
 def _made(
     model: str, config: Config, options: Options, real: RealImages, report: Report
 ) -> tuple[list[Picture], dict[str, str]]:
-    """Make as many images of the model as the comparison takes; return the images, and how they are made.
-
-    Refuse sizes that do not fit the real images.
-    """
+    """Make as many images as the comparison takes, and say how; refuse sizes that do not fit."""
     height, width = options.height or config.data.crop, options.width or config.data.crop
     count, size, crop = options.n, (height, width), options.crop
     if crop is not None:

@@ -20,11 +20,9 @@ from diffnca.progress import Report, unseen
 class RealImages:
     """The real images of an evaluation.
 
-    Attributes:
-        reference: generated images are compared with these.
-        training: the model has seen these; `None` if nobody knows them.
-        split: says in words which of the images the reference is.
-        skipped: unusable files and the reasons, by the flag that names their folder.
+    Generated images are compared with `reference`; `split` says in words which images these are. The model
+    has seen `training`, which is `None` if nobody knows it. `skipped` holds unusable files by the flag of
+    their folder.
     """
 
     reference: Selection
@@ -34,13 +32,9 @@ class RealImages:
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
-    """Open the real images; refuse too few, different sizes, and a card without held-out images.
+    """Open the real images, prepared as for the training of the model.
 
-    Args:
-        model: its card names the held-out images.
-        config: of the model; `None` for a folder of images.
-        options: of the evaluation.
-        report: called while images are decoded.
+    `model` has a card with the names of the held-out images. `config` is `None` for a folder of images.
     """
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
@@ -87,13 +81,10 @@ def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture],
 
 
 def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:
-    """Return whole pictures, or crops of them; refuse too few pictures.
+    """Return whole pictures, or crops of `crop` px a side.
 
-    Args:
-        pictures: of equal size, unless crops are taken.
-        crop: side of the crops in pixels; `None` takes whole pictures.
-        n: how many; whole pictures are the first `n`, crops are spread evenly. `None` takes all.
-        where: the name of the place, for an error.
+    `n` takes the first whole pictures, or crops spread evenly; `None` takes all. `where` names their place in
+    an error.
     """
     available = len(pictures) if crop is None else count_crops(pictures, crop)
     if n is not None and n > available:

@@ -60,12 +60,8 @@ class Score:
 class Protocol:
     """How the compared images were chosen and stored.
 
-    Attributes:
-        name: `clean` or `published`.
-        split: which of the real images the reference is.
-        reference: SHA-256 of the pixels of the reference.
-        height: of the compared images or crops in pixels, like `width`.
-        stored: how the generated images were stored before the comparison: as they are, or as JPEG.
+    `split` says which real images the reference is; `reference` is the SHA-256 of their pixels. The sides are
+    in pixels. `stored` says how the generated images were stored before the comparison.
     """
 
     name: str = "clean"

@@ -41,9 +41,9 @@ def kid_difference(
     A draw takes image seeds and pictures of the reference with replacement. It takes image i of A and image i
     of B together, because they have equal seeds. What A and B share then cancels.
 
-    Of k trainings a draw takes k - 1, separately for A and B: k would understate the variance ([2]). A single
-    training adds no variance. A draw never pairs an image with itself or its copies, as in the unbiased
-    estimate. The term within the reference cancels in the difference.
+    Of k trainings a draw takes k - 1, separately for A and B: k would make the variance too small ([2]). A
+    single training adds no variance. A draw never pairs an image with itself or its copies, as in the
+    unbiased estimate. The term within the reference cancels in the difference.
 
     Args:
         features_a: of each training of A, in the order of the seeds.

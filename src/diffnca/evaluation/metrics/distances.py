@@ -108,7 +108,7 @@ def _count(pictures: Int[Tensor, " n"] | None, n: int) -> int:
 
 
 def _numbered(pictures: Int[Tensor, " n"] | None, n: int) -> Int64[Tensor, " n"]:
-    """Number the pictures from 0 in a random order; in a set of one picture, number the vectors."""
+    """Number the pictures from 0 in a random order; for `None` or one picture, number the vectors."""
     if pictures is None or _count(pictures, n) < 2:
         pictures = torch.arange(n)
     index: Tensor = pictures.cpu().unique(return_inverse=True)[1]

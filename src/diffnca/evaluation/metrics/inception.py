@@ -64,14 +64,9 @@ class InceptionFid:
 
 
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> InceptionFid:
-    """Load the network of FID.
+    """Load the network of FID, after a check of its weights.
 
-    Args:
-        weights: the file of its weights; `None` downloads it (96 MB) once, to ~/.cache/diffnca.
-        device: where to compute.
-
-    Raises:
-        ValueError: the file is missing, is not the known file, or cannot be downloaded.
+    `weights` is their file; `None` downloads it (96 MB) once, to ~/.cache/diffnca.
     """
     path = _downloaded() if weights is None else weights
     if not path.is_file():

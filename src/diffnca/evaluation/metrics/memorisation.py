@@ -25,8 +25,7 @@ class Memorisation:
     """Distances of generated images from training images, compared with distances of unseen real images.
 
     Attributes:
-        distance_ratio: median distance of generated images over the median of unseen images; about 1 if
-            alike.
+        distance_ratio: median distance of generated images over the median of unseen images.
         copied: share of generated images nearer than all but the nearest 1% of unseen images.
         expected: this share if generated images are like unseen images.
         p_value: probability of `copied` or a larger share, if generated images are like unseen images.

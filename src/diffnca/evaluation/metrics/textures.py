@@ -91,7 +91,7 @@ def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) ->
 
 
 def check_seams(every_px: int, size: tuple[int, int]) -> None:
-    """Refuse a distance of lines so that no line, or nothing else, lies within the image."""
+    """Refuse a distance of lines if no line, or nothing else, lies within the image."""
     largest = max(size) - 1
     if not 2 <= every_px <= largest:
         raise ValueError(f"seams every {every_px} px: must be from 2 to {largest} px apart, within the image")

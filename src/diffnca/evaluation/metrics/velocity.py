@@ -22,11 +22,8 @@ def velocity_error(
 ) -> float:
     """Return the mean squared error of the velocity, comparable between all kinds of prediction.
 
-    Args:
-        denoiser: as sampling uses it.
-        images: clean images that the denoiser has not seen, 8 bits a channel.
-        num_levels: noise levels; they lie in the middle of equal parts of the diffusion time.
-        seed: of the noise; image i has the noise of `seed` + i at all levels.
+    The images are clean, and the denoiser has not seen them. The noise levels lie in the middle of
+    `num_levels` equal parts of the diffusion time. Image i has the noise of `seed` + i at all levels.
     """
     schedule = denoiser.schedule
     parts, steps = 2 * num_levels, schedule.num_diffusion_steps
