@@ -38,7 +38,7 @@ REMEDIES = {
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a partial file to write; it replaces `path` after the block.
+    """Yield a partial file to write; after the block the file replaces `path`.
 
     A reader sees the old file or the new file, never a part. Two writers do not disturb each other. After an
     error the old file stays.

@@ -168,7 +168,7 @@ class DataConfig:
         validation: share of the images to hold out.
         split_seed: seed that chooses the held-out images.
         cache_bytes: memory for decoded images, in bytes.
-        microns_per_px: scale of whole slides; `None` for images that are no whole slides.
+        microns_per_px: scale of whole slides in micrometres per pixel; `None` for other images.
     """
 
     crop: int = 64

@@ -10,7 +10,7 @@ Choices = TypeVar("Choices")
 
 
 def with_fields(choices: Choices, changes: Mapping[str, Any]) -> Choices:
-    """Return a `Config`, or a part of it, with new values: `with_fields(config, {"data.crop": 32})`.
+    """Return a configuration with new values: `with_fields(config, {"data.crop": 32})`.
 
     All fields change at once, and then the dataclasses check the result.
     """

@@ -49,7 +49,7 @@ def _end_what_runs() -> None:
         sync(others())
 
 
-atexit.register(_end_what_runs)  # registered after the handler of zarr, so it runs earlier
+atexit.register(_end_what_runs)  # runs before the handler of zarr, which was registered earlier
 
 
 class AddressStore(FsspecStore):

@@ -78,7 +78,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; a `ValueError` says that it is damaged, an `OSError` that it is unreadable."""
+    """Open a safetensors file; raise `ValueError` for a damaged file, `OSError` for an unreadable file."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
