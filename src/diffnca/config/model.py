@@ -207,8 +207,8 @@ class SamplingConfig:
         guide_leaves_out: number of cell steps of each stage that the guide leaves out.
         grown: whether a model with a Fourier stage grows a large image from an image of its training size;
             published models do not.
-        even_px: side in pixels of the squares whose starting noise has an equal mean, so that a texture has
-            an even tone; 0 does not change the noise.
+        even_px: side in pixels of squares. The starting noise has an equal mean in all squares, which gives a
+            texture an even tone; 0 does not change the noise.
     """
 
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"

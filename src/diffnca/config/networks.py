@@ -304,8 +304,8 @@ class VNCAConfig:
         num_cell_steps: cell steps on each grid.
         extra_cell_steps: largest number of additional cell steps in training, drawn at random.
         update_probability: probability that a cell *does* update in a cell step.
-        damage: side in pixels of the square that training wipes out of a quarter of the grown images, so that
-            cells learn to grow the square again; 0 damages nothing.
+        damage: side in pixels of a square; 0 damages nothing. Training wipes it out of a quarter of the
+            grown images, so that cells learn to grow the square again.
     """
 
     family: Literal["vnca"] = "vnca"
