@@ -1,1 +1,1 @@
-"""How fast a model runs on the machine at hand, next to the matrix products that it cannot do without."""
+"""The speed of a model on this machine, beside the speed of its matrix products alone."""

@@ -1,7 +1,7 @@
-"""The matrix products that a network of cells consists of: its useful operations, and their floor.
+"""The matrix products of a network of cells: its useful operations, and the least time that they take.
 
-Useful are the perception, the hidden layer and the projection of channels that are not protected, two
-operations per multiply-add; embeddings, gates and all that is not a product do not count.
+Useful products are the perception, the hidden layer and the projection of unprotected channels. A
+multiply-add is two operations. Embeddings, gates and all other work do not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffnca.networks.patches import PatchGrid
 
 
 class Product(NamedTuple):
-    """A matrix product `rows x inner` by `inner x outputs`, done so many times in a call."""
+    """A matrix product `rows x inner` by `inner x outputs`, computed `times` times in a call."""
 
     rows: int
     inner: int
@@ -28,7 +28,7 @@ class Product(NamedTuple):
 
     @property
     def operations(self) -> int:
-        """Operations of all of them."""
+        """Operations of all `times` products."""
         return 2 * self.rows * self.inner * self.outputs * self.times
 
 
@@ -48,7 +48,6 @@ def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list
 
 
 def _of_rule(cell: CellConfig, channels: int, protected: int, rows: int) -> list[Product]:
-    """Return the products of one cell rule on so many cells."""
     seen, steps = channels + cell.embedding_channels * cell.perceive_embedding, cell.num_cell_steps
     return [
         Product(rows, 9 * seen, channels, steps),
@@ -58,7 +57,7 @@ def _of_rule(cell: CellConfig, channels: int, protected: int, rows: int) -> list
 
 
 def floor_of(needed: list[Product], dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
-    """Return work that does the matrix products alone, into outputs that are there already."""
+    """Return a function that computes the matrix products alone, into preallocated outputs."""
     operands = [_operands(product, dtype, device) for product in needed]
 
     def work() -> None:
@@ -70,7 +69,6 @@ def floor_of(needed: list[Product], dtype: torch.dtype, device: torch.device) ->
 
 
 def _operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both factors of a product and room for its result."""
     left = torch.randn(product.rows, product.inner, device=device).to(dtype)
     right = torch.randn(product.inner, product.outputs, device=device).to(dtype)
     return left, right, torch.empty(product.rows, product.outputs, dtype=dtype, device=device)

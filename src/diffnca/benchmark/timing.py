@@ -1,4 +1,4 @@
-"""Timing in turns: other work on a machine comes and goes, so the shares mean more than the seconds."""
+"""Timing in turns: the load of a machine changes, so shares mean more than seconds."""
 
 from __future__ import annotations
 
@@ -20,19 +20,12 @@ from diffnca.engine.machine import status_bytes
 
 CLEAR = Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"
-"""Lets Linux measure the peak of memory anew when it is written to `CLEAR` (`man proc_pid_clear_refs`)."""
+"""Resets the peak of memory in Linux when it is written to `CLEAR` (`man proc_pid_clear_refs`)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something to time.
-
-    Attributes:
-        name: what it is called in the table.
-        call: does it once.
-        operations: useful ones in it.
-        floor: does its matrix products alone; `None` if they are not known.
-    """
+    """Something to time: a call, its useful operations, and its matrix products alone (`None` if unknown)."""
 
     name: str
     call: Callable[[], object]
@@ -42,15 +35,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was timed.
+    """The result for one work: median times of a call (or training step) and of its matrix products alone.
 
-    Attributes:
-        name: of the work.
-        seconds: median of one call, or of one training step.
-        operations: useful ones in it.
-        floor_seconds: median of its matrix products alone, in their type, with preallocated outputs; `None`
-            if they are not known.
-        memory_bytes: what the first call took beyond what was there before; `None` if it is not known.
+    `memory_bytes` is what the first call needs beyond the memory before. `None` means unknown.
     """
 
     name: str
@@ -61,22 +48,22 @@ class Timing:
 
     @property
     def gflops_per_second(self) -> float:
-        """Useful operations per second, in billions."""
+        """Useful operations per second, in 10**9."""
         return self.operations / self.seconds / 1e9
 
     @property
     def matrix_gflops_per_second(self) -> float | None:
-        """The same for the matrix products alone: the rate that this machine reaches on their shapes."""
+        """Operations per second of the matrix products alone, in 10**9."""
         return None if self.floor_seconds is None else self.operations / self.floor_seconds / 1e9
 
     @property
     def share(self) -> float | None:
-        """Share of the rate that the matrix products alone reach here."""
+        """Share of the rate of the matrix products alone."""
         return None if self.floor_seconds is None else self.floor_seconds / self.seconds
 
 
 def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the median seconds of each work, timed in turns after one call each to warm up."""
+    """Return the median seconds of each work over `rounds` turns, after one call each to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
@@ -90,7 +77,7 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.
 
 
 def timed(works: list[Work], rounds: int, device: torch.device) -> list[Timing]:
-    """Time all works and their floors in turns, so many times each, after one call each for its memory."""
+    """Time all works and their floors over `rounds` turns, after one call each to measure its memory."""
     memory = {work.name: memory_of(work.call, device) for work in works}
     floors = {f"floor of {work.name}": work.floor for work in works if work.floor is not None}
     seconds = in_turns({work.name: work.call for work in works} | floors, rounds, device)
@@ -113,14 +100,14 @@ def finish(device: torch.device) -> None:
 
 
 def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
-    """Do some work; return how many bytes more than before it held at most, `None` if it is not known."""
+    """Do some work; return its peak of memory in bytes beyond the memory before, `None` if unknown."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc keeps what was freed; give it back
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc keeps freed memory
         ctypes.CDLL(None).malloc_trim(0)
     try:
         CLEAR.write_text(FORGET_PEAK)
@@ -134,14 +121,14 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
-    """Return all numbers, for machines."""
+    """Return all numbers as JSON."""
     derived = ("gflops_per_second", "matrix_gflops_per_second", "share")
     rows = [dataclasses.asdict(each) | {name: getattr(each, name) for name in derived} for each in timings]
     return json.dumps({**facts, "timings": rows}, indent=1)
 
 
 def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
-    """Return all numbers, for people."""
+    """Return all numbers as a table for people."""
     lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
     lines.append(f"{'':44}{'seconds':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
     for each in timings:

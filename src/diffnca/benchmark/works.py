@@ -1,4 +1,4 @@
-"""What is timed: calls of a denoiser, as the engine runs them, as trained, compiled; a training step."""
+"""The works to time: denoiser calls in the engine, as trained, and compiled; a training step."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from diffnca.models.file import load_denoiser
 from diffnca.training.loop import Care, Trainer
 
 WARM_UP_STEPS = 3
-"""Training steps before the clock starts: the first one compiles."""
+"""Training steps before timing; the first step compiles."""
 
 CALL_IMAGES = 8
-"""Images in a call of the denoiser, without another number."""
+"""Default number of images in a denoiser call."""
 
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
-"""Largest numbers that can be asked for; a call is made at once, in memory."""
+"""Largest numbers that a user can ask for; a call runs in memory at once."""
 
 TIME = 0.5
-"""Diffusion time of the calls; it makes no difference to their speed."""
+"""Diffusion time of the calls; the time does not change their speed."""
 
 
 def bench(
@@ -54,21 +54,16 @@ def bench(
     is_compiled: bool = False,
     device: str = "auto",
 ) -> tuple[dict[str, Any], list[Timing]]:
-    """Time a model; return the facts (machine, model, how long images take), and all timings.
+    """Time a model; return the facts (machine, model, time per image) and all timings.
 
-    Args:
-        name: a recipe, whose weights are fresh, or any trained denoiser of cells.
-        size: height and width of the images in pixels.
-        batch: images in a call, and crops in a training step; `None` is 8, and the number of the recipe.
-        rounds: how often each work is timed.
-        against: other models, timed in the same turns.
-        is_training: time a training step too, in the precision of the recipe and in float32.
-        is_compiled: time the compiled network too.
-        device: where to compute.
+    `name` is a recipe, with fresh weights, or any trained denoiser of cells; `against` names other models,
+    timed in the same turns. `batch` counts images in a call and crops in a training step: `None` is 8, and
+    the number of the recipe. `is_training` adds a training step, in the precision of the recipe and in
+    float32.
 
     Raises:
-        ValueError: a number is out of range, there is no such model, or no compiler.
-        Interrupted: a stop was asked for.
+        ValueError: a number is out of range, or the model or a compiler is missing.
+        Interrupted: the user asked for a stop.
     """
     for flag, value, most in zip(LIMITS, (*size, batch, rounds), LIMITS.values(), strict=True):
         require(value is None or 1 <= value <= most, flag, value, f"from 1 to {most:,}")
@@ -101,31 +96,20 @@ def _named(name: str) -> Denoiser:
 
 
 def _timings_of_training(config: Config, batch: int | None, rounds: int) -> list[Timing]:
-    """Time a training step as the recipe has it, and as PyTorch runs it in float32."""
     training = replace(config.training, batch=batch or config.training.batch)
     plain = replace(training, precision="float32", compile="off")
     return [bench_training(replace(config, training=each), rounds) for each in (training, plain)]
 
 
 def cells_of(config: Config) -> NCAConfig:
-    """Return the network of a model of cells.
-
-    Raises:
-        ValueError: it is of another kind.
-    """
+    """Return the network configuration of a model of cells; refuse other models."""
     if not isinstance(config.model, NCAConfig):
         raise ValueError(f"model {config.name}: must be one of cells; time others next to it with --against")
     return config.model
 
 
 def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
-    """Return the ways in which a network of cells can be called here.
-
-    Args:
-        denoiser: the model; its network is moved to the device of `x_t`.
-        x_t: noisy images.
-        is_compiled: let the compiled network be one of them.
-    """
+    """Return the available ways to call a network of cells; this moves the network to the device of `x_t`."""
     device, network, fast = x_t.device, denoiser.network.to(x_t.device), fast_dtype(x_t.device)
     (height, width), batch = x_t.shape[-2:], len(x_t)
     needed = products(cells_of(denoiser.config), height, width, batch)
@@ -149,7 +133,7 @@ def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
 
 
 def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
-    """Return calls of a model to compare with: cells in the engine, UNets in float32 and in the fast type."""
+    """Return calls of a model to compare: cells in the engine, a UNet in float32 and in the fast type."""
     network, device = denoiser.network, x_t.device
     if isinstance(denoiser.config.model, NCAConfig):
         work = calls(denoiser, x_t, is_compiled=False)[0]
@@ -167,7 +151,7 @@ def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
 
 
 def compiled(network: nn.Module, dtype: torch.dtype) -> Callable[..., Tensor]:
-    """Return `network` with its cell rules compiled, in mixed precision, as training runs it."""
+    """Return a copy of `network` with compiled cell rules in mixed precision, as in training."""
     made = copy.deepcopy(network)
     for part in made.compiled_parts():  # type: ignore[operator]
         part.compile(dynamic=False)
@@ -181,15 +165,7 @@ def compiled(network: nn.Module, dtype: torch.dtype) -> Callable[..., Tensor]:
 
 
 def bench_training(config: Config, rounds: int) -> Timing:
-    """Time one training step, as and where `diffnca train` takes it, on crops of noise.
-
-    Args:
-        config: the recipe; its crop, batch, precision and compilation are used.
-        rounds: steps that are timed, >= 1.
-
-    Raises:
-        Interrupted: a stop was asked for.
-    """
+    """Time `rounds` training steps of a recipe as `diffnca train` takes them, on crops of noise."""
     training, side = config.training, config.data.crop
     x_0 = torch.rand(training.batch, config.model.image_channels, side, side) * 2.0 - 1.0
     ends: list[float] = []
@@ -212,7 +188,7 @@ def bench_training(config: Config, rounds: int) -> Timing:
     operations = sum(product.operations for product in needed)
     kind = ", eager" if training.compile == "off" else ""
     name = f"training, {training.batch} of {side} px{kind}, {short(dtype)}"
-    # a backward pass has two products for each of the forward pass
+    # the backward pass has two products for each product of the forward pass
     return Timing(name, statistics.median(steps), 3 * operations, 3.0 * floor, memory)
 
 

@@ -1,7 +1,7 @@
-"""All random numbers of sampling: each is a function of the seed of its image and of its place.
+"""All random numbers of sampling: each number is a function of the seed of its image and of its place.
 
-A number is one 32-bit word of Philox4x32-10 [1], a block cipher that turns a counter of four words into four
-random words. The key is the 64-bit seed of the image; the counter is
+A number is one 32-bit word of Philox4x32-10 [1]. This block cipher turns a counter of four words into four
+random words. The key is the 64-bit seed of the image. The counter is
 
 | word | holds |
 |---|---|
@@ -10,13 +10,13 @@ random words. The key is the 64-bit seed of the image; the counter is
 | 2 | stream << 24, + channel // 4 |
 | 3 | step << 16, + cell step |
 
-and channel % 4 (of cell masks: column % 4) picks the word. There is no state: what a pixel draws does not
-depend on the region, the batch, the order of calls, the number of threads or the device.
+and channel % 4 (of cell masks: column % 4) selects the word. There is no state: a number does not depend on
+the region, the batch, the order of calls, the number of threads or the device.
 
-All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. `log`,
-`exp`, `sin` and `sqrt` of torch are not used. They come from the vector library at hand, which need not round
-correctly (MKL's `sqrt` is 1 ulp off in 1% of its results), so another machine may give other bits.
-`torch.compile` may round a product and a sum only once; keep `Noise.normal` out of it.
+All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. The code
+avoids `log`, `exp`, `sin` and `sqrt` of torch, whose bits differ between machines: vector libraries need not
+round correctly (MKL's `sqrt` is 1 ulp off in 1% of its results). `torch.compile` may round a product and a
+sum only once, so keep `Noise.normal` out of it.
 
 References:
     [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -44,13 +44,12 @@ MAX_CHANNELS = 2**20
 MAX_STEP = 2**16 - 1
 
 WORD = 2**32 - 1
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # [1] section 4.3, as the next two
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # [1] section 4.3, also the next two lines
 KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 NUM_ROUNDS = 10
 
 CHUNK = 2**15 - 1
-"""Numbers computed at once: they fit in the cache, and torch computes them on one thread, which never waits
-for a busy core. The value changes no number."""
+"""Numbers computed at once: few enough for the cache, and for torch to use one thread, which never waits."""
 
 CENTRAL = 0.425  # [2] constants of PPND16; its far tail (p < 1.4e-11) is beyond 32 bits
 CENTRAL_SQUARE = 0.180625
@@ -85,7 +84,7 @@ ATANH_SERIES = tuple(2.0 / (2 * n + 1) for n in range(12))  # enough for |s| < 0
 
 
 class Stream(IntEnum):
-    """What a number is drawn for. Every image depends on the values: add some, never renumber."""
+    """The purpose of a number. Every image depends on the values: add streams, never renumber them."""
 
     INITIAL = 0
     STEP = 1
@@ -95,7 +94,7 @@ class Stream(IntEnum):
 
 @runtime_checkable
 class CellNoise(Protocol):
-    """Tells which cells update in one call of a network."""
+    """Decides which cells update in one call of a network."""
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
         """Return true where a cell of `region` updates in this cell step."""
@@ -107,18 +106,20 @@ class Noise:
     """The random numbers of a batch of images.
 
     Image i has the numbers of `seeds[i]` in any batch. `normal` and `uniform` of one stream and step come
-    from the same words; take another stream for numbers that must be independent.
+    from equal words; take another stream for independent numbers.
 
     Attributes:
         seeds: one seed per image, from 0 to 2**64-1.
-        device: where the numbers are wanted; it changes no number.
+        device: where the numbers are needed; the device changes no number.
+
+    Raises:
+        ValueError: a seed is out of range, or there are no seeds.
     """
 
     seeds: tuple[int, ...]
     device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse seeds that are not 64-bit keys."""
         if not self.seeds:
             raise ValueError("seeds=(): must hold at least one; give one seed per image")
         for seed in self.seeds:
@@ -145,14 +146,13 @@ class Noise:
 
     @property
     def computed_on(self) -> torch.device:
-        """The device that computes: `device`, or the CPU where `device` knows no float64."""
+        """The device that computes: `device`, or the CPU if `device` has no float64."""
         device = torch.device(self.device)
         return torch.device("cpu") if device.type == "mps" else device
 
     def _draw(
         self, of_word: Callable[[Tensor], Tensor], stream: Stream, step: int, region: Region, channels: int
     ) -> Float32[Tensor, "b c h w"]:
-        """Return `of_word` of one word per image, channel and pixel, rounded to float32."""
         if stream is Stream.CELL:
             raise ValueError("stream=CELL: must be INITIAL, STEP or TASK; cell masks come from at(step).mask")
         if not 1 <= channels <= MAX_CHANNELS:
@@ -175,12 +175,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class CellMasks:
-    """Which cells update, in the cell steps of one diffusion step.
-
-    Attributes:
-        noise: the random numbers of the batch.
-        step: the diffusion step, from 0 to 65535.
-    """
+    """The cells that update, in the cell steps of one diffusion step (0 to 65535)."""
 
     noise: Noise
     step: int
@@ -204,7 +199,7 @@ class CellMasks:
         return torch.cat(masks, dim=-2).to(self.noise.device)
 
     def draw(self, cell_step: int, probability: float) -> tuple[int, int, int]:
-        """Return the last two words of the counter, and the bound below which a cell's word updates it."""
+        """Return the last two words of the counter, and the bound below which a word updates its cell."""
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
         return int(Stream.CELL) << 24, _clock_word(self.step, cell_step), round(probability * 2**32)
@@ -213,7 +208,7 @@ class CellMasks:
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Return the four words that Philox4x32-10 makes of a counter; words and keys broadcast.
 
-    Products of two words overflow int64; they wrap, and only their bits are used.
+    Products of two words overflow int64. They wrap, and only their bits are used.
     """
     word_0, word_1, word_2, word_3 = counter
     key_0, key_1 = key
@@ -241,14 +236,14 @@ def quantile_of_word(word: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]
 
 
 def _tail_quantile(offset: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """Return the normal quantile at `offset + 0.5` where that is within 0.075 of 0 or 1."""
+    """Return the normal quantile at `offset + 0.5`, within 0.075 of 0 or 1."""
     radius = _sqrt(-_log(0.5 - offset.abs())) - TAIL_START  # [2] the near tail
     magnitude = _polynomial(TAIL_NUMERATOR, radius) / _polynomial(TAIL_DENOMINATOR, radius)
     return torch.copysign(magnitude, offset)
 
 
 def _log(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """Return the natural logarithm of positive numbers by exact operations alone."""
+    """Return the natural logarithm of positive numbers, with exact operations only."""
     mantissa, exponent = torch.frexp(x)
     is_small = mantissa < SQRT_HALF
     mantissa = torch.where(is_small, 2.0 * mantissa, mantissa)  # in [sqrt(1/2), sqrt(2))
@@ -266,7 +261,6 @@ def _sqrt(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
-    """Return the sum of `coefficients[n] * x**n`, by Horner's rule."""
     total = x * coefficients[-1]
     for coefficient in coefficients[-2:0:-1]:
         total.add_(coefficient).mul_(x)
@@ -274,7 +268,6 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
 
 
 def _clock_word(step: int, cell_step: int) -> int:
-    """Return the fourth word of the counter."""
     for name, value in (("step", step), ("cell_step", cell_step)):
         if not 0 <= value <= MAX_STEP:
             raise ValueError(f"{name}={value}: must be from 0 to {MAX_STEP}; use fewer steps")
@@ -282,5 +275,5 @@ def _clock_word(step: int, cell_step: int) -> int:
 
 
 def _row_chunks(region: Region, numbers_per_row: int) -> Sequence[Int64[Tensor, " h"]]:
-    """Return the rows of `region` in parts of at most `CHUNK` numbers or of one row."""
+    """Return the rows of `region` in parts of at most `CHUNK` numbers, or of one row."""
     return torch.split(region.rows(), max(CHUNK // numbers_per_row, 1))

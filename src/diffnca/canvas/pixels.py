@@ -1,4 +1,4 @@
-"""What a pixel is: its range, its type and the order of its colours.
+"""The range, type and colour order of pixels.
 
 Models see float32 numbers in [-1, 1], `c h w`. Files hold unsigned integers from 0 (black) to the largest of
 their type, `h w c`. Colours are red, green and blue, then any further channels; gray images have one channel.
@@ -15,7 +15,7 @@ from torch import Tensor
 def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
     """Return the pixels of a file (uint8 or uint16; `h w c`, or `h w` for gray) as a model sees them.
 
-    The numbers go from -1 (black) to 1 (the largest of the type), each the float32 nearest to its pixel.
+    The range is -1 (black) to 1 (largest of the type); each number is the float32 nearest to its pixel.
     """
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise ValueError(f"pixels of type {array.dtype}: must be uint8 or uint16; convert them with astype")
@@ -32,8 +32,8 @@ def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
 def to_uint8(images: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
     """Return the pixels of a model as an 8-bit file holds them.
 
-    -1 becomes 0 and 1 becomes 255. Numbers beyond are clamped, numbers between are rounded to the nearest
-    pixel, halves up. Float32 and narrower types have no rounding error. A NaN raises `ValueError`.
+    -1 becomes 0 and 1 becomes 255. Larger and smaller numbers are clamped. Numbers between are rounded to the
+    nearest pixel, halves up. Float32 and narrower types have no rounding error. A NaN raises `ValueError`.
     """
     pixels = images.detach().cpu()
     num_nan = int(pixels.isnan().sum())

@@ -1,11 +1,10 @@
 """Canvases, regions of canvases, and what lies beyond an edge.
 
-Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis
-(`top < 0`, or `top + height > canvas.height`). Such a region goes on at the opposite edge.
+Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis (`top <
+0`, or `top + height > canvas.height`). Such a region goes on at the opposite edge.
 
-A network mirrors the edge of a reflecting canvas at every cell step, and wraps an axis that is circular and
-fully covered. Beyond any other edge the network may see anything; the caller crops the pixels that this has
-touched.
+A network mirrors the edge of a reflecting canvas at every cell step. It wraps an axis that is circular and
+fully covered. Beyond other edges the network may see anything; the caller crops the affected pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Boundary = Literal["reflect", "circular"]
 """How an axis goes on beyond its edge: as its mirror image (edge pixel not repeated), or from its start."""
 
 MAX_SIDE_PX = 2**31
-"""Longest side of a canvas: a coordinate is one 32-bit word of the noise counter, with room to spare."""
+"""Longest side of a canvas: the noise counter has one 32-bit word for a coordinate."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Canvas:
     boundary: tuple[Boundary, Boundary] = ("reflect", "reflect")
 
     def __post_init__(self) -> None:
-        """Refuse sides and boundaries that do not exist."""
         for name, side in (("height", self.height), ("width", self.width)):
             if not 1 <= side <= MAX_SIDE_PX:
                 raise ValueError(
@@ -65,7 +63,7 @@ class Region:
     Attributes:
         top: first row; on a circular axis any integer, taken modulo the height of the canvas.
         left: first column, likewise.
-        height: rows, from 1 to those of the canvas.
+        height: rows, from 1 to the height of the canvas.
         width: columns, likewise.
         canvas: where the rectangle lies.
     """
@@ -77,7 +75,6 @@ class Region:
     canvas: Canvas
 
     def __post_init__(self) -> None:
-        """Refuse rectangles that do not lie on the canvas."""
         boundary_y, boundary_x = self.canvas.boundary
         for start_name, start, length_name, length, size, boundary in (
             ("top", self.top, "height", self.height, self.canvas.height, boundary_y),
@@ -121,8 +118,8 @@ class Region:
     def grow(self, n: int) -> Region:
         """Return the region with `n` px more on each side.
 
-        The region ends at reflecting edges. Where it would reach around a circular axis, it covers the axis
-        from 0 on.
+        The region ends at reflecting edges. If it would reach around a circular axis, it covers the axis from
+        0 on.
         """
         if n < 0:
             raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
@@ -136,10 +133,10 @@ class Region:
 
         Args:
             tensor: lies on the region `of` with its last two dimensions.
-            of: a region that contains this one, on a circular axis also on another turn.
+            of: a region that contains this region; on a circular axis, also after a full turn.
 
         Returns:
-            A view, or a copy where the part goes over the edge of a circular axis.
+            A view, or a copy if the part goes over the edge of a circular axis.
         """
         if of.canvas != self.canvas:
             raise ValueError(
@@ -155,7 +152,7 @@ class Region:
         return _take_span(tensor, -1, self.left - of.left, self.width, self.canvas.width, boundary_x)
 
     def tiles(self, height: int, width: int) -> Iterator[Region]:
-        """Yield tiles that cover the region, row by row, each pixel once; the last tiles may be smaller."""
+        """Yield tiles that cover the region row by row, each pixel once; the last tiles may be smaller."""
         if height < 1 or width < 1:
             raise ValueError(f"tiles of {height}x{width} px: both sides must be >= 1; choose a larger tile")
         bottom, right = self.top + self.height, self.left + self.width
@@ -167,7 +164,7 @@ class Region:
 
 
 def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Tensor, "*shape"]:
-    """Return the coordinate in [0, size) whose pixel stands at `index`, which may be any integer.
+    """Return the coordinate in [0, size) of the pixel at `index`, which may be any integer.
 
     `reflect` mirrors without repeating the edge pixel (a side of 1 px replicates); `circular` is the modulo.
     """
@@ -178,7 +175,6 @@ def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Ten
 
 
 def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
-    """Return start and length of one axis with `n` px more on each side."""
     if n == 0:
         return start, length  # a region that covers a circular axis may begin anywhere
     if boundary == "circular":

@@ -30,14 +30,9 @@ NEIGHBOURS = 4
 
 @dataclass(frozen=True)
 class Axis:
-    """A span of one axis of a canvas, and the blocks on it.
+    """A span of one axis: `length` pixels from `start`, which may lie beyond a circular edge.
 
-    Attributes:
-        start: first pixel of the span; on a circular axis this pixel may lie beyond the edge.
-        length: pixels of the span.
-        size: pixels of the canvas.
-        blocks: blocks of the canvas.
-        boundary: how the canvas goes on.
+    The canvas has `size` pixels and `blocks` blocks on this axis.
     """
 
     start: int
@@ -97,9 +92,9 @@ class Axis:
         yield self._on_grid(self.touched), torch.ones(len(self.touched)).double()
 
     def _eliminated(self, step: int) -> list[Float64[Tensor, " n"]]:
-        """Return the influence of a block's 1st, 2nd, ... neighbour, each as a share of the one before.
+        """Return the influence of a block's 1st, 2nd, ... neighbour after it (`step` 1) or before it (-1).
 
-        The neighbours lie after the block for a `step` of 1, and before the block for -1.
+        Each influence is a share of the influence before.
         """
         ratios: list[Tensor] = []
         for distance in range(NEIGHBOURS, 0, -1):
@@ -112,7 +107,7 @@ class Axis:
         return ratios
 
     def _retained(self, blocks: Tensor) -> Float64[Tensor, " n"]:
-        """Return the share of a block's spread value in its mean."""
+        """Return the share of a block's own value in its mean after spreading."""
         total = torch.zeros(len(blocks)).double()
         for offset in range(-(-self.size // self.blocks) + 1):
             overlap = self._overlap(blocks * self.size // self.blocks + offset, blocks).double()
@@ -120,7 +115,7 @@ class Axis:
         return total
 
     def _coupling(self, blocks: Tensor) -> Float64[Tensor, " n"]:
-        """Return the share of each block's spread value in the mean of the next one."""
+        """Return the share of each block's value in the mean of the next block after spreading."""
         shared = (blocks + 1) * self.size // self.blocks
         both = self._overlap(shared, blocks).double() * self._overlap(shared, blocks + 1).double()
         return both / self.size / self.blocks
@@ -161,10 +156,7 @@ class Grid:
         return self._applied(coarse, region, Axis.spread)
 
     def solved(self, means: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the block values whose spread has these means.
-
-        A value is wrong up to `NEIGHBOURS` blocks from a block that the region cuts.
-        """
+        """Return the values whose spread has these means; wrong within `NEIGHBOURS` blocks of a cut block."""
         return self._applied(means, region, Axis.solved)
 
     def interpolated(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c h w"]:

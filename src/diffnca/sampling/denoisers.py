@@ -31,7 +31,7 @@ def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
 def walk_of(
     denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
 ) -> tuple[Sampler, tuple[Level, ...]]:
-    """Return the sampler and the levels that it visits; `None` takes the choice of the model.
+    """Return the sampler and its levels, by default of the model.
 
     Raises:
         ValueError: the sampler is unknown, or a distilled model gets another number of steps than its own.
@@ -46,14 +46,10 @@ def walk_of(
 
 
 def later_levels(denoiser: ImageDenoiser, levels: tuple[Level, ...], strength: float) -> tuple[Level, ...]:
-    """Return the levels of a walk that starts from a partly noised image.
-
-    The new levels are as close together as `levels`, the walk from pure noise. `strength` is the time of the
-    start, above 0 and at most 1 (pure noise).
-    """
+    """Return the levels, as close together as `levels`, of a walk that starts at time `strength` (0 to 1)."""
     schedule = denoiser.schedule
     first = max(round(strength * schedule.num_diffusion_steps) - 1, 0)
     later = tuple(level for level in levels if level.index <= first)
-    if denoiser.config.sampling.visited is not None:  # a student knows these levels alone
+    if denoiser.config.sampling.visited is not None:  # a student knows only these levels
         return later or levels[-1:]
     return tuple(schedule.level(index) for index in schedule.visited(max(len(later), 1), first=first))

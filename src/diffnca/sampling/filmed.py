@@ -25,13 +25,10 @@ Frame = UInt8[np.ndarray, "y x c"]
 
 @dataclass(frozen=True)
 class Filmed(AroundDenoiser):
-    """A denoiser that films its own work.
+    """A denoiser that films its own work; `calls`, the number of its calls, chooses among the frames.
 
-    Attributes:
-        denoiser: gives the estimates.
-        calls: how often the denoiser will be called, to choose among the frames.
-        cells: the model as trained, whose cells the film shows; `None` takes `denoiser`.
-        shown: the frames so far; frames of smaller images, from which an image grows, are smaller.
+    `cells` is the model as trained, whose cells the film shows. `shown` holds the frames so far; frames of
+    smaller images, from which an image grows, are smaller.
     """
 
     denoiser: ImageDenoiser
@@ -48,9 +45,9 @@ class Filmed(AroundDenoiser):
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image, and film its cell steps."""
         estimate = self.denoiser.estimate(query)
-        growing = [*watched(self.cells, query)[:-1], estimate]  # the last one may be guided
+        growing = [*watched(self.cells, query)[:-1], estimate]  # the last estimate may be guided
         stride = -(-self.calls * len(growing) // MOST_FRAMES)
-        for shown in growing[::-1][::stride][::-1]:  # the last one always
+        for shown in growing[::-1][::stride][::-1]:  # always keeps the last
             both = to_uint8(torch.cat([query.x_t[:1], shown[:1]]))
             self.shown.append(contact_sheet(both, columns=2, gap_px=max(2, query.x_t.shape[-1] // 32)))
         return estimate

@@ -171,10 +171,7 @@ def self_guided(model: Denoiser) -> Denoiser:
 def prepare(
     denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto", by_itself: bool = True
 ) -> ImageDenoiser:
-    """Return a denoiser whose networks an engine runs on `device`.
-
-    With `by_itself`, the model guides itself if its configuration asks for that.
-    """
+    """Return a denoiser whose networks an engine runs on `device`, guided as configured if `by_itself`."""
     if isinstance(denoiser, Denoiser):
         own = self_guided(denoiser) if by_itself else denoiser
         return Denoiser(prepare_network(own.network, device, engine=engine), own.schedule, own.config)

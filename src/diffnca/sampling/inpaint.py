@@ -133,10 +133,9 @@ def margins(
 
 
 def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> tuple[Level, ...]:
-    """Return the levels to visit: with `"repaint"`, each part of them `rounds` times.
+    """Return the levels to visit: with `"repaint"`, each part `rounds` times ([1] algorithm 1).
 
-    After a part, noise is added from the first level of the next part up to the first level of this part ([1]
-    algorithm 1).
+    After a part, noise is added, up to the first level of this part.
     """
     if method not in ("repaint", "paste"):
         raise ValueError(f"method={method!r}: must be repaint or paste")

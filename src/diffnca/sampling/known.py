@@ -1,8 +1,7 @@
 """Given images, and what they make known of a new image.
 
 A noisy image receives known values as if they had been noised too: `alpha` times the values plus `sigma`
-times fresh noise. Each step draws this noise from a separate stream. A clean image receives the values
-without noise.
+times fresh noise, which each step draws from a separate stream. A clean image receives exact values.
 
 References:
     [1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
@@ -40,12 +39,9 @@ LEAST_FREE = 0.1
 
 @dataclass(frozen=True)
 class Picture:
-    """A given image, at its place on a canvas.
+    """A given image in [-1, 1], whose first pixel lies at row `top` and column `left` of a canvas.
 
-    Attributes:
-        pixels: in [-1, 1]; one image for the batch, or one per image.
-        top: row of the canvas on which the first row lies.
-        left: column of the canvas on which the first column lies.
+    `pixels` holds one image for the batch, or one per image.
     """
 
     pixels: Float[Tensor, "b c y x"]
@@ -73,13 +69,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class KnownPixels:
-    """Some pixels equal the pixels of a picture.
+    """Some pixels equal the pixels of a picture: all pixels, or the pixels outside `unknown`.
 
-    Attributes:
-        picture: the picture.
-        unknown: the pixels of the picture that are not known; `None` if all are known.
-        is_noised: noise the pixels to the level of the image ([1] Eq. 8a). Otherwise they are pasted without
-            noise, as the published Diff-NCA does.
+    With `is_noised`, known pixels are noised to the level of the image ([1] Eq. 8a). Otherwise known pixels
+    are pasted without noise, as the published Diff-NCA does.
     """
 
     picture: Picture

@@ -49,11 +49,9 @@ class PureNoise:
 class EvenNoise:
     """The start of an image of one tone: noise of variance 1 whose squares all have one mean.
 
-    Attributes:
-        channels: of the image.
-        side: largest side of the squares in pixels; the squares divide the canvas evenly.
-        tone: the mean of each channel, in standard deviations of the mean of a full square of independent
-            noise (1 / side); `None` draws the tone for each image.
+    The squares divide the canvas evenly; `side` is their largest side in pixels. `tone` is the mean of each
+    channel, in standard deviations of the mean of a full square of independent noise (1 / side). `None` draws
+    the tone for each image.
     """
 
     channels: int
@@ -88,7 +86,6 @@ class EvenNoise:
         return squares(region.rows(), canvas.height), squares(region.columns(), canvas.width)
 
     def _common(self, canvas: Canvas, noise: Noise) -> Float32[Tensor, "b c"]:
-        """Return the mean of all squares, for each image and channel."""
         pixels = min(self.side, canvas.height) * min(self.side, canvas.width)
         drawn = replace(noise, device="cpu").normal(Stream.INITIAL, 1, Canvas(1, 1).whole, self.channels)
         tone = drawn[..., 0, 0].double()

@@ -111,9 +111,9 @@ def sample_images(
     options: Options,
     task: Callable[[ImageDenoiser, tuple[Level, ...]], Task],
 ) -> Float[Tensor, "b c h w"]:
-    """Sample a task in memory; `task` gets the model and the levels of its walk from pure noise.
+    """Sample `batch` images of a task in memory, one per seed for `None`.
 
-    `batch` is the number of images; `None` makes one image per seed.
+    `task` gets the model and the levels of its walk from pure noise.
     """
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")

@@ -28,9 +28,7 @@ from diffnca.sampling.guidance import AroundDenoiser
 class Blended(AroundDenoiser):
     """A denoiser of any canvas, from a denoiser of windows.
 
-    Attributes:
-        denoiser: works on images of the size of a window.
-        window_px: side of the windows, best the side of the training crops; windows overlap by half.
+    `window_px` is the side of the windows, best the side of the training crops; windows overlap by half.
     """
 
     denoiser: ImageDenoiser
@@ -77,7 +75,6 @@ class Blended(AroundDenoiser):
         return total / weights.clamp(min=1.0)
 
     def _own(self, window: Region) -> Canvas:
-        """Return a window as a separate canvas, circular on an axis that the window spans."""
         y, x = window.canvas.boundary
         boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
         return Canvas(window.height, window.width, boundary)
@@ -98,13 +95,7 @@ class Blended(AroundDenoiser):
 class WindowNoise:
     """The masks of a window's cells: cells of one pixel update as at this place of the canvas.
 
-    Larger cells, and frequencies, update alike in all windows.
-
-    Attributes:
-        noise: of the canvas.
-        window: its place on the canvas.
-        own: the window as a separate canvas; masks on other canvases (larger cells, frequencies) do not
-            change.
+    Larger cells, and frequencies, lie on other canvases than `own` and update alike in all windows.
     """
 
     noise: CellNoise

@@ -1,1 +1,1 @@
-"""Images larger than memory: tiles in any order, on many workers, with restarts, to the same pixels."""
+"""Images larger than memory: any tiles, any order, many workers, restarts, and always equal pixels."""

@@ -1,7 +1,7 @@
-"""Who computes the tiles: this process, processes of this machine, or a cluster of Dask.
+"""Crews that compute tiles: this process, processes of this machine, or a cluster of Dask.
 
-A crew learns the job once and then does pieces of work, in any order. A worker that does several pieces at a
-time would only compete with itself, because the engine uses all threads it is given.
+A crew learns the job once, then does pieces of work in any order. A worker does one piece at a time, because
+the engine already uses all threads of the worker.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from diffnca.tiles.job import Job, work
 from diffnca.tiles.work import Piece, do, learn
 
 PIECES_PER_WORKER = 2
-"""Pieces that are given out at a time: one to do, one to do next. The others wait here, not in a graph."""
+"""Pieces in the hands of a worker: the current piece and the next piece. All other pieces wait here."""
 
 POLL_SECONDS = 10.0
-"""Time without a result after which the workers are counted."""
+"""Time without a result before the workers are counted."""
 
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class Crew(Protocol):
-    """Those who do pieces of work."""
+    """Workers that do pieces of work."""
 
     def hired(self, job: Job) -> Any:
-        """Return a context in which a function `(pieces) -> results` is at hand, for this job."""
+        """Return a context that gives a function `(pieces) -> results` for this job."""
         ...
 
 
@@ -48,23 +48,19 @@ class Alone:
 
     @contextmanager
     def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
-        """Do each piece when its result is asked for."""
+        """Do each piece when the caller asks for its result."""
         yield lambda pieces: ((piece, work(job, *piece)) for piece in pieces)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine, which share its cores. They end with this one, however it ends.
-
-    Attributes:
-        count: how many.
-    """
+    """`count` processes of this machine, which share its cores and end with this process, even if killed."""
 
     count: int
 
     @contextmanager
     def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
-        """Start the processes; end them at once when the work is interrupted."""
+        """Start the processes, and end them at once when the work is interrupted."""
         threads, others = max(1, torch.get_num_threads() // self.count), multiprocessing.active_children()
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(job, threads))
@@ -84,20 +80,12 @@ class Processes:
 
 @dataclass(frozen=True)
 class DaskCluster:
-    """The workers of a Dask cluster, on any machines that reach the store. A dead one is replaced.
-
-    Attributes:
-        address: of the scheduler.
-    """
+    """The workers of the Dask scheduler at `address`, on any machines that reach the store."""
 
     address: str
 
     def check(self) -> None:
-        """Refuse a cluster that is not there, or has no workers.
-
-        Raises:
-            ValueError: it is so.
-        """
+        """Refuse an address without a scheduler, and a cluster without workers."""
         from diffnca.tiles.dask import client_of
 
         with client_of(self.address):
@@ -105,7 +93,7 @@ class DaskCluster:
 
     @contextmanager
     def hired(self, job: Job) -> Iterator[Callable[[Iterable[Piece]], Iterator[Any]]]:
-        """Tell the job to each worker, also to those that come later."""
+        """Send the job to each worker, including workers that join later."""
         from diffnca.tiles.dask import connected
 
         with connected(self.address, job) as (executor, key, count):
@@ -115,14 +103,7 @@ class DaskCluster:
 def given_out(
     executor: Executor, function: Callable[..., Any], pieces: Iterable[Piece], count: Callable[[], int]
 ) -> Iterator[tuple[Piece, Any]]:
-    """Yield each piece with the result of `function` when it is done, with few of them given out at a time.
-
-    Args:
-        executor: does them.
-        function: what is done with a piece.
-        pieces: those to do.
-        count: how many workers there are; asked again and again.
-    """
+    """Yield each piece with its result; submit few pieces at a time for the current `count()` of workers."""
     waiting, running, is_told = iter(pieces), dict[Future[Any], Piece](), False
     while True:
         while len(running) < PIECES_PER_WORKER * max(1, count()):
@@ -141,15 +122,14 @@ def given_out(
 
 
 def _begin(job: Job, threads: int) -> None:
-    """Start as a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     learn("", job)
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended, also if that was killed."""
+    """End this process when its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -20,37 +20,37 @@ except ImportError:
     raise ImportError("a Dask cluster needs dask and distributed: pip install 'diffnca[giga]'") from None
 
 CONNECT_SECONDS = 10
-"""How long to wait for the scheduler."""
+"""Longest wait for the scheduler."""
 
 PATIENCE_SECONDS = 60
-"""How long to wait for its first worker."""
+"""Longest wait for the first worker."""
 
 SCHEDULER_ENDED = "the scheduler of the cluster has ended; start another"
 
 
 class Learn(WorkerPlugin):
-    """Tells each worker the job, also one that replaces another."""
+    """Sends the job to each worker, including workers that replace dead workers."""
 
     def __init__(self, job: Job) -> None:
-        """Take the job, which gets a name of its own: a cluster may have several."""
+        """Give the job a unique name, because a cluster may have several jobs."""
         self.job, self.name = job, f"diffnca-{uuid.uuid4().hex}"
 
     def setup(self, worker: Any) -> None:
-        """Tell it."""
+        """Let the worker learn the job."""
         learn(self.name, self.job)
 
     def teardown(self, worker: Any) -> None:
-        """Forget it."""
+        """Let the worker forget the job."""
         forget(self.name)
 
 
 @contextmanager
 def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[[], int]]]:
-    """Within the block, an executor whose workers know the job, the name they know it by, and their number.
+    """Give an executor whose workers know the job, the name of the job there, and a count of the workers.
 
     Raises:
-        ValueError: there is no such scheduler, or it has no workers.
-        ChildProcessError: a piece of work killed several workers, in turn, or the scheduler ended.
+        ValueError: the scheduler does not answer or has no workers.
+        ChildProcessError: a piece of work killed several workers in turn, or the scheduler ended.
     """
     with client_of(address) as client:
         learning = Learn(job)
@@ -71,11 +71,6 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[
 
 
 def _count(client: Any) -> int:
-    """Return the number of workers.
-
-    Raises:
-        ChildProcessError: nobody knows it.
-    """
     try:
         return len(client.nthreads())
     except OSError:
@@ -84,11 +79,7 @@ def _count(client: Any) -> int:
 
 @contextmanager
 def client_of(address: str) -> Iterator[Any]:
-    """Within the block, a client of a scheduler that has workers, and no log of its attempts.
-
-    Raises:
-        ValueError: there is no such scheduler, or it has no workers.
-    """
+    """Give a client of a scheduler that has workers, without log messages; refuse others."""
     with _silent():
         try:
             client: Any = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -109,7 +100,7 @@ def client_of(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Within the block, distributed logs nothing: what a user must know are errors of one line."""
+    """Silence the log of distributed: errors of one line say what a user must know."""
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,4 @@
-"""One tile: what a worker must know, and how it takes a tile some steps farther."""
+"""One tile: what a worker must know, and how the worker moves a tile some steps on."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from diffnca.tiles.states import States
 
 @runtime_checkable
 class TileWriter(Protocol):
-    """Takes the finished pixels of tiles, in any order, also twice and from many processes."""
+    """Takes the finished pixels of tiles, in any order, possibly twice and from many processes."""
 
     def write(self, region: Region, pixels: UInt8[np.ndarray, "h w c"]) -> None:
-        """Put the pixels of `region` in their place."""
+        """Write the pixels of `region`."""
         ...
 
     def is_written(self, region: Region) -> bool:
-        """Return whether all pixels of `region` are there."""
+        """Return whether all pixels of `region` are written."""
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker must know to compute any tile of an image; it can be sent to another machine.
+    """All that a worker must know to compute any tile of an image; a job can be sent to another machine.
 
     Attributes:
-        denoiser: the model, as it was trained.
-        task: what is made.
-        sampler: how a step is taken.
+        denoiser: the model as trained.
+        task: what to make.
+        sampler: how to take a step.
         seed: of the image.
         states: where the image is kept between sweeps.
         writer: takes the finished pixels.
-        device: where to compute; `"auto"` is a GPU where the worker has one.
+        device: where to compute; `"auto"` is a GPU if the worker has one.
         engine: how the network runs.
     """
 
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def radius(self) -> int:
-        """How far one step sees: the denoiser, and beyond it what is known."""
+        """How many pixels one step sees: the radius of the denoiser plus the reach of the constraint."""
         return check_parts(self.denoiser) + self.task.reach
 
     @cached_property
@@ -80,26 +80,23 @@ class Job:
 
     @cached_property
     def walk(self) -> Walk:
-        """The way of the whole image."""
+        """The walk of the whole image."""
         return self.task.walk(self.sampler, Noise((self.seed,), self.place))
 
     @cached_property
     def ready(self) -> ImageDenoiser:
-        """The model, prepared for the device once in each process."""
+        """The prepared model; each process prepares it once."""
         return prepare(self.denoiser, self.place, self.engine)
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what each process makes for itself."""
         own = ("place", "walk", "ready")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     @undisturbed()
     def advance(self, tile: Region, steps: range) -> None:
-        """Take the pixels of `tile` through some steps, and keep them.
+        """Move the pixels of `tile` through consecutive steps, and keep them.
 
-        Args:
-            tile: the pixels.
-            steps: consecutive; the state before the first one is there, at least `radius` px per step around.
+        The state before the first step must be there, with `radius` px around the tile for each step.
         """
         around = tile.grow(self.radius * len(steps))
         x = self.before(steps.start, around)
@@ -109,14 +106,14 @@ class Job:
         x, memory = self.walk.run(estimate, x, tile, self.radius, steps, remembered)
         if steps.stop == self.num_steps:
             self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
-        elif self.states.has_estimates:  # after a step that adds noise there is none, and none is asked for
+        elif self.states.has_estimates:  # a step that adds noise leaves no memory
             self.states.write(steps.stop, tile, x, x if memory is None else memory.x_0_estimate)
         else:
             self.states.write(steps.stop, tile, x, None)
 
     @undisturbed()
     def context(self, part: Region, step: int) -> Tensor:
-        """Return what a part of the canvas adds to what the network must know of the whole before `step`."""
+        """Return what a part of the canvas adds to the context before `step`."""
         context = self.ready.context(self.walk.query(self.before(step, part), step, part))
         assert context is not None
         return context.cpu()
@@ -128,13 +125,12 @@ class Job:
         return self.states.read_image(step, region).to(self.place)
 
     def _estimate(self, step: int, query: Query) -> Tensor:
-        """Return the estimate of the clean image, in a sweep that begins with `step`."""
         context = None
         if self.denoiser.has_context:
             if query.region == query.region.canvas.whole:
                 context = self.ready.context(query)
             else:
-                context = self.states.read_context(step)  # such sweeps have one step
+                context = self.states.read_context(step)  # such a sweep has one step
                 assert context is not None, "the context is summed up before the tiles are computed"
                 context = context.to(query.x_t.device)
         return self.ready.estimate(replace(query, context=context))

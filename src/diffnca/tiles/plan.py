@@ -1,15 +1,15 @@
-"""What an image in tiles will cost: how many sweeps, how much is computed twice, memory, disk and time.
+"""The cost of an image in tiles: sweeps, pixels computed twice, memory, disk and time.
 
-A sweep takes every tile one step farther, or several (`fused`). Each step needs `radius` px more around the
-tile, which its neighbours compute as well; each sweep reads and writes the whole image. With c seconds per
-pixel that the denoiser looks at and b seconds per pixel that is read or written, a sweep of m steps costs
+A sweep moves every tile one step on, or several steps (`fused`). Each step needs `radius` px more around the
+tile, which neighbouring tiles compute too. Each sweep reads and writes the whole image. With c seconds per
+pixel of a denoiser call and b seconds per pixel read or written, a sweep of m steps costs
 
     sum over tiles of c * (area grown by r + area grown by 2 r + ... + area grown by m r)
                     + b * (area grown by m r + area)
 
-`make_plan` takes the m for which all sweeps together cost least, but none that lets a tile work for longer
-than `PATIENCE_SECONDS`: what is not kept yet is lost when the work is stopped. A canvas of one tile has
-nothing around it: if it is small, all steps are one sweep, in memory.
+`make_plan` takes the m with the lowest cost of all sweeps. But a tile may not work longer than
+`PATIENCE_SECONDS`, because stopping loses unfinished tiles. A canvas of one tile has no halo, so all steps of
+a small canvas are one sweep, in memory.
 """
 
 from __future__ import annotations
@@ -24,27 +24,22 @@ import numpy as np
 from diffnca.canvas.region import Boundary, Canvas, Region
 
 TILE_OVERHEAD = 0.08
-"""Share that a tile of the default side computes more than its own pixels, up to `LARGEST_TILE_PX`."""
+"""Extra share that a tile of the default side computes for its halo, up to `LARGEST_TILE_PX`."""
 
 LARGEST_TILE_PX = 4096
 
 PATIENCE_SECONDS = 30.0
-"""Time after which a tile is kept: what is not kept yet is lost when the work is stopped."""
+"""Longest work on a tile before it is kept; stopping loses all later work."""
 
 MOST_OVERHEAD = 0.4
-"""Share that smaller tiles may compute twice, where a slow machine needs them to keep a tile in time."""
+"""Largest extra share of smaller tiles, which a slow machine needs to keep a tile in time."""
 
 BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a machine is.
-
-    Attributes:
-        compute: seconds per pixel of a call of the denoiser.
-        transfer: seconds per pixel to read or to write a state.
-    """
+    """Seconds per pixel of a denoiser call (`compute`), and to read or write a state (`transfer`)."""
 
     compute: float = 5e-6
     transfer: float = 5e-8
@@ -52,18 +47,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is made in tiles.
-
-    Attributes:
-        canvas: the image.
-        tile_px: side of the tiles.
-        radius: how far one step sees.
-        steps: diffusion steps.
-        fused: steps of a sweep, at most.
-        numbers: floats of a pixel in a state.
-        rates: how fast the machine is.
-        shard_px: side of the files of the image; a tile of the last sweep is a union of them.
-    """
+    """How to make an image in tiles: arguments of `make_plan`, and the most steps of a sweep (`fused`)."""
 
     canvas: Canvas
     tile_px: int
@@ -75,7 +59,7 @@ class Plan:
     shard_px: int = 1
 
     def side(self, sweep: range) -> int:
-        """Return the side of the tiles of a sweep: those of the last one are unions of shards."""
+        """Return the side of the tiles of a sweep; tiles of the last sweep are unions of shards."""
         if sweep.stop < self.steps:
             return self.tile_px
         return self.shard_px * math.ceil(self.tile_px / self.shard_px)
@@ -87,7 +71,7 @@ class Plan:
 
     @property
     def num_tiles(self) -> int:
-        """How many tiles of `tile_px` there are."""
+        """Number of tiles of `tile_px`."""
         return math.ceil(self.canvas.height / self.tile_px) * math.ceil(self.canvas.width / self.tile_px)
 
     @property
@@ -97,37 +81,37 @@ class Plan:
 
     @property
     def pixels(self) -> int:
-        """Pixels that the denoiser looks at, all calls together."""
+        """Pixels that all denoiser calls together compute."""
         return sum(self._computed(sweep) for sweep in self.sweeps)
 
     @property
     def overhead(self) -> float:
-        """Share that is computed beyond one call per pixel and step."""
+        """Share of `pixels` beyond one call per pixel and step."""
         return self.pixels / (self.canvas.whole.area * self.steps) - 1.0
 
     @property
     def seconds(self) -> float:
-        """Time of all sweeps by one worker."""
+        """Time of all sweeps with one worker."""
         return sum(self.seconds_of(sweep) for sweep in self.sweeps)
 
     def seconds_of(self, sweep: range) -> float:
-        """Return the time of one sweep by one worker."""
+        """Return the time of one sweep with one worker."""
         return self.rates.compute * self._computed(sweep) + self.rates.transfer * self._moved(sweep)
 
     @property
     def seconds_of_tile(self) -> float:
-        """Time that one tile takes in a sweep, at most."""
+        """Longest time of one tile in a sweep."""
         return self.rates.compute * self.largest.area * self.fused
 
     @property
     def disk_bytes(self) -> int:
-        """Room that the states take: two at a time, unless the image is made in one or two sweeps."""
+        """Disk space of the states: two at a time, fewer if there are one or two sweeps."""
         of_state = self.numbers * BYTES_PER_NUMBER * self.canvas.whole.area
         return min(len(self.sweeps) - 1, 2) * of_state
 
     @property
     def largest(self) -> Region:
-        """A region as large as the largest one that is computed at once."""
+        """A region as large as the largest region that is computed at once."""
         reach = self.radius * self.fused
         heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
         return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
@@ -153,17 +137,18 @@ def make_plan(
     rates: Rates,
     shard_px: int = 1,
 ) -> Plan:
-    """Return the plan that costs least; a network with a context must see all of the canvas before each step.
+    """Return the plan that costs least.
 
     Args:
         canvas: the image.
         tile_px: side of the tiles; `None` takes the default for this machine.
-        radius: how far one step sees.
+        radius: pixels that one step sees.
         steps: diffusion steps.
-        numbers: floats of a pixel in a state.
-        has_context: whether the network has a context.
-        rates: how fast the machine is.
-        shard_px: side of the files of the image.
+        numbers: floats per pixel of a state.
+        has_context: whether the network has a context, which each step sums over the canvas. In several
+            tiles, such a network takes one step per sweep.
+        rates: the speed of the machine.
+        shard_px: side of the shards; a tile of the last sweep is a union of shards.
     """
     if tile_px is None:
         tile_px = default_tile(canvas, radius, shard_px, rates.compute)
@@ -175,18 +160,17 @@ def make_plan(
 
 
 def parts_of(steps: range, fused: int) -> list[range]:
-    """Return `steps` in as few parts of at most `fused` as can be, as even as can be."""
+    """Return `steps` in the fewest parts of at most `fused` steps, as even as possible."""
     count = math.ceil(len(steps) / fused)
     cuts = [steps.start + part * len(steps) // count for part in range(count + 1)] if count else []
     return [range(first, last) for first, last in pairwise(cuts)]
 
 
 def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: float = 0.0) -> int:
-    """Return the side of tiles, in units of `unit_px`, whose neighbourhood costs few pixels.
+    """Return the side of tiles, a multiple of `unit_px`, whose halo costs few pixels.
 
-    It is the largest side of tiles that cover the longer axis evenly and are not larger than they need be.
-    A slow machine gets smaller tiles, so that a step of one tile takes `PATIENCE_SECONDS` at most, if they
-    do not compute more than `MOST_OVERHEAD` twice.
+    A slow machine gets smaller tiles, so that a step of a tile takes at most `PATIENCE_SECONDS`, within an
+    extra share of `MOST_OVERHEAD`. Tiles cover the longer axis evenly and are no larger than necessary.
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
     longer = max(canvas.height, canvas.width)
@@ -209,7 +193,7 @@ def _grown_side(longer: int, side: int, radius: int) -> int:
     return min(side + 2 * radius, longer)
 
 
-@lru_cache(maxsize=10_000)  # a plan of many steps asks for the same ones again and again
+@lru_cache(maxsize=10_000)  # a plan of many steps repeats its questions
 def _grown_area(canvas: Canvas, tile_px: int, reach: int) -> int:
     heights, widths = _sides(canvas, tile_px, reach)
     return int(heights.sum()) * int(widths.sum())
@@ -221,7 +205,6 @@ def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.nda
 
 
 def _lengths(size: int, boundary: Boundary, tile_px: int, reach: int) -> np.ndarray:
-    """Return the lengths of the tiles of an axis, each grown by `reach`."""
     starts = np.arange(0, size, tile_px)
     ends = np.minimum(starts + tile_px, size)
     if boundary == "circular":

@@ -1,9 +1,9 @@
-"""The image between two sweeps, out of core: arrays of zarr, one for each sweep that is needed still.
+"""States on disk: the image between two sweeps, in zarr arrays.
 
-Two states exist at a time, the one that a sweep reads and the one that it writes. A state is the noisy image
-and, for a sampler with memory, its last estimate of the clean one. Their chunks are files that are written as
-a whole: a chunk of the image that is there is finished, and so is that of the estimate, which is written
-first. Nothing else records what has been done.
+Two states exist at a time: a sweep reads the first state and writes the second. A state is the noisy image
+and, for a sampler with memory, its last estimate. Each chunk is a file, written in one piece, the estimate
+before the image. So a chunk of the image that exists is finished, with its estimate. Nothing else records
+progress.
 """
 
 from __future__ import annotations
@@ -40,22 +40,17 @@ from diffnca.formats.stores import (
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 OWN = rf"zarr\.json|({IMAGE}|{ESTIMATE}|{CONTEXT})-\d{{4,}}"
-"""Names in the folder of states."""
+"""Pattern of the names in the folder of states."""
 
 OF_WORK = {"": r"states|image\.ome\.zarr", "/states": OWN, "/image.ome.zarr": OF_AN_IMAGE}
-"""Names in the folder in which an image is made, and in its folders."""
+"""Patterns of the names in the folder in which an image is made, and in its subfolders."""
 
 
 @dataclass(frozen=True)
 class States:
-    """The states of one image, in a folder or at an address that zarr can open.
+    """The states of one image, at `url`: a folder, or any address of fsspec.
 
-    Attributes:
-        url: the folder, or any address of fsspec.
-        canvas: the image.
-        channels: of the image.
-        chunk_px: side of the chunks; a tile is a union of chunks.
-        has_estimates: whether the sampler has a memory.
+    A tile is a union of chunks of `chunk_px`. `has_estimates` tells whether the sampler has a memory.
     """
 
     url: str
@@ -65,20 +60,15 @@ class States:
     has_estimates: bool
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the open store."""
         return {name: value for name, value in self.__dict__.items() if name != "store"}
 
     @cached_property
     def store(self) -> Any:
-        """What zarr reads from and writes to."""
+        """The open store of zarr."""
         return opened(self.url)
 
     def begin(self, facts: dict[str, str]) -> None:
-        """Note what the image is, unless something is noted.
-
-        Raises:
-            ValueError: there are states of an image of which nothing is noted.
-        """
+        """Note the facts of the image, unless facts are noted; refuse states without facts."""
         if noted(self.url) is not None:
             return
         if self.steps():
@@ -89,7 +79,7 @@ class States:
             zarr.create_group(self.store, attributes={"diffnca": facts})
 
     def create(self, step: int) -> None:
-        """Make room for the state before `step`, unless there is."""
+        """Create the arrays of the state before `step`, unless they exist."""
         if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"):
             return
         for name in (ESTIMATE, IMAGE) if self.has_estimates else (IMAGE,):
@@ -106,7 +96,7 @@ class States:
             )
 
     def steps(self) -> list[int]:
-        """Return the steps whose states are there, whole or in part."""
+        """Return the steps that have a state, complete or not."""
         matches = [re.fullmatch(rf"{IMAGE}-(\d{{4,}})", name) for name in listed(self.store, "")]
         found = [int(match[1]) for match in matches if match is not None]
         return sorted(step for step in found if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
@@ -117,7 +107,7 @@ class States:
             delete_folder(self.store, f"{name}-{step:04d}")
 
     def missing(self, step: int, tiles: list[Region]) -> list[Region]:
-        """Return those of the tiles that are not finished before `step`."""
+        """Return the tiles that are not finished up to `step`."""
         prefix = f"{IMAGE}-{step:04d}/c/0/"
         there = {
             (int(row), int(column))
@@ -133,24 +123,24 @@ class States:
         return self._read(IMAGE, step, region)
 
     def read_estimate(self, step: int, region: Region) -> Float[Tensor, "1 c h w"] | None:
-        """Return the estimate that belongs to it; `None` if the sampler has no memory."""
+        """Return the estimate that belongs to the image; `None` if the sampler has no memory."""
         return self._read(ESTIMATE, step, region) if self.has_estimates else None
 
     def write(self, step: int, tile: Region, image: Tensor, estimate: Tensor | None) -> None:
-        """Keep the state of a tile, the image last: where that is, the rest is."""
+        """Write the state of a tile, the image last: an image that exists is complete."""
         if estimate is not None:
             self._write(ESTIMATE, step, tile, estimate)
         self._write(IMAGE, step, tile, image)
 
     def write_context(self, step: int, context: Tensor) -> None:
-        """Keep what the network must know of the whole canvas before `step`."""
+        """Write the context before `step`."""
         name = f"{CONTEXT}-{step:04d}"
         zarr.create_array(
             self.store, name=name, data=context.numpy(), chunks=tuple(context.shape), overwrite=True
         )
 
     def read_context(self, step: int) -> Tensor | None:
-        """Return what the network must know of the whole canvas; `None` if it is not summed up yet."""
+        """Return the context before `step`; `None` if it is not summed up yet."""
         name = f"{CONTEXT}-{step:04d}"
         if not exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
             return None
@@ -158,18 +148,13 @@ class States:
             return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
 
     def _chunks(self, tile: Region) -> Iterator[tuple[int, int]]:
-        """Yield row and column of each chunk of a tile."""
         size = self.chunk_px
         for row in range(tile.top // size, -(-(tile.top + tile.height) // size)):
             for column in range(tile.left // size, -(-(tile.left + tile.width) // size)):
                 yield row, column
 
     def _read(self, name: str, step: int, region: Region) -> Float[Tensor, "1 c h w"]:
-        """Return the values of an array on `region`.
-
-        Raises:
-            ValueError: a part is damaged or missing.
-        """
+        """Return the values of an array on `region`; refuse damaged or missing parts."""
         name = f"{name}-{step:04d}"
         array = self._array(name, "r")
         values = np.empty((self.channels, region.height, region.width), np.float32)
@@ -179,19 +164,15 @@ class States:
                 part = Region(rows.start, columns.start, height, width, self.canvas)
                 try:
                     values[:, into_y, into_x] = array[:, rows, columns]
-                except ValueError:  # a checksum or a length; which chunk is not said
+                except ValueError:  # a wrong checksum or length; zarr does not name the chunk
                     self._check_chunks(array, name, part)
                     raise
-                if np.isnan(values[:, into_y, into_x]).any():  # which are never written
+                if np.isnan(values[:, into_y, into_x]).any():  # NaN is never written
                     self._check_chunks(array, name, part)
         return torch.from_numpy(values)[None]
 
     def _array(self, name: str, mode: Any) -> Any:
-        """Return an array.
-
-        Raises:
-            ValueError: its metadata are damaged, or those of another image.
-        """
+        """Open an array; refuse damaged metadata and metadata of another image."""
         with undamaged(f"{self.url}/{name}/zarr.json", self.remedy):
             array: Any = zarr.open_array(self.store, path=name, mode=mode)
             there = array.shape, array.chunks, str(array.dtype)
@@ -204,7 +185,7 @@ class States:
         return array
 
     def _check_chunks(self, array: Any, name: str, region: Region) -> None:
-        """Refuse a region of which a chunk is missing or damaged, and name that."""
+        """Refuse a region with a missing or damaged chunk, and name the chunk."""
         size = self.chunk_px
         for row, column in self._chunks(region):
             key = f"{name}/c/0/{row}/{column}"
@@ -215,15 +196,10 @@ class States:
 
     @property
     def remedy(self) -> str:
-        """What a user can do when a part of a state is lost: what it was made from is gone."""
+        """What a user can do when a part of a state is lost; the state before it no longer exists."""
         return f"delete {self.url}, then the same command begins again"
 
     def _write(self, name: str, step: int, tile: Region, values: Float[Tensor, "1 c h w"]) -> None:
-        """Put the values of a tile in their place.
-
-        Raises:
-            ValueError: some are no numbers.
-        """
         if torch.isnan(values).any():
             raise ValueError(
                 f"the model gives values that are no numbers in step {step}; "
@@ -235,20 +211,12 @@ class States:
 
 
 def noted(url: str) -> dict[str, str] | None:
-    """Return what is noted of the image whose states are kept there; `None` if there are none.
-
-    Raises:
-        ValueError: the notes are damaged.
-    """
+    """Return the facts that are noted of the image with these states; `None` without facts."""
     return facts_in(attributes_of(url), url)
 
 
 def check_work(url: str) -> None:
-    """Refuse a folder in which an image cannot be made, because something else lies there.
-
-    Raises:
-        ValueError: it is so; the message names what lies there.
-    """
+    """Refuse a folder that holds other things, and name them."""
     if not is_remote(url) and Path(url).is_file():
         raise ValueError(f"{url}: is a file; move it away, or give another --out")
     for folder, own in OF_WORK.items():
@@ -261,16 +229,16 @@ def check_work(url: str) -> None:
 
 
 def remove_work(url: str) -> None:
-    """Remove what was kept to make an image, and the folder if nothing else lies there."""
+    """Remove the files of an unfinished image, and the folder if it is then empty."""
     for folder in ("/states", "/image.ome.zarr"):
         remove_own(f"{url}{folder}", OF_WORK[folder])
     if not is_remote(url):
-        with suppress(OSError):  # it is not there, or holds something else
+        with suppress(OSError):  # the folder is missing, or holds other files
             Path(url).rmdir()
 
 
 def spans(start: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield which part of a span lies where on an axis of this size, around its edge."""
+    """Yield the parts of a span on an axis, around its edge, as (place in the span, place on the axis)."""
     done = 0
     while done < length:
         first = (start + done) % size

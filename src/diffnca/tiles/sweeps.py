@@ -1,4 +1,4 @@
-"""The order of the work: sweep after sweep over all tiles, taken up again where it was left."""
+"""The order of the work: sweep after sweep over all tiles, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from diffnca.tiles.plan import Plan, parts_of
 from diffnca.tiles.states import States
 
 Progress = Callable[[float, float], object]
-"""Is told how many pixels times steps are done, of how many."""
+"""Called with the pixels times steps that are done, and with their total."""
 
 
 def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progress | None = None) -> None:
-    """Make an image in tiles; the same pixels as in memory, whatever the tiles, their order and the crew.
+    """Make an image in tiles; all tiles, orders and crews give the pixels of sampling in memory.
 
-    It goes on from what is there of an earlier run, which may have had other tiles, another crew or another
-    device. The caller makes sure that it is the same image.
+    The work resumes an earlier run, which may have had other tiles, another crew or another device. The
+    caller makes sure that both runs make one image.
 
     Args:
-        job: what is made, and where it is kept.
-        plan: in which tiles and sweeps.
+        job: what to make, and where to keep it.
+        plan: the tiles and sweeps.
         crew: who computes; `None` is this process.
-        progress: told after each tile what is done.
+        progress: called after each tile.
 
     Raises:
         ValueError: a tile is no union of chunks, or the model must see the whole image.
-        OSError: the store cannot be read or written; what is finished is kept.
-        ChildProcessError: a worker died; what is finished is kept.
+        OSError: the store cannot be read or written; finished tiles are kept.
+        ChildProcessError: a worker died; finished tiles are kept.
     """
     states = job.states
     if plan.tile_px % states.chunk_px:
@@ -62,30 +62,29 @@ def missing(job: Job, step: int, tiles: list[Any]) -> list[Any]:
 
 
 def remaining(job: Job, plan: Plan) -> list[range]:
-    """Return the sweeps that are to do: the one that was begun, as it was begun, then those of the plan."""
+    """Return the remaining sweeps: first the sweep that was begun, then sweeps of the plan."""
     if not missing(job, job.num_steps, plan.tiles(range(job.num_steps))):
         return []
     there, begun = job.states.steps(), []
     start = there[-1] if there else 0
     if there and job.states.missing(start, plan.tiles(range(start))):
         start = there[-2] if len(there) > 1 else 0
-        was_one_tile = job.denoiser.has_context and there[-1] - start > 1  # which knew the whole
+        was_one_tile = job.denoiser.has_context and there[-1] - start > 1  # which saw the whole canvas
         if not was_one_tile:
             begun, start = [range(start, there[-1])], there[-1]
     return [*begun, *parts_of(range(start, job.num_steps), plan.fused)]
 
 
 def _keep(states: States, first: int, last: int) -> None:
-    """Remove all other states."""
     for step in states.steps():
         if not first <= step <= last:
             states.delete(step)
 
 
 def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
-    """Sum up what the network must know of the whole canvas before `step`, unless that is there.
+    """Sum up the context before `step`, unless it exists.
 
-    The parts are unions of the blocks in which it is taken, so the sum is the same for any size of them.
+    The parts are unions of the blocks of the sum, so the size of the parts changes no bit.
     """
     if job.states.read_context(step) is None:
         side = BLOCK_PX * max(1, plan.tile_px // BLOCK_PX)
@@ -95,7 +94,6 @@ def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
 
 
 def _report(progress: Progress | None, job: Job, steps: range, pending: float) -> None:
-    """Tell what is done, this share of the tiles of a sweep being pending."""
     if progress is not None:
         area = float(job.task.canvas.whole.area)
         progress((steps.start + len(steps) * (1.0 - pending)) * area, job.num_steps * area)

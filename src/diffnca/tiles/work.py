@@ -1,4 +1,4 @@
-"""What a worker process knows: the jobs that it has learnt, and how it does a piece of one."""
+"""The jobs that a worker process knows, and how it does a piece of a job."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from diffnca.canvas.region import Region
 from diffnca.tiles.job import Job, work
 
 Piece = tuple[str, Region, range]
-"""A piece of work: its action, its region and its steps, as `work` takes them."""
+"""A piece of work: the action, the region and the steps of `work`."""
 
 _jobs: dict[str, Job] = {}
 _one_at_a_time = threading.Lock()
 
 
 def do(key: str, action: str, region: Region, steps: range) -> Any:
-    """Do a piece of a job that this process has learnt, when no other piece is being done."""
+    """Do a piece of a job that this process has learnt; pieces wait for each other."""
     with _one_at_a_time:
         return work(_jobs[key], action, region, steps)
 
