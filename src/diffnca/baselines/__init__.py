@@ -1,1 +1,1 @@
-"""Variational autoencoders of images: what VNCA is trained for, and how it makes images."""
+"""Baselines to compare with: a UNet, and the variational autoencoder VNCA."""

@@ -1,4 +1,4 @@
-"""The variational autoencoder: its loss, and images out of noise.
+"""The variational autoencoder: its loss, and images from noise.
 
 References:
     [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
@@ -22,11 +22,9 @@ from diffnca.config.networks import FEWEST_TO_DAMAGE, VNCAConfig
 
 
 class Autoencoder(nn.Module):
-    """Makes images of one size out of Gaussian noise; no diffusion.
+    """Makes images of a fixed size from Gaussian noise, without diffusion.
 
-    Attributes:
-        network: `encode`, `seed` and `grow`, as `diffnca.models.build.VNCA` has them.
-        config: everything it was built from.
+    `network` has `encode`, `seed` and `grow`, as `diffnca.baselines.vnca.VNCA`.
     """
 
     def __init__(self, network: Any, config: Config) -> None:
@@ -50,7 +48,7 @@ class Autoencoder(nn.Module):
         Args:
             x_0: images in [-1, 1] whose pixels are 8-bit levels.
             generator: a CPU generator for the latent numbers, the cell steps and the damage.
-            masks: which cells update; `None` updates each by the expectation of its mask.
+            masks: which cells update; `None` updates each cell by the expectation of its mask.
         """
         mean, log_deviation = self.network.encode(x_0)
         latent = mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator).to(mean)
@@ -66,7 +64,7 @@ class Autoencoder(nn.Module):
         return bound
 
     def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
-        """Return `loss`: the one call that training, also on several devices, goes through."""
+        """Return `loss`. Training calls only this method, on one device or on several."""
         return self.loss(x_0, generator, masks)
 
     def draw(self, noise: Noise) -> Float[Tensor, "b n h w"]:
@@ -77,24 +75,23 @@ class Autoencoder(nn.Module):
     def reconstruct(
         self, images: Float[Tensor, "b n h w"], noise: CellNoise | None = None
     ) -> Float[Tensor, "b n h w"]:
-        """Return images in [-1, 1] as they are grown from their own descriptions."""
+        """Encode images, and return the images in [-1, 1] that grow from their latent codes."""
         return self.shown(self.network.grow(self.network.seed(self.network.encode(images)[0]), noise))
 
     def shown(self, state: Float[Tensor, "b z h w"]) -> Float[Tensor, "b n h w"]:
-        """Return the images in [-1, 1] that grown cells show: the middle of their distributions."""
+        """Return the images in [-1, 1] of grown cells: the middle of their distributions."""
         return self._distribution(state.float()).centre()
 
     def _distribution(self, state: Tensor) -> DiscretisedLogistic:
-        """Return the distribution of images that grown cells mean."""
         return DiscretisedLogistic(state, self.image_channels)
 
     def _partly_grown(
         self, first: Tensor, steps: int, generator: torch.Generator, masks: CellNoise | None
     ) -> Tensor:
-        """Return first grids of which the last half is grown up already, the last quarter damaged then.
+        """Return first grids: the last half of them is already grown, and the last quarter is then damaged.
 
-        The published code keeps grown states of former training steps in a pool ([1] section 4.3). Here they
-        are grown anew, so that a step depends on nothing but its number, and a stopped run can go on.
+        The published code keeps grown states in a pool ([1] section 4.3). Here they grow anew. So a training
+        step depends only on its number, and a stopped run can continue.
         """
         half, quarter = len(first) // 2, len(first) // 4
         with torch.no_grad():
@@ -119,7 +116,7 @@ class LastOf:
 def damaged(
     state: Float[Tensor, "b z h w"], side: int, generator: torch.Generator
 ) -> Float[Tensor, "b z h w"]:
-    """Return grown cells of which a square of `side` px, elsewhere in each image, holds zeros."""
+    """Return grown cells with zeros in a square of `side` px, at another place in each image."""
     damaged = state.clone()
     for cells in damaged:
         top, left = (

@@ -1,11 +1,11 @@
-"""How likely a pixel is: a logistic distribution cut into the 256 levels of an 8-bit pixel.
+"""The probability of a pixel: a logistic distribution cut into the 256 levels of an 8-bit pixel.
 
 | symbol | meaning |
 |---|---|
 | `x` | a channel of a pixel, in [-1, 1], levels 2/255 apart |
 | `mean`, `scale` | of the logistic distribution |
 
-The mean of green moves with the red of the same pixel, that of blue with both.
+The mean of green depends on the red of the pixel, and the mean of blue depends on red and green.
 
 References:
     [1] Salimans et al., "PixelCNN++", ICLR 2017, section 2.1 and 2.2; here with one component.
@@ -21,27 +21,27 @@ from torch.nn import functional as F
 HALF_LEVEL = 1.0 / 255.0
 SMALLEST_LOG_SCALE = -7.0
 EDGE = 0.999
-"""Beyond it lie the lowest and the highest level alone, which hold the tails."""
+"""Only the lowest and the highest level, which hold the tails, lie beyond this value."""
 
 
 class DiscretisedLogistic:
-    """The distribution of images whose pixels are independent of each other, given the numbers of each cell.
+    """The distribution of images with independent pixels, given the numbers of each cell.
 
     Attributes:
-        mean: of each channel, before the other colours move it.
-        log_scale: of each channel.
+        mean: mean of each channel, without the other colours.
+        log_scale: logarithm of the scale of each channel.
         coupling: how far red moves green, red blue, and green blue; `None` for gray.
     """
 
     def __init__(self, numbers: Float[Tensor, "b c h w"], image_channels: int) -> None:
-        """Read the distribution off the first channels of a state: 9 for colour, 2 for gray."""
+        """Take the distribution from the first channels of a state: 9 for colour, 2 for gray."""
         n = image_channels
         self.mean = numbers[:, :n]
         self.log_scale = numbers[:, n : 2 * n].clamp(min=SMALLEST_LOG_SCALE)
         self.coupling = numbers[:, 2 * n : 3 * n].tanh() if n == 3 else None
 
     def log_prob(self, images: Float[Tensor, "b n h w"]) -> Float[Tensor, " b"]:
-        """Return the log of the probability of each image, whose pixels are 8-bit levels in [-1, 1]."""
+        """Return the log-probability of each image, whose pixels are 8-bit levels in [-1, 1]."""
         away, inverse_scale = images - self._moved(images), torch.exp(-self.log_scale)
         upper, lower = inverse_scale * (away + HALF_LEVEL), inverse_scale * (away - HALF_LEVEL)
         below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
@@ -51,7 +51,7 @@ class DiscretisedLogistic:
         return chosen.sum((1, 2, 3))
 
     def centre(self) -> Float[Tensor, "b n h w"]:
-        """Return the middle of the distribution, in [-1, 1]: each colour given the middle of those before."""
+        """Return the middle of the distribution, in [-1, 1]; each colour uses the middle of earlier ones."""
         if self.coupling is None:
             return self.mean.clamp(-1.0, 1.0)
         red_green, red_blue, green_blue = self.coupling.unbind(1)

@@ -1,4 +1,4 @@
-"""The UNet of other diffusion models, behind the contract of our networks: something to compare with.
+"""The UNet of other diffusion models, with the members of our networks: a baseline to compare with.
 
 References:
     [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020: the architecture, as diffusers has it.
@@ -17,28 +17,21 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import UNetConfig
 
 TIMESTEPS = 1000.0
-"""What diffusion time 1 is to the time embedding of diffusers."""
+"""The time embedding of diffusers receives this number for diffusion time 1."""
 
 
 class UNet(nn.Module):
-    """`UNet2DModel` of diffusers; it sees the whole image, and only as a whole.
+    """`UNet2DModel` of diffusers; it needs the complete image.
 
-    Attributes:
-        config: the choices it was built from.
-        image_channels: channels of the images.
-        radius: `None`: each pixel sees the whole image (attention, group normalisation).
-        has_context: false: nothing that could be summed up over parts would do.
+    The radius is `None`, because attention and group normalisation see the complete image. There is no
+    context, because no sum over parts would be enough.
     """
 
     radius: int | None = None
     has_context = False
 
     def __init__(self, config: UNetConfig) -> None:
-        """Build the network of `config`.
-
-        Raises:
-            ValueError: the library diffusers is not installed.
-        """
+        """Build the network of `config`; refuse if the library diffusers is not installed."""
         super().__init__()
         self.config = config
         self.image_channels = config.image_channels
@@ -46,7 +39,7 @@ class UNet(nn.Module):
 
     @property
     def checkpoint_cells(self) -> bool:
-        """Whether blocks are recomputed in the backward pass, to save memory."""
+        """Whether the backward pass computes blocks again, to save memory."""
         return bool(self.unet.is_gradient_checkpointing)
 
     @checkpoint_cells.setter
@@ -61,11 +54,11 @@ class UNet(nn.Module):
         return [self.unet]
 
     def blocks(self) -> list[nn.Module]:
-        """Return the blocks of all levels: all but the first and the last layer and the embedding of time."""
+        """Return the blocks of all levels, without the first and the last layer and the time embedding."""
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
     def context(self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None = None) -> None:
-        """Return what must be known of the whole canvas: nothing, as parts cannot be computed."""
+        """Return no context: a UNet cannot compute parts of a canvas."""
         return None
 
     def forward(
@@ -77,18 +70,10 @@ class UNet(nn.Module):
         context: Tensor | None = None,
         given: Tensor | None = None,
     ) -> Float[Tensor, "b n h w"]:
-        """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
-
-        Args:
-            x_t: the noisy image, whole.
-            t: diffusion time of each image.
-            region: the whole canvas, or `None`.
-            noise: not used; there are no cells.
-            context: not used.
-            given: `None`; a UNet sees no planes.
+        """Return the prediction for `x_t` at time `t` in [0, 1); `noise` and `context` are not used.
 
         Raises:
-            ValueError: the image is a part of a canvas, seamless, or has sides that cannot be halved; or
+            ValueError: the image is a part of a canvas, is seamless, or has sides that cannot be halved; or
                 planes are given.
         """
         if given is not None:
@@ -109,7 +94,6 @@ class UNet(nn.Module):
 
 
 def _unet2d(config: UNetConfig) -> Any:
-    """Return the network of diffusers."""
     try:
         diffusers = importlib.import_module("diffusers")
     except ModuleNotFoundError as error:

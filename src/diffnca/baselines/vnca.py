@@ -1,4 +1,4 @@
-"""VNCA: a convolutional encoder, and a cellular automaton that grows an image from what it says.
+"""VNCA: a convolutional encoder, and a cellular automaton that grows an image from a latent code.
 
 References:
     [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022, section 3 and appendix A.
@@ -23,7 +23,7 @@ NUM_HALVINGS = 4
 
 
 class Residual(nn.Module):
-    """Two layers within each cell, whose result is added to their input."""
+    """Two layers within each cell, and a sum of their output and their input."""
 
     def __init__(self, channels: int) -> None:
         """Make layers of `channels`."""
@@ -32,16 +32,16 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` and what the layers add to it."""
+        """Return the sum of `x` and the output of the layers."""
         added: Tensor = self.second(F.elu(self.first(x)))
         return x + added
 
 
 class GrowthRule(nn.Module):
-    """One update rule for all cells: a look at the neighbours, then residual blocks within each cell."""
+    """The update rule of all cells: perceive the neighbours, then apply residual blocks within each cell."""
 
     def __init__(self, config: VNCAConfig) -> None:
-        """Make the rule of `config`; at first it changes nothing."""
+        """Make the rule of `config`; an untrained rule changes nothing."""
         super().__init__()
         self.perceive = nn.Conv2d(config.latent, config.hidden, 3, padding=1)
         self.think = nn.Sequential(*(Residual(config.hidden) for _ in range(config.num_residual_blocks)))
@@ -56,13 +56,11 @@ class GrowthRule(nn.Module):
 
 
 class VNCA(nn.Module):
-    """Encoder and decoder; what they are trained for is in `diffnca.baselines`.
+    """Encoder and decoder; `diffnca.baselines.autoencoder` has their loss.
 
     Attributes:
-        config: the choices it was built from.
-        image_channels: channels of the images.
-        radius: `None`: each pixel depends on the description of the whole image.
-        checkpoint_cells: recompute each cell step in the backward pass, to save memory.
+        radius: `None`: each pixel depends on the latent code of the image.
+        checkpoint_cells: whether the backward pass computes each cell step again, to save memory.
     """
 
     radius: int | None = None
@@ -81,12 +79,12 @@ class VNCA(nn.Module):
         return [self.rule]
 
     def encode(self, images: Float[Tensor, "b n h w"]) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
-        """Return mean and log of the deviation of the Gaussian that describes each image, in [-1, 1]."""
+        """Return mean and log of the deviation of each image's latent Gaussian, for images in [-1, 1]."""
         mean, log_deviation = self.encoder(images).float().chunk(2, dim=1)
         return mean, log_deviation
 
     def seed(self, latent: Float[Tensor, "b z"]) -> Float[Tensor, "b z s s"]:
-        """Return the first grid, all of whose cells hold what describes the image."""
+        """Return the first grid, in which all cells hold the latent code of the image."""
         return latent[:, :, None, None].expand(-1, -1, self.config.start, self.config.start)
 
     def grow(
@@ -97,10 +95,9 @@ class VNCA(nn.Module):
     ) -> Float[Tensor, "b z h w"]:
         """Return the state with one cell for each pixel.
 
-        Args:
-            state: a grid of `start` cells a side, or (to grow on) of `size`.
-            noise: which cells update; `None` updates each by the expectation of its mask.
-            num_cell_steps: on each grid; `None` is the choice of the model.
+        `state` is a grid of `start` cells a side; or of `size` cells, to grow on. `noise` says which cells
+        update; `None` updates each cell by the expectation of its mask. `num_cell_steps` counts the cell
+        steps on each grid.
         """
         count = self.config.num_cell_steps if num_cell_steps is None else num_cell_steps
         first = 0
@@ -113,7 +110,6 @@ class VNCA(nn.Module):
             first += count
 
     def _updated(self, state: Tensor, step: int, noise: CellNoise | None) -> Tensor:
-        """Return the state after one cell step."""
         keep = self.checkpoint_cells and torch.is_grad_enabled()
         change: Tensor = checkpoint(self.rule, state, use_reentrant=False) if keep else self.rule(state)
         probability = self.config.update_probability
@@ -125,7 +121,7 @@ class VNCA(nn.Module):
 
 
 def _encoder(config: VNCAConfig) -> nn.Sequential:
-    """Return five convolutions, all but the first of which halve the image, and a linear layer."""
+    """Return five convolutions, and a linear layer. All convolutions but the first halve the image."""
     widths = [config.image_channels] + [config.encoder_channels << k for k in range(NUM_HALVINGS + 1)]
     layers: list[nn.Module] = []
     for stride, (inputs, outputs) in zip((1, *(2,) * NUM_HALVINGS), pairwise(widths), strict=True):

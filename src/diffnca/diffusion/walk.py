@@ -36,12 +36,8 @@ class Constraint(Protocol):
     ) -> Float[Tensor, "b c h w"]:
         """Return `x` with the constraint imposed, correct up to `reach` px from edges inside the canvas.
 
-        Args:
-            x: the image at this noise level.
-            level: the noise level, which may be the clean level.
-            step: the next diffusion step; random numbers are drawn for this step.
-            region: where `x` lies.
-            noise: the random numbers of the images.
+        `x` lies on `region` and has noise level `level`, which may be the clean level. `step` is the next
+        diffusion step; random numbers are drawn for this step.
         """
         ...
 

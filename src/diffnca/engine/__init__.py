@@ -1,4 +1,4 @@
-"""The engine: how networks run fast and exactly on the machine at hand."""
+"""The engine: runs networks fast and exactly on the given device."""
 
 from __future__ import annotations
 
@@ -23,24 +23,20 @@ from diffnca.networks.patches import PatchGrid
 __all__ = ["Engine", "prepare"]
 
 SMALL_IMAGE_PX = 64
-"""Side of an image whose cells are to fill a block."""
+"""Side of an image whose cells should fill a block."""
 
 Engine = Literal["auto", "eager", "fused"]
-"""How a network runs: as is fast and exact on the device, as it was trained, or by the kernels for a GPU."""
+"""`auto`: what is fast and exact on the device; `eager`: as in training; `fused`: the GPU kernels."""
 
 
 class Prepared(nn.Module):
-    """A network whose cell rules an engine runs: its tiles equal the whole to the bit, and so do its batches.
+    """A network whose cell rules an engine runs. Tiles and batches equal the complete image to the bit.
 
-    The weights of the cell rules are copied; prepare a network again that has been trained on.
+    The weights of the cell rules are copies. Prepare a network again after training it.
 
     Attributes:
-        network: the network itself.
-        rules: its cell rules as the engine runs them, those of the image stage last.
-        config: the choices it was built from.
-        image_channels: channels of the images.
-        radius: pixels that one output pixel can see in each direction, the context being given.
-        has_context: whether it must know something of the whole canvas, which `context` sums up.
+        rules: the cell rules as the engine runs them, the rule of the image stage last.
+        radius: in pixels, when the context is given.
     """
 
     def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:
@@ -53,7 +49,7 @@ class Prepared(nn.Module):
     def context(
         self, x_t: Tensor, t: Tensor, region: Region | None = None, given: Tensor | None = None
     ) -> Tensor | None:
-        """Return what must be known of the whole canvas; additive over the parts of it."""
+        """Return what the region adds to the context of the canvas."""
         return self.network.context(x_t, t, region, given)
 
     def forward(
@@ -66,7 +62,7 @@ class Prepared(nn.Module):
         given: Tensor | None = None,
         observe: Callable[[Tensor], object] | None = None,
     ) -> Float[Tensor, "b n h w"]:
-        """Return the prediction; the arguments are those of the network."""
+        """Return the prediction; the arguments are those of `Automaton.forward`."""
         with torch.inference_mode(False), torch.no_grad(), computing_alone():
             predicted: Tensor = self.network(
                 x_t.float(), t.float(), region, noise, context, given, observe, self.rules
@@ -82,19 +78,19 @@ def prepare(
 ) -> nn.Module:
     """Return a network that computes what `network` does, for inference on `device`.
 
-    On a CPU the results are the same to the bit for any tile, batch and number of threads. A network without
-    a finite radius (group normalisation), and any on another device, is returned as it is, or a copy there.
+    On a CPU the results are equal to the bit for any tile, batch and number of threads. Networks without a
+    finite radius (group normalisation), and networks on other devices, are returned unchanged, or copied to
+    the device.
 
     Args:
-        network: a network as `diffnca.models.build.build_network` makes it.
-        device: where it will run.
-        dtype: of the matrix products, float32 or bfloat16; `None` is what the device is fast at. States stay
-            float32.
-        engine: `"fused"` takes the kernels of `engine.gpu`, which have not been run on a GPU yet and so are
-            nobody's default; `"eager"` returns the network itself.
+        network: a network from `diffnca.models.build.build_network`.
+        device: where the network will run.
+        dtype: of the matrix products, float32 or bfloat16; `None` takes the faster one. States stay float32.
+        engine: how the network runs. The `"fused"` kernels have not run on a GPU yet, so `"auto"` avoids
+            them.
 
     Raises:
-        ValueError: type or engine are others, or the fused kernels cannot run this network here.
+        ValueError: `dtype` or `engine` is unknown, or the fused kernels cannot run this network here.
     """
     if engine not in get_args(Engine):
         raise ValueError(f"engine={engine}: must be one of {', '.join(get_args(Engine))}")

@@ -1,8 +1,8 @@
-"""Cell steps on a CPU: fast, and to the bit the same wherever a cell lies in its image, tile or batch.
+"""Cell steps on a CPU: fast, and equal to the bit wherever a cell lies in its image, tile or batch.
 
-Matrix products, sums and exponentials may round differently in the last rows of an array, and with another
-number of threads. So all is computed in blocks of a fixed number of cells, the last one padded, each block by
-a single thread.
+Matrix products, sums and exponentials may round differently in the last rows of an array, and with other
+numbers of threads. So blocks have a fixed number of cells, the last block is padded, and a single thread
+computes each block.
 """
 
 from __future__ import annotations
@@ -32,25 +32,19 @@ SMALLEST_BLOCK = 64
 """Matrix products of fewer rows round differently."""
 
 BEYOND = -(2**31)
-"""Less than any number of a cell, whatever is added to it."""
+"""A number below all cell numbers, even after an offset is added."""
 
 UNCHANGED = Modulation(None, None)
 
 
 class BlockedRule:
-    """A cell rule, prepared for a CPU.
-
-    The weights are copied; prepare a rule again that has been trained on.
-    """
+    """A cell rule, prepared for a CPU. Its weights are copies; prepare a rule again after training it."""
 
     def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int = LARGEST_BLOCK) -> None:
-        """Lay out the weights of `rule` for matrix products in `dtype`.
+        """Lay out the weights of `rule` for matrix products in `dtype`, float32 or bfloat16.
 
-        Args:
-            rule: the cell rule.
-            dtype: float32 or bfloat16.
-            small_image_cells: cells of an image that is often computed alone. A block has as many where that
-                is possible: one image would leave most of a larger one empty.
+        `small_image_cells` is the number of cells of an image that is often computed alone. If possible a
+        block has this number of cells, because a single small image would leave a larger block mostly empty.
         """
         self.config, self.channels, self.guidance = rule.config, rule.channels, rule.guidance
         self.dtype, self.block_cells = dtype, min(max(small_image_cells, SMALLEST_BLOCK), LARGEST_BLOCK)
@@ -61,7 +55,7 @@ class BlockedRule:
         self.laid_out: dict[int, Layers] = {}
 
     def layers_for(self, active: int) -> Layers:
-        """Return the layers for states whose channels from `active` on are zero."""
+        """Return the layers for states that are zero from channel `active` on."""
         if active not in self.laid_out:
             self.laid_out[active] = lay_out(self.rule, active, self.first_written)
         return self.laid_out[active]
@@ -75,29 +69,29 @@ class BlockedRule:
             yield BlockedCells(self, state, t, region, origin, workers)
 
     def pad(self, rows: Float[Tensor, "r n"]) -> Float[Tensor, "block n"]:
-        """Extend some rows to a whole block."""
+        """Extend some rows to a complete block."""
         return F.pad(rows, (0, 0, 0, self.block_cells - len(rows)))
 
     def embed(self, numbers: Float[Tensor, "r n"]) -> Float[Tensor, "r e"]:
-        """Return the embedding of a block of cells, each given by row, column, t and cell step."""
+        """Return the embedding of a block of cells, from row, column, t and cell step of each cell."""
         embedded: Tensor = self.rule.embedding.features(numbers[:, :, None, None])
         return embedded.flatten(1)
 
     def fold(self, layers: Layers, embedding: Float[Tensor, "1 e"]) -> Layers:
-        """Return `layers` with what an embedding that is the same for every cell does to them."""
+        """Return `layers` with the effect of an embedding folded in that is equal for all cells."""
         perception = self.rule.gate_perception(embedding[:, :, None, None])
         hidden = self.rule.gate_hidden(embedding[:, :, None, None])
         return layers.modulate(perception, hidden, is_after_activation=self.config.modulation == "gate")
 
     def modulations(self, embedding: Float[Tensor, "r e"], order: Tensor) -> tuple[Modulation, Modulation]:
-        """Return what the embedding does to the perceptions and to the hidden layers of a block of cells."""
+        """Return the modulations of the perceptions and of the hidden layers of a block of cells."""
         perception, hidden = (gate(embedding.to(self.dtype)[:, :, None, None]) for gate in self.gates)
         return _of_rows(perception, order), _of_rows(hidden, None)
 
     def change(
         self, near: Float[Tensor, "r 9 s"], layers: Layers, modulations: tuple[Modulation, Modulation]
     ) -> Float[Tensor, "r w"]:
-        """Return the change of a block of cells, of the channels that are written, from what is near them."""
+        """Return the change of the written channels, for a block of cells and their neighbours `near`."""
         perception = torch.cat([near[:, 4], layers.perceive(near.flatten(1))], dim=1)
         hidden = layers.expand(modulate(perception, modulations[0]))[:, : self.config.hidden]
         hidden = F.layer_norm(hidden, hidden.shape[1:], layers.scale, layers.shift, NORMALISATION_EPSILON)
@@ -109,13 +103,13 @@ class BlockedRule:
 
 @dataclass(frozen=True)
 class CellStep:
-    """What a cell step needs besides the states, for images at the same diffusion time.
+    """The input of a cell step besides the states, for images at an equal diffusion time.
 
     Attributes:
-        layers: the cell rule, with all that is the same for every cell folded in.
-        table: the neighbours of each cell; `BEYOND` stands for what lies beyond an edge.
-        embedding: of each cell, if it modulates each in its own way.
-        share: how much of its change each cell of each image takes; `None` is all.
+        layers: the layers of the cell rule, with all that is equal for all cells folded in.
+        table: the neighbours of each cell; `BEYOND` is a neighbour beyond an edge.
+        embedding: the embedding of each cell; `None` if all cells have an equal embedding.
+        share: the share of its change that each cell takes; `None` is all.
     """
 
     layers: Layers
@@ -127,14 +121,14 @@ class CellStep:
 class BlockedCells:
     """The cells of a batch of images while they are updated, row after row.
 
-    A block holds cells of one image, or all cells of several small ones; what is missing is padded. Images of
-    the same diffusion time stand side by side.
+    A block holds cells of one image, or all cells of several small images. Images with an equal diffusion
+    time stand side by side.
 
     Attributes:
-        order: which image of the batch each image here is.
-        cells: their states, in float32.
-        written: the channels that change; those before are protected.
-        seen: the state as it is perceived, then the embedding, in the type of the matrix products.
+        order: position in the batch of each image here.
+        cells: the states, in float32.
+        written: the channels that change; the channels before them are protected.
+        seen: the state as cells perceive it, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
 
@@ -155,7 +149,7 @@ class BlockedCells:
         self.cells = torch.zeros(len(state), self.count, rule.channels)
         self.cells[..., : state.shape[1]] = state[self.order].flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
-        self.active = rule.channels if is_shifted else state.shape[1]  # a shift makes zeros count
+        self.active = rule.channels if is_shifted else state.shape[1]  # a shift makes zero channels matter
         self.layers = rule.layers_for(self.active)
         self.seen = self.following = Seen(self.cells, self.layers.kept, rule.dtype)
         self.seen.of_images[..., : self.active] = self.cells[..., : self.active]
@@ -164,14 +158,14 @@ class BlockedCells:
         self.places = None if places is None else places.flatten(1).t()
 
     def state(self) -> Float[Tensor, "b c h w"]:
-        """Return the state as it stands."""
+        """Return the current state."""
         state = torch.empty(len(self.cells), self.rule.channels, self.count)
         state[self.order] = self.cells.movedim(-1, 1)
         return state.view(*state.shape[:2], self.region.height, self.region.width)
 
     def advance(self, k: int, share: Share | None) -> None:
         """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
-        if k < 2:  # the first state may be seen narrower than the others
+        if k < 2:  # the first state may have fewer perceived channels
             kept = self.rule.layers_for(self.rule.channels).kept
             self.following = Seen(self.cells, kept, self.rule.dtype)
             self.following.of_images[..., : self.written.start] = self.cells[..., : self.written.start]
@@ -198,17 +192,13 @@ class BlockedCells:
         return [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
 
     def _parts(self, images: range) -> list[tuple[slice, list[slice]]]:
-        """Return each block with some of the images, so that all threads have work.
-
-        Images that fit into one block together go together.
-        """
+        """Return each block with some images, so that all threads have work; small images share blocks."""
         size = max(1, self.rule.block_cells // self.count)
         packs = [slice(first, min(first + size, images.stop)) for first in images[::size]]
         shares = min(-(-self.workers.count // len(self.blocks)), len(packs))
         return [(block, packs[first::shares]) for block in self.blocks for first in range(shares)]
 
     def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
-        """Return the neighbours of each cell at this spacing."""
         if dilation not in self.tables:
             self.tables[dilation] = neighbours(self.region, dilation, self.config.padding)
         return self.tables[dilation]
@@ -216,10 +206,9 @@ class BlockedCells:
     def _embed(
         self, images: range, layers: Layers, clocks: Float[Tensor, "2"]
     ) -> tuple[Layers, Float[Tensor, "cells e"] | None]:
-        """Show some images their embedding; fold into `layers` what is the same for every cell.
+        """Write the embedding into `seen`; return the layers for the products, and the embedding per cell.
 
-        Returns:
-            The layers in the type of the products, and the embedding if it is another for each cell.
+        If all cells have an equal embedding, the layers contain it, and the second result is `None`.
         """
         rule = self.rule
         if self.places is None:
@@ -240,7 +229,7 @@ class BlockedCells:
         return layers.to(rule.dtype), embedding
 
     def _update(self, step: CellStep, part: tuple[slice, list[slice]]) -> None:
-        """Do a cell step for one block of some images."""
+        """Do a cell step for a block of some images."""
         block, packs = part
         rule, table = self.rule, step.table[block]
         modulations = (UNCHANGED, UNCHANGED)
@@ -256,21 +245,19 @@ class BlockedCells:
 
 
 class Seen:
-    """What is seen of the cells of a batch of images: a row of zeros, for beyond an edge, then one per cell.
+    """Perceived numbers of a batch: a row of zeros, for neighbours beyond an edge, then a row per cell.
 
-    Attributes:
-        rows: of all images.
-        of_images: the same without the first row, image by image.
+    `of_images` is a view of `rows` without the first row, image by image.
     """
 
     def __init__(self, state: Float[Tensor, "b cells c"], kept: int, dtype: torch.dtype) -> None:
-        """Make room for `kept` numbers of each cell, all of them zero."""
+        """Make room for `kept` numbers of each cell, all zero."""
         images, self.count = state.shape[:2]
         self.rows = torch.zeros(images * self.count + 1, kept, dtype=dtype)
         self.of_images = self.rows[1:].view(images, self.count, kept)
 
     def near(self, table: Int[Tensor, "cells 9"], images: slice, rows: int) -> Float[Tensor, "rows 9 s"]:
-        """Return what cells of some images are and have around them, with zeros up to so many `rows`."""
+        """Return the numbers of cells and their neighbours, with zeros up to this many `rows`."""
         first = 1 + self.count * torch.arange(images.start, images.stop, dtype=table.dtype)
         there = (table + first[:, None, None]).clamp_(min=0).flatten()
         missing = 9 * rows - len(there)
@@ -279,7 +266,7 @@ class Seen:
 
 
 def neighbours(region: Region, dilation: int, padding: str) -> Int[Tensor, "cells 9"]:
-    """Return which cells each cell of `region` perceives, row after row, or `BEYOND` an edge."""
+    """Return which cells each cell of `region` perceives, row after row; `BEYOND` is beyond an edge."""
     rows, columns = perceived(region, dilation, padding)
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
     table = (rows * region.width + columns).masked_fill((rows < 0) | (columns < 0), BEYOND)
@@ -295,7 +282,7 @@ def alike(t: Float[Tensor, " b"]) -> Iterator[tuple[Float[Tensor, ""], range]]:
 
 
 def _of_rows(modulation: Modulation, order: Tensor | None) -> Modulation:
-    """Return a modulation of single cells (`r c 1 1`) as one of rows, its channels in this `order`."""
+    """Return a modulation of single cells (`r c 1 1`) as a modulation of rows, in this `order`."""
     scale, shift = (None if part is None else part.flatten(1) for part in modulation)
     if order is not None:
         scale, shift = (None if part is None else part[:, order] for part in (scale, shift))

@@ -1,6 +1,6 @@
-"""Cell steps on a GPU: each is one fused kernel, and only the state passes through the memory between two.
+"""Cell steps on a GPU: each step is a fused kernel, and only the state passes through memory between steps.
 
-Not yet run on a GPU: so far Triton's interpreter has run the kernels, and its compiler has compiled them.
+The kernels have not run on a GPU yet. Triton's interpreter has run them, and its compiler has compiled them.
 """
 
 from __future__ import annotations
@@ -24,23 +24,20 @@ from diffnca.networks.cell import CellRule, Share
 from diffnca.networks.embedding import positions
 
 BLOCK_CELLS = 64
-"""Cells of a block, and rows of a block of any other product."""
+"""Cells of a block, and rows of a block in all other products."""
 
 PERCEIVED_BLOCK = 128
 HIDDEN_BLOCK = 128
 """Outputs of a matrix product, at most."""
 
 SMALLEST_BLOCK = 32
-"""Widths are padded with zeros to multiples of this."""
+"""Widths are padded with zeros to multiples of this number."""
 
 NUM_WARPS = 8
 
 
 class FusedRule:
-    """A cell rule, prepared for a GPU.
-
-    The weights are copied; prepare a rule again that has been trained on.
-    """
+    """A cell rule, prepared for a GPU. Its weights are copies; prepare a rule again after training it."""
 
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype` on `device`."""
@@ -49,7 +46,7 @@ class FusedRule:
         rule = on_single_cells(rule, lambda convolution: Tiled(*parameters_of(convolution)))
         self.period, self.embedding = rule.embedding.period, rule.embedding.features.to(device)
         self.layers = FusedLayers(rule, device, dtype)
-        # read once per image where each cell has its own
+        # float32, unless each cell reads its own modulation
         modulated = torch.float32 if self.config.positions == "none" else dtype
         self.modulators = Modulators(rule, self.layers).to(device, modulated)
 
@@ -64,13 +61,10 @@ class FusedRule:
     def conditions(
         self, times: Float[Tensor, " t"], region: Region, origin: tuple[int, int] | None
     ) -> Iterator[tuple[Float[Tensor, "t cells e"], Float[Tensor, "t cells m"]]]:
-        """Yield the embedding and the modulations of each cell step; without positions those of one cell.
-
-        Without positions they are few, and computed for all cell steps at once.
-        """
+        """Yield embedding and modulations of each cell step; without positions, of a single cell."""
         grid = positions(self.config.positions, region, self.device, origin)
         places = torch.zeros(1, 0, device=self.device)
-        if grid is not None:  # in whole blocks: an activation may round otherwise in the last rows
+        if grid is not None:  # complete blocks, as an activation may round the last rows differently
             places = F.pad(grid.flatten(1).t(), (0, 0, 0, -region.area % BLOCK_CELLS))
         steps = torch.arange(self.config.num_cell_steps, device=self.device)
         for some in steps.split(len(steps) if grid is None else 1):
@@ -83,7 +77,7 @@ class FusedRule:
             yield from zip(embedding.unflatten(0, shape), modulations.unflatten(0, shape), strict=True)
 
     def taken(self, share: Share | None, images: int, cells: int) -> Float32[Tensor, "b cells"]:
-        """Return how much of its change each cell takes."""
+        """Return the share of its change that each cell takes."""
         if share is None:
             probability = self.config.update_probability
             return torch.full((1, 1), probability, device=self.device).expand(images, cells)
@@ -103,11 +97,8 @@ class FusedLayers:
     """The layers of a cell rule as the kernel takes them.
 
     Attributes:
-        layers: the layers themselves.
-        dtype: of the matrix products.
-        weights: of perceive, expand and project, each with its bias, padded with zeros to whole blocks.
-        widths: the padded numbers of a cell that are seen, of its state and of its hidden layer; and how many
-            of them are multiplied at once.
+        weights: of perceive, expand and project, each with its bias, padded with zeros to complete blocks.
+        widths: the padded widths of `seen`, the state and the hidden layer, and the widths of their blocks.
     """
 
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
@@ -146,10 +137,10 @@ class FusedLayers:
 
 
 class Modulators(nn.Module):
-    """Says what an embedding does to the layers: one row of numbers, as the kernel reads them.
+    """Computes the modulations of an embedding: a row of numbers, as the kernel reads them.
 
-    A row holds the factors of the perception; then, for a published gate, the factors of the hidden layer;
-    for scale and shift the bias of the hidden layer, its factors and its summands.
+    A row begins with the factors of the perception. For a published gate, the factors of the hidden layer
+    follow. For scale and shift, the bias of the hidden layer, its factors and its summands follow.
     """
 
     def __init__(self, rule: CellRule, fused: FusedLayers) -> None:
@@ -167,7 +158,7 @@ class Modulators(nn.Module):
         self.register_buffer("order", torch.cat(order))
 
     def forward(self, embedding: Float[Tensor, "r e"]) -> Float[Tensor, "r m"]:
-        """Return the modulations for the rows of embeddings."""
+        """Return the modulations of some embeddings, a row for each."""
         if self.kind == "none":
             return embedding[:, :0]
         cells = embedding[:, :, None, None]
@@ -180,7 +171,7 @@ class Modulators(nn.Module):
 
 
 class Tiled(nn.Module):
-    """A 1x1 convolution over single cells (`r i 1 1`), in blocks of a fixed number of them."""
+    """A 1x1 convolution over single cells (`r i 1 1`), in blocks with a fixed number of cells."""
 
     def __init__(self, weight: Tensor, bias: Float[Tensor, " o"]) -> None:
         """Take the weights (o, i) of the convolution."""
@@ -189,7 +180,7 @@ class Tiled(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, cells: Float[Tensor, "r i 1 1"]) -> Float[Tensor, "r o 1 1"]:
-        """Return what the convolution makes of the cells."""
+        """Return the output of the convolution for these cells."""
         weight, bias = self.get_buffer("weight"), self.get_buffer("bias")
         (inputs, outputs), count = weight.shape, len(cells)
         rows, made = cells.flatten(1).to(weight.dtype).contiguous(), weight.new_empty(count, outputs)
@@ -203,8 +194,8 @@ class FusedCells:
     """The cells of a batch of images while they are updated, row after row.
 
     Attributes:
-        cells: their states, in float32.
-        seen: the state as it is perceived, then the embedding, in the type of the matrix products.
+        cells: the states, in float32.
+        seen: the state as cells perceive it, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
     """
 
@@ -224,7 +215,7 @@ class FusedCells:
         self.following = torch.zeros_like(self.seen)
 
     def state(self) -> Float[Tensor, "b c h w"]:
-        """Return the state as it stands."""
+        """Return the current state."""
         state = self.cells[..., : self.rule.channels].movedim(-1, 1).clone()
         return state.reshape(*state.shape[:2], self.region.height, self.region.width)
 
@@ -264,13 +255,12 @@ class FusedCells:
 
 
 def _blocks(width: int, most: int) -> tuple[int, int]:
-    """Return `width` padded, and the largest block of at most `most` that divides this."""
+    """Return `width` padded, and its largest divisor that divides `most` too."""
     padded = width + -width % SMALLEST_BLOCK
     return padded, gcd(padded, most)
 
 
 def _filled(part: Tensor, *shape: int) -> Tensor:
-    """Return zeros of this shape with `part` at their start."""
     whole = part.new_zeros(shape)
     whole[tuple(slice(size) for size in part.shape)] = part
     return whole

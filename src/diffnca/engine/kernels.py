@@ -1,18 +1,18 @@
 """The kernels of the GPU engine, in Triton; only `diffnca.engine.gpu` starts them.
 
-Each program computes a block of a fixed number of cells (or rows), so that a cell's numbers do not depend on
-where it lies in its image, tile or batch. Whatever can be known when a kernel is compiled is a `constexpr`; a
-layer that is wider than its block is a tuple of blocks. The arguments of a cell step, and shapes:
+Each program computes a block with a fixed number of cells (or rows). So the numbers of a cell do not depend
+on its place in an image, tile or batch. Arguments that are known at compile time are `constexpr`. A layer
+that is wider than its block is a tuple of blocks. Arguments of a cell step, with shapes:
 
-| argument | what it is |
+| argument | meaning |
 |---|---|
 | `state` | (images, cells, channels_width) in float32, changed in place |
-| `seen` | (images, cells, seen_width), the state and the embedding as they are perceived |
+| `seen` | (images, cells, seen_width), the state and the embedding as cells perceive them |
 | `following` | `seen` of the next cell step, to be filled |
-| `rows` | (3, height), the rows that each row perceives; -1 is one of zeros |
+| `rows` | (3, height), the rows that each row perceives; -1 is a row of zeros |
 | `columns` | (3, width), likewise |
-| `share` | (images, cells), how much of its change a cell takes |
-| `times` | (images), which time each image is at |
+| `share` | (images, cells), the share of its change that a cell takes |
+| `times` | (images), index of the time of each image |
 | `modulations` | (times, modulated_cells, ...), see `diffnca.engine.gpu.Modulators` |
 | `perceive` | (9, seen_width, channels_width) |
 | `perceive_bias` | (channels_width) |
@@ -20,23 +20,21 @@ layer that is wider than its block is a tuple of blocks. The arguments of a cell
 | `expand_bias` | (hidden_width) |
 | `project` | (hidden_width, channels_width) |
 | `project_bias` | (channels_width) |
-| `height` | rows of cells |
-| `width` | columns of cells |
-| `share_of_image` | stride of `share` |
-| `share_of_cell` | stride of `share` |
-| `modulated_cells` | 1 if one modulation holds for all cells |
-| `hidden_channels` | those of the hidden layer that are not padding |
-| `kind` | of the modulation |
+| `height`, `width` | rows and columns of cells |
+| `share_of_image`, `share_of_cell` | strides of `share` |
+| `modulated_cells` | 1 if all cells share a modulation |
+| `hidden_channels` | channels of the hidden layer without padding |
+| `kind` | kind of the modulation |
 | `block` | cells of a block |
-| `modulated_block` | 1 if one modulation holds for all cells, else `block` |
-| `seen_width` | numbers seen of a cell, padded |
+| `modulated_block` | 1 if all cells share a modulation, else `block` |
+| `seen_width` | numbers that are seen of a cell, padded |
 | `channels_width`, `hidden_width` | channels of the state and of the hidden layer, padded |
-| `seen_block`, `channels_block`, `hidden_block` | of them, how many at once |
+| `seen_block`, `channels_block`, `hidden_block` | parts of these widths that are multiplied at once |
 """
 
 from __future__ import annotations
 
-from typing import no_type_check  # what Triton compiles is no Python to a type checker
+from typing import no_type_check  # a type checker cannot read what Triton compiles
 
 import triton
 import triton.language as tl
@@ -57,12 +55,12 @@ def cell_step(
     seen_width: tl.constexpr, seen_block: tl.constexpr, channels_width: tl.constexpr,
     channels_block: tl.constexpr, hidden_width: tl.constexpr, hidden_block: tl.constexpr,
 ):  # fmt: skip
-    """Do a cell step for a block of cells of one image; the arguments are in the table above."""
+    """Do a cell step for a block of cells of an image; the table above explains the arguments."""
     image = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * block
     cell = first + tl.arange(0, block)
     is_cell = cell < height * width
-    cells = image * height * width  # before this image
+    cells = image * height * width  # number of cells before this image
 
     perceived_width: tl.constexpr = seen_width + channels_width
     modulation_width: tl.constexpr = perceived_width + (3 if kind == "scale_shift" else 1) * hidden_width
@@ -131,7 +129,7 @@ def modulate_perception(
     seen_width: tl.constexpr, seen_block: tl.constexpr,
     channels_width: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """Return what the cells see of themselves and `near` them, modulated, in the type of the products."""
+    """Return what the cells perceive of themselves and `near` them, modulated, in the type of `seen`."""
     perception = ()
     for start in tl.static_range(0, seen_width, seen_block):
         number = start + tl.arange(0, seen_block)
@@ -147,7 +145,7 @@ def modulate_perception(
 @triton.jit
 @no_type_check
 def scaled(layer, modulation, number, kind: tl.constexpr):
-    """Return a part of the perception, modulated; its shift is in the bias of the next layer."""
+    """Return a modulated part of the perception; the shift is in the bias of the next layer."""
     if kind == "none":
         return layer
     return layer * tl.load(modulation + number[None, :]).to(tl.float32)
@@ -161,7 +159,7 @@ def expand_perception(
     channels_width: tl.constexpr, channels_block: tl.constexpr,
     hidden_width: tl.constexpr, hidden_block: tl.constexpr,
 ):  # fmt: skip
-    """Return the hidden layer, in the type of the matrix products: so all of it stays in registers."""
+    """Return the hidden layer, in the type of the matrix products, so that it stays in registers."""
     own_parts: tl.constexpr = seen_width // seen_block
     hidden = ()
     for start in tl.static_range(0, hidden_width, hidden_block):
@@ -221,7 +219,7 @@ def update_state(
     block: tl.constexpr, seen_width: tl.constexpr, channels_width: tl.constexpr,
     channels_block: tl.constexpr, hidden_width: tl.constexpr, hidden_block: tl.constexpr,
 ):  # fmt: skip
-    """Add to the state of the cells what is `taken` of their change, and show it to the next cell step."""
+    """Add the `taken` share of their change to the cells; write them for the next cell step."""
     for start in tl.static_range(0, channels_width, channels_block):
         channel = start + tl.arange(0, channels_block)
         change = tl.zeros([block, channels_block], tl.float32) + tl.load(project_bias + channel)[None, :]
@@ -242,7 +240,7 @@ def dense(
     rows, weight, bias, made, count, inputs, outputs,
     block: tl.constexpr, inputs_block: tl.constexpr, outputs_block: tl.constexpr,
 ):  # fmt: skip
-    """Fill `made` (count, outputs) with `rows @ weight + bias`, for a block of rows and one of outputs."""
+    """Fill `made` (count, outputs) with `rows @ weight + bias`, for a block of rows and of outputs."""
     row = (tl.program_id(0) * block + tl.arange(0, block))[:, None]
     output = (tl.program_id(1) * outputs_block + tl.arange(0, outputs_block))[None, :]
     total = tl.zeros([block, outputs_block], tl.float32)
@@ -261,7 +259,7 @@ def dense(
 @triton.jit(do_not_specialize=["place", "clock"])
 @no_type_check
 def draw_share(share, seeds, rows, columns, place, clock, threshold, height, width, block: tl.constexpr):
-    """Fill `share` (images, cells) with 1 where a cell updates, as `canvas.noise` draws it, else 0."""
+    """Fill `share` (images, cells) with 1 where a cell updates (as in `canvas.noise`), else 0."""
     image = tl.program_id(1).to(tl.int64)
     cell = tl.program_id(0) * block + tl.arange(0, block)
     is_cell = cell < height * width

@@ -1,7 +1,7 @@
 """The layers of a cell rule as matrix products over the rows of a block, one row per cell.
 
-Widths are padded with zeros to multiples of 4, outputs to 16 at least: products of other widths round some
-rows differently. What the embedding says to all cells alike is folded into the weights.
+Widths are padded with zeros to multiples of 4, and outputs to at least 16. Products of other widths round
+some rows differently. If all cells have an equal embedding, its effect is folded into the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Dense(NamedTuple):
     bias: Float[Tensor, " o"]
 
     def __call__(self, rows: Float[Tensor, "r i"]) -> Float[Tensor, "r o"]:
-        """Return what the layer makes of the rows."""
+        """Return the output of the layer for these rows."""
         return F.linear(rows, self.weight, self.bias)
 
     def to(self, dtype: torch.dtype) -> Dense:
@@ -47,14 +47,14 @@ class Pointwise(nn.Module):
         self.register_buffer("bias", layer.bias)
 
     def forward(self, cells: Tensor) -> Tensor:
-        """Return what the convolution makes of the cells."""
+        """Return the output of the convolution for these cells."""
         rows = F.pad(cells.flatten(1), (0, self.extra)) if self.extra else cells.flatten(1)
         made = F.linear(rows, self.weight, self.bias)  # type: ignore[arg-type]
         return made[:, : self.outputs, None, None]
 
 
 def replace_convolutions(module: nn.Module, replacement: Callable[[nn.Conv2d], nn.Module]) -> None:
-    """Make all 1x1 convolutions within `module` work on single cells."""
+    """Replace all 1x1 convolutions within `module`."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, replacement(child))
@@ -73,18 +73,18 @@ def on_single_cells(rule: CellRule, replacement: Callable[[nn.Conv2d], nn.Module
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a cell rule, for states whose first channels alone are not zero.
+    """The layers of a cell rule, for states that are zero after their first channels.
 
     Attributes:
-        perceive: from a cell and its neighbours, nine times `kept` numbers.
-        expand: from what is kept of the cell, and its perception, to the hidden layer.
-        scale: factors of the normalised hidden layer; `None` is 1.
-        shift: summands of it; `None` is 0.
-        project: from the hidden layer to the change of the state; 0 for protected channels, of which the
-            first may be left out.
+        perceive: from `kept` numbers of a cell and of each of its neighbours to what the cell perceives.
+        expand: from the kept numbers of a cell and what it perceives to the hidden layer.
+        project: from the hidden layer to the change of the state. The change of protected channels is 0; the
+            first protected channels may be missing.
         kept: numbers of a cell that are seen.
-        order: where each input of `expand` stands in the perception of the rule; -1 is padding.
-        shifted: the weight of `expand` for the whole perception of the rule.
+        order: position of each input of `expand` in the perception of the rule; -1 is padding.
+        shifted: the weight of `expand` for the complete perception of the rule.
+        scale: factors of the normalised hidden layer; `None` is 1.
+        shift: summands of the normalised hidden layer; `None` is 0.
     """
 
     perceive: Dense
@@ -102,14 +102,14 @@ class Layers:
         return replace(self, perceive=perceive, expand=expand, project=project)
 
     def damp(self, probability: float) -> Layers:
-        """Return layers whose change is that of a cell that updates with this probability, on average."""
+        """Return layers whose change is the average change of a cell that updates with this probability."""
         return replace(self, project=Dense(*(part * probability for part in self.project)))
 
     def modulate(self, perception: Modulation, hidden: Modulation, is_after_activation: bool) -> Layers:
-        """Return layers with two modulations folded in that are the same for all cells (`1 c 1 1`)."""
+        """Return layers with two modulations folded in that are equal for all cells (`1 c 1 1`)."""
         weight, bias = self.expand
         if perception.shift is not None:
-            bias = bias + self.shifted @ perception.shift.flatten()  # also of the channels that are zero
+            bias = bias + self.shifted @ perception.shift.flatten()  # also for zero channels
         if perception.scale is not None:
             weight = weight * perception.scale.flatten()[self.order]
         scale, shift = (None if part is None else part.flatten() for part in hidden)
@@ -123,9 +123,9 @@ class Layers:
 
 
 def lay_out(rule: CellRule, active: int, written: int = 0) -> Layers:
-    """Return the layers of `rule` for states whose channels from `active` on are zero.
+    """Return the layers of `rule` for states that are zero from channel `active` on.
 
-    Their change is that of the channels from `written` on.
+    Their change has the channels from `written` on.
     """
     perceive, perceive_bias = parameters_of(rule.perceive)
     expand, expand_bias = parameters_of(rule.expand)
@@ -149,22 +149,20 @@ def lay_out(rule: CellRule, active: int, written: int = 0) -> Layers:
 
 
 def parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution, with its weight norm."""
+    """Return weight and bias of a convolution, after weight normalisation."""
     assert convolution.bias is not None
     return convolution.weight.detach(), convolution.bias.detach()
 
 
 def _padded(outputs: int) -> int:
-    """Return the padded number of outputs."""
     return max(16, outputs + -outputs % 4)
 
 
 def _columns(weight: Tensor, order: Tensor) -> Tensor:
-    """Return the last axis of `weight` in this `order`, with zeros where it is -1."""
+    """Return the last axis of `weight` in this `order`, with zeros where the order is -1."""
     return F.pad(weight, (0, 1))[..., order]
 
 
 def _tall(weight: Tensor, bias: Tensor) -> Dense:
-    """Return a layer with padded outputs."""
     extra = _padded(len(bias)) - len(bias)
     return Dense(F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra)))

@@ -1,4 +1,4 @@
-"""What the machine at hand is: its devices, what it is fast at, the memory that a process takes of it."""
+"""The machine: its devices, its fast data type, the memory that a process uses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OLDEST_TRITON = (3, 7)
 
 
 def device_named(name: str) -> str:
-    """Return the device to compute on; `auto` takes a GPU where there is one.
+    """Return the device to compute on; `auto` takes a GPU if there is one.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: the device is not available.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,7 +48,7 @@ def cpu_has(feature: str) -> bool:
 
 
 def has_triton() -> bool:
-    """Return whether Triton is here, in a version that the kernels have been tested with."""
+    """Return whether Triton is installed, in a version that the kernels were tested with."""
     try:
         major, minor = version("triton").split(".")[:2]
     except PackageNotFoundError:
@@ -57,26 +57,26 @@ def has_triton() -> bool:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Return whether `torch.compile` can make code for `device` here."""
-    if device.type == "cpu":  # the code that torch generates includes Python's header
+    """Return whether `torch.compile` can compile for `device` on this machine."""
+    if device.type == "cpu":  # generated code includes Python's header
         has_header = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
         return sys.platform != "win32" and shutil.which("g++") is not None and has_header
     return device.type == "cuda"
 
 
 def machine_of(device: torch.device) -> str:
-    """Return in words what `device` is."""
+    """Return a description of `device`."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory that this process has held on `device`; `None` if it is not known."""
+    """Return the peak memory of this process on `device`; `None` if it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     held = status_bytes("VmHWM")
-    if held is not None:  # of this process alone; the numbers of getrusage begin with those of its parent
+    if held is not None:  # of this process alone; getrusage also counts the peak of its parent
         return held
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
@@ -87,7 +87,7 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 
 def status_bytes(name: str) -> int | None:
-    """Return a size that Linux knows of this process (`VmRSS`, `VmHWM`); `None` elsewhere."""
+    """Return a memory size of this process from Linux (`VmRSS`, `VmHWM`); `None` on other systems."""
     for line in _lines(Path("/proc/self/status")):
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -102,5 +102,4 @@ def _processor() -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file, none if it is not there."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -12,12 +12,10 @@ from diffnca.canvas.region import Boundary, Region, fold
 def perceived(
     region: Region, dilation: int, padding: str
 ) -> tuple[Int32[Tensor, "3 h"], Int32[Tensor, "3 w"]]:
-    """Return the rows that each row of `region` perceives, and the columns, as `models.nca.pad` has it.
+    """Return the rows that each row of `region` perceives, and the columns, as `networks.cell.pad` does.
 
-    Args:
-        region: where the cells lie.
-        dilation: spacing of the perception in cells.
-        padding: what lies beyond an edge: the mirrored `reflect` image, or `zeros`, which are number -1.
+    `dilation` is the distance between perceived cells. With `padding="zeros"` a cell beyond an edge has
+    number -1.
     """
     boundary_y, boundary_x = region.canvas.boundary
     rows = _along(region.height, boundary_y if region.is_whole_y else "reflect", dilation, padding)
@@ -25,7 +23,6 @@ def perceived(
 
 
 def _along(size: int, boundary: Boundary, dilation: int, padding: str) -> Int32[Tensor, "3 size"]:
-    """Return what is perceived along one axis."""
     index = dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None] + torch.arange(size, dtype=torch.int32)
     if padding == "zeros":
         return index.masked_fill((index < 0) | (index >= size), -1)

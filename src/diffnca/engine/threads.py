@@ -1,4 +1,4 @@
-"""Threads whose number changes no result."""
+"""Threads that do not change a result, however many they are."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from typing import Any
 import torch
 
 _ALONE = local()
-"""Holds, while a thread computes alone, how many threads torch used before."""
+"""While a thread computes alone: how many threads torch used before."""
 
 
 @contextmanager
 def computing_alone() -> Iterator[int]:
-    """Within the block the calling thread computes alone; yields how many threads torch used before.
+    """Let the calling thread compute alone within the block; yield how many threads torch used before.
 
-    The threads that torch starts for one operator keep their cores busy for milliseconds after it, waiting
-    for the next: on few cores they would slow down all others.
+    Torch's threads keep their cores busy for milliseconds after an operator, and slow down all other threads.
     """
     if hasattr(_ALONE, "count"):
         yield _ALONE.count
@@ -38,10 +37,10 @@ def computing_alone() -> Iterator[int]:
 
 
 class Workers:
-    """As many threads as torch uses, each of which computes alone, without gradients."""
+    """As many threads as torch uses. Each thread computes alone, without gradients."""
 
     def __enter__(self) -> Workers:
-        """Take them; until they are given back, the calling thread computes alone too."""
+        """Take the threads. Within the block the calling thread computes alone too."""
         self.alone = computing_alone()
         self.count = self.alone.__enter__()
         self.others = _threads(max(self.count - 1, 1))
@@ -50,7 +49,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give them back."""
+        """Give the threads back."""
         self.alone.__exit__(kind, error, trace)
 
     def each(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
@@ -78,12 +77,12 @@ class Workers:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Return `count` threads that compute alone; they are kept, as it takes milliseconds to end them."""
+    """Return `count` threads that compute alone. They are kept, because ending threads takes milliseconds."""
     pool, started = ThreadPoolExecutor(count, "diffnca", torch.set_num_threads, (1,)), Barrier(count)
     for running in [pool.submit(started.wait) for _ in range(count)]:
         running.result()
     return pool
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of the threads of its parent
+if hasattr(os, "register_at_fork"):  # a child process has no threads of its parent
     os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -92,7 +92,7 @@ class Automaton(nn.Module):
     ) -> Float64[Tensor, "b two_m r k2"] | None:
         """Return what `x_t` on `region` adds to the low frequencies of the canvas; `None` if none are used.
 
-        Only the image and the given planes count: all other channels are zero before the Fourier stage.
+        All other channels are zero before the Fourier stage.
         """
         if not self.has_context:
             return None
@@ -123,8 +123,7 @@ class Automaton(nn.Module):
             rules: cell rules of all stages as an engine runs them; `None` takes the rules of this network.
 
         Raises:
-            ValueError: a part of a canvas comes without context, the context belongs to another canvas, or
-                the given planes do not fit.
+            ValueError: the context is missing or belongs to another canvas, or the given planes do not fit.
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
         pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)

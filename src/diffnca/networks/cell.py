@@ -1,9 +1,8 @@
 """The cell: its perception and its update, and the only loop over the cell steps.
 
-All cells share one rule, and apply this rule again and again. In this file a state has M channels, its
-perception has 2M (plus the channels of the embedding), and the hidden layer has H. `run_cells` is the loop.
-An engine runs a rule: it provides a `Rule`, and `begin` of this rule yields `Cells`. `CellRule` is the first
-such engine.
+All cells share one rule. In this file a state has M channels, its perception has 2M (plus the channels of the
+embedding), and the hidden layer has H. `run_cells` is the loop. An engine runs a rule: it provides a `Rule`,
+and `begin` of this rule yields `Cells`. `CellRule` is the first such engine.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -31,19 +30,13 @@ from diffnca.networks.embedding import Embedding
 
 NORMALISATION_EPSILON = 1e-5
 SAFE_CHANNELS = 16
-"""Training on a CPU pads channels to a multiple of this number before a dilated convolution.
-
-Else, for wide channels-last inputs, oneDNN's bf16 gradient of the weights is wrong (torch 2.13, AVX-512)."""
+"""Training on a CPU pads channels to a multiple of this number before a dilated convolution. Else oneDNN's
+bf16 gradient of the weights is wrong or NaN for wide channels-last inputs (torch 2.13, AVX-512)."""
 LEAKY_SLOPE = 0.01
 
 
 class SelfGuidance(NamedTuple):
-    """Guidance of a state away from its value before the last cell steps (`diffnca.sampling.guidance`).
-
-    Attributes:
-        strength: strength of the guidance; 1 changes nothing.
-        from_cell_step: the first of the last cell steps.
-    """
+    """Guidance of a state away from its value before `from_cell_step`; a `strength` of 1 changes nothing."""
 
     strength: float
     from_cell_step: int
@@ -91,11 +84,8 @@ class Rule(Protocol):
     ) -> AbstractContextManager[Cells]:
         """Return the cells before the first cell step, in a block that holds the resources of the engine.
 
-        Args:
-            state: the first channels (b a h w) of the state; all others are zero.
-            t: diffusion time of each image.
-            region: where the cells lie.
-            origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
+        `state` holds the first channels (b a h w); all others are zero. `t` is the diffusion time of each
+        image. `origin` is the cell from which positions in pixels count; `None` is the centre of the canvas.
         """
         ...
 
@@ -148,9 +138,8 @@ class Modulator(nn.Module):
 class CellRule(nn.Module):
     """One update rule for all cells: perceive, expand, normalise, project.
 
-    Attributes:
-        guidance: changes the final state, in sampling only; `None` for none.
-        is_recomputed: whether the backward pass computes each cell step again, to save memory.
+    `guidance` changes the final state, in sampling only. If `is_recomputed`, the backward pass computes each
+    cell step again, to save memory.
     """
 
     def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
@@ -283,13 +272,7 @@ def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
 
 @dataclass
 class EagerCells:
-    """Cells that PyTorch updates, as in training.
-
-    Attributes:
-        current: the state (b, M, h, w).
-        t: diffusion time of each image, in [0, 1).
-        origin: the cell from which positions in pixels count; `None` is the centre of the canvas.
-    """
+    """Cells that PyTorch updates, as in training; `current` is the state (b, M, h, w)."""
 
     rule: CellRule
     current: Tensor
@@ -333,9 +316,8 @@ def run_cells(
     """Return the state after all cell steps of `rule`, guided if the rule has a guidance.
 
     `state`, `t`, `region` and `origin` are those of `Rule.begin`. `noise` says which cells update; `None`
-    updates each cell by the expectation of its mask. The masks are numbered from `first_mask`, so that two
-    stages of a call draw different masks. `observe` receives the state after each cell step, without
-    guidance.
+    updates each cell by the expectation of its mask. The masks are numbered from `first_mask`, so two stages
+    of a call draw different masks. `observe` receives the state after each cell step, before guidance.
     """
     guidance, probability = rule.guidance, rule.config.update_probability
     with rule.begin(state, t, region, origin) as cells:

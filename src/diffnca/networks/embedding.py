@@ -1,7 +1,7 @@
 """Embeddings: what a cell knows of time, cell step and position.
 
-Both embeddings return a tensor `b e h w`. Without positions `h = w = 1`, so gates and shifts are computed
-once per image.
+Embeddings are tensors `b e h w`. Without positions `h = w = 1`, so gates and shifts are computed once per
+image.
 
 References:
     [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.

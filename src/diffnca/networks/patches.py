@@ -75,7 +75,6 @@ class PatchGrid:
         return first, min(-(-(start + length) // self.patch) - first, squares)
 
     def _overhang(self) -> tuple[int, int]:
-        """Return by how many pixels the first squares begin before the region: above, and to the left."""
         return self.pixels.top % self.patch, self.pixels.left % self.patch
 
     def _held(self, overhang: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
