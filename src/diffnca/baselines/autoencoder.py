@@ -22,10 +22,7 @@ from diffnca.config.networks import FEWEST_TO_DAMAGE, VNCAConfig
 
 
 class Autoencoder(nn.Module):
-    """Makes images of a fixed size from Gaussian noise, without diffusion.
-
-    `network` has `encode`, `seed` and `grow`, as `diffnca.baselines.vnca.VNCA`.
-    """
+    """Makes images of a fixed size from Gaussian noise, without diffusion; `network` is a `VNCA`."""
 
     def __init__(self, network: Any, config: Config) -> None:
         """Take the `network` that `config` describes."""
@@ -45,10 +42,8 @@ class Autoencoder(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the negative evidence lower bound in nats per image ([2] Eq. 3), with one draw.
 
-        Args:
-            x_0: images in [-1, 1] whose pixels are 8-bit levels.
-            generator: a CPU generator for the latent numbers, the cell steps and the damage.
-            masks: which cells update; `None` updates each cell by the expectation of its mask.
+        The images `x_0` are in [-1, 1], with 8-bit levels. The `generator` is on the CPU; it draws the latent
+        numbers, the cell steps and the damage. `masks=None` updates each cell by the expectation of its mask.
         """
         mean, log_deviation = self.network.encode(x_0)
         latent = mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator).to(mean)

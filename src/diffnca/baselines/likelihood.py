@@ -1,11 +1,7 @@
 """The probability of a pixel: a logistic distribution cut into the 256 levels of an 8-bit pixel.
 
-| symbol | meaning |
-|---|---|
-| `x` | a channel of a pixel, in [-1, 1], levels 2/255 apart |
-| `mean`, `scale` | of the logistic distribution |
-
-The mean of green depends on the red of the pixel, and the mean of blue depends on red and green.
+Pixels are in [-1, 1], with levels 2/255 apart. The mean of green depends on the red of the pixel, and the
+mean of blue depends on red and green.
 
 References:
     [1] Salimans et al., "PixelCNN++", ICLR 2017, section 2.1 and 2.2; here with one component.

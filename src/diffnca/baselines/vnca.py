@@ -58,9 +58,8 @@ class GrowthRule(nn.Module):
 class VNCA(nn.Module):
     """Encoder and decoder; `diffnca.baselines.autoencoder` has their loss.
 
-    Attributes:
-        radius: `None`: each pixel depends on the latent code of the image.
-        checkpoint_cells: whether the backward pass computes each cell step again, to save memory.
+    The radius is `None`, because each pixel depends on the latent code of the image. With `checkpoint_cells`
+    the backward pass computes each cell step again, to save memory.
     """
 
     radius: int | None = None

@@ -47,8 +47,8 @@ class Walk:
     """The diffusion steps from noise to image. A caller may run only some steps, on some region.
 
     Attributes:
-        levels: the levels to visit, without the clean end. If the next level is noisier, the step adds noise:
-            it jumps back, to draw again what did not fit.
+        levels: the levels to visit, without the clean end. If the next level is noisier, the step jumps back:
+            it adds noise, to draw again what did not fit.
         sampler: the method of a step.
         noise: the random numbers; the n-th step draws the numbers of diffusion step n.
         constraint: what is known of the image; `None` if nothing is known.

@@ -32,11 +32,8 @@ Engine = Literal["auto", "eager", "fused"]
 class Prepared(nn.Module):
     """A network whose cell rules an engine runs. Tiles and batches equal the complete image to the bit.
 
-    The weights of the cell rules are copies. Prepare a network again after training it.
-
-    Attributes:
-        rules: the cell rules as the engine runs them, the rule of the image stage last.
-        radius: in pixels, when the context is given.
+    The rules hold copies of the weights, the rule of the image stage last. Prepare a network again after
+    training it. `radius` is in pixels, when the context is given.
     """
 
     def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:
@@ -82,12 +79,8 @@ def prepare(
     finite radius (group normalisation), and networks on other devices, are returned unchanged, or copied to
     the device.
 
-    Args:
-        network: a network from `diffnca.models.build.build_network`.
-        device: where the network will run.
-        dtype: of the matrix products, float32 or bfloat16; `None` takes the faster one. States stay float32.
-        engine: how the network runs. The `"fused"` kernels have not run on a GPU yet, so `"auto"` avoids
-            them.
+    `dtype` is the type of the matrix products, float32 or bfloat16; `None` takes the faster type. States stay
+    float32. The `"fused"` kernels have not run on a GPU yet, so the engine `"auto"` avoids them.
 
     Raises:
         ValueError: `dtype` or `engine` is unknown, or the fused kernels cannot run this network here.

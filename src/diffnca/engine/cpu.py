@@ -108,7 +108,7 @@ class CellStep:
     Attributes:
         layers: the layers of the cell rule, with all that is equal for all cells folded in.
         table: the neighbours of each cell; `BEYOND` is a neighbour beyond an edge.
-        embedding: the embedding of each cell; `None` if all cells have an equal embedding.
+        embedding: `None` if all cells have an equal embedding.
         share: the share of its change that each cell takes; `None` is all.
     """
 

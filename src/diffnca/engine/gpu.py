@@ -94,11 +94,9 @@ class FusedRule:
 
 
 class FusedLayers:
-    """The layers of a cell rule as the kernel takes them.
+    """The layers of a cell rule as the kernel takes them, padded with zeros to complete blocks.
 
-    Attributes:
-        weights: of perceive, expand and project, each with its bias, padded with zeros to complete blocks.
-        widths: the padded widths of `seen`, the state and the hidden layer, and the widths of their blocks.
+    `widths` holds the padded widths of `seen`, the state and the hidden layer, with their block widths.
     """
 
     def __init__(self, rule: CellRule, device: torch.device, dtype: torch.dtype) -> None:
@@ -191,13 +189,7 @@ class Tiled(nn.Module):
 
 
 class FusedCells:
-    """The cells of a batch of images while they are updated, row after row.
-
-    Attributes:
-        cells: the states, in float32.
-        seen: the state as cells perceive it, then the embedding, in the type of the matrix products.
-        following: `seen` of the next cell step.
-    """
+    """The cells of a batch of images while they are updated; its attributes are as in `BlockedCells`."""
 
     def __init__(
         self, rule: FusedRule, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None
@@ -255,7 +247,6 @@ class FusedCells:
 
 
 def _blocks(width: int, most: int) -> tuple[int, int]:
-    """Return `width` padded, and its largest divisor that divides `most` too."""
     padded = width + -width % SMALLEST_BLOCK
     return padded, gcd(padded, most)
 

@@ -159,7 +159,6 @@ def _padded(outputs: int) -> int:
 
 
 def _columns(weight: Tensor, order: Tensor) -> Tensor:
-    """Return the last axis of `weight` in this `order`, with zeros where the order is -1."""
     return F.pad(weight, (0, 1))[..., order]
 
 

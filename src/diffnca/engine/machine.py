@@ -16,11 +16,7 @@ OLDEST_TRITON = (3, 7)
 
 
 def device_named(name: str) -> str:
-    """Return the device to compute on; `auto` takes a GPU if there is one.
-
-    Raises:
-        ValueError: the device is not available.
-    """
+    """Return the device to compute on, if it is available; `auto` takes a GPU if there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -14,8 +14,7 @@ def perceived(
 ) -> tuple[Int32[Tensor, "3 h"], Int32[Tensor, "3 w"]]:
     """Return the rows that each row of `region` perceives, and the columns, as `networks.cell.pad` does.
 
-    `dilation` is the distance between perceived cells. With `padding="zeros"` a cell beyond an edge has
-    number -1.
+    With `padding="zeros"` a cell beyond an edge has number -1.
     """
     boundary_y, boundary_x = region.canvas.boundary
     rows = _along(region.height, boundary_y if region.is_whole_y else "reflect", dilation, padding)

@@ -31,11 +31,8 @@ from diffnca.networks.patches import PatchGrid
 class Automaton(nn.Module):
     """Cells that see the noisy image and write the prediction into their next channels.
 
-    Attributes:
-        radius: in pixels, when the context is given; `None` if each pixel sees the complete image.
-        fourier: the rule of the Fourier stage; `None` if there is none.
-        coarse: the rule of the coarse stage; `None` if there is none.
-        image: the rule of the image stage.
+    `radius` is in pixels, when the context is given; `None` if each pixel sees the complete image. The rules
+    `fourier` and `coarse` are `None` in networks without this stage.
     """
 
     def __init__(self, config: NCAConfig) -> None:

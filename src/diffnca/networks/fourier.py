@@ -193,7 +193,6 @@ def _waves(
 
 
 def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> Iterator[int]:
-    """Return the starts of the canvas-aligned blocks that cover `length` px from `start` on."""
     return iter(range(start - start % block, start + length, block))
 
 
