@@ -35,7 +35,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Timing:
-    """The result for one work: median times of a call (or training step) and of its matrix products alone.
+    """The result for a work: median seconds of a call (or training step) and of its matrix products alone.
 
     `memory_bytes` is what the first call needs beyond the memory before. `None` means unknown.
     """

@@ -1,7 +1,7 @@
 """Canvases, regions of canvases, and what lies beyond an edge.
 
-Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis (`top <
-0`, or `top + height > canvas.height`). Such a region goes on at the opposite edge.
+Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis:
+`top < 0`, or `top + height > canvas.height`. Such a region goes on at the opposite edge.
 
 A network mirrors the edge of a reflecting canvas at every cell step. It wraps an axis that is circular and
 fully covered. Beyond other edges the network may see anything; the caller crops the affected pixels.

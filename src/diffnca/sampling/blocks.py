@@ -4,9 +4,9 @@ The blocks cover the canvas evenly, so a side need not be a whole number of pixe
 two blocks on each axis, in shares. Every number is a sum of products in a fixed order. The bits of a pixel
 therefore do not depend on the region that is computed.
 
-Spreading changes means by a matrix with three diagonals on each axis, as blocks share pixels only with the
-next ones. The inverse of this matrix falls off quickly beside its diagonal. So elimination from both ends
-uses only `NEIGHBOURS` blocks: the error is 1% at a factor of 1.1, and at most 0.1% from 1.25 on.
+Spreading changes means by a matrix with three diagonals on each axis: only neighbouring blocks share pixels.
+The inverse of this matrix falls off quickly beside its diagonal. So elimination from both ends uses only
+`NEIGHBOURS` blocks: the error is 1% at a factor of 1.1, and at most 0.1% from 1.25 on.
 """
 
 from __future__ import annotations

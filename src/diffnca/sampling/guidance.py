@@ -1,14 +1,14 @@
 """Autoguidance: lead a model away from the errors of a weaker model.
 
-A weaker model of the same images makes the same errors, but larger ones. Guidance moves the estimate along
+A weaker model of the same images makes larger errors in the same places. Guidance moves the estimate along
 the line from the weaker estimate to the better estimate [1]:
 
     guided = weaker + guidance * (better - weaker)
 
 A guidance of 1 is the better model alone. The weaker model may have less training (`Guided`). It may also be
 the model itself without its last cell steps (as [2] skips layers). This costs nothing: the state before these
-steps holds the weaker answer, and each stage moves its final state on from it. For one stage this equals the
-formula; a Fourier stage hands on a guided spectrum.
+steps holds the weaker answer, and each stage moves its final state on from there. For a model of one stage,
+this equals the formula. A Fourier stage hands on a guided spectrum.
 
 References:
     [1] Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS 2024.

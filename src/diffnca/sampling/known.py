@@ -102,8 +102,8 @@ class KnownMeans:
 
     `small` is the picture, in [-1, 1]; its pixels are blocks of the canvas. The image changes as little as
     possible: each block is shifted as a whole, and blocks that share pixels are shifted together. The clean
-    image also stays within [-1, 1]. Its means then hold to 1e-5 if no blocks share pixels. Otherwise they are
-    as close as `CORRECTIONS` iterations bring them, because an image with exactly these means may not exist.
+    image stays within [-1, 1]. Without shared pixels, its means hold to 1e-5. Otherwise they are as close as
+    `CORRECTIONS` iterations bring them, because an image with exactly these means may not exist.
     """
 
     small: Float[Tensor, "b c y x"]

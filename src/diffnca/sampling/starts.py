@@ -1,9 +1,9 @@
 """The noise from which new images start: independent pixels, or one tone for a whole texture.
 
-A local model takes the colours of a place (the stain of tissue, the light of a photo) from the mean of the
-noise there [1]. Over a square, this mean varies by 1 / side from place to place, and the tone of a large
-image varies with the mean. In `EvenNoise`, all squares of the size that the model sees start with one mean.
-This mean is drawn once per image or chosen by the user. Nothing else changes.
+A local model takes the colours of a place (stain of tissue, light of a photo) from the mean of its noise [1].
+Over a square, this mean varies by 1 / side from place to place, and the tone of a large image varies with the
+mean. In `EvenNoise`, all squares of the size that the model sees start with one mean. This mean is drawn once
+per image or chosen by the user. Nothing else changes.
 
 References:
     [1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024: the mean of the
@@ -50,8 +50,8 @@ class EvenNoise:
     """The start of an image of one tone: noise of variance 1 whose squares all have one mean.
 
     The squares divide the canvas evenly; `side` is their largest side in pixels. `tone` is the mean of each
-    channel, in standard deviations of the mean of a full square of independent noise (1 / side). `None` draws
-    the tone for each image.
+    channel. Its unit is the standard deviation of the mean of a square of independent noise (1 / side).
+    `None` draws the tone for each image.
     """
 
     channels: int
@@ -99,9 +99,8 @@ def start_of(
 ) -> Initial:
     """Return the start of a new image.
 
-    `even_px` is the side of the squares that start with one mean: 0 for no squares, at most 1024, or `None`
-    for the choice of the model. `tone` is this mean; `None` draws the mean for each image. A tone needs
-    squares.
+    `even_px` is the side of squares with equal means: 0 for no squares, at most 1024. `None` takes the choice
+    of the model. `tone` is this mean; `None` draws the mean for each image. A tone needs squares.
     """
     channels = denoiser.image_channels
     side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)

@@ -111,7 +111,7 @@ def sample_images(
     options: Options,
     task: Callable[[ImageDenoiser, tuple[Level, ...]], Task],
 ) -> Float[Tensor, "b c h w"]:
-    """Sample `batch` images of a task in memory, one per seed for `None`.
+    """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed.
 
     `task` gets the model and the levels of its walk from pure noise.
     """

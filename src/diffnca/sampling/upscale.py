@@ -45,8 +45,8 @@ def upscale(
     Both methods enlarge the image by linear interpolation, noise it in part and denoise it. `"noise"` does no
     more, as published [1]: the detail is new, but nothing keeps the result near the image. `"consistent"`
     gives the blocks the means of the image in each step [2]. Reducing the result by a whole factor then gives
-    back the image, to 1/255, even after rounding to 8 bits. This also holds for other factors, unless no
-    image between black and white has these means, as can happen near 1 (see `residual`).
+    back the image, to 1/255, even after rounding to 8 bits. Other factors do so too, if an image with these
+    means exists between black and white. Near 1 it may not exist (see `residual`).
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.

@@ -106,7 +106,7 @@ class Job:
         x, memory = self.walk.run(estimate, x, tile, self.radius, steps, remembered)
         if steps.stop == self.num_steps:
             self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
-        elif self.states.has_estimates:  # a step that adds noise leaves no memory
+        elif self.states.has_estimates:  # a step that adds noise leaves no estimate, and none is read
             self.states.write(steps.stop, tile, x, x if memory is None else memory.x_0_estimate)
         else:
             self.states.write(steps.stop, tile, x, None)

@@ -1,8 +1,8 @@
 """The cost of an image in tiles: sweeps, pixels computed twice, memory, disk and time.
 
 A sweep moves every tile one step on, or several steps (`fused`). Each step needs `radius` px more around the
-tile, which neighbouring tiles compute too. Each sweep reads and writes the whole image. With c seconds per
-pixel of a denoiser call and b seconds per pixel read or written, a sweep of m steps costs
+tile, which neighbouring tiles compute too. Each sweep reads and writes the whole image. Let c be the seconds
+per pixel of a denoiser call, and b the seconds per pixel read or written. A sweep of m steps costs
 
     sum over tiles of c * (area grown by r + area grown by 2 r + ... + area grown by m r)
                     + b * (area grown by m r + area)
@@ -169,8 +169,8 @@ def parts_of(steps: range, fused: int) -> list[range]:
 def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: float = 0.0) -> int:
     """Return the side of tiles, a multiple of `unit_px`, whose halo costs few pixels.
 
-    A slow machine gets smaller tiles, so that a step of a tile takes at most `PATIENCE_SECONDS`, within an
-    extra share of `MOST_OVERHEAD`. Tiles cover the longer axis evenly and are no larger than necessary.
+    Tiles cover the longer axis evenly and are no larger than necessary. Slow machines get smaller tiles, down
+    to an extra share of `MOST_OVERHEAD`, so that a step of a tile takes at most `PATIENCE_SECONDS`.
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
     longer = max(canvas.height, canvas.width)

@@ -16,10 +16,10 @@ Progress = Callable[[float, float], object]
 
 
 def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progress | None = None) -> None:
-    """Make an image in tiles; all tiles, orders and crews give the pixels of sampling in memory.
+    """Make an image in tiles; all tiles, orders and crews give the pixels of an image made in memory.
 
     The work resumes an earlier run, which may have had other tiles, another crew or another device. The
-    caller makes sure that both runs make one image.
+    caller makes sure that both runs make the same image.
 
     Args:
         job: what to make, and where to keep it.
