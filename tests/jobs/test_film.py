@@ -98,10 +98,10 @@ def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path
     [
         (("--frames", "1"), "--frames 1"),
         (("--batch", "0"), "--batch 0"),
-        (("--height", "0"), "height=0"),
+        (("--height", "0"), "--height 0"),
         (("--out", "nowhere/film.gif"), "does not exist"),
         (("--out", "nowhere/frames"), "the folder nowhere does not exist"),
-        (("--out", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
+        (("--out", "film.avi"), "must end in .gif or .webp or .png or .mp4"),
     ],
 )
 def test_films_that_cannot_be_are_told_in_one_line(

@@ -235,7 +235,7 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("vary", "--count", 0), "--count 0"),
         (("vary", "--workers", 0), "--workers 0"),
         (("vary", "--workers", 2), "must be left out for a small image"),
-        (("vary", "--film", "film.avi"), "must end in .gif, .webp, .png, .mp4"),
+        (("vary", "--film", "film.avi"), "must end in .gif or .webp or .png or .mp4"),
         (("vary", "--film", "film.gif", "--tile", 16), "must be without --tile"),
         (("vary", "--film", "OUT"), "must be another file than --out"),
         (("vary", "--film", "IMAGE"), "is given, and would be overwritten"),

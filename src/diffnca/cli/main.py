@@ -145,7 +145,7 @@ def as_typed(text: str, flags: Set[str]) -> str:
         flag = match[1].replace("_", "-")
         return f"--{flag} " if flag in flags else match[0]
 
-    return re.sub(r"(?<![\w.-])([a-z][\w.]*)=(?=\S)", typed, text)
+    return re.sub(r"(?<![\w./-])([a-z][\w.]*)=(?=\S)", typed, text)
 
 
 def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
