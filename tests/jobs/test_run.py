@@ -61,6 +61,7 @@ def box_of(array: np.ndarray) -> np.ndarray:
 
 
 BOX = ("--box", 4, 8, 12, 20)
+ONCE = ("--rounds", 1)
 
 
 @pytest.mark.parametrize("method", ["repaint", "paste"])
@@ -72,19 +73,19 @@ def test_a_box_is_filled_and_all_else_stays(image: Path, tmp_path: Path, method:
 
 
 def test_a_mask_and_transparency_fill_as_a_box_does(image: Path, tmp_path: Path) -> None:
-    by_box = edited(tmp_path / "box.png", "inpaint", "--image", image, *BOX)
+    by_box = edited(tmp_path / "box.png", "inpaint", *ONCE, "--image", image, *BOX)
     inside = box_of(by_box)
     Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "mask.png")
-    by_mask = edited(tmp_path / "a.png", "inpaint", "--image", image, "--mask", tmp_path / "mask.png")
+    by_mask = edited(tmp_path / "a.png", "inpaint", *ONCE, "--image", image, "--mask", tmp_path / "mask.png")
     Image.fromarray(np.dstack([pixels(), 255 * ~inside]).astype(np.uint8)).save(tmp_path / "open.png")
-    by_alpha = edited(tmp_path / "b.png", "inpaint", "--image", tmp_path / "open.png")
+    by_alpha = edited(tmp_path / "b.png", "inpaint", *ONCE, "--image", tmp_path / "open.png")
     assert np.array_equal(by_mask, by_box)
     assert np.array_equal(by_alpha, by_box)
 
 
 def test_commas_in_a_box_are_spaces(image: Path, tmp_path: Path) -> None:
-    by_spaces = edited(tmp_path / "a.png", "inpaint", "--image", image, *BOX)
-    by_commas = edited(tmp_path / "b.png", "inpaint", "--box", "4,8,12,20", "--image", image)
+    by_spaces = edited(tmp_path / "a.png", "inpaint", *ONCE, "--image", image, *BOX)
+    by_commas = edited(tmp_path / "b.png", "inpaint", *ONCE, "--box", "4,8,12,20", "--image", image)
     assert np.array_equal(by_commas, by_spaces)
 
 
@@ -99,7 +100,9 @@ def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(tmp_path: Path, wh
     for hidden in (0, 255):
         array[20:, :4, :3] = hidden
         Image.fromarray(array).save(tmp_path / "open.png")
-        results.append(edited(tmp_path / "out.png", "inpaint", "--image", tmp_path / "open.png", *option))
+        results.append(
+            edited(tmp_path / "out.png", "inpaint", *ONCE, "--image", tmp_path / "open.png", *option)
+        )
     holes = marked | (array[..., 3] == 0)
     assert np.array_equal(results[0], results[1])  # what is hidden plays no part
     assert np.array_equal(results[0][~holes], pixels()[~holes])
@@ -135,8 +138,8 @@ def test_variations_are_numbered_and_differ(image: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "task",
     [
-        ("inpaint", *BOX),
-        ("extend", "--top", 8, "--right", 8, "--seamless", "x"),
+        ("inpaint", *BOX, "--rounds", 2),
+        ("extend", "--top", 8, "--right", 8, "--seamless", "x", "--rounds", 2),
         ("upscale", "--factor", 2),
         ("vary",),
     ],
@@ -169,15 +172,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_all_images_of_a_folder_are_edited_as_each_alone(folder: Path, tmp_path: Path) -> None:
-    arguments = ["inpaint", MODEL, "--image", str(folder), *map(str, BOX), "--out", str(tmp_path / "out")]
+    arguments = [
+        "inpaint",
+        MODEL,
+        *map(str, ONCE),
+        "--image",
+        str(folder),
+        *map(str, BOX),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(arguments) == 0
-    alone = edited(tmp_path / "alone.png", "inpaint", "--image", folder / "b.png", *BOX)
+    alone = edited(tmp_path / "alone.png", "inpaint", *ONCE, "--image", folder / "b.png", *BOX)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), alone)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
 
 
 def test_a_stopped_folder_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["inpaint", MODEL, "--image", str(folder), *map(str, BOX), "--out", str(tmp_path / "out")]
+    arguments = [
+        "inpaint",
+        MODEL,
+        *map(str, ONCE),
+        "--image",
+        str(folder),
+        *map(str, BOX),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(arguments) == 0
     (tmp_path / "out" / "b.png").unlink()
     capsys.readouterr()
