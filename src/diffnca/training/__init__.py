@@ -1,1 +1,1 @@
-"""Training: one loop, the moving average of the weights, checkpoints."""
+"""Training: one loop, the moving average of the weights, and checkpoints."""

@@ -1,7 +1,7 @@
 """The training loop.
 
 Every random choice of training step i is a function of (seed, i, process, player). A checkpoint holds
-weights, average, optimisers and counters. So a run that was stopped goes on as if it had not been.
+weights, average, optimisers and counters. A stopped run therefore goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ FINAL_LEARNING_RATE = 0.01
 DIVERGENCE_FACTOR = 10.0
 SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher sets besides LOCAL_RANK, so that processes find each other."""
+"""Variables that a launcher sets besides LOCAL_RANK, so that processes find each other."""
 
 Batches = Callable[[int], Tensor]
-"""Gives the clean images `b c h w` of a training step; a pure function of its number."""
+"""Returns the clean images `b c h w` of a training step; a pure function of the step number."""
 
 
 class DivergedError(ValueError):
-    """Training has diverged; the last good checkpoint is kept."""
+    """Training has diverged; the run keeps its last good checkpoint."""
 
 
 @dataclass(frozen=True)
 class Care:
-    """How a run is looked after; nothing here changes its numbers.
+    """Checkpoints, sample grids and reports of a run; nothing here changes the trained weights.
 
     Attributes:
         checkpoint_seconds: time between checkpoints.
-        sample_seconds: time between sample grids, the last of which comes at the end; 0 makes none.
+        sample_seconds: time between sample grids; a finished run makes a last grid; 0 makes none.
         report: sees the progress after each step.
-        sample: writes a sample grid of a model to a file; raises `Interrupted` once a stop was asked for.
+        sample: writes a sample grid of a model to a file; raises `Interrupted` after a request to stop.
         trackers: names of accelerate's trackers, for example `tensorboard`.
-        card: what is known of the model, stored in its file.
+        card: facts about the model, stored in its file.
     """
 
     checkpoint_seconds: float = 60.0
@@ -82,7 +82,7 @@ class Care:
 
 
 def learning_rate(training: TrainingConfig, progress: Progress) -> float:
-    """Return the learning rate of the next step: a function of the progress alone."""
+    """Return the learning rate of the next step."""
     if training.decay == "exponential":
         return training.learning_rate * training.decay_per_batch**progress.step
     share = progress.share(training)
@@ -92,7 +92,7 @@ def learning_rate(training: TrainingConfig, progress: Progress) -> float:
 
 
 def step_generator(seed: int, step: int, process: int = 0, player: int = 0) -> torch.Generator:
-    """Return the generator of all noise of a player in a training step."""
+    """Return the generator of all random numbers of a player in a training step."""
     entropy = [seed, step, process, player] if player else [seed, step, process]
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -100,7 +100,7 @@ def step_generator(seed: int, step: int, process: int = 0, player: int = 0) -> t
 
 @contextlib.contextmanager
 def own_rank() -> Iterator[None]:
-    """Within the block, a LOCAL_RANK that no launcher set is hidden: it would wait for other processes."""
+    """Hide a LOCAL_RANK that no launcher set: accelerate would wait for other processes."""
     by_mpi = any(name in os.environ for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))
     is_stray = not by_mpi and not all(name in os.environ for name in RENDEZVOUS)
     rank = os.environ.pop("LOCAL_RANK", None) if is_stray else None
@@ -112,10 +112,10 @@ def own_rank() -> Iterator[None]:
 
 
 class Turn(nn.Module):
-    """The loss of one player as a module, so that several processes can share its gradients."""
+    """The loss of one player as a module: accelerate shares its gradients between processes."""
 
     def __init__(self, objective: Objective, player: Player) -> None:
-        """Let `player` take its turns; only its own module is a part of this one."""
+        """Register only the network of `player` as a submodule."""
         super().__init__()
         self.module, self.objective, self.player = player.module, objective, player
 
@@ -137,23 +137,17 @@ class Trainer:
         data_fingerprint: str = "",
         objective: ObjectiveOf = OwnLoss,
     ) -> None:
-        """Build the model, or take up the run that lies in `out`.
+        """Build the model, or load the run in the folder `out`.
 
-        Args:
-            config: the model and its training.
-            out: the folder of the run.
-            batches: clean images of each step.
-            care: checkpoints, samples, reports.
-            start: a model file whose weights are fine-tuned, for a new run.
-            data_fingerprint: tells the data of this run from other data.
-            objective: makes what is minimised; by default, the loss of the model itself.
+        A new run fine-tunes the weights of the model file `start`. Runs on different data have different
+        values of `data_fingerprint`.
 
         Raises:
-            ValueError: the run in `out` is another one.
+            ValueError: `out` holds another run.
         """
         self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
-        with own_rank():  # mixed precision would hold for the process; ours, below, for the run
+        with own_rank():  # accelerate's precision would hold for the process; `_turn` sets it for the run
             self.accelerator = Accelerator(
                 mixed_precision="no", log_with=list(self.care.trackers) or None, project_dir=out
             )
@@ -168,7 +162,6 @@ class Trainer:
             trim_log(out, self.progress.step)
 
     def _build(self, objective: ObjectiveOf, start: Path | None) -> None:
-        """Make the model, its players and their turns."""
         training, device = self.config.training, self.accelerator.device
         torch.manual_seed(training.seed)
         self.model = build_model(self.config)
@@ -176,7 +169,7 @@ class Trainer:
             load_weights(self.model, start)
         self.model.network.checkpoint_cells = training.checkpoint_cells
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.is_compiling = self._compile()  # until the first step is taken
+        self.is_compiling = self._compile()  # true until the end of the first step
         made = objective(self.model, device)
         self.players = tuple(made.players())
         pairs = [self.accelerator.prepare(Turn(made, player), player.optimizer) for player in self.players]
@@ -184,11 +177,11 @@ class Trainer:
         self.average = {name: weight.clone() for name, weight in self.players[0].module.state_dict().items()}
 
     def run(self) -> Progress:
-        """Train until the budget is spent; return how far the run has come.
+        """Train until the budget is spent; return the progress.
 
         Raises:
-            Interrupted: a stop was asked for; the run is saved.
-            DivergedError: the loss or the weights are no numbers any more, or the loss has grown much.
+            Interrupted: the user asked for a stop; the run is saved.
+            DivergedError: the loss or a weight is not finite, or the loss has grown much.
         """
         if self.care.trackers:
             self.accelerator.init_trackers(TRACKER_FOLDER, config={"config": to_json(self.config)})
@@ -209,7 +202,6 @@ class Trainer:
         return self.progress.share(self.config.training) >= 1.0
 
     def _take_steps(self, batches: Iterator[Tensor], stopped: Stopped) -> None:
-        """Take steps, with checkpoints and samples, until the budget is spent or a stop is asked for."""
         care = self.care
         report = care.report if self.accelerator.is_main_process else unseen
         if self.is_compiling and not self.is_finished:
@@ -228,27 +220,26 @@ class Trainer:
                     sampled = time.monotonic()
 
     def _title(self, now: float) -> str:
-        """Return what is being done, the loss, and the speed of the last minute."""
         speed = self.speed.of(now, self.progress.images)
         return f"training, loss {self.progress.loss:.4f}" + (f", {speed:.1f} images/s" if speed else "")
 
     def _own_batch(self, step: int) -> Tensor:
-        """Return the clean images of a step for this process: each of several has others."""
+        """Return the clean images of a step for this process; each process has its own images."""
         return self.batches(step * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _shared(self, value: float) -> float:
-        """Return the value of the main process, so that several processes stop and slow down together."""
+        """Return the value of the main process, so that all processes stop and count time together."""
         if self.accelerator.num_processes == 1:
             return value
         values = torch.tensor(value, dtype=torch.float32, device=self.accelerator.device)
         return float(broadcast(values))
 
     def _is_learning(self) -> bool:
-        """Return whether the loss is near its best: a checkpoint of a diverging run helps nobody."""
+        """Return whether the loss is near its best; a diverging run keeps its older checkpoint."""
         return not self.progress.loss > SUSPICIOUS_FACTOR * self.progress.best_loss
 
     def _step(self, batches: Iterator[Tensor]) -> None:
-        """Let each player take a turn on the next clean images; waiting for them counts as training time."""
+        """Let each player take a turn on the next clean images; the wait for images counts as training."""
         started = time.monotonic()
         x_0 = next(batches)
         training, progress = self.config.training, self.progress
@@ -260,7 +251,7 @@ class Trainer:
         decay = ema_decay(training, progress.images, batch)
         update_ema(self.average, self.players[0].module.state_dict(), decay)
         seconds = self._shared(time.monotonic() - started)
-        if self.is_compiling:  # in the first step, which no budget pays for
+        if self.is_compiling:  # only the first step compiles; its time does not count
             seconds, waited, self.is_compiling = 0.0, 0.0, False
         progress.waiting_seconds += waited
         self._count(losses[0], batch, seconds)
@@ -268,7 +259,7 @@ class Trainer:
             self._log(rate)
 
     def _turn(self, number: int, x_0: Tensor, rate: float) -> float:
-        """Move the weights of one player; return its loss."""
+        """Update the weights of one player; return its loss."""
         training, step = self.config.training, self.progress.step
         player, module, optimizer = self.turns[number]
         self._require_gradients(player)
@@ -288,7 +279,6 @@ class Trainer:
         return value
 
     def _require_gradients(self, player: Player) -> None:
-        """Let the parameters of one player alone have gradients."""
         if len(self.players) > 1:
             for each in self.players:
                 for group in each.optimizer.param_groups:
@@ -296,7 +286,7 @@ class Trainer:
                         parameter.requires_grad_(each is player)
 
     def _count(self, loss: float, batch: int, seconds: float) -> None:
-        """Add one step to the progress, and watch the mean loss."""
+        """Add one step to the progress; raise an error if the mean loss has grown much."""
         progress = self.progress
         progress.step += 1
         progress.images += batch
@@ -311,7 +301,6 @@ class Trainer:
                 )
 
     def _diverged(self, what: str) -> str:
-        """Return the message for a run that has diverged."""
         kept = "no checkpoint was written yet"
         if stored_run(self.out) is not None:
             kept = f"the last good checkpoint is kept in {self.out}"
@@ -321,7 +310,6 @@ class Trainer:
         )
 
     def _log(self, rate: float) -> None:
-        """Write one line of the log, and to the trackers."""
         progress = self.progress
         speed = round(progress.images / max(progress.seconds, 1e-9), 3)
         values = {"loss": progress.loss, "learning_rate": rate, "images": progress.images}
@@ -333,10 +321,10 @@ class Trainer:
             self.accelerator.log(values, step=progress.step)
 
     def save(self) -> None:
-        """Write the model and all that training needs to go on; each file is replaced atomically.
+        """Write the model file and the state of the run; replace each file atomically.
 
         Raises:
-            DivergedError: a weight is no finite number.
+            DivergedError: a weight is not finite.
         """
         for weights in (self.average, *(player.module.state_dict() for player in self.players)):
             for name, weight in weights.items():
@@ -348,10 +336,10 @@ class Trainer:
         hours = round(self.progress.seconds / 3600.0, 3)
         card = {**self.care.card, "images_seen": self.progress.images, "training_hours": hours}
         write_state(self.out, self.players, self.average, self.config, self.progress, facts)
-        write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: the state has all of it
+        write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: can be made from the state
 
     def _sample(self, stopped: Stopped) -> None:
-        """Make a grid of samples of the averaged weights, unless a request to stop comes."""
+        """Write a grid of samples of the averaged weights; a request to stop ends it."""
         if not self.accelerator.is_main_process or self.care.sample is None:
             return
         shown = build_model(self.config)
@@ -363,13 +351,12 @@ class Trainer:
             self.care.sample(shown.eval().requires_grad_(False), path, stopped)
 
     def _precision(self) -> torch.dtype:
-        """Return the precision of the matrix products."""
         if self.config.training.precision == "auto":
             return fast_dtype(self.accelerator.device)
         return torch.bfloat16 if self.config.training.precision == "bfloat16" else torch.float32
 
     def _compile(self) -> bool:
-        """Compile what is worth it, where that helps; return whether anything is compiled."""
+        """Compile parts of the network where compiled code is faster; return whether a part is compiled."""
         wanted, is_possible = self.config.training.compile, has_compiler(self.accelerator.device)
         if wanted == "on" and not is_possible:
             raise ValueError(
@@ -377,7 +364,7 @@ class Trainer:
             )
         if wanted == "off" or not is_possible or (wanted == "auto" and self._precision() != torch.bfloat16):
             return False
-        # diffusers caches what it finds out of its own version: tracing through that cache is harmless
+        # diffusers caches a check of its own version: tracing through that cache is harmless
         warnings.filterwarnings("ignore", r"Dynamo detected a call to a `functools.lru_cache`")
         for part in self.model.network.compiled_parts():
             part.compile(dynamic=False)
@@ -386,7 +373,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def prefetched(batches: Batches, first: int) -> Iterator[Iterator[Tensor]]:
-    """Within the block, make each batch while the one before is used."""
+    """Prepare the next batch in a thread while training uses the current batch."""
     with ThreadPoolExecutor(1) as pool:
 
         def produce() -> Iterator[Tensor]:

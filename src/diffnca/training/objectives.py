@@ -1,15 +1,14 @@
-"""What training minimises: who learns, and the loss of each on a batch of clean images.
+"""Objectives of training: the players, and the loss of each player on a batch of clean images.
 
-A denoiser and a variational autoencoder have losses of their own. A student has another: it learns to go in
-one call where its teacher goes in several. The walk from noise to image is cut into as many jumps as the
-student has steps, evenly in time. From a noised training image the teacher walks one jump in small steps. One
-step of DDIM with the estimate of the student must lead to the same place. A student with as many steps as its
-teacher learns the estimates themselves, at all levels: it learns that the teacher is guided, by another model
-or by itself ([2], stage one).
+A denoiser and a variational autoencoder have their own losses. A student learns to reach in one call what
+its teacher reaches in several. The walk consists of jumps, one for each step of the student, evenly spaced
+in time. The teacher walks one jump from a noised training image in small steps. One DDIM step with the
+estimate of the student must end at the same image. A student with as many steps as its teacher learns the
+estimates of the guided teacher at all levels ([2], stage one).
 
 References:
     [1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target;
-        here the jump is learnt at once instead of by halving.
+        our students learn the jump at once instead of by halving.
     [2] Meng et al., "On Distillation of Guided Diffusion Models", CVPR 2023.
 """
 
@@ -34,38 +33,33 @@ from diffnca.sampling.guidance import prepare
 from diffnca.training.optimizer import build_optimizer
 
 TEACHER_STEPS = 6
-"""Steps of the teacher in a jump, of second order but for the first."""
+"""Steps of the teacher in a jump; the first has first order, the others have second order."""
 
 
 class RandomMasks:
-    """Which cells update in one training step, drawn from the generator of the step."""
+    """Masks of one training step, drawn from the generator of the step."""
 
     def __init__(self, generator: torch.Generator, batch: int) -> None:
-        """Draw for so many images from `generator`."""
+        """Draw masks for `batch` images."""
         self.generator = generator
         self.batch = batch
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
-        """Return true where a cell of `region` updates, `b 1 h w`."""
+        """Return a mask `b 1 h w`: true where a cell of `region` updates."""
         shape = (self.batch, 1, region.height, region.width)
         return torch.rand(shape, generator=self.generator) < probability
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a player sees in one training step.
-
-    Attributes:
-        x_0: clean images in [-1, 1], `b c h w`.
-        generator: a CPU generator of all random numbers of this player in this step.
-    """
+    """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step."""
 
     x_0: Tensor
     generator: torch.Generator
 
     @property
     def masks(self) -> RandomMasks:
-        """Which cells update."""
+        """Masks from the generator."""
         return RandomMasks(self.generator, len(self.x_0))
 
 
@@ -73,11 +67,8 @@ class Batch:
 class Player:
     """One network that learns, with the optimiser of its weights.
 
-    Attributes:
-        name: tells the tensors of this player in a checkpoint from those of others.
-        module: the network.
-        optimizer: of parameters of `module`.
-        rate: learning rate of this player, as a multiple of that of the training.
+    A checkpoint uses `name` to separate the tensors of players. The factor `rate` multiplies the learning
+    rate of the training.
     """
 
     name: str
@@ -88,32 +79,32 @@ class Player:
 
 @runtime_checkable
 class Objective(Protocol):
-    """What training minimises. In each step, the players take one turn each, in their order."""
+    """A loss for each player. In each step, each player takes one turn, in the order of `players`."""
 
     def players(self) -> Sequence[Player]:
-        """Return who learns; the first player is the network of the model, which is averaged and written."""
+        """Return the players; training averages and writes the network of the first player."""
         ...
 
     def loss(self, player: str, batch: Batch) -> Tensor:
-        """Return the loss of a player; within its turn, only the parameters of that player need gradients."""
+        """Return the loss of a player; in its turn, only its own parameters need gradients."""
         ...
 
 
 ObjectiveOf = Callable[[Generator, torch.device], Objective]
-"""Makes the objective of a model that is trained on a device."""
+"""Makes the objective of a model on a device."""
 
 
 class OwnLoss:
-    """The loss that a model itself has: of a denoiser its error, of an autoencoder its bound."""
+    """The loss of the model itself: the error of a denoiser, the bound of an autoencoder."""
 
     def __init__(self, model: Generator, device: torch.device) -> None:
-        """Train `model`."""
+        """Build the optimiser of `model`."""
         self.model = model
         optimizer = build_optimizer(model.config.training, model.network)
         self.player = Player("model", model.network, optimizer)
 
     def players(self) -> tuple[Player]:
-        """Return the only player, the model."""
+        """Return the only player."""
         return (self.player,)
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
@@ -122,10 +113,10 @@ class OwnLoss:
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:
-    """Return the configuration of a student that samples in so many steps, `None` as its teacher does.
+    """Return the configuration of a student with `steps` steps; `None` keeps the levels of its teacher.
 
     Raises:
-        ValueError: the teacher's walk cannot be cut into so many jumps, or knows few levels itself.
+        ValueError: the walk of the teacher has too few steps, or the teacher is a student of few steps.
     """
     if steps is not None and teacher.sampling.visited is not None:
         raise ValueError(
@@ -146,22 +137,20 @@ def student_config(teacher: Config, steps: int | None) -> Config:
 
 
 class Distillation(OwnLoss):
-    """The loss of a student: how far its jumps end from where its teacher walks.
+    """The loss of a student: the distance between the ends of its jumps and of the teacher's jumps.
 
-    Attributes:
-        student: learns; its configuration says which levels it visits.
-        substeps: the levels at which the teacher is called in each jump, the last one being its end. Jumps of
-            one call are for a student that walks like its teacher: its target is the teacher's estimate.
+    `substeps` holds the levels of each jump. Training calls the teacher at all levels of a jump but the last.
+    A student that walks like its teacher has jumps of one call: its target is the estimate of the teacher.
     """
 
     def __init__(self, teacher: ImageDenoiser, student: Denoiser, device: torch.device) -> None:
-        """Let `student` learn from `teacher`, which has the same schedule, on `device`."""
+        """Let `student` learn from `teacher`; both have equal schedules."""
         super().__init__(student, device)
         self.student, self.teacher = student, prepare(teacher, device)
         level, visited = teacher.schedule.level, student.config.sampling.visited
         known = teacher.config.sampling.visited
         self.substeps: list[tuple[Level, ...]]
-        if visited is None or known is not None:  # it walks like its teacher, who may be a student too
+        if visited is None or known is not None:  # the teacher may be a student too
             every = range(teacher.schedule.num_diffusion_steps - 1, -1, -1)
             self.substeps = [(level(index), CLEAN) for index in known or every]
             return
@@ -173,7 +162,7 @@ class Distillation(OwnLoss):
         self.substeps.append((*map(level, end), CLEAN))
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
-        """Return the squared error of one jump, drawn for the whole batch, in units of the velocity."""
+        """Return the squared error of one random jump of all images, in units of the velocity."""
         x_0, generator = batch.x_0, batch.generator
         jump = int(torch.randint(len(self.substeps), (), generator=generator))
         start, end = self.substeps[jump][0], self.substeps[jump][-1]
@@ -189,12 +178,10 @@ class Distillation(OwnLoss):
 
     @torch.no_grad()
     def _estimate(self, x_t: Tensor, level: Level) -> Tensor:
-        """Return the estimate of the teacher."""
         return self.teacher.estimate(Query(x_t, level, Canvas(*x_t.shape[-2:]).whole))
 
     @torch.no_grad()
     def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
-        """Return where the teacher comes to from `x`."""
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
             estimate = self._estimate(x, level_t)
@@ -203,6 +190,6 @@ class Distillation(OwnLoss):
 
 
 def estimate_of_jump(x_t: Tensor, x_s: Tensor, level_t: Level, level_s: Level) -> Tensor:
-    """Return the estimate with which one step of DDIM goes from `x_t` to `x_s` ([1] appendix G)."""
+    """Return the estimate that takes one step of DDIM from `x_t` to `x_s` ([1] appendix G)."""
     kept = level_s.sigma / level_t.sigma
     return (x_s - kept * x_t) / (level_s.alpha - kept * level_t.alpha)

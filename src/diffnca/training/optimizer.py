@@ -1,7 +1,7 @@
-"""How weights move: the optimisers and the moving average.
+"""The optimisers and the moving average of the weights.
 
-The optimiser is Adam alone, or Muon for the weight matrices of hidden layers and Adam for all else. The
-memory of the average is counted in images [3].
+The optimiser is Adam alone, or Muon for the weight matrices of hidden layers and Adam for all other
+parameters. The half-life of the average is a number of images [3].
 
 References:
     [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
@@ -24,20 +24,20 @@ from diffnca.config.model import TrainingConfig
 from diffnca.networks.cell import CellRule
 
 WARMUP_SHARE = 0.1
-"""With warm-up, the half-life is at most this share of the images seen so far."""
+"""Largest half-life during warm-up, as a share of the images seen so far."""
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2
 """Typical root mean square of an update by Adam, as a share of the learning rate [2]."""
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the iteration of [1]: singular values end near 1 (0.7 to 1.2), after few steps."""
+"""Coefficients of the iteration of [1]: after few steps, singular values are near 1 (0.7 to 1.2)."""
 NUM_ITERATIONS = 5
 SMALLEST_NORM = 1e-7
 
 
 def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser that `training` names, for the parameters of `network`."""
+    """Return the optimiser of `network`."""
     coefficients = (training.beta1, training.beta2)
     if training.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=training.learning_rate, betas=coefficients)
@@ -45,9 +45,9 @@ def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights that Muon is for: of the layers of a cell rule, or of the blocks of a UNet.
+    """Return the weights that Muon updates: the layers of a cell rule, or the blocks of a UNet.
 
-    First and last layer of a UNet and its embedding of time are not among them [1].
+    Adam updates the first and the last layer of a UNet and its time embedding [1].
     """
     if isinstance(network, UNet):
         return [weight for block in network.blocks() for weight in block.parameters() if weight.ndim > 1]
@@ -57,19 +57,14 @@ def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(torch.optim.Adam):
-    """Muon for some parameters: their momentum, made orthogonal, is the update; Adam for all others.
+    """Muon for some parameters, Adam for all others.
 
-    The updates of both have the same size, so that one learning rate serves both.
+    The update of Muon is the momentum made orthogonal. Updates of Muon and of Adam have equal sizes, so that
+    one learning rate serves both.
     """
 
     def __init__(self, parameters: Any, matrices: list[nn.Parameter], **options: Any) -> None:
-        """Optimise `parameters`, the `matrices` among them (`o i ...`, taken as `o` rows) by Muon.
-
-        Args:
-            parameters: all of them.
-            matrices: some of them, of at least two axes.
-            **options: those of Adam.
-        """
+        """Use Muon for the `matrices` among `parameters` (`o i ...`, with `o` rows); `options` go to Adam."""
         super().__init__(parameters, **options)
         self.matrices = matrices
 
@@ -78,17 +73,17 @@ class Muon(torch.optim.Adam):
         """Take one step."""
         rate = self.param_groups[0]["lr"]
         for weight in self.matrices:
-            gradient, weight.grad = weight.grad, None  # Adam passes over what has no gradient
+            gradient, weight.grad = weight.grad, None  # Adam skips parameters without a gradient
             if gradient is not None:
                 weight.sub_(rate * self._update(weight, gradient))
         return super().step(closure)
 
     def _update(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
-        """Return the update of a matrix for the learning rate 1."""
+        """Return the update at learning rate 1."""
         state: dict[str, Tensor] = self.state[weight]
         if not state:
             state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(gradient)}
-        state["step"] += 1.0  # Adam wants every state to count
+        state["step"] += 1.0  # Adam needs a `step` in every state
         momentum = state["momentum"].lerp_(gradient, 1.0 - MOMENTUM)
         ahead = gradient.lerp(momentum, MOMENTUM).flatten(1)
         size = RMS_OF_ADAM * math.sqrt(max(ahead.shape))
@@ -96,7 +91,7 @@ class Muon(torch.optim.Adam):
 
 
 def orthogonalised(matrix: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
-    """Return about `U @ V.T` of the singular value decomposition `U @ S @ V.T` (Newton-Schulz iteration)."""
+    """Return about `U @ V.T` of the singular value decomposition `U @ S @ V.T`, by Newton-Schulz steps."""
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.t() if is_tall else matrix
     x = x / x.norm().clamp(min=SMALLEST_NORM)
@@ -108,13 +103,7 @@ def orthogonalised(matrix: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
 
 
 def ema_decay(training: TrainingConfig, images_seen: int, batch: int) -> float:
-    """Return the factor that the old average keeps when a batch of `batch` images has been seen.
-
-    Args:
-        training: says whether there is an average, its half-life and its warm-up.
-        images_seen: images before this batch.
-        batch: images in this batch.
-    """
+    """Return the factor of the old average after a batch of `batch` images; `images_seen` came before."""
     if training.ema == "none":
         return 0.0
     halflife = float(training.ema_halflife_images)
@@ -125,6 +114,6 @@ def ema_decay(training: TrainingConfig, images_seen: int, batch: int) -> float:
 
 @torch.no_grad()
 def update_ema(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float) -> None:
-    """Move each tensor of `average` towards that of the same name in `weights`, in place."""
+    """Move each tensor of `average` in place towards the tensor of `weights` with an equal name."""
     for name, kept in average.items():
         kept.lerp_(weights[name].to(kept), 1.0 - decay)

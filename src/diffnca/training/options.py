@@ -1,4 +1,4 @@
-"""What a user may ask of a run of training; without torch, so that the command line can show it at once."""
+"""Options of a run; without torch, so that the command line shows its help at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class RunOptions:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
-        out: folder of the run; made if its parent exists. Without it: MODEL-DATA in the current folder.
+        out: folder of the run; its parent must exist. The default is MODEL-DATA in the current folder.
         minutes: budget of training time.
-        images: budget of images seen.
-        strict: stop at the first image that cannot be used, instead of leaving it out.
+        images: budget of training images; an image counts each time training sees it.
+        strict: stop at the first unusable image, instead of leaving it out.
         checkpoint_seconds: time between checkpoints.
-        sample_minutes: time between sample grids in OUT/samples, and one at the end; 0 makes none.
-        trackers: log to these as well (tensorboard, wandb and others known to accelerate).
+        sample_minutes: time between sample grids in OUT/samples; the end makes a last grid; 0 makes none.
+        trackers: also log to these trackers (tensorboard, wandb and others that accelerate knows).
     """
 
     data: tuple[Path, ...] = ()
@@ -32,11 +32,7 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse what no run can be made of.
-
-        Raises:
-            ValueError: there are no images, or a number is out of range.
-        """
+        """Raise `ValueError` if images are missing or a number is out of range."""
         if not self.data:
             raise ValueError("--data is missing: give folders, zip files, images or slides")
         for name in ("minutes", "images"):
@@ -53,14 +49,15 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions:
-    """What a student learns of its teacher, and how.
+    """Steps, guidance and training of a student.
 
     Attributes:
-        steps: diffusion steps of the student; 0 leaves the walk as it is, to learn what guidance does.
-        guidance: how far the teacher is led away from the errors of a weaker model, from 1 (not at all) to
-            10; without it, the teacher's own choice, or 2 with --guide.
-        guide: the weaker model, of the same images; without it, the teacher without its last cell steps.
-        batch: crops per training step; without it, as the teacher was trained.
+        steps: diffusion steps of the student; 0 keeps the steps of the teacher, to learn its guidance.
+        guidance: strength, from 1 (none) to 10, that leads the teacher away from errors of a weaker model;
+            the default is the teacher's own choice, or 2 with --guide.
+        guide: the weaker model, trained on the same images; the default is the teacher without its last
+            cell steps.
+        batch: crops per training step; the default is the batch of the teacher.
         learning_rate: peak learning rate.
     """
 

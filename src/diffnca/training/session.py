@@ -1,7 +1,7 @@
-"""One run as a user asks for it: images in, a folder out.
+"""One run of training from images to a folder.
 
-`training` and `distillation` check all that can be checked, open the images and return a `Session`: its plan
-says what would be done, `run` does it. Nothing is written before.
+`training` and `distillation` check their input, open the images and return a `Session`. A session shows its
+plan; only `run` writes files.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ from diffnca.training.state import (
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
 STUDENT_IMAGES = 50_000
-"""Images that a student sees without a budget of the user."""
+"""Budget of a student, unless the user gives another budget."""
 
 COPIES_IN_TRAINING = 5
-"""Numbers that training holds for each parameter: weight, gradient, average, two of the optimiser."""
+"""Numbers in memory for each parameter: weight, gradient, average, and two of the optimiser."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """The plan of a run.
 
     Attributes:
         config: the model and its training, with the budget.
-        parameters: numbers that are learnt.
-        images: how many images are trained on.
-        left_out: what was found and is not used, and why.
-        notes: what a user should know of images that are used.
+        parameters: number of parameters that training learns.
+        images: number of training images.
+        left_out: unused files, and why.
+        notes: remarks on used images.
         out: the folder of the run.
-        has_budget: whether the user gave the budget; otherwise it is that of the recipe.
+        has_budget: whether the user gave the budget; otherwise the recipe gives it.
     """
 
     config: Config
@@ -83,7 +83,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: its folder, how far it is, and whether that was so before."""
+    """The folder and the progress of a run, and whether the run was finished before."""
 
     out: Path
     progress: Progress
@@ -92,16 +92,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Session:
-    """A run that is ready to begin, or to go on.
+    """A run that is ready to begin or to go on.
 
-    Attributes:
-        plan: what it will do.
-        options: how it is looked after.
-        images: what is trained on.
-        card: what is known of the model before training.
-        start: the model whose weights a new run begins with, as the user named it.
-        fingerprint: tells runs of other images, first weights or teachers apart.
-        objective: makes what is minimised.
+    A new run begins with the weights of the model `start`. Runs with other images, first weights or teachers
+    have other fingerprints. The `card` holds the facts that are known before training.
     """
 
     plan: Plan
@@ -116,8 +110,8 @@ class Session:
         """Train until the budget is spent.
 
         Raises:
-            Interrupted: a stop was asked for; the run is saved.
-            ValueError: another command trains in the folder, the run there is another one, or it diverged.
+            Interrupted: the user asked for a stop; the run is saved.
+            ValueError: the folder holds another run or is in use by another command, or training diverged.
         """
         options, out, config = self.options, self.plan.out, self.plan.config
         out.mkdir(exist_ok=True)
@@ -135,7 +129,7 @@ class Session:
             batches = batches_of(self.images, config)
             trainer = Trainer(config, out, batches, care, start, self.fingerprint, self.objective)
             if trainer.is_finished:
-                trainer.save()  # a kill may have left no model, or it is sampled otherwise now
+                trainer.save()  # a killed run may have no model file, or its sampling has changed
                 return Result(out, trainer.progress, was_finished=True)
             return Result(out, trainer.run(), was_finished=False)
 
@@ -143,10 +137,10 @@ class Session:
 def training(
     options: RunOptions, config: Config, start: str | None = None, report: Report = unseen
 ) -> Session:
-    """Return the run that trains `config`, fine-tuned from the model `start` if one is named.
+    """Return a run that trains `config`; a new run fine-tunes the model `start`, if given.
 
     Raises:
-        ValueError: it cannot be done; the message says why.
+        ValueError: the options, the folder or the images do not fit.
     """
     options.check()
     config = replace(config, training=budgeted(config.training, options))
@@ -163,10 +157,10 @@ def training(
 def distillation(
     options: RunOptions, teacher: str, student: StudentOptions, report: Report = unseen
 ) -> Session:
-    """Return the run that trains a student of the model `teacher`.
+    """Return a run that trains a student of the model `teacher`.
 
     Raises:
-        ValueError: it cannot be done; the message says why.
+        ValueError: the options, the folder or the images do not fit.
     """
     options.check()
     path = find_model(teacher)
@@ -191,7 +185,7 @@ def distillation(
 
 
 def guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
-    """Return the teacher, guided if that is asked for, and what the card says of its guidance."""
+    """Return the teacher, with guidance if `student` asks for it, and facts on guidance for the card."""
     guide = None if student.guide is None else load_denoiser(student.guide)
     teacher = guided(alone, student.guidance, guide)
     strength = teacher.guidance if isinstance(teacher, Guided) else teacher.config.sampling.guidance
@@ -212,16 +206,9 @@ def _session(
     told: str = "",
     objective: ObjectiveOf = OwnLoss,
 ) -> Session:
-    """Check all that can be checked before the work, and open the images.
+    """Check the folder and the options, and open the images.
 
-    Args:
-        options: images, folder, budget and care.
-        config: the model and its training.
-        report: sees how many images are opened.
-        start: the model whose weights a new run begins with.
-        card: what the card says of it.
-        told: tells runs apart that began with other weights, or have another teacher.
-        objective: makes what is minimised.
+    `told` is the part of the fingerprint for first weights, teacher and guidance.
     """
     out = options.out or Path(f"{config.name}-{options.data[0].resolve().stem}")
     check_folder(out)
@@ -241,7 +228,7 @@ def _session(
 
 
 def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
-    """Return `training` with the budget of the user, if one was given."""
+    """Return `training` with the budget of the user, if given."""
     if options.minutes is not None:
         return replace(training, minutes=options.minutes)
     if options.images is not None:
@@ -250,10 +237,10 @@ def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
 
 
 def num_parameters(config: Config) -> int:
-    """Count the numbers that a model learns, without taking memory for them.
+    """Count the parameters of a model, without memory for them.
 
     Raises:
-        ValueError: training them would need more memory than this machine has.
+        ValueError: training needs more memory than this machine has.
     """
     remedy = "give fewer --model.channels or --model.cell.hidden"
     try:
@@ -272,7 +259,7 @@ def num_parameters(config: Config) -> int:
 
 
 def physical_memory() -> float:
-    """Return the memory of this machine in bytes; infinity where the system does not tell."""
+    """Return the memory of this machine in bytes; infinity where it is unknown."""
     if not hasattr(os, "sysconf"):
         return math.inf
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -280,10 +267,10 @@ def physical_memory() -> float:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Within the block, no other command trains in this folder; the processes of one do.
+    """Lock the folder for one command; all processes of this command share it.
 
     Raises:
-        ValueError: one does already.
+        ValueError: another command trains in the folder.
     """
     with own_rank():
         is_main = PartialState().is_main_process
@@ -295,11 +282,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
-    """Refuse trackers that would be left out without a word.
-
-    Raises:
-        ValueError: accelerate does not know one, or its package is not installed.
-    """
+    """Raise `ValueError` for trackers that accelerate would ignore: unknown or not installed."""
     available = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
@@ -326,7 +309,7 @@ def opened(options: RunOptions, config: Config, report: Report) -> ImageSet:
 
 
 def batches_of(images: ImageSet, config: Config) -> Batches:
-    """Return the function that gives the clean images of each training step."""
+    """Return the function that makes the clean images of a training step."""
     data, training = config.data, config.training
 
     return lambda step: crops(
@@ -341,7 +324,7 @@ def batches_of(images: ImageSet, config: Config) -> Batches:
 
 
 def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
-    """Return what a card can say before training."""
+    """Return the facts of a card that are known before training."""
     microns = config.data.microns_per_px
     return {
         "data": ", ".join(str(path) for path in options.data),
@@ -353,13 +336,13 @@ def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Ima
 
 
 def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
-    """Write a sheet of samples, always of the same seeds; of a model of many steps, in fewer steps.
+    """Write a sheet of samples, with equal seeds each time; a model of many steps takes fewer steps here.
 
     Raises:
-        Interrupted: a stop was asked for.
+        Interrupted: the user asked for a stop.
     """
     side, own = model.config.data.crop, model.config.sampling
-    is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows its own levels alone
+    is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows only its own levels
     sampler, steps = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
     has_steps = isinstance(model, Denoiser)
 
@@ -381,5 +364,4 @@ def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
 
 
 def _hash_of(path: Path) -> str:
-    """Return what tells the file of a model from others."""
     return sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Requests to stop that wait for the step at hand."""
+"""Requests to stop that wait for the current step."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import signal
 from collections.abc import Callable, Iterator
 
 Stopped = Callable[[], bool]
-"""Says whether a stop was asked for."""
+"""Returns whether the user asked for a stop."""
 
 
 class _Requests:
-    """A handler of signals that remembers whether one came."""
+    """A signal handler that remembers whether a signal came."""
 
     def __init__(self) -> None:
-        """Begin without any."""
         self.came = False
 
     def __call__(self, number: int, frame: object) -> None:
-        """Remember."""
         self.came = True
 
     def are_there(self) -> bool:
-        """Return whether a stop was asked for."""
         return self.came
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Stopped]:
-    """Within the block, Ctrl-C and SIGTERM are remembered, so that the step at hand is finished and saved.
+    """Remember Ctrl-C and SIGTERM within the block, so that a run finishes and saves the current step.
 
-    A block within a block shares what is remembered, so that no request is lost between them.
+    An inner block shares the requests of its outer block, so that no request is lost.
     """
     outer = signal.getsignal(signal.SIGINT)
     if isinstance(outer, _Requests):
@@ -40,7 +37,7 @@ def stop_requests() -> Iterator[Stopped]:
     signals = (signal.SIGINT, signal.SIGTERM)
     try:
         before = [signal.signal(number, requests) for number in signals]
-    except ValueError:  # not in the main thread: signals go their usual way
+    except ValueError:  # not in the main thread: the usual handlers stay
         yield lambda: False
         return
     try:

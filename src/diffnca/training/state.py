@@ -1,6 +1,6 @@
-"""What a run keeps in its folder: how far it is, what it needs to go on, its log; and who may go on with it.
+"""The folder of a run: its state and its log, and checks before a run goes on.
 
-The log is for people. A run goes on without it.
+The log is for people; a run goes on without a log.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ LOG_FILE = "log.jsonl"
 SAMPLE_FOLDER = "samples"
 TRACKER_FOLDER = "diffnca"
 FORMER_LOCK = ".lock"
-"""What former versions locked."""
+"""Lock file of former versions."""
 
 
 @dataclass
 class Progress:
-    """How far a run is; stored in its checkpoint."""
+    """Counters of a run, stored in its checkpoint."""
 
     step: int = 0
     images: int = 0
     seconds: float = 0.0
-    """Training time, without that of compiling."""
+    """Training time, without the first step of a compiled network."""
     waiting_seconds: float = 0.0
-    """Of these, spent waiting for clean images."""
+    """Part of `seconds`: the wait for clean images."""
     loss: float = math.nan
     """Mean loss of recent steps."""
     best_loss: float = math.inf
@@ -50,25 +50,24 @@ class Progress:
         return min(done / total, 1.0)
 
     def budget(self, training: TrainingConfig) -> tuple[float, float]:
-        """Return how much of the budget is spent, and the budget: in seconds or in images."""
+        """Return the spent part of the budget, and the budget; both in seconds or both in images."""
         if training.minutes is not None:
             return float(self.seconds), 60.0 * training.minutes
         return float(self.images), float(training.images)
 
     def __str__(self) -> str:
-        """Return the images and the time in words."""
         return f"{self.images:,} images in {self.seconds / 60.0:.1f} minutes"
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the state of a run says of the run.
+    """Facts from the state of a run.
 
     Attributes:
         config: the model and its training.
-        progress: how far it is.
-        data: tells its images, first weights and teacher from others.
-        processes: how many processes trained it; `None` where the run did not note it.
+        progress: counters.
+        data: fingerprint of its images, first weights and teacher.
+        processes: number of processes in training; `None` in runs of former versions.
     """
 
     config: Config
@@ -78,10 +77,10 @@ class StoredRun:
 
 
 def stored_run(out: Path) -> StoredRun | None:
-    """Return what is known of the run in a folder; `None` where there is no run.
+    """Return the run in a folder; `None` where there is no run.
 
     Raises:
-        ValueError: the state is damaged, or that of something else.
+        ValueError: the state is damaged, or the file is not the state of a run.
     """
     path = out / STATE_FILE
     if not path.is_file():
@@ -95,11 +94,6 @@ def stored_run(out: Path) -> StoredRun | None:
 
 
 def _progress_of(text: str, path: Path) -> Progress:
-    """Read how far a run is.
-
-    Raises:
-        ValueError: the text is not what was written.
-    """
     try:
         values = json.loads(text)
         progress = Progress(**values)
@@ -120,7 +114,7 @@ def write_state(
     progress: Progress,
     facts: Mapping[str, str],
 ) -> None:
-    """Replace the state of the run in `out`; the `facts` join the header."""
+    """Replace the state of the run in `out`; add `facts` to its header."""
     tensors = {f"average.{name}": weight for name, weight in average.items()}
     for prefix, player in _prefixed(players):
         tensors |= {f"{prefix}network.{name}": w for name, w in player.module.state_dict().items()}
@@ -132,10 +126,10 @@ def write_state(
 
 
 def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor]) -> None:
-    """Copy the state of the run in `out` into its players and its averaged weights.
+    """Copy the state of the run in `out` into the players and the averaged weights.
 
     Raises:
-        ValueError: tensors are missing, or of another shape.
+        ValueError: tensors are missing or have other shapes.
     """
     path = out / STATE_FILE
     tensors, _ = read_tensors(path)
@@ -155,7 +149,7 @@ def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor])
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser its state, `INDEX.NAME` of each parameter."""
+    """Load the state of an optimiser; tensors have names like `INDEX.NAME`, with the index of a parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -173,22 +167,17 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
 
 
 def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
-    """Yield the players, and how the names of their tensors begin: plainly for the first player."""
+    """Yield a prefix of tensor names and its player; the first player has no prefix."""
     for number, player in enumerate(players):
         yield f"{player.name}." if number else "", player
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, without it."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def check_same_network(start: Path, wanted: Config) -> None:
-    """Refuse to fine-tune a model as something that it is not.
-
-    Raises:
-        ValueError: network, prediction or schedule differ.
-    """
+    """Raise `ValueError` if a model to fine-tune has another network, prediction or schedule."""
     stored = read_config(start)
     for name in ("model", "prediction", "schedule"):
         if getattr(stored, name) != getattr(wanted, name):
@@ -198,12 +187,9 @@ def check_same_network(start: Path, wanted: Config) -> None:
 
 
 def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
-    """Refuse to go on with a run under another configuration.
+    """Raise `ValueError` if a run goes on with another configuration.
 
-    Only what changes none of its numbers may differ: the budget, the cache, the sampling.
-
-    Raises:
-        ValueError: a field differs.
+    Budget, cache and sampling may differ: they do not change a training step.
     """
     budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
     training = replace(stored.training, **budget)  # type: ignore[arg-type]
@@ -219,15 +205,11 @@ def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
 
 
 def check_goes_on(out: Path, stored: StoredRun, config: Config, data: str, processes: int) -> None:
-    """Refuse to go on with a run that is another one, or on another number of processes.
-
-    Raises:
-        ValueError: the configuration, the images, the first weights, the teacher or the processes differ.
-    """
+    """Raise `ValueError` if configuration, data or number of processes differ from the stored run."""
     check_same_run(out, stored.config, config)
     if stored.data != data:
         raise ValueError(f"{out}: began with other images, weights or another teacher; give a new --out")
-    if stored.processes not in (None, str(processes)):  # batch and images of a step would be others
+    if stored.processes not in (None, str(processes)):  # the images of each step would change
         raise ValueError(
             f"{out}: began on {stored.processes} processes, not {processes}; take as many, or begin a new "
             "run --from it"
@@ -235,11 +217,7 @@ def check_goes_on(out: Path, stored: StoredRun, config: Config, data: str, proce
 
 
 def check_folder(out: Path) -> None:
-    """Refuse a folder in which no run can live.
-
-    Raises:
-        ValueError: its parent is missing, or it holds other files than those of a run, or a model alone.
-    """
+    """Raise `ValueError` if the parent of a folder is missing or the folder holds files of no run."""
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if out.exists() and not out.is_dir():
@@ -255,19 +233,18 @@ def check_folder(out: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a killed run left this part of a file in its folder, now or in a former version."""
+    """Return whether a killed run of this or a former version left this partial file."""
     stored = path.name.removeprefix(".").startswith((STATE_FILE, MODEL_FILE, LOG_FILE))
     return stored and path.suffix in (".partial", PARTIAL)
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove the parts of files that killed runs left in their folder."""
+    """Remove the partial files of killed runs."""
     for path in filter(is_leftover, out.iterdir()):
         path.unlink(missing_ok=True)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested fields as one level of dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -275,11 +252,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def log(out: Path, values: Mapping[str, int | float]) -> None:
-    """Write one line of the log.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Append one line to the log."""
     path = out / LOG_FILE
     try:
         with open(path, "a", encoding="utf-8") as file:
@@ -291,7 +264,7 @@ def log(out: Path, values: Mapping[str, int | float]) -> None:
 
 
 def trim_log(out: Path, last_step: int) -> None:
-    """Drop the lines of the log that tell of later steps, which will be taken again, and damaged lines."""
+    """Drop damaged lines of the log, and lines of later steps: training takes these steps again."""
     path = out / LOG_FILE
     if not path.is_file():
         return
@@ -302,7 +275,7 @@ def trim_log(out: Path, last_step: int) -> None:
 
 
 def _step_of(line: str) -> int:
-    """Return the step that a line of the log tells of; -1 where the line is damaged."""
+    """Return the step of a line of the log; -1 for a damaged line."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
