@@ -336,7 +336,7 @@ class Trainer:
         hours = round(self.progress.seconds / 3600.0, 3)
         card = {**self.care.card, "images_seen": self.progress.images, "training_hours": hours}
         write_state(self.out, self.players, self.average, self.config, self.progress, facts)
-        write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: can be made from the state
+        write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: the state holds it too
 
     def _sample(self, stopped: Stopped) -> None:
         """Write a grid of samples of the averaged weights; a request to stop ends it."""

@@ -13,7 +13,7 @@ class RunOptions:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
-        out: folder of the run; its parent must exist. The default is MODEL-DATA in the current folder.
+        out: folder of the run; its parent must exist; without it, MODEL-DATA in the current folder.
         minutes: budget of training time.
         images: budget of training images; an image counts each time training sees it.
         strict: stop at the first unusable image, instead of leaving it out.
@@ -54,10 +54,10 @@ class StudentOptions:
     Attributes:
         steps: diffusion steps of the student; 0 keeps the steps of the teacher, to learn its guidance.
         guidance: strength, from 1 (none) to 10, that leads the teacher away from errors of a weaker model;
-            the default is the teacher's own choice, or 2 with --guide.
-        guide: the weaker model, trained on the same images; the default is the teacher without its last
+            without it, the teacher's own choice, or 2 with --guide.
+        guide: the weaker model, trained on the same images; without it, the teacher without its last
             cell steps.
-        batch: crops per training step; the default is the batch of the teacher.
+        batch: crops per training step; without it, the batch of the teacher.
         learning_rate: peak learning rate.
     """
 
