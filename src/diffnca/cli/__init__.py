@@ -1,1 +1,1 @@
-"""The commands of the command line, each a dataclass: its fields are the flags, its text is the help."""
+"""The commands of the command line. Each is a dataclass: fields are flags, the docstring is the help."""

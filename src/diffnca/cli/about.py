@@ -1,4 +1,4 @@
-"""What is known of a recipe, a model, or this installation."""
+"""Facts about a recipe, a model, or this installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffnca.models.file import bundled_models, find_model, read_card, read_conf
 
 
 def as_text(facts: Mapping[str, Any], depth: int = 0) -> str:
-    """Return facts as lines, those of a group indented below its name."""
+    """Return facts as lines; facts of a group stand indented below its name."""
     lines = []
     for key, value in facts.items():
         name = f"{'  ' * depth}{key.replace('_', ' ') if depth == 0 else key}:"
@@ -27,7 +27,6 @@ def as_text(facts: Mapping[str, Any], depth: int = 0) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a fact as text."""
     match value:
         case list() | tuple():
             return ", ".join(map(str, value))
@@ -47,7 +46,7 @@ def installation() -> dict[str, Any]:
 
 
 def facts_of(name: str) -> dict[str, Any]:
-    """Return what is known of a recipe or a model; a recipe's name comes first."""
+    """Return facts about a recipe or a model; if both have the name, about the recipe."""
     if name in RECIPES:
         config, card = recipe_named(name), {}
     else:

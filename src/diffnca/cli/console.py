@@ -1,4 +1,4 @@
-"""The only place that prints: results on stdout, notes and progress on stderr."""
+"""The only module that prints: results on stdout, notes and progress on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffnca.progress import Progress, show
 
 
 class Console:
-    """Says what commands have to say."""
+    """Output of all commands."""
 
     def say(self, text: str) -> None:
         """Print a result on stdout."""
@@ -21,29 +21,29 @@ class Console:
         show(f"diffnca: {' '.join(text.split())}", sys.stderr)
 
     def trace(self, error: BaseException) -> None:
-        """Print where an error arose, on stderr."""
+        """Print the traceback of an error on stderr."""
         show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
 
     def flush(self) -> None:
-        """Send what libraries have printed; what nobody reads is dropped."""
+        """Flush the output of libraries; drop the output if nobody reads the stream."""
         for stream in (sys.stdout, sys.stderr):
             show("", stream, end="")
 
     def progress(self) -> Progress:
-        """Return what shows progress on stderr, as a context manager."""
+        """Return a context manager that shows progress on stderr."""
         return Progress(sys.stderr)
 
 
 class Notes(logging.Handler):
-    """Shows as notes what the package logs: warnings, and what it leaves out; each text once."""
+    """Shows log records of the package as notes, each text once."""
 
     def __init__(self, console: Console) -> None:
-        """Show them on `console`."""
+        """Show notes on `console`."""
         super().__init__(logging.INFO)
         self.console, self.shown = console, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one."""
+        """Show a record unless its text was shown before."""
         text = record.getMessage()
         if text not in self.shown:
             self.shown.add(text)

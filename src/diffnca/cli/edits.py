@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Editing(Making):
-    """What all editing of given images has in common.
+    """Options of all commands that edit given images.
 
     Attributes:
-        image: the image, 8 bits, gray or colour; or a folder, all images of which are edited. It is kept.
+        image: the image, 8 bits, gray or colour, or a folder of images. The command changes none of them.
     """
 
     image: Path
 
     @abstractmethod
     def task(self, given: Given) -> Edit:
-        """Return what to do with an image."""
+        """Return the task for an image."""
 
     def reads(self, image: Path) -> list[Path]:
-        """Return the files that are read for an image."""
+        """Return the files that the edit of an image reads."""
         return [image]
 
     def request(self, image: Path) -> Request:
-        """Return what is asked for an image."""
+        """Return the request for an image."""
         from diffnca.data.given import read_image
         from diffnca.jobs.request import asked, channels_of
 
@@ -57,14 +57,13 @@ class Editing(Making):
         return make(console, request, self.place, self.output.dry_run)
 
     def _run_folder(self, console: Console) -> int:
-        """Edit all images of a folder; return the exit code."""
         from diffnca.jobs.plan import check
         from diffnca.jobs.target import check_kept, places_in
 
         if self.place.film is not None or self.output.dry_run:
             raise ValueError("--film and --dry-run: must be of a single --image")
         places = places_in(self.place, self.image)
-        for image, place in places.items():  # before anything is written
+        for image, place in places.items():  # before the first file is written
             check(self.request(image), place)
         check_kept(
             [path for image in places for path in self.reads(image)], places.values(), self.choices.count
@@ -83,13 +82,13 @@ class Editing(Making):
 
 @dataclass(frozen=True, kw_only=True)
 class Completing(Editing):
-    """What all editing has in common that keeps the known pixels.
+    """Options of all edits that keep known pixels.
 
     Attributes:
-        method: repaint noises what is known as the image and walks each part of the way --rounds times; paste
-            puts it in as it is, as published.
-        jump: diffusion steps of a part of the way.
-        rounds: how often repaint walks each part; it takes so many times as long.
+        method: repaint adds noise to known pixels as the walk does to the image, and repeats parts of the
+            walk; paste inserts known pixels without noise, as published.
+        jump: diffusion steps in a part of the walk that repaint repeats.
+        rounds: how often repaint walks each part; the time grows by this factor.
     """
 
     method: Literal["repaint", "paste"] = "repaint"
@@ -97,7 +96,7 @@ class Completing(Editing):
     rounds: int = 4
 
     def imposing(self) -> Method:
-        """Return how the known pixels are imposed."""
+        """Return how a walk imposes known pixels."""
         from diffnca.jobs.tasks import Paste, Repaint
 
         return Repaint(self.jump, self.rounds) if self.method == "repaint" else Paste()
@@ -107,12 +106,12 @@ class Completing(Editing):
 class Inpaint(Completing):
     """Fill holes of an image; all other pixels stay as they are.
 
-    All that is not opaque is filled, with what --mask or --box says or without them.
+    The command always fills pixels that are not opaque; --mask and --box add more pixels.
 
     Attributes:
-        mask: an image of the same size, white where to fill; for a folder, a folder with masks of the same
-            names, or one mask for all.
-        box: fill this box, TOP,LEFT,HEIGHT,WIDTH in pixels (or with spaces between them).
+        mask: an image of equal size, white where to fill; for a folder, one mask, or a folder of masks with
+            equal names.
+        box: fill this box, TOP,LEFT,HEIGHT,WIDTH in pixels (commas or spaces between the numbers).
     """
 
     verb: ClassVar = "inpaint"
@@ -121,13 +120,13 @@ class Inpaint(Completing):
     box: tuple[int, int, int, int] | None = None
 
     def task(self, given: Given) -> Edit:
-        """Return what to do with an image."""
+        """Return the task for an image."""
         from diffnca.jobs import tasks
 
         return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self.imposing())
 
     def reads(self, image: Path) -> list[Path]:
-        """Return the files that are read for an image."""
+        """Return the image and its mask."""
         from diffnca.data.given import mask_of
 
         return [image] if self.mask is None else [image, mask_of(image, self.mask)]
@@ -135,7 +134,7 @@ class Inpaint(Completing):
 
 @dataclass(frozen=True, kw_only=True)
 class Extend(Completing):
-    """Grow an image at its sides; its own pixels stay as they are. With --seamless it becomes a tile.
+    """Grow an image at its sides; its own pixels stay as they are. With --seamless, it repeats without seams.
 
     Attributes:
         top: pixels to add above.
@@ -152,7 +151,7 @@ class Extend(Completing):
     right: int = 0
 
     def task(self, given: Given) -> Edit:
-        """Return what to do with an image."""
+        """Return the task for an image."""
         from diffnca.jobs import tasks
 
         return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self.imposing())
@@ -160,14 +159,14 @@ class Extend(Completing):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(Editing):
-    """Make an image larger, with detail that the model knows.
+    """Make an image larger; the model adds detail.
 
     Attributes:
         factor: how many times as high and wide, above 1 and at most 8.
-        method: consistent keeps the mean of every block as the image says; noise is the published method,
-            which keeps nothing.
-        strength: where the walk starts: 1 is pure noise, near 0 only fine detail is new. Without it, 0.7 for
-            consistent and 0.1 for noise.
+        method: consistent keeps the mean of each block equal to the given image; noise is the published
+            method, which keeps no mean.
+        strength: where the walk starts; 1 is pure noise, values near 0 change only fine detail; without it,
+            0.7 for consistent and 0.1 for noise.
     """
 
     verb: ClassVar = "upscale"
@@ -177,7 +176,7 @@ class Upscale(Editing):
     strength: float | None = None
 
     def task(self, given: Given) -> Edit:
-        """Return what to do with an image."""
+        """Return the task for an image."""
         from diffnca.jobs import tasks
 
         return tasks.Upscale(given, self.factor, self.method, self.strength)
@@ -185,10 +184,10 @@ class Upscale(Editing):
 
 @dataclass(frozen=True, kw_only=True)
 class Vary(Editing):
-    """Make images that are like a given one: noised in part and denoised.
+    """Make variations of an image: add some noise to the image, then denoise it.
 
     Attributes:
-        strength: where the walk starts: near 0 little is changed, 1 is pure noise.
+        strength: where the walk starts; values near 0 change little, 1 is pure noise.
     """
 
     verb: ClassVar = "vary"
@@ -196,12 +195,12 @@ class Vary(Editing):
     strength: float = 0.5
 
     def task(self, given: Given) -> Edit:
-        """Return what to do with an image."""
+        """Return the task for an image."""
         from diffnca.jobs import tasks
 
         return tasks.Vary(given, self.strength)
 
 
 def _share(report: Report, before: int, count: int, _: str, done: Number, total: Number) -> None:
-    """Report what is done of one image of a folder as a share of them all."""
+    """Report the progress of one image of a folder as a part of all images."""
     report("images", before + done / max(total, 1e-9), count)

@@ -1,4 +1,4 @@
-"""Commands that make new images: samples, and films from one to another."""
+"""Commands that make new images: samples, and films between two samples."""
 
 from __future__ import annotations
 
@@ -19,27 +19,23 @@ if TYPE_CHECKING:
     from diffnca.jobs.run import Made
 
 Nested = tyro.conf.arg(name="")
-"""Of a group of flags whose names stand alone."""
+"""Marks a group of flags whose names have no prefix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is written.
+    """Output files.
 
     Attributes:
-        compression: of an .ome.tif file: jpeg of quality 90 (without it), or deflate, which loses nothing.
-        dry_run: say how an image would be made and what it would take, write nothing.
+        compression: compression of an .ome.tif file: jpeg of quality 90 (without it), or lossless deflate.
+        dry_run: print the plan with its time and memory; write no file.
     """
 
     compression: Literal["jpeg", "deflate"] | None = None
     dry_run: bool = False
 
     def compression_of(self, out: str) -> Literal["jpeg", "deflate"] | None:
-        """Return the compression of a file; `None` if it has none.
-
-        Raises:
-            ValueError: one is asked for, and it is no TIFF file.
-        """
+        """Return the compression of a TIFF file; other files have `None` and allow no compression."""
         is_tiff = out.endswith((".ome.tif", ".ome.tiff"))
         if self.compression is not None and not is_tiff:
             raise ValueError(
@@ -50,13 +46,13 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """What all making of images has in common.
+    """Options of all commands that make images.
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
         choices: how to sample.
-        place: where.
-        output: what is written.
+        place: where to make and keep the image.
+        output: how to write the image.
     """
 
     model: tyro.conf.Positional[str]
@@ -70,15 +66,15 @@ class Sample(Making):
     """Make images with a trained model.
 
     Attributes:
-        height: of the image in pixels; without it, the size of the training crops.
-        width: of the image in pixels; without it, the size of the training crops.
-        region: make only this part, TOP,LEFT,HEIGHT,WIDTH in pixels, equal to the crop of the whole.
-        direct: make a large image in one walk, also with a model that would else grow it out of one of the
-            size of its training, because it sees the whole.
-        even_px: side of the squares in pixels whose noise starts with one mean, so that a texture has one
-            tone; 0 is another tone in each place; without it, the model's own choice.
-        tone: which colours the image starts with, in standard deviations, one number for each channel
-            (--tone 1 0 -1); without it, drawn by the seed.
+        height: height of the image in pixels; without it, the size of the training crops.
+        width: width of the image in pixels; without it, the size of the training crops.
+        region: make only this region of the image, TOP,LEFT,HEIGHT,WIDTH in pixels, with equal pixels.
+        direct: make a large image in one walk. By default, a model that sees whole images grows large images
+            out of an image of its training size.
+        even_px: side in pixels of squares whose noise starts with one mean, so that a texture has one tone;
+            with 0, tones differ from place to place; without it, the model's own choice.
+        tone: colours at the start of the walk, in standard deviations, one number for each channel
+            (--tone 1 0 -1); without it, the seed decides.
     """
 
     verb: ClassVar = "sample"
@@ -105,20 +101,20 @@ class Sample(Making):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate:
-    """Make a film, or frames, of the images between those of two seeds.
+    """Make a film, or frames, between the images of two seeds.
 
     Attributes:
         model: a bundled model, a model file, a run's folder, or a hub id (owner/name).
-        seeds: those of the first and the last image, of whatever size made at once (sample --direct).
-        out: the film (.gif, .webp, .png or .mp4), or a folder for frames, whose name has no ending.
-        frames: images of the film, the first and the last included.
-        height: of the images in pixels; without it, the size of the training crops.
-        width: likewise.
+        seeds: seeds of the first and the last image; both equal the images of sample --direct.
+        out: the film (.gif, .webp, .png or .mp4), or a folder for frames: a name without an ending.
+        frames: number of images of the film, with the first and the last image.
+        height: height of the images in pixels; without it, the size of the training crops.
+        width: width of the images in pixels; without it, the size of the training crops.
         milliseconds: time of a frame.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps; without it, the model's own choice.
         seamless: axes along which the images continue at the opposite edge.
-        batch: frames made at once; changes speed and memory, not the images.
+        batch: number of frames at once; changes speed and memory, not the images.
         device: where to compute; auto takes a GPU where there is one.
     """
 
@@ -151,7 +147,7 @@ class Interpolate:
 def make(
     console: Console, request: Request, place: Place, is_dry: bool = False, report: Report | None = None
 ) -> int:
-    """Say how images will be made, make them, and say where they are; return the exit code."""
+    """Print the plan of a request, make its images, and print their files; return the exit code."""
     from diffnca.jobs.plan import plan
     from diffnca.jobs.run import Made, run
 
@@ -175,7 +171,7 @@ def make(
 
 
 def lines_of(planned: Plan) -> list[str]:
-    """Return how an image will be made, for the user to read; nothing of small images."""
+    """Return the plan of a region or a large image as lines for the user; no lines for other images."""
     request, tiles, cost = planned.request, planned.tiles, planned.region_cost
     canvas, region = request.canvas, request.region
     if cost is not None:
@@ -204,7 +200,7 @@ def lines_of(planned: Plan) -> list[str]:
 
 
 def told(made: Made, request: Request) -> str:
-    """Return what a user should know of a finished file, as text."""
+    """Return a line for the user on a finished file."""
     from diffnca.jobs.tasks import Upscale
 
     if made.was_there:
@@ -217,5 +213,5 @@ def told(made: Made, request: Request) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things as text."""
+    """Return a number with its noun, singular or plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Commands that change nothing: check an image, look at it, tell about a model."""
+"""Commands that change no file: check an image, view an image, describe a model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import tyro
 from diffnca.cli.console import Console
 
 MOST_PROBLEMS = 10
-"""So many problems of a damaged image are named."""
+"""Largest number of problems in the message for a damaged image."""
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Check a finished OME-Zarr image: shapes, checksums, no file missing.
+    """Check a finished OME-Zarr image: shapes, checksums, missing files.
 
     Attributes:
-        image: its folder, or an address of fsspec.
+        image: the folder of the image, or an address of fsspec.
     """
 
     verb: ClassVar = "verify"
@@ -41,12 +41,12 @@ class Verify:
 
 @dataclass(frozen=True)
 class View:
-    """Look at an image of any size in the browser.
+    """View an image of any size in the browser.
 
     Attributes:
         image: an OME-Zarr image, a slide, or a picture (TIFF, PNG, JPEG).
-        port: of the local address; 0 takes a free one.
-        no_open: print the address, do not open the browser.
+        port: port of the local address; 0 takes a free port.
+        no_open: print the address, but do not open the browser.
     """
 
     verb: ClassVar = "view"
@@ -65,11 +65,11 @@ class View:
 
 @dataclass(frozen=True)
 class Info:
-    """Tell about a recipe or a model; without a name, about this installation.
+    """Describe a recipe or a model; without a name, this installation.
 
     Attributes:
         name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
-        json: print JSON, for machines.
+        json: print JSON, for programs.
     """
 
     verb: ClassVar = "info"
@@ -78,7 +78,7 @@ class Info:
     json: bool = False
 
     def run(self, console: Console) -> int:
-        """Tell; return the exit code."""
+        """Print the facts; return the exit code."""
         from diffnca.cli.about import as_text, facts_of, installation
 
         facts = installation() if self.name is None else facts_of(self.name)

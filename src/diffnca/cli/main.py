@@ -1,6 +1,6 @@
-"""The command line, `diffnca` and a verb: `train`, `sample`, `evaluate` and the others below.
+"""The command line: `diffnca` and a verb of `VERBS`.
 
-Every error that a user can cause is one line on stderr and exit code 2.
+Each error that a user can cause gives one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from diffnca.config.recipes import recipe_named
 from diffnca.errors import one_line
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 DEBUG = "--debug"
-"""Anywhere on the line: show the traceback of an error."""
+"""Shows the traceback of an error; may stand anywhere on the line."""
 
 DESCRIPTION = f"Denoising diffusion with neural cellular automata. {DEBUG} shows where an error arose."
 
 LEAST_COLUMNS = 80
-"""Narrower terminals break the messages of tyro in the middle of words."""
+"""In narrower terminals, tyro breaks its messages in the middle of words."""
 
 
 @runtime_checkable
 class Verb(Protocol):
-    """What can be asked for: its fields are the flags, its text is the help."""
+    """A command: its fields are the flags, its docstring is the help."""
 
     verb: ClassVar[str]
 
     def run(self, console: Console) -> int:
-        """Do it; return the exit code."""
+        """Run the command; return the exit code."""
         ...
 
 
@@ -56,7 +56,7 @@ RECTANGLES = ("--box", "--region")
 """Flags whose value is TOP,LEFT,HEIGHT,WIDTH."""
 
 REPEATED = ("--data",)
-"""Flags of several values that may also be given several times."""
+"""Flags with several values; users may also repeat such a flag."""
 
 VERBS: tuple[type[Verb], ...] = (
     Train,
@@ -75,17 +75,17 @@ VERBS: tuple[type[Verb], ...] = (
     Info,
     Bench,
 )
-"""All that can be asked for. A new verb is one class here: a frozen dataclass with a `verb` and a `run`."""
+"""All commands. Add a new verb here: a frozen dataclass with `verb` and `run`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: done, 2: an error of the user's, 130: stopped on request, 1: an error of diffnca.
+    0: done; 1: an error of diffnca; 2: an error of the user; 130: stopped on request.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if stream is None:  # or the next file gets its number, and what libraries print
+        if stream is None:  # otherwise the next file gets its number, and the output of libraries
             os.open(os.devnull, os.O_RDWR)
     console, command = Console(), None
     try:
@@ -108,11 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _noted(console: Console) -> Iterator[None]:
-    """Within the block, what the package logs is shown.
-
-    Raises:
-        ValueError: the current folder has been deleted.
-    """
+    """Show log records of the package within the block."""
     try:
         os.getcwd()
     except OSError:
@@ -126,7 +122,7 @@ def _noted(console: Console) -> Iterator[None]:
 
 
 def explained(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and what the user should read."""
+    """Return the exit code of an error, and a message for the user."""
     text = one_line(error)
     if isinstance(error, RuntimeError) and "memory" in text:
         return 2, f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
@@ -139,7 +135,7 @@ def explained(error: Exception) -> tuple[int, str]:
 
 
 def as_typed(text: str, flags: Set[str]) -> str:
-    """Return a message with the names of flags as they are typed: `even_px=0` becomes `--even-px 0`."""
+    """Return a message with flags as a user types them: `even_px=0` becomes `--even-px 0`."""
 
     def typed(match: re.Match[str]) -> str:
         flag = match[1].replace("_", "-")
@@ -149,22 +145,18 @@ def as_typed(text: str, flags: Set[str]) -> str:
 
 
 def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the names of all flags of a command, those of nested groups as tyro names them."""
+    """Yield the names of all flags of a command, with the prefixes of tyro for nested groups."""
     for each in fields(record):
         value = getattr(record, each.name)
         if is_dataclass(value):
-            is_group = hasattr(record, "verb")  # whose flags have no prefix
+            is_group = hasattr(record, "verb")  # flags of its groups have no prefix
             yield from flags_of(value, "" if is_group else f"{prefix}{each.name}.")
         else:
             yield f"{prefix}{each.name}".replace("_", "-")
 
 
 def parse(arguments: Sequence[str]) -> Verb:
-    """Return the command that the arguments mean.
-
-    Raises:
-        ValueError: they are wrong; one line says how.
-    """
+    """Return the command of the arguments; raise `ValueError` if they are wrong."""
     recipe = _recipe_in(arguments)
     train = Train(recipe=recipe.name, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
@@ -189,7 +181,6 @@ def parse(arguments: Sequence[str]) -> Verb:
 
 @contextlib.contextmanager
 def _wide_enough() -> Iterator[None]:
-    """Within the block, lines are not broken in the middle of words, however narrow the terminal is."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, LEAST_COLUMNS))
     try:
@@ -199,11 +190,7 @@ def _wide_enough() -> Iterator[None]:
 
 
 def parted(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments as a shell would part them.
-
-    Rectangles become four numbers, which may be given with commas between them; `~` is the home folder, also
-    after `--out=`.
-    """
+    """Return the arguments with rectangles as four numbers, and with the home folder for `~`."""
     parts: list[str] = []
     for before, argument in itertools.pairwise(["", *gathered([_expanded(word) for word in arguments])]):
         name, _, value = argument.partition("=")
@@ -215,7 +202,7 @@ def parted(arguments: Sequence[str]) -> list[str]:
 
 
 def gathered(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with all values of a repeated flag behind its first: tyro keeps only the last."""
+    """Return the arguments with repeated flags joined: tyro keeps only the values of the last."""
     groups: list[list[str]] = [[]]
     current = groups[0]
     for argument in arguments:
@@ -235,13 +222,13 @@ def gathered(arguments: Sequence[str]) -> list[str]:
 
 
 def _expanded(argument: str) -> str:
-    """Return an argument with the home folder where it, or its value, begins with `~`."""
+    """Replace `~` at the start of an argument, or of the value of a flag, by the home folder."""
     flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return f"{flag}{equals}{os.path.expanduser(value)}"
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
-    """Return the defaults of `train`: those of its recipe, or of the model to start from."""
+    """Return the defaults of `train`: its recipe, or the configuration of the model in `--from`."""
     names = [b for a, b in itertools.pairwise(arguments) if a == "--recipe"]
     names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
     starts = [b for a, b in itertools.pairwise(arguments) if a == "--from"]
@@ -255,7 +242,7 @@ def _recipe_in(arguments: Sequence[str]) -> Config:
 
 
 def condensed(box: str) -> str:
-    """Return the message of one of tyro's boxes as one line."""
+    """Return the message in a box of tyro as one line."""
     blocks: list[list[str]] = [[]]
     for raw in box.splitlines():
         line = raw.strip("│| ")
@@ -264,10 +251,10 @@ def condensed(box: str) -> str:
         else:
             blocks[-1].append(line)
     blocks = [block for block in blocks if block]
-    if "│" not in box:  # plain ASCII: the title is a block of its own
+    if "│" not in box:  # plain ASCII: the title is a separate block
         blocks = blocks[1:]
     message = " ".join(blocks[0]) if blocks else "wrong arguments"
-    message = re.sub(r"^Error parsing __tyro\S*: ", "", message)  # of a group that nobody typed
+    message = re.sub(r"^Error parsing __tyro\S*: ", "", message)  # tyro made this name; no user typed it
     hint = next(
         (b[1].split()[0] for b in blocks[1:] if b[0].startswith("Perhaps you meant") and len(b) > 1), None
     )

@@ -1,4 +1,4 @@
-"""Commands that measure: one model, all models of a table, the speed."""
+"""Commands that measure a model, all models of a table, or speed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Evaluate:
 
     Attributes:
         model: a bundled model, a model file, a run's folder, a hub id, or a folder of images.
-        options: what is compared with what.
-        out: write all numbers to this file, as JSON.
-        json: print JSON, for machines.
+        options: images and terms of the comparison.
+        out: write all numbers to this JSON file.
+        json: print JSON, for programs.
     """
 
     verb: ClassVar = "evaluate"
@@ -55,14 +55,14 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train all models of a table on your images, on equal terms, and measure them; the same command goes on.
+    """Train all models of a table on your images, on equal terms, and measure them.
 
-    A larger budget later trains the same models on.
+    Repeat the command to continue a stopped run, or with a larger budget to train these models further.
 
     Attributes:
-        table: faces64 and pathology compare networks, ablation takes single choices back, stages changes the
-            Fourier stage and the cell steps, textures the cells of diff_nca.
-        terms: what all rows have in common.
+        table: faces64 and pathology compare networks; ablation reverts single choices; stages varies the
+            Fourier stage and the cell steps; textures varies the cells of diff_nca.
+        terms: common terms of all rows.
     """
 
     verb: ClassVar = "reproduce"
@@ -71,7 +71,7 @@ class Reproduce:
     terms: Annotated[Terms, tyro.conf.arg(name="")]
 
     def run(self, console: Console) -> int:
-        """Train and measure the rows; return the exit code: 2 if a row could not be trained or measured."""
+        """Train and measure the rows; return the exit code: 2 if a row has failed."""
         from diffnca.comparison.report import brief
         from diffnca.comparison.reproduction import reproduce
 
@@ -87,20 +87,20 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Bench:
-    """Time a model here: a call and a training step, next to the matrix products they cannot do without.
+    """Time a call and a training step of a model, next to the time of their matrix products alone.
 
     Attributes:
         name: a recipe, a bundled model, a model file, a run's folder, or a hub id.
-        height: of the images in pixels.
-        width: of the images in pixels.
-        batch: images in a call of the denoiser, and crops in a training step; without it, 8 and the recipe's
-            own number.
-        rounds: how often each is timed; the medians are shown.
-        training: time a training step too, on the recipe's own crops.
-        compiled: time the compiled network too, as training runs it; compiling takes a minute.
-        against: other models, timed in the same turns: unet_4m, unet_17m, or any model of cells.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        batch: images in a call of the denoiser, and crops in a training step; without it, 8 images and the
+            crops of the recipe.
+        rounds: number of measurements; the command shows medians.
+        training: also time a training step, on crops of the recipe.
+        compiled: also time the compiled network, as in training; compiling takes a minute.
+        against: other models to time in turn with this model: unet_4m, unet_17m, or any model of cells.
         device: where to compute; auto takes a GPU where there is one.
-        json: print JSON, for machines.
+        json: print JSON, for programs.
     """
 
     verb: ClassVar = "bench"

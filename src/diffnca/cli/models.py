@@ -1,4 +1,4 @@
-"""Commands that make models: train, distil, convert what others trained."""
+"""Commands that make models: train, distil, convert a published checkpoint."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model on your images; the same command takes a stopped run up again.
+    """Train a model on your images; repeat the command to continue a stopped run.
 
     Attributes:
-        recipe: the recipe: one of those that `diffnca info` lists; with --from, by default the model's own.
-        start: fine-tune this model: a bundled one, a file, a run's folder or a hub id.
-        dry_run: say what would be done, write nothing.
+        recipe: a recipe that `diffnca info` lists; with --from, by default the recipe of that model.
+        start: fine-tune this model: a bundled model, a model file, a run's folder, or a hub id.
+        dry_run: print the plan; write no file.
         run_options: images, folder, budget and care.
-        config: the recipe's fields.
+        config: fields of the recipe.
     """
 
     verb: ClassVar = "train"
@@ -49,13 +49,13 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """Make a student of a model that samples in a few steps; the same command takes a stopped run up again.
+    """Train a student of a model that samples in few steps; repeat the command to continue a stopped run.
 
     Attributes:
         model: the teacher: a bundled model, a model file, a run's folder, or a hub id.
-        dry_run: say what would be done, write nothing.
+        dry_run: print the plan; write no file.
         run_options: images, folder, budget and care.
-        student: what the student learns.
+        student: steps, guidance and training of the student.
     """
 
     verb: ClassVar = "distill"
@@ -75,7 +75,7 @@ class Distill:
 
 
 def carry_out(session: Session, console: Console, dry_run: bool) -> int:
-    """Say the plan of a run, run it unless `dry_run`, say what it came to; return the exit code."""
+    """Print the plan of a run; unless `dry_run`, run it and print its result; return the exit code."""
     for name, text in session.plan.left_out:
         console.note(f"left out {name}: {text}")
     for name, text in session.plan.notes:
@@ -92,7 +92,7 @@ def carry_out(session: Session, console: Console, dry_run: bool) -> int:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """Yield what will be done, for the user to read."""
+    """Yield the plan of a run as lines for the user."""
     data, training = plan.config.data, plan.config.training
     left_out = f", {len(plan.left_out)} left out" if plan.left_out else ""
     reduced = f", made {data.reduce} times smaller" if data.reduce > 1 else ""
@@ -107,12 +107,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a checkpoint of the published code (model0.pth) into a model file; no pickled code is run.
+    """Convert a checkpoint of the published code (model0.pth) to a model file; runs no pickled code.
 
     Attributes:
         source: the checkpoint.
-        out: the file to write, ending in .safetensors.
-        image_channels: channels of the images it was trained on; the checkpoint does not tell.
+        out: the model file; its name ends in .safetensors.
+        image_channels: channels of the training images; the checkpoint does not store their number.
     """
 
     verb: ClassVar = "convert"
@@ -122,7 +122,7 @@ class Convert:
     image_channels: Literal[1, 3] = 3
 
     def run(self, console: Console) -> int:
-        """Read a published checkpoint and write a model file; return the exit code."""
+        """Write the model file; return the exit code."""
         from diffnca.models.file import write_model
         from diffnca.models.published import read_published_checkpoint
 

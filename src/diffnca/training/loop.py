@@ -137,13 +137,9 @@ class Trainer:
         data_fingerprint: str = "",
         objective: ObjectiveOf = OwnLoss,
     ) -> None:
-        """Build the model, or load the run in the folder `out`.
+        """Build the model, or load the run in `out`; a new run fine-tunes the model file `start`, if given.
 
-        A new run fine-tunes the weights of the model file `start`. Runs on different data have different
-        values of `data_fingerprint`.
-
-        Raises:
-            ValueError: `out` holds another run.
+        Raise `ValueError` if `out` holds another run: runs on other data have another `data_fingerprint`.
         """
         self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
@@ -321,11 +317,7 @@ class Trainer:
             self.accelerator.log(values, step=progress.step)
 
     def save(self) -> None:
-        """Write the model file and the state of the run; replace each file atomically.
-
-        Raises:
-            DivergedError: a weight is not finite.
-        """
+        """Replace model file and state, each atomically; raise `DivergedError` if a weight is not finite."""
         for weights in (self.average, *(player.module.state_dict() for player in self.players)):
             for name, weight in weights.items():
                 if not torch.isfinite(weight).all():

@@ -115,8 +115,7 @@ class OwnLoss:
 def student_config(teacher: Config, steps: int | None) -> Config:
     """Return the configuration of a student with `steps` steps; `None` keeps the levels of its teacher.
 
-    Raises:
-        ValueError: the walk of the teacher has too few steps, or the teacher is a student of few steps.
+    Raise `ValueError` if the teacher has too few levels, or is a student of few steps itself.
     """
     if steps is not None and teacher.sampling.visited is not None:
         raise ValueError(

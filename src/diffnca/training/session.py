@@ -1,7 +1,7 @@
 """One run of training from images to a folder.
 
-`training` and `distillation` check their input, open the images and return a `Session`. A session shows its
-plan; only `run` writes files.
+`training` and `distillation` check their input and raise `ValueError` if a run is impossible. They open the
+images and return a `Session` with its plan. Only `Session.run` writes files.
 """
 
 from __future__ import annotations
@@ -60,16 +60,10 @@ COPIES_IN_TRAINING = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a run.
+    """The plan of a run, with the numbers of parameters and of training images.
 
-    Attributes:
-        config: the model and its training, with the budget.
-        parameters: number of parameters that training learns.
-        images: number of training images.
-        left_out: unused files, and why.
-        notes: remarks on used images.
-        out: the folder of the run.
-        has_budget: whether the user gave the budget; otherwise the recipe gives it.
+    `left_out` names unused files, and why; `notes` are remarks on used images. Unless the user has given a
+    budget (`has_budget`), the budget of the recipe holds.
     """
 
     config: Config
@@ -137,11 +131,7 @@ class Session:
 def training(
     options: RunOptions, config: Config, start: str | None = None, report: Report = unseen
 ) -> Session:
-    """Return a run that trains `config`; a new run fine-tunes the model `start`, if given.
-
-    Raises:
-        ValueError: the options, the folder or the images do not fit.
-    """
+    """Return a run that trains `config`; a new run fine-tunes the model `start`, if given."""
     options.check()
     config = replace(config, training=budgeted(config.training, options))
     if start is None:
@@ -157,11 +147,7 @@ def training(
 def distillation(
     options: RunOptions, teacher: str, student: StudentOptions, report: Report = unseen
 ) -> Session:
-    """Return a run that trains a student of the model `teacher`.
-
-    Raises:
-        ValueError: the options, the folder or the images do not fit.
-    """
+    """Return a run that trains a student of the model `teacher`."""
     options.check()
     path = find_model(teacher)
     alone = load_denoiser(path)
@@ -237,10 +223,9 @@ def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
 
 
 def num_parameters(config: Config) -> int:
-    """Count the parameters of a model, without memory for them.
+    """Count the parameters of a model without memory for them.
 
-    Raises:
-        ValueError: training needs more memory than this machine has.
+    Raise `ValueError` if training needs more memory than this machine has.
     """
     remedy = "give fewer --model.channels or --model.cell.hidden"
     try:
@@ -267,11 +252,7 @@ def physical_memory() -> float:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Lock the folder for one command; all processes of this command share it.
-
-    Raises:
-        ValueError: another command trains in the folder.
-    """
+    """Lock a folder for one command with all its processes; raise `ValueError` if another has locked it."""
     with own_rank():
         is_main = PartialState().is_main_process
     if not is_main:
@@ -336,10 +317,9 @@ def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Ima
 
 
 def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
-    """Write a sheet of samples, with equal seeds each time; a model of many steps takes fewer steps here.
+    """Write a sheet of samples with equal seeds each time; a model of many steps takes fewer steps here.
 
-    Raises:
-        Interrupted: the user asked for a stop.
+    Raise `Interrupted` after a request to stop.
     """
     side, own = model.config.data.crop, model.config.sampling
     is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows only its own levels

@@ -63,11 +63,8 @@ class Progress:
 class StoredRun:
     """Facts from the state of a run.
 
-    Attributes:
-        config: the model and its training.
-        progress: counters.
-        data: fingerprint of its images, first weights and teacher.
-        processes: number of processes in training; `None` in runs of former versions.
+    `data` is the fingerprint of images, first weights and teacher. `processes` is the number of processes
+    in training; `None` in runs of former versions.
     """
 
     config: Config
@@ -77,11 +74,7 @@ class StoredRun:
 
 
 def stored_run(out: Path) -> StoredRun | None:
-    """Return the run in a folder; `None` where there is no run.
-
-    Raises:
-        ValueError: the state is damaged, or the file is not the state of a run.
-    """
+    """Return the run in a folder, `None` if there is none; raise `ValueError` if its state is damaged."""
     path = out / STATE_FILE
     if not path.is_file():
         return None
@@ -126,11 +119,7 @@ def write_state(
 
 
 def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor]) -> None:
-    """Copy the state of the run in `out` into the players and the averaged weights.
-
-    Raises:
-        ValueError: tensors are missing or have other shapes.
-    """
+    """Load the state of a run into players and average; raise `ValueError` if it does not fit."""
     path = out / STATE_FILE
     tensors, _ = read_tensors(path)
     try:
