@@ -24,7 +24,7 @@ class Editing(Making):
     """Options of all commands that edit given images.
 
     Attributes:
-        image: the image, 8 bits, gray or colour, or a folder of images. The command changes none of them.
+        image: the image, 8 bits, gray or colour, or a folder of images. The command keeps these files.
     """
 
     image: Path

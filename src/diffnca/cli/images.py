@@ -68,7 +68,7 @@ class Sample(Making):
     Attributes:
         height: height of the image in pixels; without it, the size of the training crops.
         width: width of the image in pixels; without it, the size of the training crops.
-        region: make only this region of the image, TOP,LEFT,HEIGHT,WIDTH in pixels, with equal pixels.
+        region: make only this region, TOP,LEFT,HEIGHT,WIDTH in pixels; it equals the crop of the whole image.
         direct: make a large image in one walk. By default, a model that sees whole images grows large images
             out of an image of its training size.
         even_px: side in pixels of squares whose noise starts with one mean, so that a texture has one tone;
