@@ -122,11 +122,7 @@ class Plan:
 
 
 def plan(request: Request, place: Place) -> Plan:
-    """Return how an image will be made, and write nothing.
-
-    Raises:
-        ValueError: it cannot be made, or not there; one line says why.
-    """
+    """Return how an image will be made, and write nothing."""
     check(request, place)
     if not isinstance(request.task, Interpolate):
         Target(place.out).check_place()
@@ -147,11 +143,7 @@ def plan(request: Request, place: Place) -> Plan:
 
 
 def check(request: Request, place: Place) -> None:
-    """Refuse what cannot be made, before any work and whatever lies in the folder.
-
-    Raises:
-        ValueError: options exclude each other, or the model or the canvas does not allow it.
-    """
+    """Refuse what cannot be made, before any work and whatever lies in the folder."""
     device = torch.device(device_named(place.device))
     if isinstance(request.task, Interpolate):
         out = Path(place.out)
@@ -256,11 +248,7 @@ def shard_of(canvas: Canvas) -> int:
 
 
 def check_tile(tile: int | None, canvas: Canvas) -> None:
-    """Refuse a side of the tiles that is no multiple of the chunks of the states.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Refuse a side of the tiles that is no multiple of the chunks of the states."""
     unit = min(shard_of(canvas), CHUNK_PX)
     if tile is not None and (tile < 1 or tile % unit):
         near = unit * max(1, tile // unit)
@@ -268,11 +256,7 @@ def check_tile(tile: int | None, canvas: Canvas) -> None:
 
 
 def _check_options(request: Request, place: Place) -> None:
-    """Refuse options that exclude each other.
-
-    Raises:
-        ValueError: they do.
-    """
+    """Refuse options that exclude each other."""
     is_large = place.out.endswith(LARGE_FORMATS)
     if request.count != 1 and is_large:
         raise ValueError(f"out={place.out}: must end in .png for --count {request.count}; rename it")

@@ -205,11 +205,7 @@ def _opened(model: Weights, guide: Weights | None, guidance: float | None, windo
 
 
 def _canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
-    """Return the canvas of the result.
-
-    Raises:
-        ValueError: the image cannot be edited so; the message names its file.
-    """
+    """Return the canvas of the result; an error names the file of the image."""
     try:
         return task.on(boundary)[0]
     except ValueError as error:

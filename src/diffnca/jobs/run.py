@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_model, to_uint8
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.engine.machine import device_named
 from diffnca.errors import Interrupted
 from diffnca.files import lock
@@ -128,7 +130,7 @@ class _Watch:
         if self.cancelled():
             raise Interrupted
 
-    def on(self, title: str) -> Callable[[float, float], None]:
+    def on(self, title: str) -> Callable[[Number, Number], None]:
         """Return what reports work of this title."""
         return lambda done, total: self(title, done, total)
 
@@ -153,7 +155,9 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     if isinstance(crew, DaskCluster):
         crew.check()
     if len(canvases_of(request)) > 1:
-        job = replace(job, task=_grown(request, place, watch))
+        device = torch.device(device_named(place.device))
+        denoiser, noise = prepare(job.denoiser, device, request.engine), Noise((request.seed,), device)
+        job = replace(job, task=_task(request, denoiser, noise, watch.on("smaller images"))[0])
     try:
         job.states.begin(text)
         writer.open(request.canvas, job.denoiser.image_channels, text)
@@ -166,16 +170,6 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
         where = "" if target.out in str(error) else f"{target.out}: "
         raise OSError(f"{where}{error}; what is finished is kept, the same command goes on") from error
     return Made(place.out, is_large=True)
-
-
-def _grown(request: Request, place: Place, watch: _Watch) -> Task:
-    """Make the smaller images out of which a large one grows; return its task."""
-    assert isinstance(request.task, New)
-    device, (sampler, levels) = torch.device(device_named(place.device)), request.walk()
-    denoiser = prepare(request.opened(), device, request.engine)
-    start = start_of(denoiser, request.task.even_px, request.task.tone)
-    first, report = Noise((request.seed,), device), watch.on("smaller images")
-    return grown(denoiser, canvases_of(request), levels, sampler, first, start, report)[0]
 
 
 def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
@@ -214,29 +208,23 @@ def _pixels(
     if not seeds:
         return np.zeros((0, canvas.height, canvas.width, 3), np.uint8)
     model: Any = request.opened() if filmed is None else filmed
-    if isinstance(request.task, New):
-        new = request.task
-        images = generate(
-            model,
-            height=canvas.height,
-            width=canvas.width,
-            region=request.region,
-            seed=seeds,
-            sampler=request.sampler,
-            steps=request.steps,
-            boundary=canvas.boundary,
-            direct=not new.grown,
-            even_px=new.even_px,
-            tone=new.tone,
-            progress=progress,
-            device=device,
-            engine=request.engine,
-        )
-    else:
-        denoiser = prepare(model, device, request.engine)
-        noise = Noise(tuple(seeds), device)
-        images = sample_task(task_of(request), denoiser, request.walk()[0], noise, progress=progress)
-    return to_uint8(images)
+    if isinstance(model, Autoencoder):
+        drawn = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
+        return to_uint8(drawn)
+    denoiser = prepare(model, device, request.engine)
+    task, noise = _task(request, denoiser, Noise(tuple(seeds), device), progress)
+    return to_uint8(sample_task(task, denoiser, request.walk()[0], noise, request.region, progress))
+
+
+def _task(
+    request: Request, denoiser: ImageDenoiser, noise: Noise, progress: Callable[[int, int], None]
+) -> tuple[Task, Noise]:
+    """Return the task and what it draws from, after making the smaller images from which a new one grows."""
+    if not isinstance(request.task, New):
+        return task_of(request), noise
+    sampler, levels = request.walk()
+    start = start_of(denoiser, request.task.even_px, request.task.tone)
+    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress)
 
 
 def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:

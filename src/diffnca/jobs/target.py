@@ -65,12 +65,7 @@ class Target:
         return self.out if self.is_zarr else f"{self.work}/image.ome.zarr"
 
     def check(self, num_pixels: int) -> None:
-        """Refuse a file that nobody could write.
-
-        Raises:
-            ValueError: its name is not allowed, or its pixels are too many.
-            ImportError: a package is missing.
-        """
+        """Refuse a file that nobody could write."""
         if not self.out.endswith(LARGE_FORMATS) and not self.is_png:
             raise ValueError(f"out={self.out}: must end in .png, .ome.zarr or .ome.tif; rename it")
         if self.out.startswith("memory://"):
@@ -86,12 +81,7 @@ class Target:
             import diffnca.formats.ome_tiff  # noqa: F401  a missing package is found before the work
 
     def check_place(self) -> None:
-        """Refuse a file that cannot be written here.
-
-        Raises:
-            ValueError: its folder does not exist, or it is none.
-            OSError: nothing can be written there.
-        """
+        """Refuse a file that cannot be written here."""
         if not self.is_remote:
             (check_place if self.is_zarr else check_target)(Path(self.out))
 
@@ -105,11 +95,7 @@ class Target:
         return False
 
     def is_finished(self, request: Request) -> bool:
-        """Return whether the large file is there.
-
-        Raises:
-            ValueError: it is there, or was begun, and is of another image; or it is damaged.
-        """
+        """Return whether the large file is there; refuse the file of another image."""
         from diffnca.formats.ome_zarr import OmeZarrWriter
         from diffnca.tiles.states import check_work, noted
 
@@ -126,11 +112,7 @@ class Target:
         return False
 
     def check_room(self, needed_bytes: Number) -> None:
-        """Refuse to begin what the disk cannot hold.
-
-        Raises:
-            ValueError: it is too small.
-        """
+        """Refuse to begin what the disk cannot hold."""
         if self.is_remote:
             return
         free = shutil.disk_usage(Path(self.out).resolve().parent).free
@@ -169,11 +151,7 @@ class Target:
         return read_ome_tiff_text(Path(self.out))
 
     def _check_same(self, there: Mapping[str, Any], request: Request) -> None:
-        """Refuse to go on with another image.
-
-        Raises:
-            ValueError: it was made with another model, size, seed, or otherwise.
-        """
+        """Refuse to go on with another image."""
         other = difference(there, request)
         if other is not None:
             raise ValueError(
@@ -187,11 +165,7 @@ def numbered(path: Path, index: int, count: int) -> Path:
 
 
 def places_in(place: Place, folder: Path) -> dict[Path, Place]:
-    """Return where the result of each image of a folder goes: to the same name in the folder `place.out`.
-
-    Raises:
-        ValueError: the results cannot be put there.
-    """
+    """Return where the result of each image of a folder goes: to its name in the folder `place.out`."""
     out, images = Path(place.out), images_in(folder)
     if (out.suffix and not out.is_dir()) or out.resolve() == folder.resolve():
         raise ValueError(f"--out {out}: must be a folder, other than {folder}; name one")
@@ -204,11 +178,7 @@ def places_in(place: Place, folder: Path) -> dict[Path, Place]:
 
 
 def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> None:
-    """Refuse to overwrite what is given.
-
-    Raises:
-        ValueError: a file that will be written is one of those that are read.
-    """
+    """Refuse to overwrite what is given."""
     kept = {path.resolve() for path in given}
     written = [path for place in places for path in (*_there(Path(place.out), count), place.film)]
     for path in written:
@@ -222,11 +192,7 @@ def frame_name(index: int) -> str:
 
 
 def check_frames(folder: Path, count: int, formats: Iterable[str]) -> None:
-    """Refuse a folder to which no frames can be written.
-
-    Raises:
-        ValueError: it is a file, does not lie in a folder, or holds what is none of these frames.
-    """
+    """Refuse a folder to which no frames can be written."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; end its name in {', '.join(formats)}, or name a folder")
     check_place(folder)

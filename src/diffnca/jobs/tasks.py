@@ -215,11 +215,7 @@ def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | N
 
 
 def _inside(given: Given, box: tuple[int, int, int, int]) -> Bool[Tensor, "h w"]:
-    """Return where a box lies on an image.
-
-    Raises:
-        ValueError: it is empty, or does not lie on the image.
-    """
+    """Return where a box lies on an image; refuse one that does not."""
     top, left, rows, columns = box
     height, width = given.pixels.shape[:2]
     if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
@@ -231,11 +227,7 @@ def _inside(given: Given, box: tuple[int, int, int, int]) -> Bool[Tensor, "h w"]
 
 
 def _opaque(given: Given) -> tuple[int, int]:
-    """Return the height and width of an image without holes.
-
-    Raises:
-        ValueError: it has some.
-    """
+    """Return the height and width of an image; refuse one with holes."""
     if given.holes is not None:
         raise ValueError("is not opaque everywhere; flatten it, or fill it with `diffnca inpaint`")
     height, width = given.pixels.shape[:2]
