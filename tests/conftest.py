@@ -1,10 +1,15 @@
 """Under pytest, shapes and types of annotations are checked at every call, and drawn examples are fixed."""
 
+import contextlib
 import os
+import re
+from collections.abc import Callable
+from inspect import isfunction
 from pathlib import Path
+from typing import Any, get_type_hints
 
+import jaxtyping
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 UNCHECKED = {"__init__", "__main__", "__pycache__", "cli", "progress"}
 # tyro fills the commands of `cli` with placeholders; what pytest gives for a stream is no TextIO for beartype
@@ -18,9 +23,29 @@ import torch  # noqa: E402  it reads the number of threads when it is imported
 # the GPU engine without a GPU; Triton asks for this when it is imported
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
+SHAPE = re.compile(r"""\w\[[\w.]+, ["']""")
+"""Of an annotation like `Float[Tensor, "b c h w"]`."""
+follow_shapes = jaxtyping.jaxtyped
+
+
+def checked(*, typechecker: Any) -> Callable[[Any], Any]:
+    """Follow shapes through functions that name them; of the others check types alone, which is faster."""
+
+    def decorate(made: Any) -> Any:
+        named = " ".join(map(str, getattr(made, "__annotations__", {}).values()))
+        if isfunction(made) and not SHAPE.search(named):
+            with contextlib.suppress(NameError):  # a name that is there for mypy alone, or later
+                get_type_hints(made)
+                return typechecker(made)
+        return follow_shapes(made, typechecker=typechecker)
+
+    return decorate
+
+
+jaxtyping.jaxtyped = checked
 source = Path(__file__).parent.parent / "src" / "diffnca"
 parts = sorted({path.stem for path in source.iterdir()} - UNCHECKED)
-install_import_hook([f"diffnca.{part}" for part in parts], "beartype.beartype")
+jaxtyping.install_import_hook([f"diffnca.{part}" for part in parts], "beartype.beartype")
 
 # a busy machine is slow, not wrong; every run sees the same examples
 settings.register_profile(
