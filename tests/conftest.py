@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Callable
 from inspect import isfunction
 from pathlib import Path
@@ -23,8 +22,6 @@ import torch  # noqa: E402  it reads the number of threads when it is imported
 # the GPU engine without a GPU; Triton asks for this when it is imported
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
-SHAPE = re.compile(r"""\w\[[\w.]+, ["']""")
-"""Of an annotation like `Float[Tensor, "b c h w"]`."""
 follow_shapes = jaxtyping.jaxtyped
 
 
@@ -32,10 +29,8 @@ def checked(*, typechecker: Any) -> Callable[[Any], Any]:
     """Follow shapes through functions that name them; of the others check types alone, which is faster."""
 
     def decorate(made: Any) -> Any:
-        named = " ".join(map(str, getattr(made, "__annotations__", {}).values()))
-        if isfunction(made) and not SHAPE.search(named):
-            with contextlib.suppress(NameError):  # a name that is there for mypy alone, or later
-                get_type_hints(made)
+        with contextlib.suppress(NameError):  # a name that is there for mypy alone, or later
+            if isfunction(made) and "jaxtyping." not in str(get_type_hints(made)):
                 return typechecker(made)
         return follow_shapes(made, typechecker=typechecker)
 
