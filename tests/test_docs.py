@@ -98,9 +98,10 @@ def run_bash(code: str) -> None:
 
 def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
     """Run a block of Python with small canvases and few steps."""
+    names_bounded = "steps" if "region=" in code else "height|width|steps"  # a region lies on a large canvas
     bounded = re.sub(
-        r"\b(height|width|steps)=(\d+)(?=[,)])",
-        lambda m: f"{m[1]}={min(int(m[2]), SMALL['--' + m[1]]) if 'region=' not in code else m[2]}",
+        rf"\b({names_bounded})=(\d+)(?=[,)])",
+        lambda m: f"{m[1]}={min(int(m[2]), SMALL['--' + m[1]])}",
         code,
     )
     if "steps=" not in bounded:
