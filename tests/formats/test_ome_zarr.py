@@ -345,7 +345,7 @@ class TestVerify:
     def test_does_not_call_damaged_what_may_not_be_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
     ) -> None:
-        read = zarr.storage.LocalStore.get
+        writer, read = finished(tmp_path), zarr.storage.LocalStore.get
 
         async def get(store: Any, asked: str, *arguments: Any, **options: Any) -> Any:
             if asked == key:
@@ -354,7 +354,7 @@ class TestVerify:
 
         monkeypatch.setattr(zarr.storage.LocalStore, "get", get)
         with pytest.raises(PermissionError, match="Permission denied"):
-            verify(finished(tmp_path).url)
+            verify(writer.url)
 
     def test_says_that_an_image_is_not_finished(self, tmp_path: Path) -> None:
         writer = writer_at(tmp_path)
