@@ -1,6 +1,6 @@
 # make demo    a 576x576 picture of tissue, tissue.png
-# make test    the test suite, with every extra installed, but for three slow parts of it:
-# make test-browser test-triton test-release
+# make test    the test suite, with every extra installed, but for two slow parts of it:
+# make test-browser test-release
 # make lint types docs wheel
 #
 # Each creates .venv (Python >= 3.11) where it is missing and installs the versions of requirements.lock.
@@ -12,11 +12,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := requirements.lock
 BUILD_TOOLS := hatchling editables
-EXTRAS := slides,tiff,giga,gpu,eval,baselines,films,trackers,docs,test,dev
+EXTRAS := slides,tiff,giga,eval,baselines,films,trackers,docs,test,dev
 TORCH := $(shell sed -n 's/^torch==//p' $(LOCK))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-browser test-triton test-release lint types docs wheel lock clean
+.PHONY: demo test test-browser test-release lint types docs wheel lock clean
 
 demo: $(VENV)/core
 	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
@@ -26,10 +26,9 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxpr
 
 test: $(VENV)/all
 	$(PYTEST)
-	@echo "left out: make test-browser (the viewer in Chromium), test-triton (the GPU engine, interpreted without" \
-		"a GPU), test-release (the scores of the bundled models, the wheel)"
+	@echo "left out: make test-browser (the viewer in Chromium), test-release (the scores of the bundled models, the wheel)"
 
-test-browser test-triton test-release: $(VENV)/all
+test-browser test-release: $(VENV)/all
 	$(PYTEST) -m $(@:test-%=%)
 
 lint: $(VENV)/all

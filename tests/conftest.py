@@ -17,11 +17,6 @@ UNCHECKED = {"__init__", "__main__", "__pycache__", "cli", "progress"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch  # noqa: E402  it reads the number of threads when it is imported
-
-# the GPU engine without a GPU; Triton asks for this when it is imported
-os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
-
 follow_shapes = jaxtyping.jaxtyped
 
 

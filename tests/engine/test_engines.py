@@ -48,7 +48,7 @@ def test_the_default_gives_the_image_that_the_network_as_trained_gives(
 
 def test_an_unknown_engine_is_refused() -> None:
     unchecked = inspect.unwrap(prepare)  # as for users, whose types nobody checks
-    with pytest.raises(ValueError, match="engine=quick: must be one of auto, eager, fused"):
+    with pytest.raises(ValueError, match="engine=quick: must be one of auto, eager"):
         unchecked(torch.nn.Identity(), "cpu", engine="quick")
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffnca.engine import machine as precision
-from diffnca.engine.machine import fast_dtype, has_triton
+from diffnca.engine.machine import fast_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -17,9 +16,3 @@ def test_bfloat16_is_chosen_just_where_the_processor_has_instructions_for_it() -
     flags = set(CPU_INFO.read_text().split())
     has_instructions = bool(flags & {"amx_bf16", "avx512_bf16"})
     assert (fast_dtype(torch.device("cpu")) == torch.bfloat16) == has_instructions
-
-
-@pytest.mark.parametrize(("version", "is_enough"), [("3.4.0", False), ("3.7.1", True), ("3.10.0+git", True)])
-def test_an_old_triton_is_not_used(version: str, is_enough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "version", lambda name: version)
-    assert has_triton() is is_enough

@@ -315,7 +315,6 @@ def test_what_is_given_is_not_overwritten(
         (("vary", "--tile", 16, "--workers", 0), "--workers 0"),
         (("vary", "--compression", "jpeg"), "--compression jpeg: must be of a TIFF file"),
         (("vary", "--steps", 0), "0"),
-        (("vary", "--engine", "fused"), "--engine fused"),
         (("inpaint", *BOX, "--rounds", 0), "--rounds 0"),
         (("inpaint", "--mask", "nowhere"), "no such file"),
     ],

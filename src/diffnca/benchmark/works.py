@@ -24,7 +24,7 @@ from diffnca.config.networks import NCAConfig
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.machine import device_named, fast_dtype, has_compiler, has_triton, machine_of
+from diffnca.engine.machine import device_named, fast_dtype, has_compiler, machine_of
 from diffnca.errors import require
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load_denoiser
@@ -119,8 +119,6 @@ def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
         networks = {("engine", fast): ready, **networks}
     if is_compiled:
         networks["compiled", fast] = compiled(network, fast)
-    if device.type == "cuda" and has_triton() and network.radius is not None:
-        networks["fused", fast] = prepare(network, device, engine="fused")
     return [
         Work(
             f"call, {name}, {short(dtype)}",

@@ -188,9 +188,11 @@ class CellMasks:
 
         A cell updates if its word is below `probability * 2**32`, rounded: always at 1, never at 0.
         """
+        if not 0.0 <= probability <= 1.0:
+            raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
         device, key = self.noise.computed_on, self.noise.key()
-        *last_words, threshold = self.draw(cell_step, probability)
-        place, clock = torch.tensor(last_words, device=device)
+        threshold = round(probability * 2**32)
+        place, clock = torch.tensor([Stream.CELL << 24, _clock_word(self.step, cell_step)], device=device)
         columns = region.columns().to(device)
         blocks, block_of_column = torch.unique(columns // 4, return_inverse=True)
         word_of_column = 4 * block_of_column + columns % 4
@@ -200,12 +202,6 @@ class CellMasks:
             updates = torch.stack([word < threshold for word in words], dim=-1)
             masks.append(updates.flatten(-2).index_select(-1, word_of_column))
         return torch.cat(masks, dim=-2).to(self.noise.device)
-
-    def draw(self, cell_step: int, probability: float) -> tuple[int, int, int]:
-        """Return the last two words of the counter, and the bound below which a word updates its cell."""
-        if not 0.0 <= probability <= 1.0:
-            raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
-        return int(Stream.CELL) << 24, _clock_word(self.step, cell_step), round(probability * 2**32)
 
 
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:

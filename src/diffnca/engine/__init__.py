@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.engine.cpu import BlockedRule
-from diffnca.engine.machine import OLDEST_TRITON, fast_dtype, has_triton
+from diffnca.engine.machine import fast_dtype
 from diffnca.engine.threads import computing_alone
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import Rule
@@ -25,8 +25,8 @@ __all__ = ["Engine", "prepare"]
 SMALL_IMAGE_PX = 64
 """Side of an image whose cells should fill a block."""
 
-Engine = Literal["auto", "eager", "fused"]
-"""`auto`: what is fast and exact on the device; `eager`: as in training; `fused`: the GPU kernels."""
+Engine = Literal["auto", "eager"]
+"""`auto`: what is fast and exact on the device; `eager`: as in training."""
 
 
 class Prepared(nn.Module):
@@ -80,10 +80,10 @@ def prepare(
     the device.
 
     `dtype` is the type of the matrix products, float32 or bfloat16; `None` takes the faster type. States stay
-    float32. The `"fused"` kernels have not run on a GPU yet, so the engine `"auto"` avoids them.
+    float32.
 
     Raises:
-        ValueError: `dtype` or `engine` is unknown, or the fused kernels cannot run this network here.
+        ValueError: `dtype` or `engine` is unknown.
     """
     if engine not in get_args(Engine):
         raise ValueError(f"engine={engine}: must be one of {', '.join(get_args(Engine))}")
@@ -94,13 +94,6 @@ def prepare(
     is_there = all(weight.device.type == device.type for weight in network.parameters())
     made: Any = (network if is_there else copy.deepcopy(network)).to(device)
     is_local = isinstance(made, Automaton) and made.radius is not None
-    if engine == "fused":
-        if not (is_local and device.type == "cuda" and has_triton()):
-            raise ValueError(
-                f"engine=fused: must run on an NVIDIA GPU, here {device}, with triton {OLDEST_TRITON[0]}."
-                f"{OLDEST_TRITON[1]} or newer, and cells without group normalisation; take auto"
-            )
-        return fused(made, device, dtype)
     if engine == "auto" and is_local and device.type == "cpu":
         return blocked(made, dtype)
     unchanged: nn.Module = made
@@ -117,10 +110,3 @@ def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
         cells.insert(0, PatchGrid(small.whole, config.coarse.patch).cells.area)
     rules = zip(network.compiled_parts(), cells, strict=True)
     return Prepared(network, [BlockedRule(rule, dtype, count) for rule, count in rules])
-
-
-def fused(network: Automaton, device: torch.device, dtype: torch.dtype) -> Prepared:
-    """Return `network`, prepared for a GPU (or for Triton's interpreter)."""
-    from diffnca.engine.gpu import FusedRule
-
-    return Prepared(network, [FusedRule(rule, device, dtype) for rule in network.compiled_parts()])

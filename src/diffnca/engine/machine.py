@@ -7,12 +7,9 @@ import platform
 import shutil
 import sys
 import sysconfig
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-
-OLDEST_TRITON = (3, 7)
 
 
 def device_named(name: str) -> str:
@@ -41,15 +38,6 @@ def cpu_has(feature: str) -> bool:
     """Return whether the processor has this instruction set extension (`amx_bf16`, `avx512_bf16`)."""
     probe = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}[feature]
     return bool(getattr(torch.cpu, probe, lambda: False)())
-
-
-def has_triton() -> bool:
-    """Return whether Triton is installed, in a version that the kernels were tested with."""
-    try:
-        major, minor = version("triton").split(".")[:2]
-    except PackageNotFoundError:
-        return False
-    return (int(major), int(minor)) >= OLDEST_TRITON
 
 
 def has_compiler(device: torch.device) -> bool:

@@ -26,8 +26,7 @@ class Choices:
             without it, the model's own choice, or 2 with --guide.
         guide: the weaker model, of the same images; without it, the model without its last cell steps.
         windows: side of overlapping windows, for models that must see a whole image: blends their estimates.
-        engine: auto runs the network as is fast and exact on the device, eager as it was trained, fused by
-            kernels for NVIDIA GPUs that have not been run on one yet.
+        engine: auto runs the network as is fast and exact on the device, eager as it was trained.
     """
 
     seed: int = 0
@@ -38,7 +37,7 @@ class Choices:
     guidance: float | None = None
     guide: str | None = None
     windows: int | None = None
-    engine: Literal["auto", "eager", "fused"] = "auto"
+    engine: Literal["auto", "eager"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

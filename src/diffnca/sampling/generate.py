@@ -64,7 +64,6 @@ def generate(
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
-            `"fused"` uses kernels for NVIDIA GPUs, which have not run on a GPU yet.
 
     Returns:
         Images in [-1, 1].

@@ -63,7 +63,7 @@ class Options(TypedDict, total=False):
             of the model. A task that starts at a later level takes its share of the steps.
         progress: called after each step with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
-        engine: `"auto"`, `"eager"` or `"fused"`, as for `generate`.
+        engine: `"auto"` or `"eager"`, as for `generate`.
     """
 
     seed: int | Sequence[int]
