@@ -29,8 +29,8 @@ def require_within(owner: object, prefix: str, limits: Limits) -> None:
 
 
 def require_members(kind: str, thing: object, names: Iterable[str]) -> None:
-    """Refuse an object of the user that lacks an attribute that its kind must have."""
-    missing = [name for name in names if not hasattr(thing, name)]
+    """Refuse an object of the user that lacks a public name that its kind must have."""
+    missing = [name for name in names if not name.startswith("_") and not hasattr(thing, name)]
     if missing:
         raise ValueError(
             f"{kind} {type(thing).__name__}: must have {', '.join(missing)}; see the architecture page"

@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from diffnca.canvas.region import Region
+from diffnca.errors import require
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 """Four tensors of 32-bit words, each an int64 in [0, 2**32), that broadcast."""
@@ -49,10 +50,7 @@ KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 NUM_ROUNDS = 10
 
 CHUNK = 2**15 - 1
-"""Numbers computed at once: few enough for the cache, and for torch to use one thread.
-
-One thread never waits for a busy core. The value changes no number.
-"""
+"""Numbers computed at once (any value gives equal numbers): few enough for the cache and for one thread."""
 
 CENTRAL = 0.425  # [2] constants of PPND16; its far tail (p < 1.4e-11) is beyond 32 bits
 CENTRAL_SQUARE = 0.180625
@@ -101,19 +99,14 @@ class CellNoise(Protocol):
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
         """Return true where a cell of `region` updates in this cell step."""
-        ...
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The random numbers of a batch of images.
+    """The random numbers of a batch of images, one seed from 0 to 2**64-1 per image.
 
     Image i has the numbers of `seeds[i]` in any batch. `normal` and `uniform` of one stream and step come
-    from equal words; take another stream for independent numbers.
-
-    Attributes:
-        seeds: one seed per image, from 0 to 2**64-1.
-        device: where the numbers are needed; the device changes no number.
+    from equal words; take another stream for independent numbers. The device changes no number.
 
     Raises:
         ValueError: a seed is out of range, or there are no seeds.
@@ -125,9 +118,9 @@ class Noise:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError("seeds=(): must hold at least one; give one seed per image")
+        allowed = f"from 0 to 2**64-1 ({MAX_SEED}); choose another seed"
         for seed in self.seeds:
-            if not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed={seed}: must be from 0 to 2**64-1 ({MAX_SEED}); choose another seed")
+            require(0 <= seed <= MAX_SEED, "seed", seed, allowed)
 
     def normal(self, stream: Stream, step: int, region: Region, channels: int) -> Float32[Tensor, "b c h w"]:
         """Return standard normal numbers, rounded from float64 quantiles of the 32-bit words."""
@@ -158,8 +151,8 @@ class Noise:
     ) -> Float32[Tensor, "b c h w"]:
         if stream is Stream.CELL:
             raise ValueError("stream=CELL: must be INITIAL, STEP or TASK; cell masks come from at(step).mask")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise ValueError(f"channels={channels}: must be from 1 to {MAX_CHANNELS}; draw fewer at once")
+        allowed = f"from 1 to {MAX_CHANNELS}; draw fewer at once"
+        require(1 <= channels <= MAX_CHANNELS, "channels", channels, allowed)
         device, key = self.computed_on, self.key()
         groups = torch.arange((channels + 3) // 4, device=device)[:, None, None]
         place, clock = groups + (int(stream) << 24), torch.tensor(_clock_word(step, 0), device=device)
@@ -268,8 +261,7 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
 
 def _clock_word(step: int, cell_step: int) -> int:
     for name, value in (("step", step), ("cell_step", cell_step)):
-        if not 0 <= value <= MAX_STEP:
-            raise ValueError(f"{name}={value}: must be from 0 to {MAX_STEP}; use fewer steps")
+        require(0 <= value <= MAX_STEP, name, value, f"from 0 to {MAX_STEP}; use fewer steps")
     return step << 16 | cell_step
 
 

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
+from diffnca.errors import require
+
 Boundary = Literal["reflect", "circular"]
 """How an axis goes on beyond its edge: as its mirror image (edge pixel not repeated), or from its start."""
 
@@ -26,13 +28,7 @@ MAX_SIDE_PX = 2**31
 
 @dataclass(frozen=True)
 class Canvas:
-    """The finished image, of any size.
-
-    Attributes:
-        height: rows, from 1 to 2**31.
-        width: columns, from 1 to 2**31.
-        boundary: how the image goes on beyond its edges, (y, x).
-    """
+    """The finished image: its sides, from 1 to 2**31 px, and how it goes on beyond its edges, (y, x)."""
 
     height: int
     width: int
@@ -40,15 +36,11 @@ class Canvas:
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
-            if not 1 <= side <= MAX_SIDE_PX:
-                raise ValueError(
-                    f"canvas {name}={side}: must be from 1 to {MAX_SIDE_PX} px; choose such a {name}"
-                )
+            allowed = f"from 1 to {MAX_SIDE_PX} px; choose such a {name}"
+            require(1 <= side <= MAX_SIDE_PX, f"canvas {name}", side, allowed)
         if len(self.boundary) != 2 or any(axis not in ("reflect", "circular") for axis in self.boundary):
-            raise ValueError(
-                f'canvas boundary={self.boundary!r}: must be "reflect" or "circular" for each of (y, x); '
-                'for instance ("reflect", "circular")'
-            )
+            allowed = '"reflect" or "circular" for each of (y, x); for instance ("reflect", "circular")'
+            raise ValueError(f"canvas boundary={self.boundary!r}: must be {allowed}")
 
     @property
     def whole(self) -> Region:
@@ -58,14 +50,9 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of a canvas.
+    """A rectangle of a canvas: its first row and column, and its sides, from 1 px to those of the canvas.
 
-    Attributes:
-        top: first row; on a circular axis any integer, taken modulo the height of the canvas.
-        left: first column, likewise.
-        height: rows, from 1 to the height of the canvas.
-        width: columns, likewise.
-        canvas: where the rectangle lies.
+    On a circular axis the first row or column is any integer, taken modulo the side of the canvas.
     """
 
     top: int
@@ -81,14 +68,11 @@ class Region:
             ("left", self.left, "width", self.width, self.canvas.width, boundary_x),
         ):
             if not 1 <= length <= size:
-                raise ValueError(
-                    f"region {length_name}={length}: must be from 1 to {size} px, as its canvas; cut it"
-                )
+                allowed = f"from 1 to {size} px, as its canvas"
+                raise ValueError(f"region {length_name}={length}: must be {allowed}; cut it")
             if boundary == "reflect" and not 0 <= start <= size - length:
-                raise ValueError(
-                    f"region {start_name}={start}, {length_name}={length}: "
-                    f"must lie in [0, {size}) of a reflecting canvas; cut it"
-                )
+                span = f"{start_name}={start}, {length_name}={length}"
+                raise ValueError(f"region {span}: must lie in [0, {size}) of a reflecting canvas; cut it")
 
     @property
     def area(self) -> int:
@@ -116,10 +100,9 @@ class Region:
         return fold(columns, self.canvas.width, self.canvas.boundary[1])
 
     def grow(self, n: int) -> Region:
-        """Return the region with `n` px more on each side.
+        """Return the region with `n` px more on each side, up to reflecting edges.
 
-        The region ends at reflecting edges. If it would reach around a circular axis, it covers the axis from
-        0 on.
+        If it would reach around a circular axis, it covers the axis from 0 on.
         """
         if n < 0:
             raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
@@ -129,24 +112,17 @@ class Region:
         return Region(top, left, height, width, self.canvas)
 
     def crop(self, tensor: Tensor, of: Region) -> Tensor:
-        """Return the part of `tensor` that lies on this region.
+        """Return the part on this region of a tensor whose last two dimensions lie on the region `of`.
 
-        Args:
-            tensor: lies on the region `of` with its last two dimensions.
-            of: a region that contains this region; on a circular axis, also after a full turn.
-
-        Returns:
-            A view, or a copy if the part goes over the edge of a circular axis.
+        `of` contains this region; on a circular axis, also after a full turn. The part is a view, or a copy
+        if it goes over the edge of a circular axis.
         """
         if of.canvas != self.canvas:
-            raise ValueError(
-                f"crop of a region on {of.canvas} to one on {self.canvas}: both must lie on the same canvas"
-            )
-        if tuple(tensor.shape[-2:]) != (of.height, of.width):
-            raise ValueError(
-                f"crop of a tensor of {tuple(tensor.shape[-2:])} px: "
-                f"must be {(of.height, of.width)} px, as the region it lies on"
-            )
+            canvases = f"{of.canvas} to one on {self.canvas}"
+            raise ValueError(f"crop of a region on {canvases}: both must lie on the same canvas")
+        given, own = tuple(tensor.shape[-2:]), (of.height, of.width)
+        if given != own:
+            raise ValueError(f"crop of a tensor of {given} px: must be {own} px, as the region it lies on")
         boundary_y, boundary_x = self.canvas.boundary
         tensor = _take_span(tensor, -2, self.top - of.top, self.height, self.canvas.height, boundary_y)
         return _take_span(tensor, -1, self.left - of.left, self.width, self.canvas.width, boundary_x)

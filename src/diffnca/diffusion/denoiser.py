@@ -34,20 +34,8 @@ from diffnca.errors import require_members
 
 Prediction = Literal["noise", "clean", "velocity"]
 
-
 NETWORK_MEMBERS = ("radius", "has_context", "context")
 """The members that a network must have. A network must also be callable."""
-
-DENOISER_MEMBERS = (
-    "image_channels",
-    "schedule",
-    "config",
-    "radius",
-    "has_context",
-    "context",
-    "estimate",
-)
-"""The members that a denoiser must have."""
 
 
 @dataclass(frozen=True)
@@ -74,40 +62,33 @@ class Query:
 
 @runtime_checkable
 class ImageDenoiser(Protocol):
-    """The members that sampling needs. Any object with these members can be sampled."""
+    """The members that sampling needs; any object with them can be sampled."""
 
     @property
     def image_channels(self) -> int:
         """Channels of the images."""
-        ...
 
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise levels that the denoiser knows."""
-        ...
 
     @property
     def config(self) -> Config:
         """The configuration, with the default sampler and number of steps."""
-        ...
 
     @property
     def radius(self) -> int | None:
         """Radius of an estimate in pixels, when the context is given; `None` if each pixel sees all."""
-        ...
 
     @property
     def has_context(self) -> bool:
         """Whether an estimate needs a context."""
-        ...
 
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""
-        ...
 
     def estimate(self, query: Query) -> Tensor:
         """Return the estimate of the clean image."""
-        ...
 
 
 def estimate_alone(denoiser: ImageDenoiser, query: Query) -> Tensor:
@@ -171,24 +152,14 @@ def stratified_steps(
 class Denoiser(nn.Module):
     """Estimates clean images from noisy images.
 
-    Attributes:
-        network: the network, called as `network(x_t, t, region, noise, context, given)`.
-        schedule: the noise schedule.
-        prediction: what the output of the network means.
-        config: the complete configuration.
+    It calls `network(x_t, t, region, noise, context, given)`; `prediction` says what the output means.
     """
 
     def __init__(self, network: Any, schedule: NoiseSchedule, config: Config) -> None:
-        """Join a network and a schedule as `config` says.
-
-        Raises:
-            ValueError: the network lacks a member of `NETWORK_MEMBERS`.
-        """
+        """Join a network and a schedule as `config` says; refuse a network without `NETWORK_MEMBERS`."""
         super().__init__()
         require_members("network", network, NETWORK_MEMBERS)
-        self.network = network
-        self.schedule = schedule
-        self.config = config
+        self.network, self.schedule, self.config = network, schedule, config
         self.prediction: Prediction = config.prediction
 
     @property
@@ -235,13 +206,10 @@ class Denoiser(nn.Module):
         masks: CellNoise | None = None,
         given: Float[Tensor, "b k h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the training loss on clean images.
+        """Return the training loss on clean images in [-1, 1].
 
-        Args:
-            x_0: clean images in [-1, 1].
-            generator: a CPU generator for steps and noise.
-            masks: which cells update; `None` updates each cell by the expectation of its mask.
-            given: planes that the cells see; `None` for none.
+        A CPU generator draws steps and noise. `masks=None` updates each cell by the expectation of its mask.
+        The cells see the `given` planes.
         """
         loss = self.config.loss
         steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, loss)
@@ -258,12 +226,4 @@ class Denoiser(nn.Module):
         weighted: Tensor = loss_weight(self.prediction, loss, alpha, sigma) * distance
         return weighted.mean()
 
-    def forward(
-        self,
-        x_0: Tensor,
-        generator: torch.Generator,
-        masks: CellNoise | None = None,
-        given: Tensor | None = None,
-    ) -> Tensor:
-        """Return `loss`. Training calls only this method, on one device or on several."""
-        return self.loss(x_0, generator, masks, given)
+    forward = loss

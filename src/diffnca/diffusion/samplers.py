@@ -30,13 +30,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.diffusion.schedule import Level
-from diffnca.errors import require_members
+from diffnca.errors import require, require_members
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
 """The names that `sampler_named` knows."""
-
-MEMBERS = ("name", "is_stochastic", "is_multistep", "step")
-"""The members that a sampler must have."""
 
 
 class Memory(NamedTuple):
@@ -49,13 +46,8 @@ class Memory(NamedTuple):
 class Step(NamedTuple):
     """One reverse step, from level t to the less noisy level s.
 
-    Attributes:
-        x_t: the noisy image.
-        x_0_estimate: the estimate of the clean image from `x_t`.
-        level_t: the level of `x_t`.
-        level_s: the level to reach.
-        noise: standard normal numbers; `None` if the sampler is not stochastic, or s is clean.
-        memory: the memory that the previous step returned; `None` at the first step.
+    `noise` is standard normal; `None` if the sampler is not stochastic, or s is clean. `memory` is what the
+    previous step returned; `None` at the first step.
     """
 
     x_t: Float[Tensor, "b c h w"]
@@ -68,29 +60,22 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A method to take one reverse step. It holds no state: equal arguments give equal results.
-
-    Any frozen dataclass with these members is a sampler. `diffnca.generate` accepts it.
-    """
+    """A method to take one reverse step, without state: any frozen dataclass with these members."""
 
     @property
     def name(self) -> str:
         """Short name for `sampler_named` and the command line."""
-        ...
 
     @property
     def is_stochastic(self) -> bool:
         """Whether `step` uses fresh noise."""
-        ...
 
     @property
     def is_multistep(self) -> bool:
         """Whether `step` keeps a memory for the next step."""
-        ...
 
     def step(self, at: Step) -> tuple[Float[Tensor, "b c h w"], Memory | None]:
         """Go from level t to the less noisy level s; return `x_s` and the memory for the next step."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -129,9 +114,7 @@ class DDIM:
     is_multistep = False
 
     def __post_init__(self) -> None:
-        """Refuse `eta` outside [0, 1]."""
-        if not 0.0 <= self.eta <= 1.0:
-            raise ValueError(f"eta={self.eta}: must be from 0 (deterministic) to 1 (as DDPM)")
+        require(0.0 <= self.eta <= 1.0, "eta", self.eta, "from 0 (deterministic) to 1 (as DDPM)")
 
     @property
     def is_stochastic(self) -> bool:
@@ -175,23 +158,15 @@ class DPMSolverPP2M:
 
 
 def sampler_of(choice: str | Sampler) -> Sampler:
-    """Return the sampler of this name, or the given sampler itself.
-
-    Raises:
-        ValueError: the name is unknown, or the sampler lacks a member.
-    """
+    """Return the sampler of this name, or the given sampler itself; refuse a sampler that lacks a member."""
     if isinstance(choice, str):
         return sampler_named(choice)
-    require_members("sampler", choice, MEMBERS)
+    require_members("sampler", choice, vars(Sampler))
     return choice
 
 
 def sampler_named(name: str) -> Sampler:
-    """Return the sampler of this name.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
+    """Return the sampler of this name; refuse unknown names."""
     match name:
         case "ddpm":
             return DDPM()

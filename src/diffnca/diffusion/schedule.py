@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.config.model import ScheduleConfig
+from diffnca.errors import require
 
 FAINTEST_LOG_SNR = -11.0
 """Below this log-SNR the noise hides all structure of an image, so sampling visits few steps there."""
-
 
 BETWEEN = -2
 """Index of a level that is not a step of the schedule."""
@@ -38,12 +38,9 @@ BETWEEN = -2
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level: `x_t = alpha * x_0 + sigma * noise`.
+    """One noise level, with `alpha` in (0, 1] and `sigma` in [0, 1).
 
-    Attributes:
-        index: step of the schedule; -1 is the clean image, -2 is a level between two steps.
-        alpha: share of the image, in (0, 1].
-        sigma: share of the noise, in [0, 1).
+    `index` is a step of the schedule; -1 is the clean image, -2 is a level between two steps.
     """
 
     index: int
@@ -67,16 +64,11 @@ CLEAN = Level(-1, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The noise levels of a diffusion, in float64.
-
-    Attributes:
-        alphas_cumprod: square of `alpha` at each step; the values fall strictly, inside (0, 1).
-    """
+    """The noise levels of a diffusion, in float64; `alphas_cumprod` falls strictly, inside (0, 1)."""
 
     alphas_cumprod: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a table that does not fall strictly inside (0, 1)."""
         table = np.asarray((1.0, *self.alphas_cumprod, 0.0))
         if len(table) < 3 or not np.all(np.diff(table) < 0.0):
             raise ValueError(
@@ -98,7 +90,7 @@ class NoiseSchedule:
         cls, num_diffusion_steps: int = 300, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> NoiseSchedule:
         """Return the schedule whose beta rises linearly ([1] section 4)."""
-        _require_steps(num_diffusion_steps)
+        require(num_diffusion_steps >= 1, "num_diffusion_steps", num_diffusion_steps, ">= 1")
         return cls._from_betas(np.linspace(beta_start, beta_end, num_diffusion_steps))
 
     @classmethod
@@ -110,7 +102,7 @@ class NoiseSchedule:
         max_beta: float = 0.9999,
     ) -> NoiseSchedule:
         """Return the schedule whose `alphas_cumprod` is a squared cosine, with clipped betas ([2] Eq. 17)."""
-        _require_steps(num_diffusion_steps)
+        require(num_diffusion_steps >= 1, "num_diffusion_steps", num_diffusion_steps, ">= 1")
         progress = np.arange(num_diffusion_steps + 1) / num_diffusion_steps
         table = np.cos((progress + offset) / (1.0 + offset) * (np.pi / 2.0)) ** 2
         return cls._from_betas(np.clip(1.0 - table[1:] / table[:-1], min_beta, max_beta))
@@ -150,8 +142,7 @@ class NoiseSchedule:
 
     def index_of_log_snr(self, log_snr: float) -> int:
         """Return the step with the nearest log-SNR; infinity gives the clean image, -1."""
-        if math.isnan(log_snr):
-            raise ValueError(f"log_snr={log_snr}: must be a number")
+        require(not math.isnan(log_snr), "log_snr", log_snr, "a number")
         if log_snr == math.inf:
             return CLEAN.index
         steps = range(self.num_diffusion_steps)
@@ -160,30 +151,26 @@ class NoiseSchedule:
         return min(around, key=lambda index: abs(self.level(index).log_snr - log_snr))
 
     def visited(self, num_steps: int, first: int | None = None, last: int = 0) -> tuple[int, ...]:
-        """Return the steps that sampling visits, from the first to the last, evenly spaced in log-SNR.
+        """Return `num_steps` steps for sampling to visit, from the first to the last, even in log-SNR.
 
         A detail of any variance is decided where its signal is as strong as the noise. So the steps must be
         as close at the noisy end, where large structures appear, as at the clean end. Measured with an exact
         denoiser of Gaussian data of deviation 0.05 to 30, in 20 steps of DPM-Solver++(2M): samples have 0.97
         to 1.02 times this deviation. With even gaps in time they have 0.38 to 1.16 times this deviation.
 
-        Sampling visits the first step because the initial noise belongs to this step. Sampling visits the
-        last step because no later step adds the fine detail that an estimate leaves out.
-
-        Args:
-            num_steps: number of steps to visit; 1 visits only the first step.
-            first: the noisiest step; `None` is the last step of the schedule.
-            last: the cleanest step.
+        Sampling visits the first step because the initial noise belongs to this step; `None` is the noisiest
+        step of the schedule. A single step is the first. Sampling visits the last step because no later step
+        adds the fine detail that an estimate leaves out.
 
         Raises:
-            ValueError: `num_steps` is below 1 or above the number of available steps.
+            ValueError: `num_steps` is below 1 or above the number of steps from `first` to `last`.
         """
         first = self.num_diffusion_steps - 1 if first is None else first
         self._require_index(first)
         self._require_index(last)
         available = first - last + 1
-        if not 1 <= num_steps <= available:
-            raise ValueError(f"steps={num_steps}: must be 1 to {available}, the number of noise levels")
+        allowed = f"1 to {available}, the number of noise levels"
+        require(1 <= num_steps <= available, "steps", num_steps, allowed)
         start, end = max(self.level(first).log_snr, FAINTEST_LOG_SNR), self.level(last).log_snr
         steps = [first]
         for following in range(num_steps - 2, -1, -1):  # the number of steps after this step
@@ -202,8 +189,3 @@ class NoiseSchedule:
     def _require_index(self, index: int) -> None:
         if not 0 <= index < self.num_diffusion_steps:
             raise ValueError(f"step {index}: this schedule has the steps 0 to {self.num_diffusion_steps - 1}")
-
-
-def _require_steps(num_diffusion_steps: int) -> None:
-    if num_diffusion_steps < 1:
-        raise ValueError(f"num_diffusion_steps={num_diffusion_steps}: must be >= 1")

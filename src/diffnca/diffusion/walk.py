@@ -29,7 +29,6 @@ class Constraint(Protocol):
 
     def reach(self, canvas: Canvas) -> int:
         """Return how many pixels around a pixel `impose` needs."""
-        ...
 
     def impose(
         self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
@@ -39,7 +38,6 @@ class Constraint(Protocol):
         `x` lies on `region` and has noise level `level`, which may be the clean level. `step` is the next
         diffusion step; random numbers are drawn for this step.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Walk:
     """The diffusion steps from noise to image. A caller may run only some steps, on some region.
 
     Attributes:
-        levels: the levels to visit, without the clean end. If the next level is noisier, the step jumps back:
-            it adds noise, to draw again what did not fit.
+        levels: the levels to visit, without the clean end. A step to a noisier level adds noise, to draw
+            again what did not fit.
         sampler: the method of a step.
         noise: the random numbers; the n-th step draws the numbers of diffusion step n.
         constraint: what is known of the image; `None` if nothing is known.
@@ -129,12 +127,12 @@ class Walk:
         is_noisy = self.sampler.is_stochastic and level_s.sigma > 0.0
         fresh = self.noise.normal(Stream.STEP, step, seen, x_t.shape[1]).to(x_t) if is_noisy else None
         x_t, clean = seen.crop(x_t, of=known), seen.crop(clean, of=known)
-        if memory is not None:
-            memory = Memory(seen.crop(memory.x_0_estimate, of=known), memory.level)
-        x, memory = self.sampler.step(Step(x_t, clean, level_t, level_s, fresh, memory))
-        if self.constraint is None:
-            return x, memory
-        x = self.constraint.impose(x, level_s, step + 1, seen, self.noise)
-        if memory is not None:
-            memory = Memory(region.crop(memory.x_0_estimate, of=seen), memory.level)
-        return region.crop(x, of=seen), memory
+        at = Step(x_t, clean, level_t, level_s, fresh, _part(memory, seen, known))
+        x, memory = self.sampler.step(at)
+        if self.constraint is not None:
+            x = self.constraint.impose(x, level_s, step + 1, seen, self.noise)
+        return region.crop(x, of=seen), _part(memory, region, seen)
+
+
+def _part(memory: Memory | None, region: Region, of: Region) -> Memory | None:
+    return None if memory is None else Memory(region.crop(memory.x_0_estimate, of), memory.level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
-from diffnca.diffusion.denoiser import DENOISER_MEMBERS
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.errors import one_line, require_members
 
 
@@ -38,20 +38,18 @@ def whole_number(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """Return `value` as a float; refuse text."""
-    try:
-        if not isinstance(value, str):
+    if not isinstance(value, str):
+        with suppress(TypeError, ValueError):
             return float(value)
-    except (TypeError, ValueError):
-        pass
     raise ValueError(f"{name}={value!r}: must be a number")
 
 
 def canvas_of(height: Any, width: Any, boundary: Any) -> Canvas:
     """Return the canvas of an image; refuse sides and boundaries that no canvas has."""
-    axes = tuple(boundary) if isinstance(boundary, Sequence) else boundary
-    if not isinstance(axes, tuple) or len(axes) != 2:
+    if not isinstance(boundary, Sequence) or len(boundary) != 2:
         raise ValueError(f'boundary={boundary!r}: must be a pair (y, x), each "reflect" or "circular"')
-    return Canvas(whole_number("height", height), whole_number("width", width), axes)
+    y, x = boundary
+    return Canvas(whole_number("height", height), whole_number("width", width), (y, x))
 
 
 def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
@@ -67,51 +65,36 @@ def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
 
 
 def place_of(model: Any, device: str | torch.device | None) -> torch.device:
-    """Return the device to compute on, and move the model to `device` unless that is `None`.
-
-    A model that holds another model (`Guided`) is on the device of the inner model.
-    """
+    """Return the device to compute on, and move the model to `device` unless that is `None`."""
     if isinstance(model, str):
         raise ValueError(f"model={model!r}: must be a model, not its name; give diffnca.load({model!r})")
     if not isinstance(model, Autoencoder):
-        require_members("model", model, DENOISER_MEMBERS)
+        require_members("model", model, vars(ImageDenoiser))
     if device is not None:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
             raise ValueError(f"device={device!r}: is not available here ({one_line(error)})") from None
-    return _moved(model, device)
-
-
-def _moved(model: Any, device: str | torch.device | None) -> torch.device:
-    if hasattr(model, "denoiser"):
-        return _moved(model.denoiser, device)
-    if isinstance(model, nn.Module):
-        if device is not None:
-            model.to(device)
-        return next((weight.device for weight in model.parameters()), torch.device(device or "cpu"))
-    return torch.device(device or "cpu")
+    while hasattr(model, "denoiser"):  # such as `Guided`, which is where its better model is
+        model = model.denoiser
+    if isinstance(model, nn.Module) and device is not None:
+        model.to(device)
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((weight.device for weight in weights), torch.device(device or "cpu"))
 
 
 def check_images(image: Any, channels: int) -> None:
     """Refuse given images whose shape, type or range the model does not take."""
+    maker = "diffnca.canvas.pixels.to_model"
     if not isinstance(image, Tensor):
-        raise ValueError(
-            f"image of type {type(image).__name__}: must be a tensor; see diffnca.canvas.pixels.to_model"
-        )
+        raise ValueError(f"image of type {type(image).__name__}: must be a tensor; see {maker}")
     if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
-        raise ValueError(
-            f"image of shape {tuple(image.shape)}: must be (b, {channels}, height, width) for this model; "
-            "reshape or convert it"
-        )
+        allowed = f"(b, {channels}, height, width) for this model"
+        raise ValueError(f"image of shape {tuple(image.shape)}: must be {allowed}; reshape or convert it")
     if not image.is_floating_point():
-        raise ValueError(
-            f"image of {image.dtype}: must hold numbers from -1 to 1; see diffnca.canvas.pixels.to_model"
-        )
+        raise ValueError(f"image of {image.dtype}: must hold numbers from -1 to 1; see {maker}")
     if not bool(((image >= -1.0) & (image <= 1.0)).all()):
-        raise ValueError(
-            "image: must hold numbers from -1 to 1; scale it, as diffnca.canvas.pixels.to_model does"
-        )
+        raise ValueError(f"image: must hold numbers from -1 to 1; scale it, as {maker} does")
 
 
 def check_between(name: str, value: Any, above: float, most: float) -> None:
