@@ -28,14 +28,8 @@ class Autoencoder(nn.Module):
         """Take the `network` that `config` describes."""
         super().__init__()
         assert isinstance(config.model, VNCAConfig)
-        self.network = network
-        self.config = config
-        self.choices = config.model
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.choices.image_channels
+        self.network, self.config, self.choices = network, config, config.model
+        self.image_channels = config.model.image_channels
 
     def loss(
         self, x_0: Float[Tensor, "b n h w"], generator: torch.Generator, masks: Any = None
@@ -58,9 +52,7 @@ class Autoencoder(nn.Module):
         bound: Tensor = (divergence - reconstruction).mean()
         return bound
 
-    def forward(self, x_0: Tensor, generator: torch.Generator, masks: Any = None) -> Tensor:
-        """Return `loss`. Training calls only this method, on one device or on several."""
-        return self.loss(x_0, generator, masks)
+    forward = loss  # training calls the module, on one device or on several
 
     def draw(self, noise: Noise) -> Float[Tensor, "b n h w"]:
         """Return an image in [-1, 1] for each seed of `noise`."""
@@ -90,21 +82,20 @@ class Autoencoder(nn.Module):
         """
         half, quarter = len(first) // 2, len(first) // 4
         with torch.no_grad():
-            of_half = None if masks is None else LastOf(masks, half)
+            of_half = None if masks is None else _LastOf(masks, half)
             grown = self.network.grow(first[-half:], of_half, steps).to(first)
         wiped = damaged(grown[-quarter:], self.choices.damage, generator)
         return torch.cat([first[:-half], grown[:-quarter], wiped])
 
 
 @dataclass(frozen=True)
-class LastOf:
+class _LastOf:
     """The masks of the last `count` images of a batch."""
 
     masks: CellNoise
     count: int
 
     def mask(self, cell_step: int, region: Any, probability: float) -> Tensor:
-        """Return true where a cell of `region` updates in this cell step."""
         return self.masks.mask(cell_step, region, probability)[-self.count :]
 
 

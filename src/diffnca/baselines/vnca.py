@@ -22,35 +22,34 @@ NUM_HALVINGS = 4
 """How often the encoder halves the image."""
 
 
-class Residual(nn.Module):
+class _Residual(nn.Module):
     """Two layers within each cell, and a sum of their output and their input."""
 
     def __init__(self, channels: int) -> None:
-        """Make layers of `channels`."""
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 1)
         self.second = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of `x` and the output of the layers."""
         added: Tensor = self.second(F.elu(self.first(x)))
         return x + added
 
 
-class GrowthRule(nn.Module):
-    """The update rule of all cells: perceive the neighbours, then apply residual blocks within each cell."""
+class _GrowthRule(nn.Module):
+    """The update rule of all cells: perceive the neighbours, then apply residual blocks within each cell.
+
+    An untrained rule changes nothing.
+    """
 
     def __init__(self, config: VNCAConfig) -> None:
-        """Make the rule of `config`; an untrained rule changes nothing."""
         super().__init__()
         self.perceive = nn.Conv2d(config.latent, config.hidden, 3, padding=1)
-        self.think = nn.Sequential(*(Residual(config.hidden) for _ in range(config.num_residual_blocks)))
+        self.think = nn.Sequential(*(_Residual(config.hidden) for _ in range(config.num_residual_blocks)))
         self.project = nn.Conv2d(config.hidden, config.latent, 1)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return the change of `state` (b, z, h, w) in one cell step."""
         change: Tensor = self.project(self.think(self.perceive(state)))
         return change
 
@@ -71,7 +70,7 @@ class VNCA(nn.Module):
         self.image_channels = config.image_channels
         self.checkpoint_cells = False
         self.encoder = _encoder(config)
-        self.rule = GrowthRule(config)
+        self.rule = _GrowthRule(config)
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that training compiles."""

@@ -28,7 +28,7 @@ class Product(NamedTuple):
 
     @property
     def operations(self) -> int:
-        """Operations of all `times` products."""
+        """Multiplications and additions of all `times` products."""
         return 2 * self.rows * self.inner * self.outputs * self.times
 
 
@@ -58,17 +58,18 @@ def _of_rule(cell: CellConfig, channels: int, protected: int, rows: int) -> list
 
 def floor_of(needed: list[Product], dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
     """Return a function that computes the matrix products alone, into preallocated outputs."""
-    operands = [_operands(product, dtype, device) for product in needed]
+
+    def filled(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device).to(dtype)
+
+    operands = [
+        (filled(rows, inner), filled(inner, outputs), filled(rows, outputs), times)
+        for rows, inner, outputs, times in needed
+    ]
 
     def work() -> None:
-        for product, (left, right, out) in zip(needed, operands, strict=True):
-            for _ in range(product.times):
+        for left, right, out, times in operands:
+            for _ in range(times):
                 torch.mm(left, right, out=out)
 
     return work
-
-
-def _operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    left = torch.randn(product.rows, product.inner, device=device).to(dtype)
-    right = torch.randn(product.inner, product.outputs, device=device).to(dtype)
-    return left, right, torch.empty(product.rows, product.outputs, dtype=dtype, device=device)

@@ -18,10 +18,6 @@ import torch
 
 from diffnca.engine.machine import status_bytes
 
-CLEAR = Path("/proc/self/clear_refs")
-FORGET_PEAK = "5"
-"""Resets the peak of memory in Linux when it is written to `CLEAR` (`man proc_pid_clear_refs`)."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -82,14 +78,8 @@ def timed(works: list[Work], rounds: int, device: torch.device) -> list[Timing]:
     floors = {f"floor of {work.name}": work.floor for work in works if work.floor is not None}
     seconds = in_turns({work.name: work.call for work in works} | floors, rounds, device)
     return [
-        Timing(
-            work.name,
-            seconds[work.name],
-            work.operations,
-            seconds.get(f"floor of {work.name}"),
-            memory[work.name],
-        )
-        for work in works
+        Timing(name, seconds[name], operations, seconds.get(f"floor of {name}"), memory[name])
+        for name, operations in ((work.name, work.operations) for work in works)
     ]
 
 
@@ -110,7 +100,7 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
     with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc keeps freed memory
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        CLEAR.write_text(FORGET_PEAK)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory in Linux
     except OSError:
         work()
         return None
@@ -121,7 +111,7 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
-    """Return all numbers as JSON."""
+    """Return all numbers for programs."""
     derived = ("gflops_per_second", "matrix_gflops_per_second", "share")
     rows = [dataclasses.asdict(each) | {name: getattr(each, name) for name in derived} for each in timings]
     return json.dumps({**facts, "timings": rows}, indent=1)
@@ -133,11 +123,10 @@ def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
     lines.append(f"{'':44}{'seconds':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
     for each in timings:
         rate, share, memory = each.matrix_gflops_per_second, each.share, each.memory_bytes
-        columns = (
-            f"{each.name:44}{each.seconds:9.4f}{each.gflops_per_second:9.1f}",
-            f"{'' if rate is None else format(rate, '.1f'):>16}",
-            f"{'' if share is None else format(share, '.0%'):>7}",
-            f"{'' if memory is None else format(memory / 2**20, '.0f'):>8}",
+        lines.append(
+            f"{each.name:44}{each.seconds:9.4f}{each.gflops_per_second:9.1f}"
+            f"{'' if rate is None else format(rate, '.1f'):>16}"
+            f"{'' if share is None else format(share, '.0%'):>7}"
+            f"{'' if memory is None else format(memory / 2**20, '.0f'):>8}"
         )
-        lines.append("".join(columns))
     return "\n".join(lines)

@@ -33,14 +33,8 @@ from diffnca.training.loop import Care, Trainer
 WARM_UP_STEPS = 3
 """Training steps before timing; the first step compiles."""
 
-CALL_IMAGES = 8
-"""Default number of images in a denoiser call."""
-
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
 """Largest numbers that a user can ask for; a call runs in memory at once."""
-
-TIME = 0.5
-"""Diffusion time of the calls; the time does not change their speed."""
 
 
 def bench(
@@ -71,7 +65,7 @@ def bench(
     if is_compiled and not has_compiler(place):
         raise ValueError("--compiled: no C++ compiler or no Python headers here; leave it out")
     denoiser, others = _named(name), {other: _named(other) for other in against}
-    config, images = denoiser.config, batch or CALL_IMAGES
+    config, images = denoiser.config, batch or 8
     cells_of(config)
     x_t = torch.randn(images, denoiser.image_channels, *size).to(place)
     works = calls(denoiser, x_t, is_compiled)
@@ -87,18 +81,14 @@ def bench(
         "seconds_a_megapixel": round(seconds * steps / (size[0] * size[1]) * 1e6, 2),
     }
     if is_training:
-        timings += _timings_of_training(config, batch, rounds)
+        training = replace(config.training, batch=batch or config.training.batch)
+        for each in (training, replace(training, precision="float32", compile="off")):
+            timings.append(bench_training(replace(config, training=each), rounds))
     return facts, timings
 
 
 def _named(name: str) -> Denoiser:
     return build_denoiser(recipe_named(name)) if name in RECIPES else load_denoiser(name)
-
-
-def _timings_of_training(config: Config, batch: int | None, rounds: int) -> list[Timing]:
-    training = replace(config.training, batch=batch or config.training.batch)
-    plain = replace(training, precision="float32", compile="off")
-    return [bench_training(replace(config, training=each), rounds) for each in (training, plain)]
 
 
 def cells_of(config: Config) -> NCAConfig:
@@ -111,8 +101,8 @@ def cells_of(config: Config) -> NCAConfig:
 def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
     """Return the available ways to call a network of cells; this moves the network to the device of `x_t`."""
     device, network, fast = x_t.device, denoiser.network.to(x_t.device), fast_dtype(x_t.device)
-    (height, width), batch = x_t.shape[-2:], len(x_t)
-    needed = products(cells_of(denoiser.config), height, width, batch)
+    height, width = x_t.shape[-2:]
+    needed = products(cells_of(denoiser.config), height, width, len(x_t))
     networks = {("eager", torch.float32): network}
     ready = prepare(network, device)
     if ready is not network:
@@ -121,7 +111,7 @@ def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
         networks["compiled", fast] = compiled(network, fast)
     return [
         Work(
-            f"call, {name}, {short(dtype)}",
+            f"call, {name}, {_short(dtype)}",
             _call(each, x_t),
             sum(product.operations for product in needed),
             floor_of(needed, dtype, device),
@@ -144,7 +134,7 @@ def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
         call = _call(made, x_t.to(dtype, memory_format=torch.channels_last))
         with FlopCounterMode(display=False) as counter:
             call()
-        works.append(Work(f"{name}, {short(dtype)}", call, counter.get_total_flops()))
+        works.append(Work(f"{name}, {_short(dtype)}", call, counter.get_total_flops()))
     return works
 
 
@@ -185,16 +175,15 @@ def bench_training(config: Config, rounds: int) -> Timing:
     floor = in_turns({"floor": floor_of(needed, dtype, device)}, rounds, device)["floor"]
     operations = sum(product.operations for product in needed)
     kind = ", eager" if training.compile == "off" else ""
-    name = f"training, {training.batch} of {side} px{kind}, {short(dtype)}"
+    name = f"training, {training.batch} of {side} px{kind}, {_short(dtype)}"
     # the backward pass has two products for each product of the forward pass
     return Timing(name, statistics.median(steps), 3 * operations, 3.0 * floor, memory)
 
 
-def short(dtype: torch.dtype) -> str:
-    """Return the name of a type without its module."""
+def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _call(network: Callable[..., Tensor], x_t: Tensor) -> Callable[[], object]:
-    t = torch.full((len(x_t),), TIME, device=x_t.device, dtype=x_t.dtype)
+    t = torch.full((len(x_t),), 0.5, device=x_t.device, dtype=x_t.dtype)  # each time takes as long
     return torch.no_grad()(lambda: network(x_t, t))

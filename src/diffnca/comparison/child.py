@@ -1,11 +1,11 @@
 """A training of a table in its own process: `python -m diffnca.comparison.child JOB.json`.
 
-The process has its own memory, can use several GPUs, and ends with its parent. It writes its outcome beside
-the job.
+The process has its own memory, can use several GPUs, and ends with its parent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -45,7 +45,10 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
     arguments = [*python, "diffnca.comparison.child", str(job)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         try:
-            code = _waited(process, watch)
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(WATCH_SECONDS)
+                watch()
         except KeyboardInterrupt:
             process.terminate()  # if no signal reached the process; it saves its run
             process.wait()
@@ -53,16 +56,8 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
     told = json.loads(outcome.read_text(encoding="utf-8")) if outcome.is_file() else {}
     if "interrupted" in told:
         raise Interrupted
-    if code != 0 or "error" in told:
-        raise ValueError(told.get("error", f"its process ended with {code}; see what it said"))
-
-
-def _waited(process: subprocess.Popen[bytes], watch: Callable[[], object]) -> int:
-    while True:
-        try:
-            return process.wait(WATCH_SECONDS)
-        except subprocess.TimeoutExpired:
-            watch()
+    if process.returncode != 0 or "error" in told:
+        raise ValueError(told.get("error", f"its process ended with {process.returncode}; see what it said"))
 
 
 def work(job: Path) -> None:
@@ -104,10 +99,7 @@ def main(job: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the parent process, and end this process.
-
-    The parent holds the other end of the standard input. The system closes that end however the parent ends.
-    """
+    """Wait until the standard input is closed, as the system does however the parent ends; end too."""
     while os.read(0, 4096):  # sys.stdin has a lock, which Python would miss at the end
         pass
     os._exit(True)

@@ -8,11 +8,12 @@ import torch
 
 from diffnca.comparison.terms import MIN_IMAGES, Terms
 from diffnca.config.model import Config
-from diffnca.data.images import open_images
 from diffnca.evaluation.metrics.features import FeatureExtractor
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops
 from diffnca.progress import Report
+from diffnca.training.options import RunOptions
+from diffnca.training.session import opened
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,7 @@ class RealSelections:
 
 def real_selections(config: Config, terms: Terms, report: Report) -> RealSelections:
     """Return the real images, split as in the trainings; refuse too few of them."""
-    data = config.data
-    images = open_images(
-        terms.data,
-        reduce=data.reduce,
-        max_background=data.max_background,
-        channels=config.model.image_channels,
-        min_size=data.crop,
-        microns_per_px=data.microns_per_px,
-        report=report,
-    )
+    data, images = config.data, opened(RunOptions(data=terms.data), config, report)
     training, held_out = images.split(data.validation, data.split_seed)
     num_training, num_held_out = (count_crops(each, data.crop) for each in (training, held_out))
     if num_held_out < MIN_IMAGES:

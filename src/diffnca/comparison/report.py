@@ -7,9 +7,8 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from diffnca.comparison.rows import Result
 from diffnca.evaluation.metrics.bootstrap import Difference
@@ -17,9 +16,10 @@ from diffnca.evaluation.metrics.distances import Distance
 from diffnca.evaluation.scores import Evaluation, require_one_protocol
 from diffnca.files import replace_atomically
 
-HEAD = ("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied")
-HEAD_ERROR = "held-out error"
-HEAD_COST = ("parameters", "multiply-adds per image", "images seen", "minutes", "peak memory")
+HEAD = (
+    *("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied"),
+    *("held-out error", "parameters", "multiply-adds per image", "images seen", "minutes", "peak memory"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Report:
 def write(report: Report, out: Path) -> None:
     """Write `results.json` and `table.md` atomically; refuse rows of different protocols."""
     require_one_protocol([report.real, *(result.evaluation for result in report.results)])
-    _replace(out / "results.json", json.dumps(dataclasses.asdict(report), indent=1) + "\n")
-    _replace(out / "table.md", as_markdown(report))
+    numbers = json.dumps(dataclasses.asdict(report), indent=1) + "\n"
+    for name, text in (("results.json", numbers), ("table.md", as_markdown(report))):
+        with replace_atomically(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def as_markdown(report: Report) -> str:
@@ -59,13 +61,12 @@ def as_markdown(report: Report) -> str:
     by_name: dict[str, list[Result]] = {}
     for result in report.results:
         by_name.setdefault(result.name, []).append(result)
-    rows = sorted(by_name.values(), key=_mean_kid)
-    head = (*HEAD, HEAD_ERROR, *HEAD_COST)
-    lines = [_line(head), "|---" * len(head) + "|"]
-    for same in rows:
-        measured = _numbers(_name(same[0].name), [result.evaluation for result in same])
-        lines.append(_line((*measured, _held_out_error(same), *_costs(same))))
-    lines.append(_line((*_numbers("real", [report.real]), *[""] * (1 + len(HEAD_COST)))))
+    rows = [
+        (*_numbers(f"`{name}`", [each.evaluation for each in same]), _held_out_error(same), *_costs(same))
+        for name, same in sorted(by_name.items(), key=lambda row: _kid(each.evaluation for each in row[1]))
+    ]
+    real = _numbers("real", [report.real])
+    lines = _table(HEAD, [*rows, (*real, *[""] * (len(HEAD) - len(real)))])
     lines += ["", *_terms(report), ""]
     if report.differences:
         lines += [
@@ -83,32 +84,22 @@ def brief(result: Result) -> str:
     return f"{result.name}, training {result.seed}: KID x 1000 {score.kid.x1000()}, FID {score.fid:.1f}"
 
 
-def _mean_kid(results: Sequence[Result]) -> float:
-    return statistics.mean(result.evaluation.score.kid_x1000 for result in results)
-
-
-def _name(row: str) -> str:
-    return f"`{row}`"
+def _kid(evaluations: Iterable[Evaluation]) -> float:
+    return statistics.mean(each.score.kid_x1000 for each in evaluations)
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     """Return the cells of the metrics: means over all trainings of a row."""
-    scores = [each.score for each in evaluations]
-    kids = [score.kid_x1000 for score in scores]
-    error = scores[0].kid.error
+    kids, error = [each.score.kid_x1000 for each in evaluations], evaluations[0].score.kid.error
     if len(kids) > 1:
         error = _over_trainings(kids) / 1000
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
-
-    def mean(numbers: Sequence[float], digits: int) -> str:
-        return f"{statistics.mean(numbers):.{digits}f}"
-
     return (
         name,
-        Distance(statistics.mean(kids) / 1000, error).x1000(),
-        mean([score.fid for score in scores], 1),
-        *(mean([getattr(each, key) for each in evaluations], 2) for key in HEAD[3:7]),
-        mean([each.spectrum_error_db for each in evaluations], 1),
+        Distance(_kid(evaluations) / 1000, error).x1000(),
+        f"{statistics.mean(each.score.fid for each in evaluations):.1f}",
+        *(f"{statistics.mean(getattr(each, key) for each in evaluations):.2f}" for key in HEAD[3:7]),
+        f"{statistics.mean(each.spectrum_error_db for each in evaluations):.1f}",
         f"{statistics.mean(copied):.1%}" if copied else "",
     )
 
@@ -119,7 +110,6 @@ def _over_trainings(numbers: Sequence[float]) -> float:
 
 
 def _held_out_error(results: Sequence[Result]) -> str:
-    """Return the cell of the error on held-out images: the mean over all trainings of a row."""
     errors = [each.held_out_error for each in results if each.held_out_error is not None]
     if not errors:
         return ""
@@ -129,14 +119,14 @@ def _held_out_error(results: Sequence[Result]) -> str:
 
 def _costs(results: Sequence[Result]) -> tuple[str, ...]:
     """Return the cells of the costs: means over all trainings of a row."""
-    cost = results[0].cost
-    few = cost.parameters_to_generate
-    peaks = [each.cost.peak_memory_bytes for each in results]
+    costs = [each.cost for each in results]
+    all_parameters, few = costs[0].parameters, costs[0].parameters_to_generate
+    peaks = [cost.peak_memory_bytes for cost in costs]
     return (
-        f"{cost.parameters:,}" + (f" ({few:,} to generate)" if few != cost.parameters else ""),
-        f"{cost.multiply_adds / 1e9:.2f} G",
-        f"{statistics.mean(each.cost.training_images for each in results):,.0f}",
-        f"{statistics.mean(each.cost.training_seconds for each in results) / 60:.1f}",
+        f"{all_parameters:,}" + (f" ({few:,} to generate)" if few != all_parameters else ""),
+        f"{costs[0].multiply_adds / 1e9:.2f} G",
+        f"{statistics.mean(cost.training_images for cost in costs):,.0f}",
+        f"{statistics.mean(cost.training_seconds for cost in costs) / 60:.1f}",
         "" if None in peaks else f"{max(peak or 0 for peak in peaks) / 2**30:.2f} GiB",
     )
 
@@ -167,23 +157,18 @@ def _error_of(report: Report) -> str:
 
 
 def _compared(report: Report) -> list[str]:
-    """Return a small table of the differences."""
     trainings = Counter(result.name for result in report.results)
-    own = trainings[report.subject]
-    lines = [_line(("than", "trainings", "difference", "subject better in")), "|---|---|---|---|"]
-    lines += [
-        _line(
-            (
-                _name(name),
-                f"{own} and {trainings[name]}",
-                f"{1000 * each.mean:+.1f} ± {1000 * each.error:.1f}",
-                f"{each.share_a_better:.1%}",
-            )
+    rows = [
+        (
+            f"`{name}`",
+            f"{trainings[report.subject]} and {trainings[name]}",
+            f"{1000 * each.mean:+.1f} ± {1000 * each.error:.1f}",
+            f"{each.share_a_better:.1%}",
         )
         for name, each in report.differences.items()
     ]
     return [
-        *lines,
+        *_table(("than", "trainings", "difference", "subject better in"), rows),
         "",
         "A paired bootstrap: image seeds and real images are drawn again, and trainings where a row has "
         "several; *better in* so many of the draws. Of a row with one training it says nothing about how "
@@ -191,10 +176,7 @@ def _compared(report: Report) -> list[str]:
     ]
 
 
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _replace(path: Path, text: str) -> None:
-    with replace_atomically(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    first, *others = ("| " + " | ".join(cells) + " |" for cells in (head, *rows))
+    return [first, "|---" * len(head) + "|", *others]

@@ -38,7 +38,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
     terms.check()
     terms = replace(terms, device=device_named(terms.device))
     table = table_named(name, terms.reduce, terms.microns_per_px)
-    rows = chosen(table, terms)
+    rows = _chosen(table, terms)
     for row in rows:
         is_finished(row, terms)  # refuses a wrong run before the first training
     extractor = extractor_named(terms.features, terms.weights, terms.device)
@@ -46,7 +46,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
     terms.out.mkdir(exist_ok=True)
     kept, left_out = others(table, rows, terms)
     best = real_score(real, extractor, terms, report)
-    found = Report(table.name, facts_of(terms, real), best, (), {}, left_out, {}, table.subject)
+    found = Report(table.name, _facts(terms, real), best, (), {}, left_out, {}, table.subject)
     features: dict[str, list[Tensor]] = {}
     for row in (*kept, *rows):
         LOGGER.info("%s: %s", row.title, row.folder)
@@ -60,13 +60,13 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
             found = replace(found, failed={**found.failed, row.title: one_line(error)})
         else:
             features.setdefault(row.config.name, []).append(vectors)
-            differences = compared(table.subject, features, real, extractor, terms)
+            differences = _compared(table.subject, features, real, extractor, terms)
             found = replace(found, results=(*found.results, result), differences=differences)
         write(found, terms.out)
         yield found
 
 
-def chosen(table: Table, terms: Terms) -> list[Row]:
+def _chosen(table: Table, terms: Terms) -> list[Row]:
     """Return the rows to train, once for each seed; refuse unknown rows and too many diffusion steps."""
     names = [row.name for row in table.rows]
     for name in terms.rows:
@@ -77,11 +77,10 @@ def chosen(table: Table, terms: Terms) -> list[Row]:
         most = config.schedule.num_diffusion_steps
         if not isinstance(config.model, VNCAConfig) and not 1 <= terms.steps <= most:
             raise ValueError(f"--steps {terms.steps}: must be from 1 to {most}, the steps of {config.name}")
-    return [with_seed(config, seed, terms) for seed in range(terms.seeds) for config in configs]
+    return [_with_seed(config, seed, terms) for seed in range(terms.seeds) for config in configs]
 
 
-def with_seed(config: Config, seed: int, terms: Terms) -> Row:
-    """Return a row with this seed of training."""
+def _with_seed(config: Config, seed: int, terms: Terms) -> Row:
     return Row(replace(config, training=replace(config.training, seed=seed)), terms.out)
 
 
@@ -91,7 +90,7 @@ def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict
     for config in table.rows:
         for folder in sorted((terms.out / "rows").glob(f"{config.name}-*")):
             seed = folder.name.removeprefix(f"{config.name}-")
-            row = with_seed(config, int(seed), terms) if seed.isdecimal() else None
+            row = _with_seed(config, int(seed), terms) if seed.isdecimal() else None
             if row is None or row in rows:
                 continue
             try:
@@ -104,7 +103,7 @@ def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict
     return kept, left_out
 
 
-def facts_of(terms: Terms, real: RealSelections) -> dict[str, str]:
+def _facts(terms: Terms, real: RealSelections) -> dict[str, str]:
     """Return what all rows share."""
     names = ", ".join(path.name for path in terms.data)
     left_out = f", {real.left_out} files left out" if real.left_out else ""
@@ -118,7 +117,7 @@ def facts_of(terms: Terms, real: RealSelections) -> dict[str, str]:
     }
 
 
-def compared(
+def _compared(
     subject: str,
     features: dict[str, list[Tensor]],
     real: RealSelections,

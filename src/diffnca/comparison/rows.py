@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.comparison import child
 from diffnca.comparison.costs import Cost, multiply_adds, parameters
 from diffnca.comparison.real import RealSelections
@@ -25,7 +24,7 @@ from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import whole
 from diffnca.formats.png import contact_sheet, write_png
-from diffnca.models.file import load
+from diffnca.models.file import load_denoiser
 from diffnca.progress import Report
 from diffnca.sampling.guidance import prepare
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
@@ -122,9 +121,8 @@ def is_finished(row: Row, terms: Terms) -> bool:
     budget = stored.config.training
     if (budget.minutes, budget.images) != (wanted.training.minutes, wanted.training.images):
         raise ValueError(
-            f"{row.run}: has seen {progress.images:,} images in {progress.seconds / 60:.1f} minutes, not the "
-            f"{terms.budget} of this table; give the budget it was trained with, a larger one, or another "
-            "--out"
+            f"{row.run}: has seen {progress}, not the {terms.budget} of this table; give the budget it was "
+            "trained with, a larger one, or another --out"
         )
     return True
 
@@ -136,14 +134,14 @@ def measure(
 
     Images and features are kept on disk, and used again.
     """
-    samples = samples_of(row, terms)
-    model = load(samples.model)
-    facts = {"model": row.config.name, "seed": str(samples.seed), **samples.facts(model)}
+    is_denoiser = not isinstance(row.config.model, VNCAConfig)
+    sampler, steps = (terms.sampler, terms.steps) if is_denoiser else (None, None)
+    samples = Samples(str(row.run), sampler=sampler, steps=steps, device=terms.device)
+    facts = {"model": row.config.name, "seed": str(samples.seed), **samples.facts()}
     name = f"samples-{facts['weights'][:16]}-{facts.get('sampler', 'vnca')}-{facts.get('steps', 0)}"
     generated = whole(list(samples.pictures(terms.n, row.folder / name, report)))
     sheet = contact_sheet(generated.images[:SHOWN].movedim(1, -1).numpy())
-    texts = {f"diffnca:{name}": value for name, value in facts.items()}
-    write_png(row.folder / "samples.png", sheet, texts)
+    write_png(row.folder / "samples.png", sheet, {f"diffnca:{name}": text for name, text in facts.items()})
     evaluation = evaluate(
         generated,
         real.held_out,
@@ -154,29 +152,18 @@ def measure(
         made=facts,
         report=report,
     )
-    error = None
-    if not isinstance(model, Autoencoder):
-        device = torch.device(terms.device)
-        images, count = real.held_out.images, min(ERROR_IMAGES, len(real.held_out))
-        chosen = torch.arange(count) * len(images) // count
-        error = velocity_error(prepare(model, device), images[chosen].to(device))
-    result = Result(row.config.name, row.config.training.seed, cost_of(row, terms), evaluation, error)
+    error = _held_out_error(row, real, torch.device(terms.device)) if is_denoiser else None
+    result = Result(row.config.name, row.config.training.seed, _cost(row, terms), evaluation, error)
     return result, extract_cached(extractor, generated.images, terms.cache)
 
 
-def samples_of(row: Row, terms: Terms) -> Samples:
-    """Return the samples of a row."""
-    is_denoiser = not isinstance(row.config.model, VNCAConfig)
-    return Samples(
-        str(row.run),
-        sampler=terms.sampler if is_denoiser else None,
-        steps=terms.steps if is_denoiser else None,
-        device=terms.device,
-    )
+def _held_out_error(row: Row, real: RealSelections, device: torch.device) -> float:
+    images, count = real.held_out.images, min(ERROR_IMAGES, len(real.held_out))
+    chosen = torch.arange(count) * len(images) // count
+    return velocity_error(prepare(load_denoiser(row.run), device), images[chosen].to(device))
 
 
-def cost_of(row: Row, terms: Terms) -> Cost:
-    """Return what the training and an image of a trained row cost."""
+def _cost(row: Row, terms: Terms) -> Cost:
     stored = stored_run(row.run)
     assert stored is not None, "the row is trained"
     memory = row.folder / child.MEMORY

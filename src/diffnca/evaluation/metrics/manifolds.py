@@ -27,10 +27,10 @@ def precision_recall(
     Precision is the share of generated vectors in the manifold of the reference; recall is the reverse. Each
     set needs more than `neighbours` vectors.
     """
-    a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
-    return float(_times_inside(a, b, neighbours).gt(0).double().mean()), float(
-        _times_inside(b, a, neighbours).gt(0).double().mean()
-    )
+    _require_more(neighbours, generated, reference)
+    both = ((generated, reference), (reference, generated))
+    precision, recall = (float((_times_inside(*pair, neighbours) > 0).double().mean()) for pair in both)
+    return precision, recall
 
 
 def density_coverage(
@@ -42,44 +42,36 @@ def density_coverage(
     equal distributions and may exceed 1. Coverage is the share of reference balls that hold a generated
     vector. Each set needs more than `neighbours` vectors.
     """
-    a, b = _checked(generated, "generated", neighbours), _checked(reference, "real", neighbours)
-    density = float(_times_inside(a, b, neighbours).double().mean()) / neighbours
-    radii = _radii(b, neighbours)
-    nearest = torch.cat([distances.amin(1) for _, distances in distance_blocks(b, a)])
-    return density, float((nearest <= radii).double().mean())
+    _require_more(neighbours, generated, reference)
+    density = float(_times_inside(generated, reference, neighbours).mean()) / neighbours
+    nearest = torch.cat([distances.amin(1) for distances in distance_blocks(reference, generated)])
+    return density, float((nearest <= _radii(reference, neighbours)).double().mean())
 
 
-def distance_blocks(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
-) -> Iterator[tuple[slice, Float64[Tensor, "_k m"]]]:
-    """Yield rows of `x` and their Euclidean distances to all of `y`; equal vectors have exactly 0."""
-    x, y = x.double(), y.double()
-    for start in range(0, len(x), _ROWS_AT_A_TIME):
-        rows = slice(start, min(start + _ROWS_AT_A_TIME, len(x)))
-        yield rows, torch.cdist(x[rows], y, compute_mode="donot_use_mm_for_euclid_dist")
+def distance_blocks(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Iterator[Float64[Tensor, "_k m"]]:
+    """Yield the Euclidean distances of rows of `x` to all of `y`; equal vectors have exactly 0."""
+    y = y.double()
+    for rows in x.double().split(_ROWS_AT_A_TIME):
+        yield torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _times_inside(
-    x: Float64[Tensor, "n d"], centres: Float64[Tensor, "m d"], neighbours: int
+    x: Float[Tensor, "n d"], centres: Float[Tensor, "m d"], neighbours: int
 ) -> Float64[Tensor, " n"]:
     """Count the balls around `centres` that hold each vector of `x`."""
     radii = _radii(centres, neighbours)
-    return torch.cat([(distances <= radii).double().sum(1) for _, distances in distance_blocks(x, centres)])
+    return torch.cat([(distances <= radii).double().sum(1) for distances in distance_blocks(x, centres)])
 
 
-def _radii(x: Float64[Tensor, "n d"], neighbours: int) -> Float64[Tensor, " n"]:
-    """Return the distance of each vector to its k-th nearest other vector."""
-    radii = []
-    for rows, distances in distance_blocks(x, x):
-        distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf
-        radii.append(distances.kthvalue(neighbours, dim=1).values)
-    return torch.cat(radii)
+def _radii(x: Float[Tensor, "n d"], neighbours: int) -> Float64[Tensor, " n"]:
+    """Return the distance of each vector to its k-th nearest other vector; the nearest of all is itself."""
+    return torch.cat([distances.kthvalue(neighbours + 1, 1).values for distances in distance_blocks(x, x)])
 
 
-def _checked(features: Float[Tensor, "n d"], which: str, neighbours: int) -> Float64[Tensor, "n d"]:
-    """Return the features in float64; refuse too few of them."""
-    if len(features) <= neighbours:
-        raise ValueError(
-            f"{len(features)} {which} images: their manifold needs more than {neighbours}; give more images"
-        )
-    return features.double()
+def _require_more(neighbours: int, generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) -> None:
+    for which, features in (("generated", generated), ("real", reference)):
+        if len(features) <= neighbours:
+            raise ValueError(
+                f"{len(features)} {which} images: their manifold needs more than {neighbours}; give more "
+                "images"
+            )

@@ -89,7 +89,7 @@ def nearest(
     queries: Float[Tensor, "n d"], candidates: Float[Tensor, "m d"]
 ) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
     """Return the distance of each query to its nearest candidate, and the candidate's number."""
-    found = [distances.min(1) for _, distances in distance_blocks(queries, candidates)]
+    found = [distances.min(1) for distances in distance_blocks(queries, candidates)]
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 

@@ -43,10 +43,8 @@ def radial_spectrum(images: UInt8[Tensor, "n c h w"]) -> Float64[Tensor, " k"]:
 
 def spectrum_error_db(generated: UInt8[Tensor, "n c h w"], reference: UInt8[Tensor, "m c h w"]) -> float:
     """Return the RMS difference of the radial spectra in decibels: 0 if equal, 3 for twice the power."""
-    ratio = radial_spectrum(generated).clamp(min=ROUNDING_POWER) / radial_spectrum(reference).clamp(
-        min=ROUNDING_POWER
-    )
-    return float((10 * ratio.log10()).square().mean().sqrt())
+    a, b = (radial_spectrum(images).clamp(min=ROUNDING_POWER) for images in (generated, reference))
+    return float((10 * (a / b).log10()).square().mean().sqrt())
 
 
 def colour_moments(images: UInt8[Tensor, "n c h w"]) -> tuple[Float64[Tensor, " c"], Float64[Tensor, "c c"]]:
