@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.canvas.noise import CellNoise
-from diffnca.canvas.region import Canvas, Region
+from diffnca.canvas.region import Canvas
 from diffnca.engine.cpu import BlockedRule
 from diffnca.engine.machine import fast_dtype
 from diffnca.engine.threads import computing_alone
@@ -37,33 +36,16 @@ class Prepared(nn.Module):
     """
 
     def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:
-        """Take the network, and its rules as an engine runs them."""
         super().__init__()
         self.network, self.rules = network, rules
-        self.config, self.image_channels = network.config, network.image_channels
-        self.radius, self.has_context = network.radius, network.has_context
-
-    def context(
-        self, x_t: Tensor, t: Tensor, region: Region | None = None, given: Tensor | None = None
-    ) -> Tensor | None:
-        """Return what the region adds to the context of the canvas."""
-        return self.network.context(x_t, t, region, given)
+        self.radius, self.has_context, self.context = network.radius, network.has_context, network.context
 
     def forward(
-        self,
-        x_t: Float[Tensor, "b n h w"],
-        t: Float[Tensor, " b"],
-        region: Region | None = None,
-        noise: CellNoise | None = None,
-        context: Tensor | None = None,
-        given: Tensor | None = None,
-        observe: Callable[[Tensor], object] | None = None,
+        self, x_t: Float[Tensor, "b n h w"], t: Float[Tensor, " b"], *others: Any, **named: Any
     ) -> Float[Tensor, "b n h w"]:
-        """Return the prediction; the arguments are those of `Automaton.forward`."""
+        """Return the prediction; the arguments are those of `Automaton.forward`, without `rules`."""
         with torch.inference_mode(False), torch.no_grad(), computing_alone():
-            predicted: Tensor = self.network(
-                x_t.float(), t.float(), region, noise, context, given, observe, self.rules
-            )
+            predicted: Tensor = self.network(x_t.float(), t.float(), *others, **named, rules=self.rules)
         return predicted
 
 
@@ -92,12 +74,10 @@ def prepare(
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.bfloat16; choose one of these")
     is_there = all(weight.device.type == device.type for weight in network.parameters())
-    made: Any = (network if is_there else copy.deepcopy(network)).to(device)
-    is_local = isinstance(made, Automaton) and made.radius is not None
-    if engine == "auto" and is_local and device.type == "cpu":
+    made = (network if is_there else copy.deepcopy(network)).to(device)
+    if engine == "auto" and device.type == "cpu" and isinstance(made, Automaton) and made.radius is not None:
         return blocked(made, dtype)
-    unchanged: nn.Module = made
-    return unchanged
+    return made
 
 
 def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
@@ -108,5 +88,5 @@ def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
         cells.insert(0, Window(config.fourier, small).region.area)
     elif config.coarse is not None:
         cells.insert(0, PatchGrid(small.whole, config.coarse.patch).cells.area)
-    rules = zip(network.compiled_parts(), cells, strict=True)
-    return Prepared(network, [BlockedRule(rule, dtype, count) for rule, count in rules])
+    parts = zip(network.compiled_parts(), cells, strict=True)
+    return Prepared(network, [BlockedRule(rule, dtype, count) for rule, count in parts])

@@ -10,19 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.canvas.region import Region
+from diffnca.canvas.region import Region, fold
 from diffnca.engine.layers import Layers, lay_out, on_single_cells
-from diffnca.engine.neighbours import perceived
-from diffnca.engine.threads import Workers
-from diffnca.networks.cell import NORMALISATION_EPSILON, CellRule, Modulation, Share, modulate
+from diffnca.engine.threads import computing_alone, work_off
+from diffnca.networks.cell import NORMALISATION_EPSILON, CellRule, Modulation, edges, modulate
 from diffnca.networks.embedding import positions
 
 LARGEST_BLOCK = 1024
@@ -34,13 +32,11 @@ SMALLEST_BLOCK = 64
 BEYOND = -(2**31)
 """A number below all cell numbers, even after an offset is added."""
 
-UNCHANGED = Modulation(None, None)
-
 
 class BlockedRule:
     """A cell rule, prepared for a CPU. Its weights are copies; prepare a rule again after training it."""
 
-    def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int = LARGEST_BLOCK) -> None:
+    def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype`, float32 or bfloat16.
 
         `small_image_cells` is the number of cells of an image that is often computed alone. If possible a
@@ -51,7 +47,7 @@ class BlockedRule:
         self.rule = on_single_cells(rule)
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
         self.gates = [copy.deepcopy(gate).to(dtype) for gate in gates]
-        self.first_written = int(self.rule.get_buffer("writable").flatten().argmax())
+        self.first_written = int(self.rule.writable.flatten().argmax())
         self.laid_out: dict[int, Layers] = {}
 
     def layers_for(self, active: int) -> Layers:
@@ -65,12 +61,8 @@ class BlockedRule:
         self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
     ) -> Iterator[BlockedCells]:
         """Return the cells before the first cell step; the arguments are those of `cell.Rule.begin`."""
-        with torch.inference_mode(False), torch.no_grad(), Workers() as workers:
-            yield BlockedCells(self, state, t, region, origin, workers)
-
-    def pad(self, rows: Float[Tensor, "r n"]) -> Float[Tensor, "block n"]:
-        """Extend some rows to a complete block."""
-        return F.pad(rows, (0, 0, 0, self.block_cells - len(rows)))
+        with torch.inference_mode(False), torch.no_grad(), computing_alone() as num_threads:
+            yield BlockedCells(self, state, t, region, origin, num_threads)
 
     def embed(self, numbers: Float[Tensor, "r n"]) -> Float[Tensor, "r e"]:
         """Return the embedding of a block of cells, from row, column, t and cell step of each cell."""
@@ -79,14 +71,14 @@ class BlockedRule:
 
     def fold(self, layers: Layers, embedding: Float[Tensor, "1 e"]) -> Layers:
         """Return `layers` with the effect of an embedding folded in that is equal for all cells."""
-        perception = self.rule.gate_perception(embedding[:, :, None, None])
-        hidden = self.rule.gate_hidden(embedding[:, :, None, None])
+        cells = embedding[:, :, None, None]
+        perception, hidden = self.rule.gate_perception(cells), self.rule.gate_hidden(cells)
         return layers.modulate(perception, hidden, is_after_activation=self.config.modulation == "gate")
 
     def modulations(self, embedding: Float[Tensor, "r e"], order: Tensor) -> tuple[Modulation, Modulation]:
         """Return the modulations of the perceptions and of the hidden layers of a block of cells."""
         perception, hidden = (gate(embedding.to(self.dtype)[:, :, None, None]) for gate in self.gates)
-        return _of_rows(perception, order), _of_rows(hidden, None)
+        return _of_rows(perception, order), _of_rows(hidden, slice(None))
 
     def change(
         self, near: Float[Tensor, "r 9 s"], layers: Layers, modulations: tuple[Modulation, Modulation]
@@ -101,23 +93,6 @@ class BlockedRule:
         return layers.project(F.pad(hidden, (0, missing)) if missing else hidden)[:, :written]
 
 
-@dataclass(frozen=True)
-class CellStep:
-    """The input of a cell step besides the states, for images at an equal diffusion time.
-
-    Attributes:
-        layers: the layers of the cell rule, with all that is equal for all cells folded in.
-        table: the neighbours of each cell; `BEYOND` is a neighbour beyond an edge.
-        embedding: `None` if all cells have an equal embedding.
-        share: the share of its change that each cell takes; `None` is all.
-    """
-
-    layers: Layers
-    table: Int[Tensor, "cells 9"]
-    embedding: Float[Tensor, "cells e"] | None
-    share: Float[Tensor, "b cells 1"] | None
-
-
 class BlockedCells:
     """The cells of a batch of images while they are updated, row after row.
 
@@ -126,6 +101,8 @@ class BlockedCells:
 
     Attributes:
         order: position in the batch of each image here.
+        active: number of the first channels that may differ from zero.
+        tables: the neighbours of each cell, by dilation.
         cells: the states, in float32.
         written: the channels that change; the channels before them are protected.
         seen: the state as cells perceive it, then the embedding, in the type of the matrix products.
@@ -139,10 +116,10 @@ class BlockedCells:
         t: Float[Tensor, " b"],
         region: Region,
         origin: tuple[int, int] | None,
-        workers: Workers,
+        num_threads: int,
     ) -> None:
         """Take the first channels of the state; the others are zero."""
-        self.rule, self.config, self.region, self.workers = rule, rule.config, region, workers
+        self.rule, self.config, self.region, self.num_threads = rule, rule.config, region, num_threads
         self.times, self.order = t.float().sort(stable=True)
         self.count = region.height * region.width
         self.written = slice(rule.first_written, rule.channels)
@@ -150,10 +127,10 @@ class BlockedCells:
         self.cells[..., : state.shape[1]] = state[self.order].flatten(2).movedim(1, -1)
         is_shifted = self.config.modulation == "scale_shift" and self.config.positions != "none"
         self.active = rule.channels if is_shifted else state.shape[1]  # a shift makes zero channels matter
-        self.layers = rule.layers_for(self.active)
-        self.seen = self.following = Seen(self.cells, self.layers.kept, rule.dtype)
+        self.seen = self.following = Seen(self.cells, rule.layers_for(self.active).kept, rule.dtype)
         self.seen.of_images[..., : self.active] = self.cells[..., : self.active]
-        self.tables: dict[int, Tensor] = {}
+        dilations = {*self.config.dilations[: self.config.num_cell_steps]}
+        self.tables = {each: neighbours(region, each, self.config.padding) for each in dilations}
         places = positions(self.config.positions, region, torch.device("cpu"), origin)
         self.places = None if places is None else places.flatten(1).t()
 
@@ -163,27 +140,25 @@ class BlockedCells:
         state[self.order] = self.cells.movedim(-1, 1)
         return state.view(*state.shape[:2], self.region.height, self.region.width)
 
-    def advance(self, k: int, share: Share | None) -> None:
-        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
+        """Do cell step `k`; the arguments are those of `cell.Cells.advance`."""
         if k < 2:  # the first state may have fewer perceived channels
             kept = self.rule.layers_for(self.rule.channels).kept
             self.following = Seen(self.cells, kept, self.rule.dtype)
             self.following.of_images[..., : self.written.start] = self.cells[..., : self.written.start]
-        layers, taken = self.layers, None
-        if share is not None:
-            taken = share.mask()[self.order].flatten(2).movedim(1, -1).float()
+        layers, taken = self.rule.layers_for(self.active), None
+        if mask is not None:
+            taken = mask[self.order].flatten(2).movedim(1, -1).float()
         elif self.config.update_probability < 1.0:
             layers = layers.damp(self.config.update_probability)
         clock = k / self.rule.rule.embedding.period
-        table = self._table(self.config.dilation(k))
+        table = self.tables[self.config.dilation(k)]
         for time, images in alike(self.times):
             clocks = torch.stack([time, time.new_tensor(clock)])
-            modulated, embedding = self._embed(images, layers, clocks)
-            step = CellStep(modulated, table, embedding, taken)
-            self.workers.each(partial(self._update, step), self._parts(images))
+            update = partial(self._update, table, taken, *self._embed(images, layers, clocks))
+            work_off(update, self._parts(images), self.num_threads)
         self.seen, self.following = self.following, self.seen
         self.active = self.rule.channels
-        self.layers = self.rule.layers_for(self.active)
 
     @property
     def blocks(self) -> list[slice]:
@@ -195,13 +170,8 @@ class BlockedCells:
         """Return each block with some images, so that all threads have work; small images share blocks."""
         size = max(1, self.rule.block_cells // self.count)
         packs = [slice(first, min(first + size, images.stop)) for first in images[::size]]
-        shares = min(-(-self.workers.count // len(self.blocks)), len(packs))
+        shares = min(-(-self.num_threads // len(self.blocks)), len(packs))
         return [(block, packs[first::shares]) for block in self.blocks for first in range(shares)]
-
-    def _table(self, dilation: int) -> Int[Tensor, "cells 9"]:
-        if dilation not in self.tables:
-            self.tables[dilation] = neighbours(self.region, dilation, self.config.padding)
-        return self.tables[dilation]
 
     def _embed(
         self, images: range, layers: Layers, clocks: Float[Tensor, "2"]
@@ -213,34 +183,42 @@ class BlockedCells:
         rule = self.rule
         if self.places is None:
             embedding = rule.embed(clocks[None])
+            layers = rule.fold(layers, embedding)
         else:
             numbers = torch.cat([self.places, clocks.expand(self.count, 2)], dim=1)
             embedding = torch.empty(self.count, self.config.embedding_channels)
 
             def embed(block: slice) -> None:
-                embedding[block] = rule.embed(rule.pad(numbers[block]))[: block.stop - block.start]
+                missing = rule.block_cells - len(numbers[block])
+                embedded = rule.embed(F.pad(numbers[block], (0, 0, 0, missing)))
+                embedding[block] = embedded[: len(numbers[block])]
 
-            self.workers.each(embed, self.blocks)
+            work_off(embed, self.blocks, self.num_threads)
         if self.config.perceive_embedding:
             shown = slice(self.active, self.active + embedding.shape[1])
             self.seen.of_images[images.start : images.stop, :, shown] = embedding.to(rule.dtype)
-        if self.places is None:
-            return rule.fold(layers, embedding).to(rule.dtype), None
-        return layers.to(rule.dtype), embedding
+        return layers.to(rule.dtype), None if self.places is None else embedding
 
-    def _update(self, step: CellStep, part: tuple[slice, list[slice]]) -> None:
-        """Do a cell step for a block of some images."""
+    def _update(
+        self,
+        table: Int[Tensor, "cells 9"],
+        taken: Float[Tensor, "b cells 1"] | None,
+        layers: Layers,
+        embedding: Float[Tensor, "cells e"] | None,
+        part: tuple[slice, list[slice]],
+    ) -> None:
+        """Do a cell step for a block of some images; `taken` is the share of its change a cell takes."""
         block, packs = part
-        rule, table = self.rule, step.table[block]
-        modulations = (UNCHANGED, UNCHANGED)
-        if step.embedding is not None:
+        rule, table = self.rule, table[block]
+        modulations = (Modulation(), Modulation())
+        if embedding is not None:
             cell_of_row = torch.arange(rule.block_cells) % len(table)
-            modulations = rule.modulations(step.embedding[block][cell_of_row], step.layers.order)
+            modulations = rule.modulations(embedding[block][cell_of_row], layers.order)
         for images in packs:
             state = self.cells[images, block, self.written]
             near = self.seen.near(table, images, rule.block_cells)
-            change = rule.change(near, step.layers, modulations)[: state.shape[:2].numel()].view_as(state)
-            state += change if step.share is None else change * step.share[images, block]
+            change = rule.change(near, layers, modulations)[: state.shape[:2].numel()].view_as(state)
+            state += change if taken is None else change * taken[images, block]
             self.following.of_images[images, block, self.written] = state
 
 
@@ -266,9 +244,14 @@ class Seen:
 
 
 def neighbours(region: Region, dilation: int, padding: str) -> Int[Tensor, "cells 9"]:
-    """Return which cells each cell of `region` perceives, row after row; `BEYOND` is beyond an edge."""
-    rows, columns = perceived(region, dilation, padding)
-    rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+    """Return which cells each cell perceives, as `networks.cell.pad` does; `BEYOND` is beyond an edge."""
+    axes = []
+    for size, edge in zip((region.height, region.width), edges(region), strict=True):
+        index = torch.arange(size, dtype=torch.int32)
+        index = index + dilation * torch.arange(-1, 2, dtype=torch.int32)[:, None]
+        is_beyond = (index < 0) | (index >= size)
+        axes.append(index.masked_fill(is_beyond, -1) if padding == "zeros" else fold(index, size, edge))
+    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
     table = (rows * region.width + columns).masked_fill((rows < 0) | (columns < 0), BEYOND)
     return table.reshape(9, -1).t().contiguous()
 
@@ -281,9 +264,6 @@ def alike(t: Float[Tensor, " b"]) -> Iterator[tuple[Float[Tensor, ""], range]]:
         yield time, range(start, stop)
 
 
-def _of_rows(modulation: Modulation, order: Tensor | None) -> Modulation:
+def _of_rows(modulation: Modulation, order: Tensor | slice) -> Modulation:
     """Return a modulation of single cells (`r c 1 1`) as a modulation of rows, in this `order`."""
-    scale, shift = (None if part is None else part.flatten(1) for part in modulation)
-    if order is not None:
-        scale, shift = (None if part is None else part[:, order] for part in (scale, shift))
-    return Modulation(scale, shift)
+    return Modulation(*(None if part is None else part.flatten(1)[:, order] for part in modulation))

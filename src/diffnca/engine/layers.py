@@ -7,7 +7,6 @@ some rows differently. If all cells have an equal embedding, its effect is folde
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,10 +36,13 @@ class Dense(NamedTuple):
 class Pointwise(nn.Module):
     """A 1x1 convolution over single cells (`r i 1 1`)."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, convolution: nn.Conv2d) -> None:
         """Take the weights of `convolution`."""
         super().__init__()
-        weight, bias = parameters_of(convolution)
+        weight, bias = _parameters_of(convolution)
         self.outputs, self.extra = len(bias), -weight.shape[1] % 4
         layer = _tall(F.pad(weight.flatten(1), (0, self.extra)), bias)
         self.register_buffer("weight", layer.weight)
@@ -49,25 +51,19 @@ class Pointwise(nn.Module):
     def forward(self, cells: Tensor) -> Tensor:
         """Return the output of the convolution for these cells."""
         rows = F.pad(cells.flatten(1), (0, self.extra)) if self.extra else cells.flatten(1)
-        made = F.linear(rows, self.weight, self.bias)  # type: ignore[arg-type]
+        made = F.linear(rows, self.weight, self.bias)
         return made[:, : self.outputs, None, None]
 
 
-def replace_convolutions(module: nn.Module, replacement: Callable[[nn.Conv2d], nn.Module]) -> None:
-    """Replace all 1x1 convolutions within `module`."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d):
-            setattr(module, name, replacement(child))
-        else:
-            replace_convolutions(child, replacement)
-
-
-def on_single_cells(rule: CellRule, replacement: Callable[[nn.Conv2d], nn.Module] = Pointwise) -> CellRule:
+def on_single_cells(rule: CellRule) -> CellRule:
     """Return a copy of `rule` on the CPU, in float32, whose embedding and gates work on single cells."""
     assert rule.config.normalisation == "cell", "statistics over space know no blocks"
     copied = copy.deepcopy(rule).cpu().float().requires_grad_(False)
     for part in (copied.embedding, copied.gate_perception, copied.gate_hidden):
-        replace_convolutions(part, replacement)
+        for module in [*part.modules()]:
+            for name, child in module.named_children():
+                if isinstance(child, nn.Conv2d):
+                    setattr(module, name, Pointwise(child))
     return copied
 
 
@@ -122,20 +118,20 @@ class Layers:
         return replace(layers, project=self.project._replace(weight=self.project.weight * factors))
 
 
-def lay_out(rule: CellRule, active: int, written: int = 0) -> Layers:
+def lay_out(rule: CellRule, active: int, written: int) -> Layers:
     """Return the layers of `rule` for states that are zero from channel `active` on.
 
     Their change has the channels from `written` on.
     """
-    perceive, perceive_bias = parameters_of(rule.perceive)
-    expand, expand_bias = parameters_of(rule.expand)
-    project, project_bias = parameters_of(rule.project)
+    perceive, perceive_bias = _parameters_of(rule.perceive)
+    expand, expand_bias = _parameters_of(rule.expand)
+    project, project_bias = _parameters_of(rule.project)
     channels, seen = rule.channels, perceive.shape[1]
     kept = [*range(active), *range(channels, seen)]
     kept += [-1] * (-len(kept) % 4)
     near = [*range(seen, seen + channels)] + [-1] * (_padded(channels) - channels)
     order = torch.tensor(kept + near)
-    writable = rule.get_buffer("writable").flatten()
+    writable = rule.writable.flatten()
     everything, hidden = _tall(expand.flatten(1), expand_bias), len(expand_bias)
     project = F.pad(project.flatten(1), (0, _padded(hidden) - hidden))
     return Layers(
@@ -148,7 +144,7 @@ def lay_out(rule: CellRule, active: int, written: int = 0) -> Layers:
     )
 
 
-def parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a convolution, after weight normalisation."""
     assert convolution.bias is not None
     return convolution.weight.detach(), convolution.bias.detach()

@@ -28,16 +28,11 @@ def device_named(name: str) -> str:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 where `device` multiplies matrices faster in it, else float32."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and (cpu_has("amx_bf16") or cpu_has("avx512_bf16")):
-        return torch.bfloat16
-    return torch.float32
-
-
-def cpu_has(feature: str) -> bool:
-    """Return whether the processor has this instruction set extension (`amx_bf16`, `avx512_bf16`)."""
-    probe = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}[feature]
-    return bool(getattr(torch.cpu, probe, lambda: False)())
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        is_fast = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return torch.bfloat16 if is_fast else torch.float32
 
 
 def has_compiler(device: torch.device) -> bool:

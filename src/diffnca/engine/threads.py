@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Barrier, local
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -36,43 +35,29 @@ def computing_alone() -> Iterator[int]:
         del _ALONE.count
 
 
-class Workers:
-    """As many threads as torch uses. Each thread computes alone, without gradients."""
+def work_off(task: Callable[[Any], None], items: Iterable[Any], num_threads: int) -> None:
+    """Run `task` for each of the `items`, in any order, without gradients.
 
-    def __enter__(self) -> Workers:
-        """Take the threads. Within the block the calling thread computes alone too."""
-        self.alone = computing_alone()
-        self.count = self.alone.__enter__()
-        self.others = _threads(max(self.count - 1, 1))
-        return self
+    The caller computes alone, and is one of the `num_threads`. Each of the others computes alone too.
+    """
+    waiting: SimpleQueue[Any] = SimpleQueue()
+    for item in items:
+        waiting.put(item)
+    num_helpers = min(num_threads, waiting.qsize()) - 1
+    for _ in range(num_threads):
+        waiting.put(None)  # the end, for each thread
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the threads back."""
-        self.alone.__exit__(kind, error, trace)
+    def work() -> None:
+        with torch.no_grad():
+            for item in iter(waiting.get, None):
+                task(item)
 
-    def each(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
-        """Run `task` for each of the `items`, in any order."""
-        waiting: SimpleQueue[Any] = SimpleQueue()
-        for item in items:
-            waiting.put(item)
-
-        def work() -> None:
-            with torch.no_grad():
-                while True:
-                    try:
-                        item = waiting.get_nowait()
-                    except Empty:
-                        return
-                    task(item)
-
-        helped = [self.others.submit(work) for _ in range(min(self.count, waiting.qsize()) - 1)]
-        try:
-            work()
-        finally:
-            for running in helped:
-                running.result()
+    helped = [_threads(num_threads - 1).submit(work) for _ in range(num_helpers)]
+    try:
+        work()
+    finally:
+        for running in helped:
+            running.result()
 
 
 @cache

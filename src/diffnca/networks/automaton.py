@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
-from diffnca.config.networks import FourierConfig, NCAConfig
+from diffnca.config.networks import CoarseConfig, FourierConfig, NCAConfig
 from diffnca.networks.cell import CellRule, Rule, run_cells
 from diffnca.networks.fourier import BLOCK_PX, Window, analyse, synthesise
 from diffnca.networks.patches import PatchGrid
@@ -38,22 +38,11 @@ class Automaton(nn.Module):
     def __init__(self, config: NCAConfig) -> None:
         """Build the network of `config`."""
         super().__init__()
-        self.config = config
-        self.image_channels = config.image_channels
-        self.radius = config.radius
-        self.has_context = config.fourier is not None
-        self.fourier: CellRule | None = None
-        self.coarse: CellRule | None = None
-        if config.fourier is not None:
-            channels, seen = config.spectrum_channels, config.seen_channels()
-            protected = (*range(seen), *range(channels, channels + seen))
-            self.fourier = CellRule(config.fourier.cell, 2 * channels, protected)
-        if config.coarse is not None:
-            seen = config.seen_channels(config.coarse.patch)
-            channels = config.coarse.channels + config.given_channels * config.coarse.patch**2
-            self.coarse = CellRule(config.coarse.cell, channels, tuple(range(seen)))
-        channels = config.channels + config.given_channels * config.patch**2
-        self.image = CellRule(config.cell, channels, tuple(range(config.seen_channels(config.patch))))
+        self.config, self.image_channels = config, config.image_channels
+        self.radius, self.has_context = config.radius, config.fourier is not None
+        self.fourier = None if config.fourier is None else _rule_of_spectrum(config, config.fourier)
+        self.coarse = None if config.coarse is None else _rule_of_squares(config, config.coarse)
+        self.image = _rule_of_squares(config, config)
 
     def compiled_parts(self) -> list[CellRule]:
         """Return the modules that training compiles: all cell rules, the rule of the image stage last."""
@@ -68,11 +57,6 @@ class Automaton(nn.Module):
     def checkpoint_cells(self, wanted: bool) -> None:
         for rule in self.compiled_parts():
             rule.is_recomputed = wanted
-
-    @property
-    def first_mask(self) -> int:
-        """Number of the first mask of the first stage; the image stage uses the smaller numbers."""
-        return self.config.cell.num_cell_steps
 
     @property
     def fourier_config(self) -> FourierConfig:
@@ -91,10 +75,10 @@ class Automaton(nn.Module):
 
         All other channels are zero before the Fourier stage.
         """
-        if not self.has_context:
+        if self.config.fourier is None:
             return None
         region = region or Canvas(*x_t.shape[-2:]).whole
-        return analyse(self.seen(x_t, given), region, Window(self.fourier_config, region.canvas))
+        return analyse(self.seen(x_t, given), region, Window(self.config.fourier, region.canvas))
 
     def forward(
         self,
@@ -127,28 +111,34 @@ class Automaton(nn.Module):
         *first, image = self.compiled_parts() if rules is None else rules
         state = grid.gather(pixels)
         if self.config.coarse is not None:
-            squares = self.squares(region)
+            squares, first_mask = self.squares(region), self.config.cell.num_cell_steps
             coarse = squares.gather(pixels)
-            coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=self.first_mask)
+            coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=first_mask)
             state = self.hand_down(coarse, state, grid)
         elif self.config.fourier is not None:
             if context is None:
-                context = self.context_of_whole(x_t, t, region, given)
+                require_whole(region)
+                context = analyse(pixels, region, Window(self.config.fourier, region.canvas))
             spectrum = self.transform(first[0], context, t.to(x_t.dtype), region.canvas, noise)
             state = torch.cat([state, self.draw(spectrum, grid, x_t.dtype)], dim=1)
-        shown = None if observe is None else lambda state: observe(grid.scatter(self.prediction(state)))
-        final = run_cells(image, state, t, grid.cells, noise, observe=shown)
-        return grid.scatter(self.prediction(final))
+
+        def predicted(state: Tensor) -> Tensor:
+            start = self.config.seen_channels(self.config.patch)
+            return grid.scatter(state[:, start : start + self.config.cell_image_channels].contiguous())
+
+        shown = None if observe is None else lambda state: observe(predicted(state))
+        return predicted(run_cells(image, state, t, grid.cells, noise, observe=shown))
 
     def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
         """Return the noisy image and the given planes, which no cell step overwrites."""
-        check_given(given, x_t, self.config.given_channels)
+        planes = self.config.given_channels
+        expected = (len(x_t), planes, *x_t.shape[-2:])
+        found = (len(x_t), 0, *x_t.shape[-2:]) if given is None else tuple(given.shape)
+        if found != expected:
+            raise ValueError(
+                f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
+            )
         return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
-
-    def prediction(self, state: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n_p_p h w"]:
-        """Return the prediction channels of a state of the image stage."""
-        first = self.config.seen_channels(self.config.patch)
-        return state[:, first : first + self.config.cell_image_channels].contiguous()
 
     def squares(self, region: Region) -> PatchGrid:
         """Return the cells of the coarse stage on a region."""
@@ -160,9 +150,8 @@ class Automaton(nn.Module):
     ) -> Float[Tensor, "b a y x"]:
         """Return the first channels of the state in which the cells of `grid` begin.
 
-        The channels are `seen`, an empty prediction, and the output of the coarse stage. `seen` holds the
-        noisy image and the given planes in the cells of `grid`; `coarse` is the final state of the coarse
-        stage.
+        These are `seen` (noisy image and given planes in the cells of `grid`), an empty prediction, and the
+        output of the coarse stage, whose final state is `coarse`.
         """
         choice, patch = self.config.coarse, self.config.patch
         assert choice is not None
@@ -171,29 +160,10 @@ class Automaton(nn.Module):
         empty = torch.zeros_like(seen[:, : self.config.cell_image_channels])
         return torch.cat([seen, empty, handed.to(seen.dtype)], dim=1)
 
-    def context_of_whole(
-        self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None
-    ) -> Float64[Tensor, "b two_m r k2"]:
-        """Return the context of `x_t`; refuse an `x_t` that is only a part of the canvas."""
-        if not (region.is_whole_y and region.is_whole_x):
-            raise ValueError(
-                f"context=None on {region.height}x{region.width} px of a canvas of "
-                f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
-                "over the canvas; give it"
-            )
-        context = self.context(x_t, t, region, given)
-        assert context is not None
-        return context
-
     def transform(
         self, rule: Rule, context: Tensor, t: Tensor, canvas: Canvas, noise: CellNoise | None
     ) -> Float[Tensor, "b two_c r k2"]:
         """Return the spectrum of the state after the cell steps of the Fourier stage."""
-        window, state = Window(self.fourier_config, canvas), self.spectrum(context, t, canvas)
-        return run_cells(rule, state, t, window.region, noise, window.origin, self.first_mask)
-
-    def spectrum(self, context: Tensor, t: Tensor, canvas: Canvas) -> Float[Tensor, "b two_c r k2"]:
-        """Return the spectrum of the state before the cell steps of the Fourier stage."""
         window, seen = Window(self.fourier_config, canvas), self.config.seen_channels()
         expected = (len(t), 2 * seen, len(window.rows), len(window.columns))
         if tuple(context.shape) != expected:
@@ -204,7 +174,9 @@ class Automaton(nn.Module):
         scaled = (context * window.analysis_scale().to(context.device)).to(t.dtype)
         empty = scaled.new_zeros(len(t), self.config.spectrum_channels - seen, *expected[2:])
         real, imaginary = scaled.chunk(2, dim=1)
-        return torch.cat([real, empty, imaginary, empty], dim=1)
+        state = torch.cat([real, empty, imaginary, empty], dim=1)
+        first_mask = self.config.cell.num_cell_steps  # the image stage has the smaller numbers
+        return run_cells(rule, state, t, window.region, noise, window.origin, first_mask)
 
     def draw(self, spectrum: Tensor, grid: PatchGrid, dtype: torch.dtype) -> Float[Tensor, "b hidden y x"]:
         """Return the channels that the Fourier stage gives to the cells of `grid`."""
@@ -217,11 +189,21 @@ class Automaton(nn.Module):
             return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
 
 
-def check_given(given: Tensor | None, x_t: Tensor, planes: int) -> None:
-    """Refuse given planes if their number or their shape does not fit."""
-    found = (len(x_t), 0, *x_t.shape[-2:]) if given is None else tuple(given.shape)
-    expected = (len(x_t), planes, *x_t.shape[-2:])
-    if found != expected:
+def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:
+    channels, seen = config.spectrum_channels, config.seen_channels()
+    return CellRule(stage.cell, 2 * channels, (*range(seen), *range(channels, channels + seen)))
+
+
+def _rule_of_squares(config: NCAConfig, stage: NCAConfig | CoarseConfig) -> CellRule:
+    channels = stage.channels + config.given_channels * stage.patch**2
+    return CellRule(stage.cell, channels, tuple(range(config.seen_channels(stage.patch))))
+
+
+def require_whole(region: Region) -> None:
+    """Refuse a part of a canvas, whose context must be given."""
+    if not (region.is_whole_y and region.is_whole_x):
         raise ValueError(
-            f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
+            f"context=None on {region.height}x{region.width} px of a canvas of "
+            f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
+            "over the canvas; give it"
         )

@@ -24,9 +24,9 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from diffnca.canvas.noise import CellNoise
-from diffnca.canvas.region import Region, fold
+from diffnca.canvas.region import Boundary, Region, fold
 from diffnca.config.networks import CellConfig
-from diffnca.networks.embedding import Embedding
+from diffnca.networks.embedding import Embedding, two_layers
 
 NORMALISATION_EPSILON = 1e-5
 SAFE_CHANNELS = 16
@@ -46,25 +46,12 @@ class SelfGuidance(NamedTuple):
         return before + self.strength * (state - before)
 
 
-class Share(NamedTuple):
-    """The cells that take their change in a cell step: mask `number` of `noise`, true with `probability`."""
-
-    noise: CellNoise
-    number: int
-    region: Region
-    probability: float
-
-    def mask(self) -> Bool[Tensor, "b 1 h w"]:
-        """Return true where a cell takes its change."""
-        return self.noise.mask(self.number, self.region, self.probability)
-
-
 @runtime_checkable
 class Cells(Protocol):
     """The cells of some images while an engine updates them."""
 
-    def advance(self, k: int, share: Share | None) -> None:
-        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
+        """Do cell step `k` where `mask` is true; `None` gives each cell the expectation of its change."""
         ...
 
     def state(self) -> Float[Tensor, "b c h w"]:
@@ -93,8 +80,8 @@ class Rule(Protocol):
 class Modulation(NamedTuple):
     """Factors and summands that the embedding gives to a layer; `None` leaves the layer unchanged."""
 
-    scale: Float[Tensor, "b c h w"] | None
-    shift: Float[Tensor, "b c h w"] | None
+    scale: Float[Tensor, "b c h w"] | None = None
+    shift: Float[Tensor, "b c h w"] | None = None
 
 
 class Condition(NamedTuple):
@@ -115,9 +102,7 @@ class Modulator(nn.Module):
         inputs, width = config.embedding_channels, max(config.hidden // 4, 1)
         match self.kind:
             case "gate":
-                self.net: nn.Module = nn.Sequential(
-                    nn.Conv2d(inputs, width, 1), nn.SiLU(), nn.Conv2d(width, channels, 1)
-                )
+                self.net: nn.Module = two_layers(inputs, width, channels)
             case "scale_shift":
                 self.net = nn.Conv2d(inputs, 2 * channels, 1)
                 nn.init.zeros_(self.net.weight)
@@ -127,12 +112,11 @@ class Modulator(nn.Module):
         """Return the modulation for this embedding."""
         match self.kind:
             case "gate":
-                return Modulation(self.net(embedding), None)
+                return Modulation(self.net(embedding))
             case "scale_shift":
                 scale, shift = self.net(F.silu(embedding)).chunk(2, dim=1)
                 return Modulation(1.0 + scale, shift)
-            case _:
-                return Modulation(None, None)
+        return Modulation()
 
 
 class CellRule(nn.Module):
@@ -142,11 +126,12 @@ class CellRule(nn.Module):
     cell step again, to save memory.
     """
 
+    writable: Tensor
+
     def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
         """Make a rule for a state of `channels`; no cell step overwrites the `protected` channels."""
         super().__init__()
-        self.config = config
-        self.channels = channels
+        self.config, self.channels = config, channels
         self.guidance: SelfGuidance | None = None
         self.is_recomputed = False
         self.embedding = Embedding(config)
@@ -213,8 +198,7 @@ class CellRule(nn.Module):
     def normalise(self, hidden: Tensor) -> Tensor:
         """Normalise the hidden layer over the channels of each cell, or ([1], v1) also over space."""
         if self.norm is not None:
-            grouped: Tensor = self.norm(hidden)
-            return grouped
+            return F.group_norm(hidden, 1, self.norm.weight, self.norm.bias, self.norm.eps)
         channels_last = hidden.movedim(1, -1)
         return F.layer_norm(channels_last, channels_last.shape[-1:], eps=NORMALISATION_EPSILON).movedim(-1, 1)
 
@@ -242,18 +226,22 @@ def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
     """
     if padding == "zeros":
         return F.pad(state, [width] * 4)
-    boundary = region.canvas.boundary
-    wraps = (boundary[0] == "circular" and region.is_whole_y, boundary[1] == "circular" and region.is_whole_x)
-    if not any(wraps) and width < min(state.shape[-2:]):
+    if "circular" not in edges(region) and width < min(state.shape[-2:]):
         return F.pad(state, [width] * 4, mode="reflect")
-    for axis, wrap in zip((-2, -1), wraps, strict=True):
-        size = state.shape[axis]
+    for axis, edge in zip((-2, -1), edges(region), strict=True):
         if torch.compiler.is_compiling():
-            state = unfolded(state, axis, width, wrap)
+            state = unfolded(state, axis, width, edge == "circular")
         else:
-            index = fold(torch.arange(-width, size + width), size, "circular" if wrap else "reflect")
+            size = state.shape[axis]
+            index = fold(torch.arange(-width, size + width), size, edge)
             state = state.index_select(axis, index.to(state.device))
     return state
+
+
+def edges(region: Region) -> tuple[Boundary, Boundary]:
+    """Return how cells go on beyond the edges of `region` (y, x): around an axis only if it is whole."""
+    boundary_y, boundary_x = region.canvas.boundary
+    return boundary_y if region.is_whole_y else "reflect", boundary_x if region.is_whole_x else "reflect"
 
 
 def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
@@ -280,15 +268,15 @@ class EagerCells:
     region: Region
     origin: tuple[int, int] | None
 
-    def advance(self, k: int, share: Share | None) -> None:
-        """Do cell step `k`; without a `share` each cell takes the expectation of its change."""
-        is_recomputed, probability = self.rule.is_recomputed, self.rule.config.update_probability
-        before = (self.current, k)
-        change = (
-            checkpoint(self.change, *before, use_reentrant=False) if is_recomputed else self.change(*before)
-        )
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
+        """Do cell step `k`; the arguments are those of `Cells.advance`."""
+        if self.rule.is_recomputed:
+            change = checkpoint(self.change, self.current, k, use_reentrant=False)
+        else:
+            change = self.change(self.current, k)
+        probability = self.rule.config.update_probability
         if probability < 1.0:
-            change = change * (probability if share is None else share.mask().to(change))
+            change = change * (probability if mask is None else mask.to(change))
         self.current = self.current + change
 
     def change(self, state: Tensor, k: int) -> Tensor:
@@ -320,13 +308,13 @@ def run_cells(
     of a call draw different masks. `observe` receives the state after each cell step, before guidance.
     """
     guidance, probability = rule.guidance, rule.config.update_probability
+    drawn = noise if probability < 1.0 else None
+    before = None
     with rule.begin(state, t, region, origin) as cells:
-        before = None
         for k in range(rule.config.num_cell_steps):
             if guidance is not None and k == guidance.from_cell_step:
                 before = cells.state()
-            drawn = noise if probability < 1.0 else None
-            cells.advance(k, None if drawn is None else Share(drawn, first_mask + k, region, probability))
+            cells.advance(k, None if drawn is None else drawn.mask(first_mask + k, region, probability))
             if observe is not None:
                 observe(cells.state())
         final = cells.state()

@@ -48,19 +48,18 @@ def positions(
 class LinearEmbedding(nn.Module):
     """The published embedding ([1], code): linear in row, column, t and cell step, then a small network."""
 
-    inputs = 16
+    waves: Tensor
 
     def __init__(self, width: int, channels: int) -> None:
         """Make the network 16 -> width -> channels."""
         super().__init__()
         angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000.0**-0.5])
         self.register_buffer("waves", torch.cat([angles.cos(), angles.sin()], dim=1), persistent=False)
-        self.net = _network(self.inputs, width, channels)
+        self.net = two_layers(4 * 4, width, channels)  # four numbers, four waves
 
     def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
         """Embed (row, column, t, cell step)."""
-        waves: Tensor = self.waves  # type: ignore[assignment]
-        features = numbers[:, :, None] * waves[None, :, :, None, None]
+        features = numbers[:, :, None] * self.waves[None, :, :, None, None]
         embedded: Tensor = self.net(features.flatten(1, 2))
         return embedded
 
@@ -69,22 +68,23 @@ class FourierEmbedding(nn.Module):
     """Sines and cosines ([2]) of t, cell step and optional row and column, then a small network."""
 
     octaves = 6
+    rates: Tensor
 
     def __init__(self, numbers: int, width: int, channels: int) -> None:
         """Make the network for this many `numbers` per cell."""
         super().__init__()
         self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(self.octaves), persistent=False)
-        self.net = _network(2 * self.octaves * numbers, width, channels)
+        self.net = two_layers(2 * self.octaves * numbers, width, channels)
 
     def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
         """Embed all `numbers`; the last two are t and cell step."""
-        rates: Tensor = self.rates  # type: ignore[assignment]
-        angles = (numbers[:, :, None] * rates[None, None, :, None, None]).flatten(1, 2)
+        angles = (numbers[:, :, None] * self.rates[None, None, :, None, None]).flatten(1, 2)
         embedded: Tensor = self.net(torch.cat([angles.cos(), angles.sin()], dim=1))
         return embedded
 
 
-def _network(inputs: int, width: int, outputs: int) -> nn.Sequential:
+def two_layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Return a small network for single cells."""
     return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), nn.Conv2d(width, outputs, 1))
 
 

@@ -30,7 +30,6 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -87,10 +86,10 @@ class Window:
 
     def analysis_scale(self) -> Float64[Tensor, "r c"]:
         """Return the factors from sums over the canvas to the input of the cells (see Scaling, above)."""
+        known, pixels = self._known_pixels, self.canvas.whole.area
         if self.config.scaling == "forward":
-            return torch.full((len(self.rows), len(self.columns)), 1.0 / self._pixels, dtype=torch.float64)
-        known = self._known_pixels
-        return (known / self._pixels) / (self._expected_deviation() * math.sqrt(known))
+            return torch.full((len(self.rows), len(self.columns)), 1.0 / pixels, dtype=torch.float64)
+        return (known / pixels) / (self._expected_deviation() * math.sqrt(known))
 
     def synthesis_scale(self) -> Float64[Tensor, "r c"]:
         """Return the factors from the output of the cells to the waves.
@@ -109,12 +108,8 @@ class Window:
         return scale
 
     @property
-    def _pixels(self) -> int:
-        return self.canvas.height * self.canvas.width
-
-    @property
     def _known_pixels(self) -> int:
-        return min(self._pixels, self.config.trained_px**2)
+        return min(self.canvas.whole.area, self.config.trained_px**2)
 
     def _expected_deviation(self) -> Float64[Tensor, "r c"]:
         """Return the expected deviation of image plus unit noise on a canvas of `_known_pixels`."""
@@ -155,9 +150,8 @@ def synthesise(
     """
     real, imaginary = spectrum.movedim(1, -1).chunk(2, dim=-1)
     upper, lower = torch.cat([real, -imaginary], dim=2), torch.cat([-imaginary, -real], dim=2)
-    waves = torch.cat(
-        [upper, lower], dim=1
-    )  # b 2r 2k c: coefficients of cos/sin of the row x cos/sin of the column
+    # b 2r 2k c: coefficients of cos/sin of the row x cos/sin of the column
+    waves = torch.cat([upper, lower], dim=1)
     bands = []
     for top in _block_starts(region.top, region.height, block):
         rows = _waves(window.rows, top, region.canvas.height, spectrum.device, block).to(spectrum.dtype)
@@ -192,8 +186,8 @@ def _waves(
     return torch.cat([angles.cos(), angles.sin()])
 
 
-def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> Iterator[int]:
-    return iter(range(start - start % block, start + length, block))
+def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> range:
+    return range(start - start % block, start + length, block)
 
 
 def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
@@ -206,5 +200,5 @@ def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
 
 def _grid(canvas: Canvas) -> float:
     """Return the power of two to whose multiples shares are rounded; float64 holds their sums exactly."""
-    bits = math.ceil(math.log2(canvas.height * canvas.width)) + HEADROOM_BITS
+    bits = math.ceil(math.log2(canvas.whole.area)) + HEADROOM_BITS
     return math.ldexp(1.0, bits - 52)
