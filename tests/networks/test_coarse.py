@@ -58,7 +58,7 @@ def test_both_stages_add_up_to_the_radius_and_no_pixel_beyond_is_seen() -> None:
 
 def test_each_cell_is_handed_what_its_square_says_of_it() -> None:
     network, region = with_random_weights(), Canvas(8, 12).whole
-    grid, squares = PatchGrid(region, 2), network.squares(region)
+    grid, squares = PatchGrid(region, 2), PatchGrid(region, 4)
     state = torch.zeros(1, COARSE.channels, squares.cells.height, squares.cells.width)
     state[:, 48 + 4 + 1] = torch.arange(6.0).reshape(2, 3)  # the second number, for the upper right cell
     begun = network.hand_down(state, torch.zeros(1, 12, 4, 6), grid)

@@ -83,10 +83,9 @@ def prepare(
 def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
     """Return `network`, prepared for a CPU."""
     small, config = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX), network.config
-    cells = [PatchGrid(small.whole, config.patch).cells.area]
-    if config.fourier is not None:
-        cells.insert(0, Window(config.fourier, small).region.area)
-    elif config.coarse is not None:
-        cells.insert(0, PatchGrid(small.whole, config.coarse.patch).cells.area)
+    cells = [] if config.fourier is None else [Window(config.fourier, small).region]
+    cells += [
+        PatchGrid(small.whole, each.patch).cells for each in (config.coarse, config) if each is not None
+    ]
     parts = zip(network.compiled_parts(), cells, strict=True)
-    return Prepared(network, [BlockedRule(rule, dtype, count) for rule, count in parts])
+    return Prepared(network, [BlockedRule(rule, dtype, each.area) for rule, each in parts])

@@ -111,7 +111,7 @@ class Automaton(nn.Module):
         *first, image = self.compiled_parts() if rules is None else rules
         state = grid.gather(pixels)
         if self.config.coarse is not None:
-            squares, first_mask = self.squares(region), self.config.cell.num_cell_steps
+            squares, first_mask = PatchGrid(region, self.config.coarse.patch), self.config.cell.num_cell_steps
             coarse = squares.gather(pixels)
             coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=first_mask)
             state = self.hand_down(coarse, state, grid)
@@ -139,11 +139,6 @@ class Automaton(nn.Module):
                 f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
             )
         return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
-
-    def squares(self, region: Region) -> PatchGrid:
-        """Return the cells of the coarse stage on a region."""
-        assert self.config.coarse is not None
-        return PatchGrid(region, self.config.coarse.patch)
 
     def hand_down(
         self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid

@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from diffnca.canvas.noise import CellNoise
@@ -52,11 +51,9 @@ class Cells(Protocol):
 
     def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
         """Do cell step `k` where `mask` is true; `None` gives each cell the expectation of its change."""
-        ...
 
     def state(self) -> Float[Tensor, "b c h w"]:
         """Return the current state. Later cell steps do not change the returned tensor."""
-        ...
 
 
 @runtime_checkable
@@ -74,7 +71,6 @@ class Rule(Protocol):
         `state` holds the first channels (b a h w); all others are zero. `t` is the diffusion time of each
         image. `origin` is the cell from which positions in pixels count; `None` is the centre of the canvas.
         """
-        ...
 
 
 class Modulation(NamedTuple):
@@ -148,7 +144,7 @@ class CellRule(nn.Module):
         self.register_buffer("writable", writable[:, None, None], persistent=False)
         if config.weight_norm:
             for layer in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
-                parametrizations.weight_norm(layer)
+                nn.utils.parametrizations.weight_norm(layer)
         elif config.modulation == "scale_shift":
             nn.init.zeros_(self.project.weight)
             nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]

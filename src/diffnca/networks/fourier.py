@@ -132,7 +132,7 @@ def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Floa
         rows = _waves(window.rows, top, window.canvas.height, x.device)
         for left in _block_starts(region.left, region.width):
             columns = _waves(window.columns, left, window.canvas.width, x.device)
-            block = _padded_block(x, top - region.top, left - region.left).double()
+            block = _block_at(x, top - region.top, left - region.left).double()
             part = torch.cat(_combine(rows @ block @ columns.mT), dim=1)
             # rounding has no gradient; the last summand is zero and adds the gradient of `part`
             share = share + torch.round(part / grid) * grid + (part - part.detach())
@@ -152,15 +152,17 @@ def synthesise(
     upper, lower = torch.cat([real, -imaginary], dim=2), torch.cat([-imaginary, -real], dim=2)
     # b 2r 2k c: coefficients of cos/sin of the row x cos/sin of the column
     waves = torch.cat([upper, lower], dim=1)
+
+    def waves_at(frequencies: range, first: int, size: int) -> Tensor:
+        return _waves(frequencies, first, size, spectrum.device, block).to(spectrum.dtype).mT
+
+    lefts = _block_starts(region.left, region.width, block)
+    columns = [waves_at(window.columns, left, region.canvas.width) for left in lefts]
     bands = []
     for top in _block_starts(region.top, region.height, block):
-        rows = _waves(window.rows, top, region.canvas.height, spectrum.device, block).to(spectrum.dtype)
-        band = (rows.mT @ waves.flatten(2)).reshape(len(waves), block, *waves.shape[2:])
-        blocks = []
-        for left in _block_starts(region.left, region.width, block):
-            columns = _waves(window.columns, left, region.canvas.width, spectrum.device, block)
-            blocks.append(columns.to(spectrum.dtype).mT @ band)
-        bands.append(torch.cat(blocks, dim=2))
+        rows = waves_at(window.rows, top, region.canvas.height)
+        band = (rows @ waves.flatten(2)).reshape(len(waves), block, *waves.shape[2:])
+        bands.append(torch.cat([each @ band for each in columns], dim=2))
     drawn = torch.cat(bands, dim=1).movedim(-1, 1)
     top, left = region.top % block, region.left % block
     return drawn[..., top : top + region.height, left : left + region.width]
@@ -190,12 +192,10 @@ def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> range:
     return range(start - start % block, start + length, block)
 
 
-def _padded_block(x: Tensor, top: int, left: int) -> Tensor:
-    """Return the block of `x` that starts at (top, left), with zeros outside `x`."""
-    part = x[..., max(top, 0) : top + BLOCK_PX, max(left, 0) : left + BLOCK_PX]
-    before_y, before_x = max(-top, 0), max(-left, 0)
-    after_y, after_x = BLOCK_PX - before_y - part.shape[-2], BLOCK_PX - before_x - part.shape[-1]
-    return F.pad(part, [before_x, after_x, before_y, after_y])
+def _block_at(x: Tensor, top: int, left: int) -> Tensor:
+    """Return the block of `x` that starts at (top, left), with zeros outside `x`; negative padding crops."""
+    bottom, right = top + BLOCK_PX - x.shape[-2], left + BLOCK_PX - x.shape[-1]
+    return F.pad(x, [-left, right, -top, bottom])
 
 
 def _grid(canvas: Canvas) -> float:

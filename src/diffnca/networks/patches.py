@@ -51,9 +51,9 @@ class PatchGrid:
         """
         if self.patch == 1:
             return image
-        cells, pixels, (top, left) = self.cells, self.pixels, self._overhang()
-        rows = self._held(top, cells.height, pixels.height, pixels.canvas.height)
-        columns = self._held(left, cells.width, pixels.width, pixels.canvas.width)
+        cells, pixels = self.cells, self.pixels
+        rows = self._held(pixels.top, cells.height, pixels.height, pixels.canvas.height)
+        columns = self._held(pixels.left, cells.width, pixels.width, pixels.canvas.width)
         filled = image.index_select(2, rows.to(image.device)).index_select(3, columns.to(image.device))
         return F.pixel_unshuffle(filled, self.patch)
 
@@ -61,7 +61,8 @@ class PatchGrid:
         """Return the image whose pixels the cells hold."""
         if self.patch == 1:
             return cells
-        image, (top, left) = F.pixel_shuffle(cells, self.patch), self._overhang()
+        image = F.pixel_shuffle(cells, self.patch)
+        top, left = self.pixels.top % self.patch, self.pixels.left % self.patch
         rows = torch.arange(top, top + self.pixels.height, device=image.device) % image.shape[-2]
         columns = torch.arange(left, left + self.pixels.width, device=image.device) % image.shape[-1]
         return image.index_select(2, rows).index_select(3, columns)
@@ -74,11 +75,8 @@ class PatchGrid:
         first = start // self.patch
         return first, min(-(-(start + length) // self.patch) - first, squares)
 
-    def _overhang(self) -> tuple[int, int]:
-        return self.pixels.top % self.patch, self.pixels.left % self.patch
-
-    def _held(self, overhang: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
+    def _held(self, start: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
         """Return which row (or column) of the region stands at each row (or column) of the squares."""
-        index = torch.arange(-overhang, squares * self.patch - overhang)
+        index = torch.arange(squares * self.patch) - start % self.patch
         is_around = (index < 0) & (index + size < length)  # in the square where a circular axis ends
         return fold(torch.where(is_around, index + size, index), length, "reflect")
