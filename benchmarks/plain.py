@@ -25,7 +25,6 @@ from diffnca.canvas.noise import Noise
 from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
 from diffnca.engine.machine import device_named, fast_dtype, machine_of
-from diffnca.models.build import build_cells
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import CellRule
 
@@ -123,7 +122,7 @@ def published(recipe: str, device: torch.device, probability: float) -> Automato
     """Return the network of a recipe, all of its weights random: fresh ones hide much behind zeros."""
     torch.manual_seed(0)
     model = recipe_named(recipe).model
-    network = build_cells(replace(model, cell=replace(model.cell, update_probability=probability)))
+    network = Automaton(replace(model, cell=replace(model.cell, update_probability=probability)))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1 if parameter.dim() < 2 else parameter[0].numel() ** -0.5)
     return network.requires_grad_(False).to(device)

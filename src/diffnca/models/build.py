@@ -23,13 +23,8 @@ Generator = Denoiser | Autoencoder
 def build_network(config: Model) -> Automaton | UNet | VNCA:
     """Return the network of `config`, with fresh weights."""
     if isinstance(config, NCAConfig):
-        return build_cells(config)
+        return Automaton(config)
     return UNet(config) if isinstance(config, UNetConfig) else VNCA(config)
-
-
-def build_cells(config: NCAConfig) -> Automaton:
-    """Return the network of cells of `config`, with fresh weights."""
-    return Automaton(config)
 
 
 def build_model(config: Config) -> Generator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -32,10 +32,7 @@ STATE_FILE = "state.safetensors"
 CHECKSUM = "checksum"
 """Key of the checksum in the header."""
 
-POINTER = b"version https://git-lfs"
-
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
-
 
 AnyModel = TypeVar("AnyModel", bound=Generator)
 
@@ -84,7 +81,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         with open(path, "rb") as start:
-            is_pointer = start.read(len(POINTER)) == POINTER
+            is_pointer = start.read(100).startswith(b"version https://git-lfs")
         if is_pointer:
             raise ValueError(f"{path}: is a pointer of Git LFS; fetch the file with `git lfs pull`") from None
         reason = f"not a readable safetensors file ({one_line(error)})"
@@ -110,14 +107,10 @@ def write_model(
     card: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model file atomically.
+    """Write a model file atomically; `weights` is the `state_dict()` of a network that `config` builds.
 
-    Args:
-        path: the file.
-        weights: `network.state_dict()`.
-        config: the configuration that builds the model.
-        card: facts about the model (data, licence, hours, scores), as JSON values.
-        dtype: type of the stored weights; `None` keeps the type that each weight has.
+    `card` holds facts about the model (data, licence, hours, scores) as JSON values. `dtype` is the type of
+    the stored weights; `None` keeps the type of each weight.
     """
     stored = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
     write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(dict(card), sort_keys=True)})
@@ -193,17 +186,17 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
     Raises:
         ValueError: the model does not exist, or its file is damaged.
     """
-    path = find_model(name)
-    return _ready(build_model(read_config(path)), path, device)
+    return _loaded(build_model, name, device)
 
 
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     """Return a trained denoiser like `load`; refuse a model that is no denoiser."""
+    return _loaded(build_denoiser, name, device)
+
+
+def _loaded(build: Callable[[Config], AnyModel], name: str | Path, device: torch.device | str) -> AnyModel:
     path = find_model(name)
-    return _ready(build_denoiser(read_config(path)), path, device)
-
-
-def _ready(model: AnyModel, path: Path, device: torch.device | str) -> AnyModel:
+    model = build(read_config(path))
     load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
     return model
@@ -211,5 +204,4 @@ def _ready(model: AnyModel, path: Path, device: torch.device | str) -> AnyModel:
 
 def load_weights(model: Generator, path: Path) -> None:
     """Copy the weights of a model file into `model`; refuse the weights of another network."""
-    weights, _ = read_tensors(path)
-    fill(model.network, weights, str(path))
+    fill(model.network, read_tensors(path)[0], str(path))

@@ -16,7 +16,6 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,17 @@ import torch
 from torch import Tensor
 
 from diffnca.config.model import Config
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.networks import NCAConfig
+from diffnca.config.overrides import with_fields
 from diffnca.config.recipes import recipe_named
-from diffnca.models.build import build_cells, fill
+from diffnca.models.build import fill
 from diffnca.networks.automaton import Automaton
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
 """Name of a variant in `meta` -> last part of the name of its recipes."""
 
-FAMILIES = ("diff_nca", "fourier_diff_nca")
-STAGES = {"fourier": "fourier", "rgb": "image"}
+CELLS = {"diff_nca": ("cell",), "fourier_diff_nca": ("cell", "fourier.cell")}
+"""Name of a family -> the cells of its networks, as fields of the configuration."""
 
 _ARRAY_NAME = re.compile(r"(image|fourier)\.(\w+)(?:\.([01]))?\.(weight|bias)")
 _AUTHORS_NAME = re.compile(
@@ -49,6 +49,11 @@ _AUTHORS_LAYERS = {
     "norm": "norm",
     "embedding_map_1": "gate_perception.net",
     "embedding_map_2": "gate_hidden.net",
+}
+_AUTHORS_STAGES = {"fourier": "fourier", "rgb": "image"}
+_AUTHORS_KINDS = {
+    "weight_g": "parametrizations.weight.original0",
+    "weight_v": "parametrizations.weight.original1",
 }
 _ARRAY_LAYERS = {
     "embed": "embedding.features.net",
@@ -82,7 +87,7 @@ def network_from_arrays(arrays: Mapping[str, Any], meta: Mapping[str, Any], fami
         place = "" if index is None else f".{2 * int(index)}"
         values = torch.from_numpy(np.array(arrays[name], dtype=np.float32))
         weights[f"{stage}.{_ARRAY_LAYERS.get(layer, layer)}{place}.{kind}"] = values
-    return _filled(_cells(config), weights, "arrays")
+    return _filled(config, weights, "arrays")
 
 
 def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Automaton, Config]:
@@ -109,9 +114,12 @@ def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Auto
         if match is None or not _is_plain(tensor):
             raise ValueError(f"{path}: unexpected entry {name!r}: must be the weights of a published network")
         layer, stage, index, kind = match.groups()
-        weights[_our_name(layer, stage, index, kind)] = _our_orientation(tensor)
+        place = "" if index is None else f".{index}"
+        ours = f"{_AUTHORS_STAGES[stage]}.{_AUTHORS_LAYERS.get(layer, 'embedding.features.net')}{place}"
+        values = tensor.float().mT.contiguous() if tensor.ndim == 4 else tensor.float()
+        weights[f"{ours}.{_AUTHORS_KINDS.get(kind, kind)}"] = values
     config = _config_of_weights(weights, image_channels, str(path))
-    return _filled(_cells(config), weights, str(path)), config
+    return _filled(config, weights, str(path)), config
 
 
 def _is_plain(entry: object) -> bool:
@@ -120,20 +128,6 @@ def _is_plain(entry: object) -> bool:
         return False
     is_in_file = entry.untyped_storage().nbytes() >= entry.numel() * entry.element_size()
     return entry.is_floating_point() and is_in_file
-
-
-def _our_name(layer: str, stage: str, index: str | None, kind: str) -> str:
-    ours = _AUTHORS_LAYERS.get(layer, "embedding.features.net") + ("" if index is None else f".{index}")
-    match kind:
-        case "weight_g":
-            kind = "parametrizations.weight.original0"
-        case "weight_v":
-            kind = "parametrizations.weight.original1"
-    return f"{STAGES[stage]}.{ours}.{kind}"
-
-
-def _our_orientation(tensor: Tensor) -> Tensor:
-    return tensor.float().mT.contiguous() if tensor.ndim == 4 else tensor.float()
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
@@ -154,35 +148,33 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _published(variant: str, family: str) -> Config:
-    if family not in FAMILIES:
-        raise ValueError(f"family={family!r}: must be one of {', '.join(FAMILIES)}")
+def _published(variant: str, family: str, weight_norm: bool, sizes: Mapping[str, int | float]) -> Config:
+    """Return a published configuration with other sizes of the model."""
+    if family not in CELLS:
+        raise ValueError(f"family={family!r}: must be one of {', '.join(CELLS)}")
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r}: must be one of {', '.join(VARIANTS)}")
-    return recipe_named(f"{family}_{VARIANTS[variant]}")
-
-
-def _cells(config: Config) -> NCAConfig:
-    assert isinstance(config.model, NCAConfig)
-    return config.model
+    changes = {**sizes, **{f"{cell}.weight_norm": weight_norm for cell in CELLS[family]}}
+    config = recipe_named(f"{family}_{VARIANTS[variant]}")
+    return with_fields(config, {f"model.{name}": value for name, value in changes.items()})
 
 
 def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
-    """Return the published configuration with the sizes of `meta`."""
     needed = {"variant", "channels", "hidden", "image_channels", "image_steps", "fire_rate"}
     needed |= {"fourier_size", "fourier_steps"} if family == "fourier_diff_nca" else set()
     if missing := sorted(needed - set(meta)):
         raise ValueError(f"meta without {missing[0]!r}: must have {', '.join(sorted(needed))}")
-    config = _published(meta["variant"], family)
-    hidden, channels = int(meta["hidden"]), int(meta["channels"])
-    model = replace(_cells(config), channels=channels, image_channels=int(meta["image_channels"]))
-    model = _resized(model, hidden, hidden, weight_norm=False)
-    steps, probability = int(meta["image_steps"]), float(meta["fire_rate"])
-    model = replace(model, cell=replace(model.cell, num_cell_steps=steps, update_probability=probability))
-    if model.fourier is not None:
-        cell = replace(model.fourier.cell, num_cell_steps=int(meta["fourier_steps"]))
-        model = replace(model, fourier=replace(model.fourier, window=int(meta["fourier_size"]), cell=cell))
-    return replace(config, model=model)
+    sizes = {
+        "channels": int(meta["channels"]),
+        "image_channels": int(meta["image_channels"]),
+        "cell.num_cell_steps": int(meta["image_steps"]),
+        "cell.update_probability": float(meta["fire_rate"]),
+        **{f"{cell}.hidden": int(meta["hidden"]) for cell in CELLS.get(family, ())},
+    }
+    if family == "fourier_diff_nca":
+        sizes |= {"fourier.window": int(meta["fourier_size"])}
+        sizes |= {"fourier.cell.num_cell_steps": int(meta["fourier_steps"])}
+    return _published(meta["variant"], family, False, sizes)
 
 
 def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, source: str) -> Config:
@@ -192,31 +184,19 @@ def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, sourc
     family = "fourier_diff_nca" if any(name.startswith("fourier.") for name in weights) else "diff_nca"
     variant = "npj-2025" if any("gate_" in name for name in weights) else "arxiv-v1"
     weight_norm = any("parametrizations" in name for name in weights)
-    config = _published(variant, family)
-    channels = _length(weights, "image.project.bias", source)
-    hidden = _length(weights, "image.expand.bias", source)
-    hidden_fourier = _length(weights, "fourier.expand.bias", source) if _cells(config).fourier else hidden
-    model = replace(_cells(config), channels=channels, image_channels=image_channels)
-    return replace(config, model=_resized(model, hidden, hidden_fourier, weight_norm))
+    lengths = {"channels": "image.project.bias", "cell.hidden": "image.expand.bias"}
+    if family == "fourier_diff_nca":
+        lengths["fourier.cell.hidden"] = "fourier.expand.bias"
+    sizes = {"image_channels": image_channels}
+    for size, name in lengths.items():
+        if name not in weights or weights[name].ndim != 1:
+            raise ValueError(f"{source}: {name} is missing: must be a complete published network")
+        sizes[size] = len(weights[name])
+    return _published(variant, family, weight_norm, sizes)
 
 
-def _resized(model: NCAConfig, hidden: int, hidden_fourier: int, weight_norm: bool) -> NCAConfig:
-    def resized(cell: CellConfig, width: int) -> CellConfig:
-        return replace(cell, hidden=width, weight_norm=weight_norm)
-
-    fourier = model.fourier
-    if fourier is not None:
-        fourier = replace(fourier, cell=resized(fourier.cell, hidden_fourier))
-    return replace(model, cell=resized(model.cell, hidden), fourier=fourier)
-
-
-def _length(weights: Mapping[str, Tensor], name: str, source: str) -> int:
-    if name not in weights or weights[name].ndim != 1:
-        raise ValueError(f"{source}: {name} is missing: must be a complete published network")
-    return len(weights[name])
-
-
-def _filled(model: NCAConfig, weights: Mapping[str, Tensor], source: str) -> Automaton:
-    network = build_cells(model)
+def _filled(config: Config, weights: Mapping[str, Tensor], source: str) -> Automaton:
+    assert isinstance(config.model, NCAConfig)
+    network = Automaton(config.model)
     fill(network, weights, source)
     return network.eval()
