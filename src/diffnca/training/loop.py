@@ -7,6 +7,7 @@ weights, average, optimisers and counters. A stopped run therefore goes on as if
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import time
@@ -30,20 +31,11 @@ from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, load_weights, write_model
 from diffnca.progress import Recent, Report, unseen
+from diffnca.training import state
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
 from diffnca.training.optimizer import ema_decay, update_ema
 from diffnca.training.signals import Stopped, stop_requests
-from diffnca.training.state import (
-    SAMPLE_FOLDER,
-    TRACKER_FOLDER,
-    Progress,
-    check_goes_on,
-    log,
-    restore,
-    stored_run,
-    trim_log,
-    write_state,
-)
+from diffnca.training.state import Progress, Run
 
 LOG_EVERY_STEPS = 20
 FINAL_LEARNING_RATE = 0.01
@@ -94,8 +86,8 @@ def learning_rate(training: TrainingConfig, progress: Progress) -> float:
 def step_generator(seed: int, step: int, process: int = 0, player: int = 0) -> torch.Generator:
     """Return the generator of all random numbers of a player in a training step."""
     entropy = [seed, step, process, player] if player else [seed, step, process]
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word >> np.uint64(1)))
 
 
 @contextlib.contextmanager
@@ -141,21 +133,21 @@ class Trainer:
 
         Raise `ValueError` if `out` holds another run: runs on other data have another `data_fingerprint`.
         """
-        self.fingerprint = data_fingerprint
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
         with own_rank():  # accelerate's precision would hold for the process; `_turn` sets it for the run
             self.accelerator = Accelerator(
                 mixed_precision="no", log_with=list(self.care.trackers) or None, project_dir=out
             )
-        stored = stored_run(out)
+        stored, self.speed = state.stored_run(out), Recent()
+        self.progress = Progress() if stored is None else stored.progress
+        self.facts = Run(config, self.progress, data_fingerprint, str(self.accelerator.num_processes))
         if stored is not None:
-            check_goes_on(out, stored, config, data_fingerprint, self.accelerator.num_processes)
-        self.progress, self.speed = Progress() if stored is None else stored.progress, Recent()
+            state.check_goes_on(out, stored, self.facts)
         self._build(objective, start if stored is None else None)
         if stored is not None:
-            restore(out, self.players, self.average)
+            state.restore(out, self.players, self.average)
         if self.accelerator.is_main_process:
-            trim_log(out, self.progress.step)
+            state.trim_log(out, self.progress.step)
 
     def _build(self, objective: ObjectiveOf, start: Path | None) -> None:
         training, device = self.config.training, self.accelerator.device
@@ -180,9 +172,9 @@ class Trainer:
             DivergedError: the loss or a weight is not finite, or the loss has grown much.
         """
         if self.care.trackers:
-            self.accelerator.init_trackers(TRACKER_FOLDER, config={"config": to_json(self.config)})
-        with stop_requests() as stopped, prefetched(self._own_batch, self.progress.step) as batches:
-            self._take_steps(batches, stopped)
+            self.accelerator.init_trackers(state.TRACKER_FOLDER, config={"config": to_json(self.config)})
+        with stop_requests() as stopped, ThreadPoolExecutor(1) as pool:
+            self._take_steps(self._own_batches(pool), stopped)
             if self._is_learning() or self.is_finished:
                 self.save()
             if self.care.sample_seconds > 0 and self.is_finished:
@@ -206,7 +198,9 @@ class Trainer:
         while not self.is_finished and not self._shared(float(stopped())):
             self._step(batches)
             now = time.monotonic()
-            report(self._title(now), *self.progress.budget(self.config.training))
+            speed = self.speed.of(now, self.progress.images)
+            title = f"training, loss {self.progress.loss:.4f}" + (f", {speed:.1f} images/s" if speed else "")
+            report(title, *self.progress.budget(self.config.training))
             is_due = (now - saved >= care.checkpoint_seconds, now - sampled >= care.sample_seconds > 0)
             if any(is_due) and self._is_learning():
                 self.save()
@@ -215,13 +209,13 @@ class Trainer:
                     self._sample(stopped)
                     sampled = time.monotonic()
 
-    def _title(self, now: float) -> str:
-        speed = self.speed.of(now, self.progress.images)
-        return f"training, loss {self.progress.loss:.4f}" + (f", {speed:.1f} images/s" if speed else "")
-
-    def _own_batch(self, step: int) -> Tensor:
-        """Return the clean images of a step for this process; each process has its own images."""
-        return self.batches(step * self.accelerator.num_processes + self.accelerator.process_index)
+    def _own_batches(self, pool: ThreadPoolExecutor) -> Iterator[Tensor]:
+        """Yield the clean images of this process alone; `pool` prepares the next batch during training."""
+        processes, own = self.accelerator.num_processes, self.accelerator.process_index
+        coming = pool.submit(self.batches, self.progress.step * processes + own)
+        for step in itertools.count(self.progress.step + 1):
+            ready, coming = coming.result(), pool.submit(self.batches, step * processes + own)
+            yield ready
 
     def _shared(self, value: float) -> float:
         """Return the value of the main process, so that all processes stop and count time together."""
@@ -298,7 +292,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> str:
         kept = "no checkpoint was written yet"
-        if stored_run(self.out) is not None:
+        if state.stored_run(self.out) is not None:
             kept = f"the last good checkpoint is kept in {self.out}"
         return (
             f"training diverged at step {self.progress.step} ({what}); {kept}; start a new run with another "
@@ -312,7 +306,7 @@ class Trainer:
         values |= {"seconds": round(progress.seconds, 3), "images_per_second": speed}
         values |= {"waiting_seconds": round(progress.waiting_seconds, 3)}
         if self.accelerator.is_main_process:
-            log(self.out, {"step": progress.step, **values})
+            state.log(self.out, {"step": progress.step, **values})
         if self.care.trackers:
             self.accelerator.log(values, step=progress.step)
 
@@ -324,10 +318,9 @@ class Trainer:
                     raise DivergedError(self._diverged(f"{name} is no finite number"))
         if not self.accelerator.is_main_process:
             return
-        facts = {"data": self.fingerprint, "processes": str(self.accelerator.num_processes)}
         hours = round(self.progress.seconds / 3600.0, 3)
         card = {**self.care.card, "images_seen": self.progress.images, "training_hours": hours}
-        write_state(self.out, self.players, self.average, self.config, self.progress, facts)
+        state.write_state(self.out, self.players, self.average, self.facts)
         write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: the state holds it too
 
     def _sample(self, stopped: Stopped) -> None:
@@ -337,7 +330,7 @@ class Trainer:
         shown = build_model(self.config)
         shown.network.load_state_dict(self.average)
         shown.to(self.accelerator.device)
-        path = self.out / SAMPLE_FOLDER / f"{self.progress.images:09d}.png"
+        path = self.out / state.SAMPLE_FOLDER / f"{self.progress.images:09d}.png"
         path.parent.mkdir(exist_ok=True)
         with contextlib.suppress(Interrupted):
             self.care.sample(shown.eval().requires_grad_(False), path, stopped)
@@ -361,19 +354,3 @@ class Trainer:
         for part in self.model.network.compiled_parts():
             part.compile(dynamic=False)
         return True
-
-
-@contextlib.contextmanager
-def prefetched(batches: Batches, first: int) -> Iterator[Iterator[Tensor]]:
-    """Prepare the next batch in a thread while training uses the current batch."""
-    with ThreadPoolExecutor(1) as pool:
-
-        def produce() -> Iterator[Tensor]:
-            step, coming = first, pool.submit(batches, first)
-            while True:
-                ready = coming.result()
-                step += 1
-                coming = pool.submit(batches, step)
-                yield ready
-
-        yield produce()

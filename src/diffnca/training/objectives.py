@@ -36,13 +36,12 @@ TEACHER_STEPS = 6
 """Steps of the teacher in a jump; the first has first order, the others have second order."""
 
 
+@dataclass(frozen=True)
 class RandomMasks:
-    """Masks of one training step, drawn from the generator of the step."""
+    """Masks of one training step for `batch` images, drawn from the generator of the step."""
 
-    def __init__(self, generator: torch.Generator, batch: int) -> None:
-        """Draw masks for `batch` images."""
-        self.generator = generator
-        self.batch = batch
+    generator: torch.Generator
+    batch: int
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
         """Return a mask `b 1 h w`: true where a cell of `region` updates."""
@@ -99,9 +98,8 @@ class OwnLoss:
 
     def __init__(self, model: Generator, device: torch.device) -> None:
         """Build the optimiser of `model`."""
-        self.model = model
         optimizer = build_optimizer(model.config.training, model.network)
-        self.player = Player("model", model.network, optimizer)
+        self.model, self.player = model, Player("model", model.network, optimizer)
 
     def players(self) -> tuple[Player]:
         """Return the only player."""
@@ -146,19 +144,17 @@ class Distillation(OwnLoss):
         """Let `student` learn from `teacher`; both have equal schedules."""
         super().__init__(student, device)
         self.student, self.teacher = student, prepare(teacher, device)
-        level, visited = teacher.schedule.level, student.config.sampling.visited
+        schedule, visited = teacher.schedule, student.config.sampling.visited
         known = teacher.config.sampling.visited
         self.substeps: list[tuple[Level, ...]]
         if visited is None or known is not None:  # the teacher may be a student too
-            every = range(teacher.schedule.num_diffusion_steps - 1, -1, -1)
-            self.substeps = [(level(index), CLEAN) for index in known or every]
+            every = range(schedule.num_diffusion_steps - 1, -1, -1)
+            self.substeps = [(schedule.level(index), CLEAN) for index in known or every]
             return
-        self.substeps = [
-            tuple(level(index) for index in teacher.schedule.visited(TEACHER_STEPS + 1, first, last))
-            for first, last in pairwise(visited)
-        ]
-        end = teacher.schedule.visited(TEACHER_STEPS, visited[-1])
-        self.substeps.append((*map(level, end), CLEAN))
+        jumps = [schedule.visited(TEACHER_STEPS + 1, first, last) for first, last in pairwise(visited)]
+        self.substeps = [tuple(map(schedule.level, jump)) for jump in jumps]
+        end = schedule.visited(TEACHER_STEPS, visited[-1])
+        self.substeps.append((*map(schedule.level, end), CLEAN))
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
         """Return the squared error of one random jump of all images, in units of the velocity."""

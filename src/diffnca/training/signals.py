@@ -13,14 +13,10 @@ Stopped = Callable[[], bool]
 class _Requests:
     """A signal handler that remembers whether a signal came."""
 
-    def __init__(self) -> None:
-        self.came = False
+    came = False
 
     def __call__(self, number: int, frame: object) -> None:
         self.came = True
-
-    def are_there(self) -> bool:
-        return self.came
 
 
 @contextlib.contextmanager
@@ -31,7 +27,7 @@ def stop_requests() -> Iterator[Stopped]:
     """
     outer = signal.getsignal(signal.SIGINT)
     if isinstance(outer, _Requests):
-        yield outer.are_there
+        yield lambda: outer.came
         return
     requests = _Requests()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -41,7 +37,7 @@ def stop_requests() -> Iterator[Stopped]:
         yield lambda: False
         return
     try:
-        yield requests.are_there
+        yield lambda: requests.came
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

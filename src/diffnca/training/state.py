@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffnca.config.json import from_json, to_json
+from diffnca.config.json import from_json, object_of, to_json
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
 from diffnca.files import PARTIAL, replace_atomically
@@ -60,8 +60,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """Facts from the state of a run.
+class Run:
+    """Facts in the state of a run.
 
     `data` is the fingerprint of images, first weights and teacher. `processes` is the number of processes
     in training; `None` in runs of former versions.
@@ -73,7 +73,7 @@ class StoredRun:
     processes: str | None
 
 
-def stored_run(out: Path) -> StoredRun | None:
+def stored_run(out: Path) -> Run | None:
     """Return the run in a folder, `None` if there is none; raise `ValueError` if its state is damaged."""
     path = out / STATE_FILE
     if not path.is_file():
@@ -83,7 +83,7 @@ def stored_run(out: Path) -> StoredRun | None:
     if missing:
         raise ValueError(f"{path}: has no `{missing[0]}`: must be the state of a run; give another --out")
     config, progress = from_json(header["config"], str(path)), _progress_of(header["progress"], path)
-    return StoredRun(config, progress, header["data"], header.get("processes"))
+    return Run(config, progress, header["data"], header.get("processes"))
 
 
 def _progress_of(text: str, path: Path) -> Progress:
@@ -94,28 +94,20 @@ def _progress_of(text: str, path: Path) -> Progress:
         is_number = all(type(value) in (int, float) for value in values.values())
         if not (is_whole and is_number and 0.0 <= values["seconds"] < math.inf):
             raise ValueError("a number is missing or impossible")
+        return progress
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: its progress is damaged ({one_line(error)}); give another --out") from None
-    return progress
 
 
-def write_state(
-    out: Path,
-    players: Sequence[Player],
-    average: Mapping[str, Tensor],
-    config: Config,
-    progress: Progress,
-    facts: Mapping[str, str],
-) -> None:
-    """Replace the state of the run in `out`; add `facts` to its header."""
+def write_state(out: Path, players: Sequence[Player], average: Mapping[str, Tensor], run: Run) -> None:
+    """Replace the state of the run in `out`."""
     tensors = {f"average.{name}": weight for name, weight in average.items()}
     for prefix, player in _prefixed(players):
         tensors |= {f"{prefix}network.{name}": w for name, w in player.module.state_dict().items()}
         for index, values in player.optimizer.state_dict()["state"].items():
-            named = {f"{prefix}adam.{index}.{name}": value for name, value in values.items()}
-            tensors |= {name: torch.as_tensor(value) for name, value in named.items()}
-    header = {"config": to_json(config), "progress": json.dumps(asdict(progress)), **facts}
-    write_tensors(out / STATE_FILE, tensors, header)
+            tensors |= {f"{prefix}adam.{index}.{name}": torch.as_tensor(v) for name, v in values.items()}
+    header = {"config": to_json(run.config), "progress": json.dumps(asdict(run.progress)), "data": run.data}
+    write_tensors(out / STATE_FILE, tensors, header | {"processes": str(run.processes)})
 
 
 def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor]) -> None:
@@ -180,8 +172,7 @@ def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
 
     Budget, cache and sampling may differ: they do not change a training step.
     """
-    budget = {"images": wanted.training.images, "minutes": wanted.training.minutes}
-    training = replace(stored.training, **budget)  # type: ignore[arg-type]
+    training = replace(stored.training, images=wanted.training.images, minutes=wanted.training.minutes)
     data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
     stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
     old, new = _flat(asdict(stored)), _flat(asdict(wanted))
@@ -193,15 +184,15 @@ def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
             )
 
 
-def check_goes_on(out: Path, stored: StoredRun, config: Config, data: str, processes: int) -> None:
+def check_goes_on(out: Path, stored: Run, wanted: Run) -> None:
     """Raise `ValueError` if configuration, data or number of processes differ from the stored run."""
-    check_same_run(out, stored.config, config)
-    if stored.data != data:
+    check_same_run(out, stored.config, wanted.config)
+    if stored.data != wanted.data:
         raise ValueError(f"{out}: began with other images, weights or another teacher; give a new --out")
-    if stored.processes not in (None, str(processes)):  # the images of each step would change
+    if stored.processes not in (None, wanted.processes):  # the images of each step would change
         raise ValueError(
-            f"{out}: began on {stored.processes} processes, not {processes}; take as many, or begin a new "
-            "run --from it"
+            f"{out}: began on {stored.processes} processes, not {wanted.processes}; take as many, or begin a "
+            "new run --from it"
         )
 
 
@@ -213,11 +204,10 @@ def check_folder(out: Path) -> None:
         raise ValueError(f"--out {out}: is a file; give a folder")
     if out.is_dir() and not (out / STATE_FILE).exists():
         known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, FORMER_LOCK}
-        names = sorted(path.name for path in out.iterdir() if not is_leftover(path))
-        other = [name for name in names if name not in known]
+        other = {path.name for path in out.iterdir() if not is_leftover(path)} - known
         if other:
             raise ValueError(
-                f"--out {out}: holds other files ({other[0]}); give a new folder or that of a run"
+                f"--out {out}: holds other files ({min(other)}); give a new folder or that of a run"
             )
 
 
@@ -266,8 +256,7 @@ def trim_log(out: Path, last_step: int) -> None:
 def _step_of(line: str) -> int:
     """Return the step of a line of the log; -1 for a damaged line."""
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
+        step = object_of(line, LOG_FILE).get("step")
+    except ValueError:
         return -1
-    step = values.get("step") if isinstance(values, dict) else None
     return step if type(step) is int else -1
