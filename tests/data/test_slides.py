@@ -14,8 +14,7 @@ from PIL import Image
 
 from diffnca.data import open_images
 from diffnca.data.crops import crops
-from diffnca.data.slides import Slide
-from diffnca.data.tissue import tissue
+from diffnca.data.slides import Slide, tissue
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("tiffslide")

@@ -2,6 +2,8 @@
 
 tiffslide (the extra `slides`) reads the level just finer than the chosen scale; Lanczos resizes it. A small
 overview tells where tissue is. Places that were not scanned are background.
+
+[1] Otsu (1979), A threshold selection method from gray-level histograms.
 """
 
 from __future__ import annotations
@@ -16,18 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from diffnca.data.decoding import Decoded, Pixels, of_samples, to_array
 from diffnca.data.refusals import LARGEST_IMAGE_PX, UnusableImageError, refusing, require_content
 from diffnca.data.sources import File
 from diffnca.data.tiff import microns_in, positive
-from diffnca.data.tissue import tissue
 
 SMALLEST_TISSUE_SHARE = 0.5
 _TILE_PX = 512
 _OVERVIEW_FACTOR = 32
 _LANCZOS_RADIUS = 3
+_DARK, _BLACK = 150, 10
+_COLOURED = (10, 30)
+"""Bounds of the least saturation (largest minus smallest channel) of coloured pixels."""
 
 
 class Levels:
@@ -131,18 +136,10 @@ class Slide:
         """Return a region in pixels at the chosen scale: a crop of the slide resized at once."""
         level, scale_y, scale_x = self._level(1.0)
         level_height, level_width = self._levels.sizes[level]
-        margin_y, margin_x = ceil(_LANCZOS_RADIUS * scale_y) + 1, ceil(_LANCZOS_RADIUS * scale_x) + 1
-        first_row = max(floor(top * scale_y) - margin_y, 0)
-        first_column = max(floor(left * scale_x) - margin_x, 0)
-        rows = slice(first_row, min(ceil((top + height) * scale_y) + margin_y, level_height))
-        columns = slice(first_column, min(ceil((left + width) * scale_x) + margin_x, level_width))
+        rows, upper, lower = _span(top, top + height, scale_y, level_height)
+        columns, near, far = _span(left, left + width, scale_x, level_width)
         image = self._levels.read(level, rows, columns, channels)
-        box = (
-            left * scale_x - first_column,
-            top * scale_y - first_row,
-            min((left + width) * scale_x, level_width) - first_column,
-            min((top + height) * scale_y, level_height) - first_row,
-        )
+        box = (near, upper, far, lower)
         return to_array(image.resize((width, height), Image.Resampling.LANCZOS, box))
 
     def overview(self) -> Pixels:
@@ -161,6 +158,14 @@ class Slide:
         level = self._levels.finer_than(1.01 * min(wanted))
         (height, width), (base_height, base_width) = self._levels.sizes[level], self._levels.sizes[0]
         return level, wanted[0] * height / base_height, wanted[1] * width / base_width
+
+
+def _span(start: int, stop: int, scale: float, length: int) -> tuple[slice, float, float]:
+    """Return the pixels of a level to read on an axis, and the ends of the wanted part within them."""
+    margin = ceil(_LANCZOS_RADIUS * scale) + 1
+    first = max(floor(start * scale) - margin, 0)
+    last = min(ceil(stop * scale) + margin, length)
+    return slice(first, last), start * scale - first, min(stop * scale, length) - first
 
 
 @dataclass(frozen=True)
@@ -210,3 +215,29 @@ def tiles_of(
                 yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
     if not has_tiles:
         raise UnusableImageError(f"holds no tile of at least {min_size} px of which half is tissue")
+
+
+def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[np.ndarray, "h w"]:
+    """Tell which pixels of an RGB overview are tissue: coloured or dark pixels.
+
+    Otsu's method [1] finds the saturation of coloured pixels within narrow bounds, as a slide may hold only
+    tissue. Black pixels and pixels as bright as `background_level` are no tissue.
+    """
+    brightest, darkest = overview.max(axis=2), overview.min(axis=2)
+    saturation = brightest - darkest
+    coloured = saturation >= np.clip(_otsu(saturation), *_COLOURED)
+    dark = overview.mean(axis=2) < _DARK
+    result: Bool[np.ndarray, "h w"] = (coloured | dark) & (brightest > _BLACK) & (darkest < background_level)
+    return result
+
+
+def _otsu(values: UInt8[np.ndarray, "h w"]) -> int:
+    """Return the value at which the upper class begins in the best separation of `values`."""
+    histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    below = np.cumsum(histogram)
+    total_below = np.cumsum(histogram * np.arange(256))
+    above, total_above = below[-1] - below, total_below[-1] - total_below
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # [1] Eq. 18, times a constant
+        separation = below * above * (total_below / below - total_above / above) ** 2
+    return int(np.nanargmax(np.where(below * above > 0, separation, 0.0))) + 1
