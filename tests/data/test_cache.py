@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffnca.data.cache import ImageCache
+from diffnca.data.images import ImageCache
 
 
 def image_of(num_bytes: int) -> np.ndarray:

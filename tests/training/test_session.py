@@ -81,8 +81,8 @@ def test_a_plan_writes_nothing(options: RunOptions, tmp_path: Path) -> None:
 
 def test_images_that_are_left_out_are_in_the_plan(options: RunOptions, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    plan = training(replace(options, data=(*options.data, tmp_path)), CONFIG).plan
-    assert (plan.images, [name for name, _ in plan.left_out]) == (3, ["broken.jpg"])
+    images = training(replace(options, data=(*options.data, tmp_path)), CONFIG).images
+    assert (len(images), [name for name, _ in images.skipped]) == (3, ["broken.jpg"])
 
 
 def test_the_sheets_of_a_run_that_lies_among_its_images_are_no_images(

@@ -15,7 +15,7 @@ from diffnca.files import check_target
 from diffnca.training.options import RunOptions, StudentOptions
 
 if TYPE_CHECKING:
-    from diffnca.training.session import Plan, Session
+    from diffnca.training.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +76,11 @@ class Distill:
 
 def carry_out(session: Session, console: Console, dry_run: bool) -> int:
     """Print the plan of a run; unless `dry_run`, run it and print its result; return the exit code."""
-    for name, text in session.plan.left_out:
+    for name, text in session.images.skipped:
         console.note(f"left out {name}: {text}")
-    for name, text in session.plan.notes:
+    for name, text in session.images.notes:
         console.note(f"{name}: {text}")
-    for line in plan_lines(session.plan):
+    for line in plan_lines(session):
         console.say(line)
     if dry_run:
         return 0
@@ -91,18 +91,20 @@ def carry_out(session: Session, console: Console, dry_run: bool) -> int:
     return 0
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def plan_lines(session: Session) -> Iterator[str]:
     """Yield the plan of a run as lines for the user."""
-    data, training = plan.config.data, plan.config.training
-    left_out = f", {len(plan.left_out)} left out" if plan.left_out else ""
+    config, options, skipped = session.config, session.options, session.images.skipped
+    data, training = config.data, config.training
+    left_out = f", {len(skipped)} left out" if skipped else ""
     reduced = f", made {data.reduce} times smaller" if data.reduce > 1 else ""
     images = f"{training.images:,} images"
     budget = f"{training.minutes:g} minutes" if training.minutes is not None else images
-    yield f"model    {plan.config.name}, {plan.parameters:,} parameters"
+    yield f"model    {config.name}, {session.parameters:,} parameters"
     crops = f"crops of {data.crop} px, {training.batch} per step"
-    yield f"data     {plan.images} images{left_out}{reduced}; {crops}"
-    yield f"budget   {budget}{'' if plan.has_budget else ', for want of --minutes or --images'}"
-    yield f"folder   {plan.out}"
+    yield f"data     {len(session.images)} images{left_out}{reduced}; {crops}"
+    is_default = options.minutes is None and options.images is None
+    yield f"budget   {budget}{', for want of --minutes or --images' if is_default else ''}"
+    yield f"folder   {session.out}"
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ import torch
 
 from diffnca.comparison.terms import MIN_IMAGES, Terms
 from diffnca.config.model import Config
+from diffnca.data.images import images_for
 from diffnca.evaluation.metrics.features import FeatureExtractor
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops
 from diffnca.progress import Report
-from diffnca.training.options import RunOptions
-from diffnca.training.session import opened
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class RealSelections:
 
 def real_selections(config: Config, terms: Terms, report: Report) -> RealSelections:
     """Return the real images, split as in the trainings; refuse too few of them."""
-    data, images = config.data, opened(RunOptions(data=terms.data), config, report)
+    data, images = config.data, images_for(config, terms.data, report=report)
     training, held_out = images.split(data.validation, data.split_seed)
     num_training, num_held_out = (count_crops(each, data.crop) for each in (training, held_out))
     if num_held_out < MIN_IMAGES:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from diffnca.data.cache import ImageCache
+from diffnca.config.model import Config
 from diffnca.data.decoding import Pixels
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import SlideTile, tiles_of
@@ -30,6 +31,41 @@ Checked = tuple[tuple[int, int] | None, list[Remark]]
 """Height and width of an image with notes on it, or `None` with the reason against it."""
 
 
+class ImageCache:
+    """Decoded images within a budget, for threads; the least recently used image leaves first."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        """Hold at most `budget_bytes` of pixels; 0 holds nothing."""
+        self.budget_bytes = budget_bytes
+        self.used_bytes = 0
+        self._images: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Pixels | None:
+        """Return the image, or `None` if it is not held."""
+        with self._lock:
+            image = self._images.get(key)
+            if image is not None:
+                self._images.move_to_end(key)
+            return image
+
+    def put(self, key: Hashable, image: Pixels) -> None:
+        """Hold `image`, read-only, unless it alone exceeds the budget; drop others until all fit."""
+        image.flags.writeable = False
+        with self._lock:
+            self._drop(key)
+            if image.nbytes > self.budget_bytes:
+                return
+            while self.used_bytes + image.nbytes > self.budget_bytes:
+                self._drop(next(iter(self._images)))
+            self._images[key] = image
+            self.used_bytes += image.nbytes
+
+    def _drop(self, key: Hashable) -> None:
+        image = self._images.pop(key, None)
+        self.used_bytes -= 0 if image is None else image.nbytes
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images, uint8 `h w c`, read-only; images that the cache does not hold are decoded again.
@@ -37,7 +73,7 @@ class ImageSet:
     Attributes:
         sizes: height and width of each image.
         channels: 1 for gray, 3 for RGB.
-        skipped: what was found but is not used, and why.
+        skipped: what was found but cannot be used, and why; a split keeps these remarks.
         notes: what a user should know of the images that are used.
     """
 
@@ -50,7 +86,6 @@ class ImageSet:
     notes: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Pixels:
@@ -70,7 +105,6 @@ class ImageSet:
         return image
 
     def __iter__(self) -> Iterator[Pixels]:
-        """Yield the images one after the other."""
         return (self[index] for index in range(len(self)))
 
     @property
@@ -118,7 +152,25 @@ class ImageSet:
 
     def _subset(self, indices: Int64[np.ndarray, " k"]) -> ImageSet:
         sources = tuple(self.sources[i] for i in indices)
-        return replace(self, sources=sources, sizes=self.sizes[indices], skipped=(), notes=())
+        return replace(self, sources=sources, sizes=self.sizes[indices])
+
+
+def images_for(
+    config: Config, paths: Sequence[Path], *, strict: bool = False, report: Report = unseen
+) -> ImageSet:
+    """Open images as the training of `config` sees them."""
+    data = config.data
+    return open_images(
+        paths,
+        reduce=data.reduce,
+        cache_bytes=data.cache_bytes,
+        max_background=data.max_background,
+        min_size=data.crop,
+        strict=strict,
+        channels=config.model.image_channels,
+        microns_per_px=data.microns_per_px,
+        report=report,
+    )
 
 
 def open_images(

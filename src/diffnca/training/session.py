@@ -1,7 +1,7 @@
 """One run of training from images to a folder.
 
 `training` and `distillation` check their input and raise `ValueError` if a run is impossible. They open the
-images and return a `Session` with its plan. Only `Session.run` writes files.
+images and return a `Session`. Only `Session.run` writes files.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from torch import Tensor
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
-from diffnca.data.images import ImageSet, open_images
-from diffnca.data.sources import Remark
+from diffnca.data.images import ImageSet, images_for
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.errors import Interrupted, one_line
 from diffnca.files import lock
@@ -36,18 +34,11 @@ from diffnca.models.file import find_model, load_denoiser
 from diffnca.progress import Report, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
-from diffnca.training.loop import Batches, Care, Trainer, own_rank
+from diffnca.training import state
+from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.state import (
-    Progress,
-    check_folder,
-    check_same_network,
-    check_same_run,
-    remove_leftovers,
-    stored_run,
-)
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -59,41 +50,26 @@ COPIES_IN_TRAINING = 5
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The plan of a run, with the numbers of parameters and of training images.
-
-    `left_out` names unused files, and why; `notes` are remarks on used images. Unless the user has given a
-    budget (`has_budget`), the budget of the recipe holds.
-    """
-
-    config: Config
-    parameters: int
-    images: int
-    left_out: tuple[Remark, ...]
-    notes: tuple[Remark, ...]
-    out: Path
-    has_budget: bool
-
-
-@dataclass(frozen=True)
 class Result:
     """The folder and the progress of a run, and whether the run was finished before."""
 
     out: Path
-    progress: Progress
+    progress: state.Progress
     was_finished: bool
 
 
 @dataclass(frozen=True)
 class Session:
-    """A run that is ready to begin or to go on.
+    """A run that is ready to begin or to go on in the folder `out`.
 
     A new run begins with the weights of the model `start`. Runs with other images, first weights or teachers
     have other fingerprints. The `card` holds the facts that are known before training.
     """
 
-    plan: Plan
+    config: Config
+    parameters: int
     options: RunOptions
+    out: Path
     images: ImageSet
     card: dict[str, Any]
     start: str | None
@@ -107,11 +83,13 @@ class Session:
             Interrupted: the user asked for a stop; the run is saved.
             ValueError: the folder holds another run or is in use by another command, or training diverged.
         """
-        options, out, config = self.options, self.plan.out, self.plan.config
+        options, out = self.options, self.out
         out.mkdir(exist_ok=True)
-        with alone_in(out):
-            remove_leftovers(out)
-            start = None if self.start is None or stored_run(out) else find_model(self.start)
+        with own_rank():
+            is_main = PartialState().is_main_process
+        with lock(out) if is_main else nullcontext():  # one command with all its processes
+            state.remove_leftovers(out)
+            start = None if self.start is None or state.stored_run(out) else find_model(self.start)
             care = Care(
                 checkpoint_seconds=options.checkpoint_seconds,
                 sample_seconds=60.0 * options.sample_minutes,
@@ -120,12 +98,24 @@ class Session:
                 trackers=options.trackers,
                 card=self.card,
             )
-            batches = batches_of(self.images, config)
-            trainer = Trainer(config, out, batches, care, start, self.fingerprint, self.objective)
+            trainer = Trainer(self.config, out, self._batch, care, start, self.fingerprint, self.objective)
             if trainer.is_finished:
                 trainer.save()  # a killed run may have no model file, or its sampling has changed
                 return Result(out, trainer.progress, was_finished=True)
             return Result(out, trainer.run(), was_finished=False)
+
+    def _batch(self, step: int) -> Tensor:
+        """Return the clean images of a training step."""
+        training, data = self.config.training, self.config.data
+        return crops(
+            self.images,
+            size=data.crop,
+            batch=training.batch,
+            seed=training.seed,
+            step=step,
+            flips=data.flips,
+            quarter_turns=data.quarter_turns,
+        )
 
 
 def training(
@@ -133,15 +123,15 @@ def training(
 ) -> Session:
     """Return a run that trains `config`; a new run fine-tunes the model `start`, if given."""
     options.check()
-    config = replace(config, training=budgeted(config.training, options))
+    config = replace(config, training=_budgeted(config.training, options))
     if start is None:
-        return _session(options, config, report)
+        return _session(options, config, report, None, {}, "", OwnLoss)
     if config.sampling.visited is not None:
         raise ValueError(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    return _session(options, config, report, start, {"fine_tuned_from": start}, f", from {start}")
+    return _session(options, config, report, start, {"fine_tuned_from": start}, f", from {start}", OwnLoss)
 
 
 def distillation(
@@ -151,7 +141,7 @@ def distillation(
     options.check()
     path = find_model(teacher)
     alone = load_denoiser(path)
-    led, guidance = guided_teacher(student, alone)
+    led, guidance = _guided_teacher(student, alone)
     if student.steps == 0 and not guidance:
         raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
     config = student_config(alone.config, student.steps or None)
@@ -163,14 +153,14 @@ def distillation(
         learning_rate=student.learning_rate,
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
-    config = replace(config, name=name, training=budgeted(training, options))
+    config = replace(config, name=name, training=_budgeted(training, options))
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
     card = {"distilled_from": teacher} | guidance
     return _session(options, config, report, teacher, card, told, partial(Distillation, led))
 
 
-def guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
+def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
     """Return the teacher, with guidance if `student` asks for it, and facts on guidance for the card."""
     guide = None if student.guide is None else load_denoiser(student.guide)
     teacher = guided(alone, student.guidance, guide)
@@ -187,34 +177,29 @@ def _session(
     options: RunOptions,
     config: Config,
     report: Report,
-    start: str | None = None,
-    card: Mapping[str, Any] = MappingProxyType({}),
-    told: str = "",
-    objective: ObjectiveOf = OwnLoss,
+    start: str | None,
+    card: dict[str, Any],
+    told: str,
+    objective: ObjectiveOf,
 ) -> Session:
-    """Check the folder and the options, and open the images.
-
-    `told` is the part of the fingerprint for first weights, teacher and guidance.
-    """
+    """Check folder and options, and open the images; `told` is what the fingerprint says besides images."""
     out = options.out or Path(f"{config.name}-{options.data[0].resolve().stem}")
-    check_folder(out)
-    stored = stored_run(out)
+    state.check_folder(out)
+    stored = state.stored_run(out)
     if stored is not None:
-        check_same_run(out, stored.config, config)
+        state.check_same_run(out, stored.config, config)
     elif start is not None:
-        check_same_network(find_model(start), config)
-    check_trackers(options.trackers)
+        state.check_same_network(find_model(start), config)
+    _check_trackers(options.trackers)
     parameters = num_parameters(config)
-    everything = opened(options, config, report)
-    images, held_out = everything.split(config.data.validation, config.data.split_seed)
-    has_budget = options.minutes is not None or options.images is not None
-    plan = Plan(config, parameters, len(images), everything.skipped, everything.notes, out, has_budget)
-    known = card_of(options, config, images, held_out) | dict(card)
-    return Session(plan, options, images, known, start, images.fingerprint + told, objective)
+    found = images_for(config, options.data, strict=options.strict, report=report)
+    images, held_out = found.split(config.data.validation, config.data.split_seed)
+    known = _card_of(options, config, images, held_out) | card
+    fingerprint = images.fingerprint + told
+    return Session(config, parameters, options, out, images, known, start, fingerprint, objective)
 
 
-def budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
-    """Return `training` with the budget of the user, if given."""
+def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
     if options.minutes is not None:
         return replace(training, minutes=options.minutes)
     if options.images is not None:
@@ -250,19 +235,7 @@ def physical_memory() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Lock a folder for one command with all its processes; raise `ValueError` if another has locked it."""
-    with own_rank():
-        is_main = PartialState().is_main_process
-    if not is_main:
-        yield
-        return
-    with lock(out):
-        yield
-
-
-def check_trackers(names: tuple[str, ...]) -> None:
+def _check_trackers(names: tuple[str, ...]) -> None:
     """Raise `ValueError` for trackers that accelerate would ignore: unknown or not installed."""
     available = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
@@ -273,39 +246,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
             raise ValueError(f"--trackers {name}: is not installed here; pip install {package}")
 
 
-def opened(options: RunOptions, config: Config, report: Report) -> ImageSet:
-    """Open the images."""
-    data = config.data
-    return open_images(
-        options.data,
-        reduce=data.reduce,
-        cache_bytes=data.cache_bytes,
-        max_background=data.max_background,
-        strict=options.strict,
-        channels=config.model.image_channels,
-        microns_per_px=data.microns_per_px,
-        min_size=data.crop,
-        report=report,
-    )
-
-
-def batches_of(images: ImageSet, config: Config) -> Batches:
-    """Return the function that makes the clean images of a training step."""
-    data, training = config.data, config.training
-
-    return lambda step: crops(
-        images,
-        size=data.crop,
-        batch=training.batch,
-        seed=training.seed,
-        step=step,
-        flips=data.flips,
-        quarter_turns=data.quarter_turns,
-    )
-
-
-def card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
-    """Return the facts of a card that are known before training."""
+def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     microns = config.data.microns_per_px
     return {
         "data": ", ".join(str(path) for path in options.data),
@@ -323,8 +264,8 @@ def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
     """
     side, own = model.config.data.crop, model.config.sampling
     is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows only its own levels
-    sampler, steps = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
-    has_steps = isinstance(model, Denoiser)
+    walk = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
+    sampler, steps = walk if isinstance(model, Denoiser) else (None, None)
 
     def watch(done: int, total: int) -> None:
         if stopped():
@@ -336,8 +277,8 @@ def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
         width=side,
         batch=SHEET_IMAGES,
         seed=0,
-        sampler=sampler if has_steps else None,
-        steps=steps if has_steps else None,
+        sampler=sampler,
+        steps=steps,
         progress=watch,
     )
     write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
