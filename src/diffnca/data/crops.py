@@ -8,8 +8,6 @@ from torch import Tensor
 from diffnca.canvas.pixels import to_model
 from diffnca.data.images import ImageSet
 
-_NUMBERS_PER_CROP = 2
-
 
 def crops(
     image_set: ImageSet,
@@ -35,7 +33,7 @@ def crops(
             f"crops of {size} px: none of {len(image_set)} images is as large; take smaller crops"
         )
     # All versions of numpy draw equal raw numbers from a bit generator; numbers of a Generator may differ.
-    numbers = np.random.PCG64([seed, step]).random_raw((batch, _NUMBERS_PER_CROP))
+    numbers = np.random.PCG64([seed, step]).random_raw((batch, 2))
     positions = (numbers[:, 0] % np.uint64(last_of_image[-1])).astype(np.int64)
     images = np.searchsorted(last_of_image, positions, side="right")
     chosen = np.empty((batch, size, size, image_set.channels), dtype=np.uint8)

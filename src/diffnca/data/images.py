@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,16 @@ class ImageCache:
 
     def __init__(self, budget_bytes: int) -> None:
         """Hold at most `budget_bytes` of pixels; 0 holds nothing."""
-        self.budget_bytes = budget_bytes
-        self.used_bytes = 0
-        self._images: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self.budget_bytes, self.used_bytes = budget_bytes, 0
+        self._images: dict[Hashable, Pixels] = {}  # the most recently used image is the last
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Pixels | None:
         """Return the image, or `None` if it is not held."""
         with self._lock:
-            image = self._images.get(key)
+            image = self._images.pop(key, None)
             if image is not None:
-                self._images.move_to_end(key)
+                self._images[key] = image
             return image
 
     def put(self, key: Hashable, image: Pixels) -> None:
@@ -115,21 +114,18 @@ class ImageSet:
     @property
     def fingerprint(self) -> str:
         """A hash of names, stored bytes and sizes; it does not depend on where the data lie."""
-        digest = hashlib.sha256()
-        for source, (height, width) in zip(self.sources, self.sizes, strict=True):
-            line = f"{source.name}\0{source.num_bytes}\0{height}x{width}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()[:16]
+        lines = (
+            f"{source.name}\0{source.num_bytes}\0{height}x{width}\n"
+            for source, (height, width) in zip(self.sources, self.sizes, strict=True)
+        )
+        return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def split(self, validation_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Hold out complete images, and complete slides: return the training and the validation set.
 
         A hash of `seed` and the name ranks the images, so a few more images hardly change which are held out.
-        A fraction above 0 holds out at least one image.
-
-        Raises:
-            ValueError: the fraction is outside [0, 1), nothing would be left to train on, or two images have
-                one name, so that nobody could tell later which of them was held out.
+        A fraction above 0 holds out at least one image. Raise `ValueError` if nothing would be left to train
+        on, or two images have one name, so that nobody could tell later which of them was held out.
         """
         if not 0.0 <= validation_fraction < 1.0:
             raise ValueError(f"validation fraction {validation_fraction}: must lie in [0, 1)")
@@ -146,7 +142,11 @@ class ImageSet:
                 f"{name}: {namesakes} images have this name, so they cannot be told apart when some are held "
                 "out; give the folder above them, or hold out none"
             )
-        held_out = set(sorted(pictures, key=lambda name: _rank(seed, name))[:count])
+
+        def rank(name: str) -> bytes:
+            return sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
+
+        held_out = set(sorted(pictures, key=rank)[:count])
         is_held_out = np.array([source.picture in held_out for source in self.sources])
         return self._subset(np.flatnonzero(~is_held_out)), self._subset(np.flatnonzero(is_held_out))
 
@@ -202,7 +202,11 @@ def open_images(
         microns_per_px: scale at which slides are read; with a scale, tiled TIFF pyramids are slides too.
         report: is called with the number of decoded images.
     """
-    _require_options(reduce, max_background, channels, microns_per_px)
+    require(reduce >= 1, "reduce", reduce, "an integer >= 1")
+    require(0.0 <= max_background <= 1.0, "max_background", max_background, "a share in [0, 1]")
+    require(channels in (1, 3), "channels", channels, "1 (gray) or 3 (RGB)")
+    is_scale = microns_per_px is None or 0.0 < microns_per_px < float("inf")
+    require(is_scale, "microns_per_px", microns_per_px, "> 0, for example 1.0")
     cache = ImageCache(cache_bytes)
 
     def check(source: Source) -> Checked:
@@ -218,23 +222,14 @@ def open_images(
     listing = listed(places)
     sources = _sources(listing, microns_per_px, background_level, min_size, strict)
     checked = _in_threads(check, sources, report)
-    used = [(source, size) for source, (size, _) in zip(sources, checked, strict=True) if size]
-    skipped = [*listing.left_out, *(remark for size, remarks in checked if not size for remark in remarks)]
-    notes = [remark for size, remarks in checked if size for remark in remarks]
+    used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
+    sizes = np.array([size for size, _ in checked if size], np.int64)
+    refused = tuple(remark for size, remarks in checked if not size for remark in remarks)
+    notes = tuple(remark for size, remarks in checked if size for remark in remarks)
+    skipped = (*listing.left_out, *refused)
     if not used:
         raise ValueError(_nothing_left(places, skipped))
-    used_sources, sizes = zip(*used, strict=True)
-    return ImageSet(
-        used_sources, np.array(sizes, np.int64), cache, channels, reduce, tuple(skipped), tuple(notes)
-    )
-
-
-def _require_options(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
-    require(reduce >= 1, "reduce", reduce, "an integer >= 1")
-    require(0.0 <= max_background <= 1.0, "max_background", max_background, "a share in [0, 1]")
-    require(channels in (1, 3), "channels", channels, "1 (gray) or 3 (RGB)")
-    is_scale = microns_per_px is None or 0.0 < microns_per_px < float("inf")
-    require(is_scale, "microns_per_px", microns_per_px, "> 0, for example 1.0")
+    return ImageSet(used, sizes, cache, channels, reduce, skipped, notes)
 
 
 def _refusal(name: str, error: Exception, strict: bool) -> Remark:
@@ -294,7 +289,3 @@ def _nothing_left(paths: Sequence[Path], skipped: Sequence[Remark]) -> str:
         return f"{where}: no images found; give a folder, a zip file, images (PNG, JPEG, TIFF) or slides"
     first = skipped[0]
     return f"{where}: none of {len(skipped)} images can be used; the first, {first.name}: {first.text}"
-
-
-def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()

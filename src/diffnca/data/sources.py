@@ -155,14 +155,13 @@ def folder_listed(folder: Path, is_recursive: bool = True) -> Listing:
 
 def _without_own(listing: Listing) -> Listing:
     """Leave out what diffnca has written beside other pictures; keep a folder of generated pictures alone."""
-    own = {file.name for file in listing.files if _is_made_here(file.path)}
-    if len(own) == len(listing.files):
-        return listing
     text = (
         "was made by diffnca, so it is no input beside others; give generated images in a folder of their own"
     )
-    files = [file for file in listing.files if file.name not in own]
-    return Listing(files, [*listing.left_out, *(Remark(name, text) for name in sorted(own))])
+    own = [Remark(file.name, text) for file in listing.files if _is_made_here(file.path)]
+    names = {remark.name for remark in own}
+    files = [file for file in listing.files if file.name not in names]
+    return Listing(files, listing.left_out + own) if files else listing
 
 
 def summary(remarks: Sequence[Remark]) -> list[str]:
@@ -218,9 +217,7 @@ def _zip_file_listed(path: Path) -> Listing:
     found = Listing()
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").split("/")
-        name = "/".join(
-            part for part in parts if part not in ("", ".", "..")
-        )  # no name leads out of the zip file
+        name = "/".join(part for part in parts if part not in ("", ".", ".."))  # inside the zip file
         if not info.is_dir():
             found.add(File(name, path, info.file_size, (archive, info)))
     found.files.sort(key=lambda file: file.name)

@@ -264,7 +264,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(player.module.parameters(), limit)
         value = float(loss.detach())
         if not math.isfinite(value + float(norm)):
-            raise DivergedError(self._diverged(f"loss {value}, gradient norm {float(norm)}"))
+            raise self._diverged(f"loss {value}, gradient norm {float(norm)}")
         optimizer.step()
         return value
 
@@ -286,15 +286,13 @@ class Trainer:
         if progress.step >= 100:
             progress.best_loss = min(progress.best_loss, progress.loss)
             if progress.loss > DIVERGENCE_FACTOR * progress.best_loss:
-                raise DivergedError(
-                    self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}")
-                )
+                raise self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}")
 
-    def _diverged(self, what: str) -> str:
+    def _diverged(self, what: str) -> DivergedError:
         kept = "no checkpoint was written yet"
         if state.stored_run(self.out) is not None:
             kept = f"the last good checkpoint is kept in {self.out}"
-        return (
+        return DivergedError(
             f"training diverged at step {self.progress.step} ({what}); {kept}; start a new run with another "
             f"--out and a lower --training.learning-rate than {self.config.training.learning_rate:g}"
         )
@@ -315,7 +313,7 @@ class Trainer:
         for weights in (self.average, *(player.module.state_dict() for player in self.players)):
             for name, weight in weights.items():
                 if not torch.isfinite(weight).all():
-                    raise DivergedError(self._diverged(f"{name} is no finite number"))
+                    raise self._diverged(f"{name} is no finite number")
         if not self.accelerator.is_main_process:
             return
         hours = round(self.progress.seconds / 3600.0, 3)

@@ -82,11 +82,9 @@ class Objective(Protocol):
 
     def players(self) -> Sequence[Player]:
         """Return the players; training averages and writes the network of the first player."""
-        ...
 
     def loss(self, player: str, batch: Batch) -> Tensor:
         """Return the loss of a player; in its turn, only its own parameters need gradients."""
-        ...
 
 
 ObjectiveOf = Callable[[Generator, torch.device], Objective]
@@ -162,24 +160,21 @@ class Distillation(OwnLoss):
         jump = int(torch.randint(len(self.substeps), (), generator=generator))
         start, end = self.substeps[jump][0], self.substeps[jump][-1]
         x_t = start.alpha * x_0 + start.sigma * torch.randn(x_0.shape, generator=generator).to(x_0)
-        if len(self.substeps[jump]) == 2:
-            target = self._estimate(x_t, start)
-        else:
-            target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
         region = Canvas(*x_t.shape[-2:]).whole
+        with torch.no_grad():
+            if len(self.substeps[jump]) == 2:
+                target = self.teacher.estimate(Query(x_t, start, region))
+            else:
+                target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
         estimate = self.student.estimate(Query(x_t, start, region, batch.masks))
         error: Tensor = (estimate.float() - target) / start.sigma
         return error.square().mean()
 
     @torch.no_grad()
-    def _estimate(self, x_t: Tensor, level: Level) -> Tensor:
-        return self.teacher.estimate(Query(x_t, level, Canvas(*x_t.shape[-2:]).whole))
-
-    @torch.no_grad()
     def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
-            estimate = self._estimate(x, level_t)
+            estimate = self.teacher.estimate(Query(x, level_t, Canvas(*x.shape[-2:]).whole))
             x, memory = DPMSolverPP2M().step(Step(x, estimate, level_t, level_s, None, memory))
         return x
 

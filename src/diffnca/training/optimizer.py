@@ -38,10 +38,10 @@ SMALLEST_NORM = 1e-7
 
 def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser of `network`."""
-    coefficients = (training.beta1, training.beta2)
+    rate, betas = training.learning_rate, (training.beta1, training.beta2)
     if training.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=training.learning_rate, betas=coefficients)
-    return Muon(network.parameters(), hidden_matrices(network), lr=training.learning_rate, betas=coefficients)
+        return torch.optim.Adam(network.parameters(), lr=rate, betas=betas)
+    return Muon(network.parameters(), hidden_matrices(network), lr=rate, betas=betas)
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
