@@ -48,10 +48,7 @@ class Given:
 
 
 def read_image(path: Path, channels: int) -> Given:
-    """Read an image to edit with 8 bits a sample; gray becomes colour for a model of colour images.
-
-    What a user should know of the file is logged.
-    """
+    """Read an image to edit with 8 bits a sample, in gray or colour; log what a user should know of it."""
     with _picture_in(path) as picture:
         colours = to_array(picture.image.convert("RGB"))
         if channels == 1 and (colours != colours[..., :1]).any():
@@ -81,13 +78,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def mask_of(image: Path, masks: Path) -> Path:
-    """Return the mask of an image: `masks` itself, or the file with the name of the image in this folder.
-
-    Names are equal in any normal form of Unicode.
-    """
+    """Return the mask of an image: `masks` itself, or the file in this folder with the name of the image."""
     if not masks.is_dir():
         return masks
-    name = unicodedata.normalize("NFC", image.stem)
+    name = unicodedata.normalize("NFC", image.stem)  # names are equal in any normal form of Unicode
     paths = [masks / file.name for file in folder_listed(masks, is_recursive=False).files]
     namesakes = [path for path in paths if unicodedata.normalize("NFC", path.stem) == name]
     if not namesakes:

@@ -97,10 +97,7 @@ def channels_in_pages(
 
 
 def read_with_tifffile(encoded: bytes) -> Image.Image:
-    """Read the first page of a file that Pillow cannot read: gray or RGB, with alpha or not, of 1 to 16 bits.
-
-    16-bit colour keeps its upper 8 bits, as with Pillow.
-    """
+    """Read the first page of a file that Pillow cannot read: gray or RGB, alpha or not, of 1 to 16 bits."""
     try:
         import tifffile
     except ImportError:

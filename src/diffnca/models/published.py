@@ -91,17 +91,10 @@ def network_from_arrays(arrays: Mapping[str, Any], meta: Mapping[str, Any], fami
 
 
 def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Automaton, Config]:
-    """Read a `model0.pth` of the authors, and execute no code of the file.
+    """Return the network of a `model0.pth` of the authors, and the full configuration of its denoiser.
 
-    Names and shapes of the weights say which network the file holds. The published model gives the rest:
-    numbers of steps, schedule, training.
-
-    Args:
-        path: the file.
-        image_channels: channels of the images; no weight says this number.
-
-    Returns:
-        The network, and the full configuration of its denoiser.
+    No code of the file is executed. Names and shapes of the weights say which network the file holds, but
+    not the `image_channels`. The published model gives the rest: numbers of steps, schedule, training.
 
     Raises:
         ValueError: the file is no such checkpoint.

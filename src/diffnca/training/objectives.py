@@ -64,11 +64,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Player:
-    """One network that learns, with the optimiser of its weights.
-
-    A checkpoint uses `name` to separate the tensors of players. The factor `rate` multiplies the learning
-    rate of the training.
-    """
+    """A network that learns, with its name in a checkpoint and its share `rate` of the learning rate."""
 
     name: str
     module: nn.Module

@@ -208,10 +208,7 @@ def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
 
 
 def num_parameters(config: Config) -> int:
-    """Count the parameters of a model without memory for them.
-
-    Raise `ValueError` if training needs more memory than this machine has.
-    """
+    """Count the parameters of a model without memory for them; refuse a model too large to train here."""
     remedy = "give fewer --model.channels or --model.cell.hidden"
     try:
         with torch.device("meta"):
@@ -258,12 +255,10 @@ def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Im
 
 
 def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
-    """Write a sheet of samples with equal seeds each time; a model of many steps takes fewer steps here.
-
-    Raise `Interrupted` after a request to stop.
-    """
+    """Write a sheet of samples with equal seeds each time; raise `Interrupted` after a request to stop."""
     side, own = model.config.data.crop, model.config.sampling
-    is_own = own.visited is not None or own.steps <= SHEET_STEPS  # a student knows only its own levels
+    # a model of many steps takes fewer here, but a student knows only its own levels
+    is_own = own.visited is not None or own.steps <= SHEET_STEPS
     walk = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
     sampler, steps = walk if isinstance(model, Denoiser) else (None, None)
 

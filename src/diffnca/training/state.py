@@ -168,10 +168,7 @@ def check_same_network(start: Path, wanted: Config) -> None:
 
 
 def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
-    """Raise `ValueError` if a run goes on with another configuration.
-
-    Budget, cache and sampling may differ: they do not change a training step.
-    """
+    """Raise `ValueError` if a run goes on with other choices than those of budget, cache and sampling."""
     training = replace(stored.training, images=wanted.training.images, minutes=wanted.training.minutes)
     data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
     stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
