@@ -10,7 +10,7 @@ from diffnca.config.json import from_json, to_json
 from diffnca.config.model import Config, DataConfig, TrainingConfig
 from diffnca.config.networks import VNCAConfig
 from diffnca.models.build import build_model
-from diffnca.training.objectives import RandomMasks
+from diffnca.training.objectives import Batch
 
 MODEL = VNCAConfig(size=16, latent=16, hidden=16, num_residual_blocks=1, encoder_channels=4, num_cell_steps=2)
 CONFIG = Config(name="small", model=MODEL, training=TrainingConfig(), data=DataConfig(crop=16))
@@ -39,7 +39,7 @@ def trained(config: Config, steps: int, images: torch.Tensor) -> Autoencoder:
         generator = torch.Generator().manual_seed(step)
         optimizer.zero_grad()
         shuffled = images[torch.randperm(len(images), generator=generator)]
-        model(shuffled, generator, RandomMasks(generator, len(images))).backward()
+        model(shuffled, generator, Batch(images, generator)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
     return model.eval().requires_grad_(False)
@@ -88,7 +88,7 @@ def test_the_loss_of_a_step_depends_on_its_generator_alone() -> None:
 
     def loss() -> torch.Tensor:
         generator = torch.Generator().manual_seed(3)
-        return model(images, generator, RandomMasks(generator, 8))
+        return model(images, generator, Batch(images, generator))
 
     first = loss()
     torch.rand(7)

@@ -7,7 +7,7 @@ Pictures that are left out are returned with the reason; hidden and other files 
 from __future__ import annotations
 
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -119,10 +119,9 @@ def folder_listed(folder: Path, is_recursive: bool = True) -> Listing:
 
     Linked folders come after the others, so that a folder that is reached twice has its own name.
     """
-    found, seen = Listing(), set[tuple[int, int]]()
-    waiting, linked = [("", folder)], list[tuple[str, Path]]()
-    while waiting or linked:
-        prefix, path = waiting.pop() if waiting else linked.pop(0)
+    found, seen, waiting = Listing(), set[tuple[int, int]](), deque([("", folder)])
+    while waiting:
+        prefix, path = waiting.popleft()
         name = prefix.rstrip("/") or str(folder)
         try:
             stat, entries = path.stat(), sorted(path.iterdir())
@@ -148,7 +147,8 @@ def folder_listed(folder: Path, is_recursive: bool = True) -> Listing:
             elif entry.suffix.lower() == ".zarr":
                 found.left_out.append(Remark(prefix + entry.name, "OME-Zarr is no input; save it as TIFF"))
             elif is_recursive:
-                (linked if entry.is_symlink() else waiting).append((f"{prefix}{entry.name}/", entry))
+                wait = waiting.append if entry.is_symlink() else waiting.appendleft
+                wait((f"{prefix}{entry.name}/", entry))
     found.files.sort(key=lambda file: file.name)
     return found
 

@@ -37,29 +37,16 @@ TEACHER_STEPS = 6
 
 
 @dataclass(frozen=True)
-class RandomMasks:
-    """Masks of one training step for `batch` images, drawn from the generator of the step."""
-
-    generator: torch.Generator
-    batch: int
-
-    def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
-        """Return a mask `b 1 h w`: true where a cell of `region` updates."""
-        shape = (self.batch, 1, region.height, region.width)
-        return torch.rand(shape, generator=self.generator) < probability
-
-
-@dataclass(frozen=True)
 class Batch:
     """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step."""
 
     x_0: Tensor
     generator: torch.Generator
 
-    @property
-    def masks(self) -> RandomMasks:
-        """Masks from the generator."""
-        return RandomMasks(self.generator, len(self.x_0))
+    def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
+        """Draw a mask `b 1 h w`: true where a cell of `region` updates."""
+        shape = (len(self.x_0), 1, region.height, region.width)
+        return torch.rand(shape, generator=self.generator) < probability
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,7 @@ class OwnLoss:
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of the model."""
-        return self.model.loss(batch.x_0, batch.generator, batch.masks)
+        return self.model.loss(batch.x_0, batch.generator, batch)
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:
@@ -162,7 +149,7 @@ class Distillation(OwnLoss):
                 target = self.teacher.estimate(Query(x_t, start, region))
             else:
                 target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
-        estimate = self.student.estimate(Query(x_t, start, region, batch.masks))
+        estimate = self.student.estimate(Query(x_t, start, region, batch))
         error: Tensor = (estimate.float() - target) / start.sigma
         return error.square().mean()
 
