@@ -29,8 +29,6 @@ from diffnca.models.build import Generator, build_denoiser, build_model, fill
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
-CHECKSUM = "checksum"
-"""Key of the checksum in the header."""
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
@@ -42,7 +40,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_atomically(path) as partial:
         try:
-            save_file(stored, partial, {**header, CHECKSUM: checksum(stored)})
+            save_file(stored, partial, {**header, "checksum": checksum(stored)})
         except SafetensorError as error:
             raise OSError(
                 f"{path}: cannot be written ({one_line(error)}); free some space and repeat the command"
@@ -62,7 +60,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return tensors and header of a safetensors file; old files have no checksum."""
     with _opened(path) as file:
         tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    if header.get(CHECKSUM, "") not in ("", checksum(tensors)):
+    if header.get("checksum", "") not in ("", checksum(tensors)):
         raise ValueError(f"{path}: is damaged, its tensors do not match their checksum; copy it again")
     return tensors, header
 

@@ -25,8 +25,6 @@ from diffnca.training.objectives import Player
 LOG_FILE = "log.jsonl"
 SAMPLE_FOLDER = "samples"
 TRACKER_FOLDER = "diffnca"
-FORMER_LOCK = ".lock"
-"""Lock file of former versions."""
 
 
 @dataclass
@@ -200,7 +198,7 @@ def check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if out.is_dir() and not (out / STATE_FILE).exists():
-        known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, FORMER_LOCK}
+        known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, ".lock"}  # former versions left their lock
         other = {path.name for path in out.iterdir() if not is_leftover(path)} - known
         if other:
             raise ValueError(
