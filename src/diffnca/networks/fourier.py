@@ -126,14 +126,17 @@ def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Floa
     canvas-aligned blocks, each rounded to a multiple of a small power of two. So float64 adds them without
     rounding: tiles that are unions of blocks give equal bits, in any order.
     """
-    grid = _grid(window.canvas)
+    bits = math.ceil(math.log2(window.canvas.whole.area)) + HEADROOM_BITS
+    grid = math.ldexp(1.0, bits - 52)  # float64 holds sums of multiples of this power of two exactly
     share = x.new_zeros(len(x), 2 * x.shape[1], len(window.rows), len(window.columns), dtype=torch.float64)
     for top in _block_starts(region.top, region.height):
         rows = _waves(window.rows, top, window.canvas.height, x.device)
         for left in _block_starts(region.left, region.width):
             columns = _waves(window.columns, left, window.canvas.width, x.device)
             block = _block_at(x, top - region.top, left - region.left).double()
-            part = torch.cat(_combine(rows @ block @ columns.mT), dim=1)
+            cosine, sine = (rows @ block @ columns.mT).chunk(2, dim=-2)
+            (cos_cos, cos_sin), (sin_cos, sin_sin) = cosine.chunk(2, dim=-1), sine.chunk(2, dim=-1)
+            part = torch.cat([cos_cos - sin_sin, -(sin_cos + cos_sin)], dim=1)  # real, imaginary
             # rounding has no gradient; the last summand is zero and adds the gradient of `part`
             share = share + torch.round(part / grid) * grid + (part - part.detach())
     return share
@@ -168,13 +171,6 @@ def synthesise(
     return drawn[..., top : top + region.height, left : left + region.width]
 
 
-def _combine(products: Float64[Tensor, "b n two_r two_c"]) -> tuple[Tensor, Tensor]:
-    """Return real and imaginary part from the products with cosines and sines of rows and columns."""
-    cosine, sine = products.chunk(2, dim=-2)
-    (cos_cos, cos_sin), (sin_cos, sin_sin) = cosine.chunk(2, dim=-1), sine.chunk(2, dim=-1)
-    return cos_cos - sin_sin, -(sin_cos + cos_sin)
-
-
 def _waves(
     frequencies: range, first: int, size: int, device: torch.device, block: int = BLOCK_PX
 ) -> Float64[Tensor, "two_k block"]:
@@ -196,9 +192,3 @@ def _block_at(x: Tensor, top: int, left: int) -> Tensor:
     """Return the block of `x` that starts at (top, left), with zeros outside `x`; negative padding crops."""
     bottom, right = top + BLOCK_PX - x.shape[-2], left + BLOCK_PX - x.shape[-1]
     return F.pad(x, [-left, right, -top, bottom])
-
-
-def _grid(canvas: Canvas) -> float:
-    """Return the power of two to whose multiples shares are rounded; float64 holds their sums exactly."""
-    bits = math.ceil(math.log2(canvas.whole.area)) + HEADROOM_BITS
-    return math.ldexp(1.0, bits - 52)
