@@ -3,11 +3,15 @@
 import contextlib
 import os
 from collections.abc import Callable
-from inspect import isfunction
+from dataclasses import is_dataclass
+from functools import wraps
+from inspect import isclass, isfunction, isgeneratorfunction
 from pathlib import Path
+from types import CodeType
 from typing import Any, get_type_hints
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 
 UNCHECKED = {"__init__", "__main__", "__pycache__", "cli", "progress"}
@@ -17,19 +21,47 @@ UNCHECKED = {"__init__", "__main__", "__pycache__", "cli", "progress"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+check_types = beartype(conf=BeartypeConf(violation_type=TypeError))
 follow_shapes = jaxtyping.jaxtyped
+local_code: set[CodeType] = set()
 
 
 def checked(*, typechecker: Any) -> Callable[[Any], Any]:
-    """Follow shapes through functions that name them; of the others check types alone, which is faster."""
+    """Check arguments and result in one pass; jaxtyping alone takes two, and binds the arguments too.
+
+    A function within a function is checked when it is made for the first time. A wrong type is a `TypeError`.
+    """
 
     def decorate(made: Any) -> Any:
+        if isclass(made):
+            if is_dataclass(made) and "__init__" in vars(made):
+                made.__init__ = decorate(made.__init__)
+            return made
+        if isfunction(made) and "<locals>" in made.__qualname__:
+            if made.__code__ in local_code:
+                return made
+            local_code.add(made.__code__)
         with contextlib.suppress(NameError):  # a name that is there for mypy alone, or later
-            if isfunction(made) and "jaxtyping." not in str(get_type_hints(made)):
-                return typechecker(made)
+            if isfunction(made) and not isgeneratorfunction(made):
+                shapes = str(list(get_type_hints(made).values()))
+                if "jaxtyping." not in shapes:
+                    return check_types(made)
+                if "{" not in shapes:  # no length that is the value of an argument
+                    return in_context(check_types(made))
         return follow_shapes(made, typechecker=typechecker)
 
     return decorate
+
+
+def in_context(function: Any) -> Any:
+    """Let a length that has a name be the same in all arguments and the result."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        with follow_shapes("context"):
+            return function(*args, **options)
+
+    return wrapped
 
 
 jaxtyping.jaxtyped = checked

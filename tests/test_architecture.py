@@ -4,8 +4,13 @@ import ast
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 import diffnca
+from diffnca.evaluation.metrics.distances import polynomial_kernel
 
 SOURCE = Path(diffnca.__file__).parent
 ROWS = [
@@ -26,8 +31,18 @@ EXITS = {"sys.exit", "exit", "quit", "SystemExit"}
 
 
 @cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def dotted(node: ast.AST) -> str:
+    """Return a name with its attributes, as it is written; nothing for other syntax."""
+    match node:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(value, name):
+            return f"{dotted(value)}.{name}"
+    return ""
 
 
 def name_of(path: Path) -> str:
@@ -41,7 +56,7 @@ def part_of(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     """Return the dotted names of the package that a file imports, anywhere in it."""
     names = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -63,7 +78,7 @@ def test_imports_are_absolute() -> None:
     relative = [
         f"{name_of(path)}:{node.lineno}"
         for path in FILES
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert relative == []
@@ -104,43 +119,33 @@ def test_no_function_is_longer_than_60_lines() -> None:
     long = [
         f"{name_of(path)}: {node.name}"
         for path in FILES
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
     ]
     assert long == []
 
 
-def below_cli() -> list[tuple[str, ast.AST]]:
-    """Return the syntax of all files but those of `cli`, with the place of each node."""
-    paths = [path for path in FILES if part_of(path) != "cli"]
+def places_below_cli(kind: Any, names: set[str]) -> list[str]:
+    """Return where files other than those of `cli` call one of the names, or use it."""
     return [
-        (f"{name_of(path)}:{getattr(node, 'lineno', 0)}", node)
-        for path in paths
-        for node in ast.walk(tree(path))
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        if part_of(path) != "cli"
+        for node in nodes(path)
+        if isinstance(node, kind) and dotted(node.func if kind is ast.Call else node) in names
     ]
 
 
 def test_nothing_below_cli_prints() -> None:
-    calls = [
-        place
-        for place, node in below_cli()
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
-    ]
+    calls = places_below_cli(ast.Call, {"print", "sys.stdout.write", "sys.stderr.write"})
     assert [
         place for place in calls if not place.startswith("progress.py")
     ] == []  # it draws the bar for `cli`
 
 
 def test_nothing_below_cli_knows_an_exit_code() -> None:
-    exits = [
-        place
-        for place, node in below_cli()
-        if place.split(":")[0] not in PROGRAMS
-        and isinstance(node, (ast.Attribute, ast.Name))
-        and ast.unparse(node) in EXITS
-    ]
-    assert exits == []
+    exits = places_below_cli(ast.Name | ast.Attribute, EXITS)
+    assert [place for place in exits if place.split(":")[0] not in PROGRAMS] == []
 
 
 def test_the_page_names_every_file() -> None:
@@ -155,3 +160,8 @@ def test_the_page_names_every_file() -> None:
         and f"`{path.stem}`" not in rows[path.parent.name]
     ]
     assert unnamed == []
+
+
+def test_the_suite_checks_the_shapes_that_annotations_name() -> None:
+    with pytest.raises(TypeError, match=r"polynomial_kernel\(\) parameter y"):
+        polynomial_kernel(torch.zeros(2, 3).double(), torch.zeros(2, 4).double())

@@ -81,14 +81,14 @@ CASES = [
 @pytest.mark.parametrize(("name", "sampler", "fused"), CASES)
 def test_tiles_are_equal_to_the_whole(name: str, sampler: str, fused: int, tmp_path: Any) -> None:
     job = job_of(name, small_denoiser(), sampler, str(tmp_path / "states"))
-    sample_tiled(job, plan_of(job, tile=8, fused=fused))
+    sample_tiled(job, plan_of(job, tile=16, fused=fused))
     assert np.array_equal(job.writer.pixels, in_memory(job))
 
 
 @pytest.mark.parametrize("name", ["repaint", "upscale by 2"])
 def test_tiles_are_equal_with_low_frequencies_of_the_whole(name: str, tmp_path: Any) -> None:
     job = job_of(name, small_denoiser("fourier_diff_nca"), "dpmpp2m", str(tmp_path / "states"))
-    sample_tiled(job, plan_of(job, tile=8))
+    sample_tiled(job, plan_of(job, tile=16))
     assert np.array_equal(job.writer.pixels, in_memory(job))
 
 
@@ -102,7 +102,7 @@ def test_tiles_with_given_planes_are_equal_to_the_whole(recipe: str, tmp_path: A
     job = job_of("vary", model, "dpmpp2m", str(tmp_path / "states"))
     task = replace(job.task, given=waves)
     job = replace(job, task=task)
-    sample_tiled(job, plan_of(job, tile=8))
+    sample_tiled(job, plan_of(job, tile=16))
     assert np.array_equal(job.writer.pixels, in_memory(job))
     assert not np.array_equal(job.writer.pixels, in_memory(replace(job, task=replace(task, given=zeros))))
 
@@ -119,7 +119,7 @@ def test_tiles_must_see_whole_blocks(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     job = job_of("upscale by 1.5 and 1.8", small_denoiser(), "ddim", str(tmp_path / "states"))
     expected = in_memory(job)
     monkeypatch.setattr(KnownMeans, "reach", lambda *_: 0)
-    sample_tiled(job, plan_of(job, tile=8))
+    sample_tiled(job, plan_of(job, tile=16))
     assert not np.array_equal(job.writer.pixels, expected)
 
 
@@ -181,6 +181,6 @@ def test_a_stopped_walk_with_jumps_goes_on_to_the_same_image(tmp_path: Any) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample_tiled(job, plan_of(job, tile=8), progress=stop_at_half)
-    sample_tiled(job, plan_of(job, tile=8))
+        sample_tiled(job, plan_of(job, tile=16), progress=stop_at_half)
+    sample_tiled(job, plan_of(job, tile=16))
     assert np.array_equal(job.writer.pixels, expected)
