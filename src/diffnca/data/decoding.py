@@ -31,7 +31,6 @@ OPAQUE = 250
 _LARGEST_PARTLY_CLEAR_SHARE = 0.5
 """In a TIFF file; another band that is marked as alpha is partly clear nearly everywhere."""
 _LARGEST_12_BIT = 4095
-_WHITE_IS_ZERO = 0
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGE_PX = 1 << 25
 _one_large_image = threading.Lock()
@@ -174,8 +173,7 @@ def _darkness(image: Image.Image) -> tuple[str, ...]:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         gray = tiff.image_of(np.asarray(image)[..., None], 12 if tiff.bits_of(image) == (12,) else 16)
-        kind = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION)
-        if kind == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0:  # white; Pillow inverts 8 bits
             gray = ImageOps.invert(gray)
         gray.info = dict(image.info)  # with its EXIF
         return gray

@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -205,14 +206,13 @@ def tiles_of(
     is_tissue = tissue(slide.overview(), background_level)
     side = max(_TILE_PX, 4 * min_size)
     has_tiles = False
-    for top in range(0, slide.height, side):
-        for left in range(0, slide.width, side):
-            height, width = min(side, slide.height - top), min(side, slide.width - left)
-            rows = slice(top // _OVERVIEW_FACTOR, ceil((top + height) / _OVERVIEW_FACTOR))
-            columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
-            if min(height, width) >= min_size and is_tissue[rows, columns].mean() >= SMALLEST_TISSUE_SHARE:
-                has_tiles = True
-                yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
+    for top, left in product(range(0, slide.height, side), range(0, slide.width, side)):
+        height, width = min(side, slide.height - top), min(side, slide.width - left)
+        rows = slice(top // _OVERVIEW_FACTOR, ceil((top + height) / _OVERVIEW_FACTOR))
+        columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
+        if min(height, width) >= min_size and is_tissue[rows, columns].mean() >= SMALLEST_TISSUE_SHARE:
+            has_tiles = True
+            yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
     if not has_tiles:
         raise UnusableImageError(f"holds no tile of at least {min_size} px of which half is tissue")
 

@@ -25,8 +25,6 @@ SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
 LARGEST_UM = 100.0
 """Coarser pixels come from a default such as 72 dots per inch; the size is unknown."""
-_BIG_TIFF = 43
-"""The version in the header of TIFF files that may exceed 4 GiB."""
 _SEPARATE_PLANES = 2
 _SAMPLE_KINDS = {2: "signed", 3: "floating-point"}
 _GRAYS, _RGB, _YCBCR = (0, 1), 2, 6
@@ -143,7 +141,7 @@ def is_tiled_pyramid(path: Path) -> bool:
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             header = file.read(8)
-            is_big = header[2] == _BIG_TIFF or header[3] == _BIG_TIFF
+            is_big = 43 in header[2:4]  # the version of files that may exceed 4 GiB
             tags = Tag.ImageFileDirectory_v2(header + file.read(8) if is_big else header)
             file.seek(tags.next)
             tags.load(file)

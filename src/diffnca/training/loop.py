@@ -57,7 +57,6 @@ class Care:
     """Checkpoints, sample grids and reports of a run; nothing here changes the trained weights.
 
     Attributes:
-        checkpoint_seconds: time between checkpoints.
         sample_seconds: time between sample grids; a finished run makes a last grid; 0 makes none.
         report: sees the progress after each step.
         sample: writes a sample grid of a model to a file; raises `Interrupted` after a request to stop.
@@ -232,14 +231,14 @@ class Trainer:
         """Let each player take a turn on the next clean images; the wait for images counts as training."""
         started = time.monotonic()
         x_0 = next(batches)
-        training, progress = self.config.training, self.progress
         waited = time.monotonic() - started
+        training, progress = self.config.training, self.progress
         rate = learning_rate(training, progress)
         x_0 = x_0.to(self.accelerator.device)
         losses = [self._turn(number, x_0, rate) for number in range(len(self.players))]
         batch = len(x_0) * self.accelerator.num_processes
-        decay = ema_decay(training, progress.images, batch)
-        update_ema(self.average, self.players[0].module.state_dict(), decay)
+        weights = self.players[0].module.state_dict()
+        update_ema(self.average, weights, ema_decay(training, progress.images, batch))
         seconds = self._shared(time.monotonic() - started)
         if self.is_compiling:  # only the first step compiles; its time does not count
             seconds, waited, self.is_compiling = 0.0, 0.0, False
@@ -260,11 +259,11 @@ class Trainer:
             loss = module(batch)
         optimizer.zero_grad()
         self.accelerator.backward(loss)
-        limit = training.max_gradient_norm if training.max_gradient_norm is not None else math.inf
-        norm = self.accelerator.clip_grad_norm_(player.module.parameters(), limit)
+        limit = training.max_gradient_norm or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(player.module.parameters(), limit))
         value = float(loss.detach())
-        if not math.isfinite(value + float(norm)):
-            raise self._diverged(f"loss {value}, gradient norm {float(norm)}")
+        if not math.isfinite(value + norm):
+            raise self._diverged(f"loss {value}, gradient norm {norm}")
         optimizer.step()
         return value
 

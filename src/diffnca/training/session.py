@@ -124,14 +124,13 @@ def training(
     """Return a run that trains `config`; a new run fine-tunes the model `start`, if given."""
     options.check()
     config = replace(config, training=_budgeted(config.training, options))
-    if start is None:
-        return _session(options, config, report, None, {}, "", OwnLoss)
-    if config.sampling.visited is not None:
+    if start is not None and config.sampling.visited is not None:
         raise ValueError(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    return _session(options, config, report, start, {"fine_tuned_from": start}, f", from {start}", OwnLoss)
+    card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f", from {start}")
+    return _session(options, config, report, start, card, told, OwnLoss)
 
 
 def distillation(
