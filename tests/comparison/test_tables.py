@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from diffnca.comparison.costs import multiply_adds, parameters
+from diffnca.comparison.rows import multiply_adds, parameters
 from diffnca.comparison.tables import ABLATIONS, STAGES, TEXTURES, table_named
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig

@@ -77,8 +77,8 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """Return first grids: the last half of them is already grown, and the last quarter is then damaged.
 
-        The published code keeps grown states in a pool ([1] section 4.3). Here they grow anew. So a training
-        step depends only on its number, and a stopped run can continue.
+        The published code keeps grown states in a pool ([1] section 4.3). Here they grow anew, so a training
+        step depends only on its number.
         """
         half, quarter = len(first) // 2, len(first) // 4
         with torch.no_grad():

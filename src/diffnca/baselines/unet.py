@@ -21,10 +21,10 @@ TIMESTEPS = 1000.0
 
 
 class UNet(nn.Module):
-    """`UNet2DModel` of diffusers; it needs the complete image.
+    """`UNet2DModel` of diffusers.
 
-    The radius is `None`, because attention and group normalisation see the complete image. There is no
-    context, because no sum over parts would be enough.
+    Attention and group normalisation see the complete image, so the radius is `None`. No sum over parts would
+    be enough, so there is no context.
     """
 
     radius: int | None = None
@@ -58,8 +58,7 @@ class UNet(nn.Module):
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
     def context(self, x_t: Tensor, t: Tensor, region: Region, given: Tensor | None = None) -> None:
-        """Return no context: a UNet cannot compute parts of a canvas."""
-        return None
+        """Return no context."""
 
     def forward(
         self,
@@ -73,8 +72,7 @@ class UNet(nn.Module):
         """Return the prediction for `x_t` at time `t` in [0, 1); `noise` and `context` are not used.
 
         Raises:
-            ValueError: the image is a part of a canvas, is seamless, or has sides that cannot be halved; or
-                planes are given.
+            ValueError: the image is a part, is seamless, or cannot be halved; or planes are given.
         """
         if given is not None:
             raise ValueError("given planes: a UNet sees none; take a model of cells")

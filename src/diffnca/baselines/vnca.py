@@ -55,10 +55,9 @@ class _GrowthRule(nn.Module):
 
 
 class VNCA(nn.Module):
-    """Encoder and decoder; `diffnca.baselines.autoencoder` has their loss.
+    """Encoder and decoder; with `checkpoint_cells` the backward pass computes each cell step again.
 
-    The radius is `None`, because each pixel depends on the latent code of the image. With `checkpoint_cells`
-    the backward pass computes each cell step again, to save memory.
+    The radius is `None`, because each pixel depends on the latent code of the image.
     """
 
     radius: int | None = None
@@ -93,9 +92,8 @@ class VNCA(nn.Module):
     ) -> Float[Tensor, "b z h w"]:
         """Return the state with one cell for each pixel.
 
-        `state` is a grid of `start` cells a side; or of `size` cells, to grow on. `noise` says which cells
-        update; `None` updates each cell by the expectation of its mask. `num_cell_steps` counts the cell
-        steps on each grid.
+        `state` is a grid of `start` cells a side; or of `size` cells, to grow on. `noise=None` updates each
+        cell by the expectation of its mask. `num_cell_steps` counts the cell steps on each grid.
         """
         count = self.config.num_cell_steps if num_cell_steps is None else num_cell_steps
         first = 0

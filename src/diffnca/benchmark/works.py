@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ def cells_of(config: Config) -> NCAConfig:
 
 
 def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
-    """Return the available ways to call a network of cells; this moves the network to the device of `x_t`."""
+    """Return the ways to call a network of cells; this moves the network to the device of `x_t`."""
     device, network, fast = x_t.device, denoiser.network.to(x_t.device), fast_dtype(x_t.device)
     height, width = x_t.shape[-2:]
     needed = products(cells_of(denoiser.config), height, width, len(x_t))
@@ -108,7 +108,7 @@ def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
     if ready is not network:
         networks = {("engine", fast): ready, **networks}
     if is_compiled:
-        networks["compiled", fast] = compiled(network, fast)
+        networks["compiled", fast] = compiled(network, device, fast)
     return [
         Work(
             f"call, {name}, {_short(dtype)}",
@@ -138,18 +138,13 @@ def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
     return works
 
 
-def compiled(network: nn.Module, dtype: torch.dtype) -> Callable[..., Tensor]:
+def compiled(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
     """Return a copy of `network` with compiled cell rules in mixed precision, as in training."""
     made = copy.deepcopy(network)
     for part in made.compiled_parts():  # type: ignore[operator]
         part.compile(dynamic=False)
-
-    def call(x_t: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(x_t.device.type, dtype, enabled=dtype != torch.float32):
-            predicted: Tensor = made(x_t, t)
-        return predicted
-
-    return call
+    mixed = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    return cast(Callable[..., Tensor], mixed(made.__call__))
 
 
 def bench_training(config: Config, rounds: int) -> Timing:

@@ -36,7 +36,7 @@ class Evaluate:
     def run(self, console: Console) -> int:
         """Measure; return the exit code."""
         from diffnca.evaluation.protocol import measure
-        from diffnca.evaluation.table import as_table
+        from diffnca.evaluation.scores import as_table
 
         if self.out is not None:
             check_target(self.out)

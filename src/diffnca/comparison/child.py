@@ -27,7 +27,7 @@ OUTCOME = "outcome.json"
 """File beside a job: `{}`, or the reason why the training ended before its budget."""
 
 MEMORY = "memory.json"
-"""File beside a job: the peak memory of the training, in bytes."""
+"""File beside a job: the peak memory of the training in bytes, before and after stops."""
 
 WATCH_SECONDS = 1.0
 
@@ -72,19 +72,14 @@ def work(job: Path) -> None:
     )
     training(options, from_json(wanted["config"])).run()
     if os.environ.get("RANK", "0") == "0":
-        _note_memory(job.with_name(MEMORY))
-
-
-def _note_memory(path: Path) -> None:
-    """Write the peak memory of this training, before and after stops."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = json.loads(path.read_text(encoding="utf-8"))["peak_bytes"] if path.is_file() else 0
-    peak = max(before, peak_memory_bytes(device) or 0)
-    path.write_text(json.dumps({"peak_bytes": peak, "device": device.type}), encoding="utf-8")
+        path, device = job.with_name(MEMORY), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        before = json.loads(path.read_text(encoding="utf-8"))["peak_bytes"] if path.is_file() else 0
+        peak = max(before, peak_memory_bytes(device) or 0)
+        path.write_text(json.dumps({"peak_bytes": peak, "device": device.type}), encoding="utf-8")
 
 
 def main(job: Path) -> None:
-    """Do a job, and write its outcome beside the job."""
+    """Do a job, and write its outcome."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     told: dict[str, object] = {}
     try:

@@ -17,7 +17,7 @@ from diffnca.progress import Report
 
 @dataclass(frozen=True)
 class RealSelections:
-    """The real images of all rows, their fingerprint, and the number of unusable files (`left_out`)."""
+    """The real images of all rows, and the number of unusable files (`left_out`)."""
 
     training: Selection
     held_out: Selection

@@ -19,8 +19,7 @@ from diffnca.config.networks import VNCAConfig
 from diffnca.engine.machine import device_named, machine_of
 from diffnca.errors import Interrupted, one_line
 from diffnca.evaluation.metrics.bootstrap import Difference, kid_difference
-from diffnca.evaluation.metrics.cached import extract_cached
-from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.metrics.features import extract_cached
 from diffnca.evaluation.protocol import extractor_named
 from diffnca.progress import Report as Seen
 from diffnca.progress import unseen
@@ -46,6 +45,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
     terms.out.mkdir(exist_ok=True)
     kept, left_out = others(table, rows, terms)
     best = real_score(real, extractor, terms, report)
+    reference = extract_cached(extractor, real.held_out.images, terms.cache)
     found = Report(table.name, _facts(terms, real), best, (), {}, left_out, {}, table.subject)
     features: dict[str, list[Tensor]] = {}
     for row in (*kept, *rows):
@@ -60,7 +60,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
             found = replace(found, failed={**found.failed, row.title: one_line(error)})
         else:
             features.setdefault(row.config.name, []).append(vectors)
-            differences = _compared(table.subject, features, real, extractor, terms)
+            differences = _compared(table.subject, features, reference, real.held_out.pictures)
             found = replace(found, results=(*found.results, result), differences=differences)
         write(found, terms.out)
         yield found
@@ -90,8 +90,7 @@ def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict
     for config in table.rows:
         for folder in sorted((terms.out / "rows").glob(f"{config.name}-*")):
             seed = folder.name.removeprefix(f"{config.name}-")
-            row = _with_seed(config, int(seed), terms) if seed.isdecimal() else None
-            if row is None or row in rows:
+            if not seed.isdecimal() or (row := _with_seed(config, int(seed), terms)) in rows:
                 continue
             try:
                 if is_finished(row, terms):
@@ -118,19 +117,11 @@ def _facts(terms: Terms, real: RealSelections) -> dict[str, str]:
 
 
 def _compared(
-    subject: str,
-    features: dict[str, list[Tensor]],
-    real: RealSelections,
-    extractor: FeatureExtractor,
-    terms: Terms,
+    subject: str, features: dict[str, list[Tensor]], reference: Tensor, pictures: Tensor
 ) -> dict[str, Difference]:
     """Return the difference of the subject and each other row, over all their trainings so far."""
-    if subject not in features:
-        return {}
-    reference = extract_cached(extractor, real.held_out.images, terms.cache)
-    own = torch.stack(features[subject])
     return {
-        name: kid_difference(own, torch.stack(vectors), reference, real.held_out.pictures)
+        name: kid_difference(torch.stack(features[subject]), torch.stack(vectors), reference, pictures)
         for name, vectors in features.items()
-        if name != subject
+        if name != subject and subject in features
     }

@@ -1,4 +1,4 @@
-"""A row of a table: trained, sampled and measured; finished parts are not done again."""
+"""A row of a table: trained, sampled and measured, and what it costs; finished parts are not done again."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise
+from diffnca.canvas.region import Canvas
 from diffnca.comparison import child
-from diffnca.comparison.costs import Cost, multiply_adds, parameters
 from diffnca.comparison.real import RealSelections
 from diffnca.comparison.terms import Terms
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
-from diffnca.evaluation.metrics.cached import extract_cached
-from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.diffusion.denoiser import Query, estimate_alone
+from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
 from diffnca.evaluation.metrics.velocity import velocity_error
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import whole
 from diffnca.formats.png import contact_sheet, write_png
+from diffnca.models.build import build_model
 from diffnca.models.file import load_denoiser
 from diffnca.progress import Report
+from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
 
@@ -60,12 +65,29 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The result of a training of a row.
+class Cost:
+    """What a row costs.
 
-    `held_out_error` is the error of the velocity on held-out images. It is `None` for VNCA, which estimates
-    no velocity.
+    Attributes:
+        parameters: all learnt numbers.
+        parameters_to_generate: the parameters that make images; without the encoder of VNCA.
+        multiply_adds: per generated image, in all diffusion steps.
+        training_seconds: wall-clock, after the compilation.
+        training_images: seen in training.
+        peak_memory_bytes: in training, of the process or the GPU; `None` if unknown.
     """
+
+    parameters: int
+    parameters_to_generate: int
+    multiply_adds: int
+    training_seconds: float
+    training_images: int
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a training of a row; VNCA has no error of the velocity on held-out images."""
 
     name: str
     seed: int
@@ -75,10 +97,7 @@ class Result:
 
 
 def train(row: Row, terms: Terms, report: Report) -> None:
-    """Train a row until the budget is spent; go on with a stopped run.
-
-    A stop raises `Interrupted`; the run is then saved.
-    """
+    """Train a row, or go on with a stopped run; a stop saves the run and raises `Interrupted`."""
     if is_finished(row, terms):
         return
     row.folder.mkdir(parents=True, exist_ok=True)
@@ -130,14 +149,11 @@ def is_finished(row: Row, terms: Terms) -> bool:
 def measure(
     row: Row, real: RealSelections, extractor: FeatureExtractor, terms: Terms, report: Report
 ) -> tuple[Result, Float[Tensor, "n d"]]:
-    """Return the numbers of a trained row, and the features of its images in the order of the seeds.
-
-    Images and features are kept on disk, and used again.
-    """
+    """Return the numbers of a trained row, and the features of its images in the order of the seeds."""
     is_denoiser = not isinstance(row.config.model, VNCAConfig)
     sampler, steps = (terms.sampler, terms.steps) if is_denoiser else (None, None)
     samples = Samples(str(row.run), sampler=sampler, steps=steps, device=terms.device)
-    facts = {"model": row.config.name, "seed": str(samples.seed), **samples.facts()}
+    facts = {"model": row.config.name, "seed": str(samples.seed), **samples.facts}
     name = f"samples-{facts['weights'][:16]}-{facts.get('sampler', 'vnca')}-{facts.get('steps', 0)}"
     generated = whole(list(samples.pictures(terms.n, row.folder / name, report)))
     sheet = contact_sheet(generated.images[:SHOWN].movedim(1, -1).numpy())
@@ -174,3 +190,30 @@ def _cost(row: Row, terms: Terms) -> Cost:
         training_images=stored.progress.images,
         peak_memory_bytes=json.loads(memory.read_text("utf-8"))["peak_bytes"] if memory.is_file() else None,
     )
+
+
+def multiply_adds(config: Config, sampler: str | None, steps: int | None) -> int:
+    """Return the multiply-adds for one image of the size of the training crops.
+
+    They include convolutions and matrix products, without Fourier transforms and elementwise operations.
+    """
+    model, side = build_model(config).eval(), config.data.crop
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        if isinstance(model, Autoencoder):
+            model.draw(Noise((0,)))
+            calls = 1
+        else:
+            region, x_t = Canvas(side, side).whole, torch.zeros(1, model.image_channels, side, side)
+            _, levels = walk_of(model, sampler, steps)
+            estimate_alone(model, Query(x_t, levels[0], region))
+            calls = len(levels)
+    return int(counter.get_total_flops()) // 2 * calls
+
+
+def parameters(config: Config) -> tuple[int, int]:
+    """Return how many numbers a model learns, and how many of them make images."""
+    model = build_model(config)
+    learnt = sum(p.numel() for p in model.parameters())
+    if isinstance(model, Autoencoder):
+        return learnt, sum(p.numel() for p in model.network.rule.parameters())
+    return learnt, learnt

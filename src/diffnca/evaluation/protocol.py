@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from diffnca.config.model import Config
-from diffnca.data.images import ImageSet, open_images
+from diffnca.data.images import open_images
 from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
-from diffnca.evaluation.metrics.cached import cache_folder
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
-from diffnca.evaluation.metrics.features import FeatureExtractor, efficientnet_lite0
+from diffnca.evaluation.metrics.features import FeatureExtractor, cache_folder, efficientnet_lite0
 from diffnca.evaluation.metrics.inception import inception
 from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.evaluation.options import Options, check
-from diffnca.evaluation.real import RealImages, check_real, real_images, select
+from diffnca.evaluation.real import RealImages, real_images, select
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, Protocol, check_size, evaluate
-from diffnca.evaluation.selections import Picture, Pictures, Selection
+from diffnca.evaluation.selections import Pictures, Selection
 from diffnca.files import check_place
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_config
@@ -43,27 +42,20 @@ class Measured:
 def measure(model: str, options: Options, report: Report = unseen) -> Measured:
     """Measure a model, or a folder of generated images, against real images.
 
-    Args:
-        model: a bundled model, a model file, a run's folder, a hub id, or a folder of images.
-        options: what is compared with what.
-        report: called while images are made and looked at.
+    `model` is a bundled model, a model file, a run's folder, a hub id, or a folder of images.
 
     Raises:
         ValueError: an option or the images do not fit; raised before images are made.
     """
     check(options)
     cache = _checked_cache(options.cache)
-    config = None if is_folder_of_images(model) else read_config(find_model(model))
+    config = None if _is_folder_of_images(model) else read_config(find_model(model))
     extractor = extractor_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
-    check_real(real)
-    pictures: Pictures
-    skipped = real.skipped
     if config is None:
-        images, made = _opened(model, options, report)
-        pictures, skipped = images, {"generated": images.skipped, **skipped}
+        pictures, made, unusable = _opened(model, options, report)
     else:
-        pictures, made = _made(model, config, options, real, report)
+        pictures, made, unusable = *_made(model, config, options, real, report), ()
     is_published = options.protocol == "published"
     if is_published:
         pictures = [as_jpeg(each) for each in pictures]
@@ -85,19 +77,18 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
         report=report,
     )
     if options.pairs is not None and real.training is not None:
-        write_pairs(options.pairs, selection, real.training, evaluation)
+        _write_pairs(options.pairs, selection, real.training, evaluation)
+    skipped = {"generated": unusable, **real.skipped}
     left_out = {place: len(files) for place, files in skipped.items() if files}
     return Measured(replace(evaluation, left_out=left_out), skipped)
 
 
-def is_folder_of_images(name: str) -> bool:
-    """Return whether a name stands for a folder of images, not for a model."""
+def _is_folder_of_images(name: str) -> bool:
     path = Path(name)
     return path.is_dir() and not (path / MODEL_FILE).is_file() and name not in bundled_models()
 
 
 def _checked_cache(folder: Path | None) -> Path:
-    """Make and return the folder that keeps features; refuse a folder without write access."""
     cache = cache_folder() / "features" if folder is None else folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -113,7 +104,9 @@ def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtr
     return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
-def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, dict[str, str]]:
+def _opened(
+    folder: str, options: Options, report: Report
+) -> tuple[Pictures, dict[str, str], tuple[Remark, ...]]:
     """Return the generated images of a folder; refuse images that are real ones, and options for models."""
     for name in ("height", "width", "sampler", "steps", "samples"):
         if getattr(options, name) is not None:
@@ -126,12 +119,12 @@ def _opened(folder: str, options: Options, report: Report) -> tuple[ImageSet, di
                 "two folders apart"
             )
     images = open_images([folder], report=report)
-    return images, {"folder": folder, "images": images.fingerprint}
+    return images, {"folder": folder, "images": images.fingerprint}, images.skipped
 
 
 def _made(
     model: str, config: Config, options: Options, real: RealImages, report: Report
-) -> tuple[list[Picture], dict[str, str]]:
+) -> tuple[Pictures, dict[str, str]]:
     """Make as many images as the comparison takes, and say how; refuse sizes that do not fit."""
     height, width = options.height or config.data.crop, options.width or config.data.crop
     count, size, crop = options.n, (height, width), options.crop
@@ -150,11 +143,11 @@ def _made(
         check_seams(options.seam_px, (height, width))
     device = device_named(options.device)
     samples = Samples(model, height, width, options.seed, options.sampler, options.steps, device)
-    facts = {"model": model, "seed": str(options.seed), **samples.facts()}
+    facts = {"model": model, "seed": str(options.seed), **samples.facts}
     return list(samples.pictures(count, options.samples, report)), facts
 
 
-def write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:
+def _write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:
     """Write a picture of the closest pairs: a generated image, and next to it its training image."""
     assert evaluation.memorisation is not None, "training images are known"
     rows = []

@@ -32,30 +32,31 @@ class RealImages:
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
-    """Open the real images, prepared as for the training of the model.
+    """Open the real images, prepared as for the training of the model; refuse images that do not fit.
 
     `model` has a card with the names of the held-out images. `config` is `None` for a folder of images.
     """
-    data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
-    n, crop, name = None if options.crop is None else options.n, options.crop, str(options.reference)
-    images = _opened(options.reference, options, data, channels, report)
-    skipped = {"--reference": images.skipped}
+    images = _opened(options.reference, config, options, report)
+    skipped, split = {"--reference": images.skipped}, "all images of the folder"
+    n, where = None if options.crop is None else options.n, str(options.reference)
+    pictures: Pictures = images
+    seen: Pictures | None = None
     if options.protocol == "published":
-        reference = select(images, crop, options.n, name)
-        return RealImages(reference, None, "the first images of training", skipped)
-    if options.held_out:
-        seen, held_out = _apart(images, model, is_model=config is not None)
-        reference = select(held_out, crop, n, f"the held-out part of {name}")
-        return RealImages(reference, select(seen, crop), "held out", skipped)
-    training = None
-    if options.train is not None:
-        opened = _opened(options.train, options, data, channels, report)
-        skipped["--train"], training = opened.skipped, select(opened, crop)
-    return RealImages(select(images, crop, n, name), training, "all images of the folder", skipped)
+        n, split = options.n, "the first images of training"
+    elif options.held_out:
+        seen, pictures = _apart(images, model, is_model=config is not None)
+        where, split = f"the held-out part of {where}", "held out"
+    elif options.train is not None:
+        seen = train = _opened(options.train, config, options, report)
+        skipped["--train"] = train.skipped
+    reference = select(pictures, options.crop, n, where)
+    training = None if seen is None else select(seen, options.crop)
+    _check(reference, training, split)
+    return RealImages(reference, training, split, skipped)
 
 
-def _opened(path: Path, options: Options, data: DataConfig, channels: int, report: Report) -> ImageSet:
-    """Open a folder of real images, prepared as for the training of the model."""
+def _opened(path: Path, config: Config | None, options: Options, report: Report) -> ImageSet:
+    data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
     return open_images(
         [path],
         reduce=data.reduce if options.reduce is None else options.reduce,
@@ -95,23 +96,23 @@ def select(pictures: Pictures, crop: int | None, n: int | None = None, where: st
     return whole(list(islice(pictures, n)))
 
 
-def check_real(real: RealImages) -> None:
+def _check(reference: Selection, training: Selection | None, split: str) -> None:
     """Refuse a reference that is too small, of another size than the training images, or among them."""
-    needed = MIN_IMAGES if real.training is None else MIN_UNSEEN
-    if len(real.reference) < needed:
-        why = "" if real.training is None else ", for the report on memorisation"
+    needed = MIN_IMAGES if training is None else MIN_UNSEEN
+    if len(reference) < needed:
+        why = "" if training is None else ", for the report on memorisation"
         raise ValueError(
-            f"--reference: gives {len(real.reference)} images or crops, {real.split}; must be {needed} or "
-            f"more{why}; give more"
+            f"--reference: gives {len(reference)} images or crops, {split}; must be {needed} or more{why}; "
+            "give more"
         )
-    if real.training is None:
+    if training is None:
         return
-    shapes = [tuple(each.images.shape[1:]) for each in (real.training, real.reference)]
+    shapes = [tuple(each.images.shape[1:]) for each in (training, reference)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"--train: its images have the shape (c, h, w) {shapes[0]}, those of --reference {shapes[1]}: "
             "bring them to one size, or take crops"
         )
-    seen = {image.numpy().tobytes() for image in real.training.images}
-    num_seen = sum(image.numpy().tobytes() in seen for image in real.reference.images)
-    check_unseen(num_seen, len(real.reference))
+    seen = {image.numpy().tobytes() for image in training.images}
+    num_seen = sum(image.numpy().tobytes() in seen for image in reference.images)
+    check_unseen(num_seen, len(reference))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,11 +33,7 @@ JPEG_QUALITY = 75
 
 @dataclass(frozen=True)
 class Samples:
-    """Images of `seed`, `seed` + 1, ... by one model.
-
-    The sides are in pixels; `None` takes the side of the training crops. `None` as sampler or number of
-    diffusion steps takes the model's own choice.
-    """
+    """Images of `seed`, `seed` + 1, ...; `None` takes the model's own sampler, steps, and sides in px."""
 
     model: str
     height: int | None = None
@@ -46,14 +43,19 @@ class Samples:
     steps: int | None = None
     device: str = "cpu"
 
-    def facts(self, model: Generator | None = None) -> dict[str, str]:
-        """Return all that these images depend on, without their seeds."""
-        model = load(self.model) if model is None else model
+    @cached_property
+    def generator(self) -> Generator:
+        """The loaded model."""
+        return load(self.model, self.device)
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """All that these images depend on, without their seeds."""
+        crop = str(self.generator.config.data.crop)
         facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
-        crop = str(model.config.data.crop)
         facts |= {"height": str(self.height or crop), "width": str(self.width or crop)}
-        if not isinstance(model, Autoencoder):
-            sampler, levels = walk_of(model, self.sampler, self.steps)
+        if not isinstance(self.generator, Autoencoder):
+            sampler, levels = walk_of(self.generator, self.sampler, self.steps)
             facts |= {"sampler": sampler.name, "steps": str(len(levels))}
         return facts
 
@@ -64,36 +66,29 @@ class Samples:
         number of images done, where a fraction counts diffusion steps.
         """
         Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
-        model = load(self.model, self.device)
-        facts = self.facts(model)
+        batch = max(1, BATCH_PX // (int(self.facts["height"]) * int(self.facts["width"])))
         if folder is not None:
             folder.mkdir(exist_ok=True)
-        batch = max(1, BATCH_PX // (int(facts["height"]) * int(facts["width"])))
         for first in range(0, n, batch):
             seeds = range(self.seed + first, self.seed + min(first + batch, n))
 
             def step(done: int, total: int, before: int = first, size: int = len(seeds)) -> None:
                 report("generated images", before + size * done / total, n)
 
-            yield from self._batch(model, facts, seeds, folder, step)
+            yield from self._batch(seeds, folder, step)
             report("generated images", first + len(seeds), n)
 
     def _batch(
-        self,
-        model: Generator,
-        facts: dict[str, str],
-        seeds: Sequence[int],
-        folder: Path | None,
-        step: Callable[[int, int], None],
+        self, seeds: Sequence[int], folder: Path | None, step: Callable[[int, int], None]
     ) -> list[Picture]:
         """Return the images of these seeds, read from their files or made now."""
-        kept = {} if folder is None else _kept(folder, seeds, facts)
+        kept = {} if folder is None else _kept(folder, seeds, self.facts)
         missing = [seed for seed in seeds if seed not in kept]
         if missing:
             images = generate(
-                model,
-                height=int(facts["height"]),
-                width=int(facts["width"]),
+                self.generator,
+                height=int(self.facts["height"]),
+                width=int(self.facts["width"]),
                 seed=missing,
                 sampler=self.sampler,
                 steps=self.steps,
@@ -103,7 +98,8 @@ class Samples:
             kept |= dict(zip(missing, to_uint8(images), strict=True))
         if folder is not None:
             for seed in missing:
-                text = {f"diffnca:{name}": value for name, value in {**facts, "seed": str(seed)}.items()}
+                facts = {**self.facts, "seed": str(seed)}
+                text = {f"diffnca:{name}": value for name, value in facts.items()}
                 write_png(_file(folder, seed), kept[seed], text)
         return [kept[seed] for seed in seeds]
 
@@ -117,7 +113,7 @@ def as_jpeg(picture: Picture) -> Picture:
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    """Return the images that the folder holds; refuse images that other options made."""
+    """Return the images that a folder holds; refuse images that other options made."""
     found = {}
     for seed in seeds:
         path = _file(folder, seed)

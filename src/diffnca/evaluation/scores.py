@@ -1,4 +1,4 @@
-"""Score generated images against real images.
+"""Score generated images against real images, and tell the scores.
 
 Two numbers compare only under equal protocols, so each number is stored with all that it depends on.
 """
@@ -15,9 +15,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.evaluation.metrics.cached import extract_cached
-from diffnca.evaluation.metrics.distances import Distance, fid, kid
-from diffnca.evaluation.metrics.features import FeatureExtractor
+from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR, Distance, fid, kid
+from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
 from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
 from diffnca.evaluation.metrics.memorisation import Memorisation, memorisation
 from diffnca.evaluation.metrics.textures import colour_error, spectrum_error_db
@@ -58,10 +57,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the compared images were chosen and stored.
+    """How the compared images were chosen, and how the generated images were `stored` before.
 
-    `split` says which real images the reference is; `reference` is the SHA-256 of their pixels. The sides are
-    in pixels. `stored` says how the generated images were stored before the comparison.
+    `split` says which real images the reference is; `reference` is the SHA-256 of their pixels.
     """
 
     name: str = "clean"
@@ -224,3 +222,43 @@ def _score(
         checksum=extractor.checksum,
         preprocessing=extractor.preprocessing,
     )
+
+
+def as_table(evaluation: Evaluation) -> str:
+    """Return an evaluation as text, one line for each fact."""
+    score, protocol = evaluation.score, evaluation.protocol
+    made = {name: value[:16] if name == "weights" else value for name, value in evaluation.made.items()}
+    lines = [
+        ("KID x 1000", score.kid.x1000(2) + _why_no_error(evaluation)),
+        ("FID", f"{score.fid:.2f}"),
+        ("precision, recall", f"{evaluation.precision:.3f}, {evaluation.recall:.3f}"),
+        ("density, coverage", f"{evaluation.density:.3f}, {evaluation.coverage:.3f}"),
+        ("spectrum", f"{evaluation.spectrum_error_db:.2f} dB off"),
+        ("colours", f"{evaluation.colour_error:.2f} levels of 256 off"),
+    ]
+    if evaluation.seam_ratio is not None:
+        lines.append(("steps at seams", f"{evaluation.seam_ratio:.3f} of those elsewhere"))
+    if (found := evaluation.memorisation) is not None:
+        told = (
+            f"{found.copied:.1%} nearer to a training image than all but {found.expected:.1%} of unseen "
+            f"images are (p = {found.p_value:.2g}); median distance {found.distance_ratio:.2f} of theirs"
+        )
+        lines.append(("memorisation", told))
+    lines += [
+        ("compared", f"{score.n} images of {protocol.height}x{protocol.width} px, {protocol.stored}"),
+        ("with", f"{score.n_reference} real ones, {protocol.split}"),
+        ("protocol", f"{protocol.name}, features {score.features} {score.checksum[:8]}"),
+        ("made", ", ".join(f"{name} {value}" for name, value in made.items())),
+    ]
+    lines += [("left out", f"{count} files of {place}") for place, count in evaluation.left_out.items()]
+    return "\n".join(f"{name:18} {value}" for name, value in lines)
+
+
+def _why_no_error(evaluation: Evaluation) -> str:
+    """Return in words why KID has no error, and what that means; an empty text if it has one."""
+    score = evaluation.score
+    fewest = min(score.pictures, score.pictures_reference)
+    if fewest >= PICTURES_FOR_AN_ERROR:
+        return ""
+    raised = "; crops of one picture are alike, so KID is too high" if fewest == 1 else ""
+    return f" (no error: it takes {PICTURES_FOR_AN_ERROR} pictures on either side{raised})"

@@ -15,9 +15,7 @@ from torch import Tensor
 from diffnca.data.images import ImageSet
 
 Picture = UInt8[np.ndarray, "_h _w _c"]  # pictures may differ in size
-
 Pictures = Sequence[Picture] | ImageSet
-"""A list of pictures, or a set of images that decodes a picture at each request."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,11 @@ def whole(pictures: Pictures) -> Selection:
 def crops(pictures: Pictures, n: int, side_px: int = 64, seed: int | None = None) -> Selection:
     """Select `n` different square crops of larger pictures of any sizes.
 
-    Args:
-        pictures: a picture smaller than a crop gives none.
-        n: number of crops.
-        side_px: height and width of a crop.
-        seed: `None` takes disjoint crops on the regular grid of each picture, spread evenly over all
-            pictures. A number draws random positions, all equally likely; these crops can overlap.
+    `seed=None` takes disjoint crops on the regular grid of each picture, spread evenly over all pictures. A
+    number draws random positions, all equally likely; these crops can overlap.
 
     Raises:
-        ValueError: if there are no pictures, their channels differ, or they hold fewer than `n` crops.
+        ValueError: there are no pictures, their channels differ, or they hold fewer than `n` crops.
     """
     channels = sorted(set(_shapes(pictures)[:, 2].tolist()))
     if len(channels) > 1:
@@ -101,7 +95,7 @@ def _grids(
 
 
 def _choose(n: int, available: int, side_px: int, seed: int | None) -> Int64[np.ndarray, " n"]:
-    """Choose `n` of the numbers below `available`, ascending: evenly spread, or at random by `seed`."""
+    """Choose `n` numbers below `available`, ascending: evenly spread, or at random by `seed`."""
     if not 1 <= n <= available:
         raise ValueError(
             f"{n} crops of {side_px}x{side_px} px are asked for, but the images hold {available}: "

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics import cached
-from diffnca.evaluation.metrics.cached import cache_folder, extract_cached
+from diffnca.evaluation.metrics import features
+from diffnca.evaluation.metrics.features import cache_folder, extract_cached
 
 
 class Counting:
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
 def test_a_run_that_stops_keeps_what_it_has_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cached, "IMAGES_PER_FILE", 4)
+    monkeypatch.setattr(features, "IMAGES_PER_FILE", 4)
 
     class Stopping(Counting):
         def __call__(self, images: Tensor) -> Tensor:

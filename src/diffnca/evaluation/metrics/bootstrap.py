@@ -38,20 +38,15 @@ def kid_difference(
 ) -> Difference:
     """Return KID(A, reference) - KID(B, reference), a mean over trainings, with its error ([1]).
 
-    A draw takes image seeds and pictures of the reference with replacement. It takes image i of A and image i
-    of B together, because they have equal seeds. What A and B share then cancels.
+    `features_a` and `features_b` are of images in the order of their seeds, which are equal. `pictures` names
+    the picture that each real image is a crop of; `None` if each image is its own picture.
 
-    Of k trainings a draw takes k - 1, separately for A and B: k would make the variance too small ([2]). A
-    single training adds no variance. A draw never pairs an image with itself or its copies, as in the
+    A draw takes image seeds and pictures of the reference with replacement. It takes image i of A and image i
+    of B together, so what A and B share cancels. It never pairs an image with itself or its copies, as in the
     unbiased estimate. The term within the reference cancels in the difference.
 
-    Args:
-        features_a: of each training of A, in the order of the seeds.
-        features_b: of each training of B, with equal seeds.
-        reference: features of real images.
-        pictures: the picture that each real image is a crop of; `None` if each image is its own picture.
-        num_draws: of the bootstrap.
-        seed: of the draws.
+    Of k trainings a draw takes k - 1, separately for A and B: k would make the variance too small ([2]). A
+    single training adds no variance.
 
     Raises:
         ValueError: the sets of A and B are not pairs, or there are fewer than 2 pairs.
@@ -96,7 +91,7 @@ def _distances(
 
 
 def _of_drawn(distances: Float64[Tensor, "k draws"], generator: torch.Generator) -> Float64[Tensor, " draws"]:
-    """Return the mean of each draw over its own drawn trainings."""
+    """Return the mean of each draw over its drawn trainings."""
     k, draws = distances.shape
     counts = _counts(k, max(k - 1, 1), draws, generator).T
     return (distances * counts).sum(0) / counts.sum(0)

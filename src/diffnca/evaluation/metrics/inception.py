@@ -22,8 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffnca.evaluation.metrics.cached import cache_folder
-from diffnca.evaluation.metrics.features import RgbFeatures, known_checksum
+from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, known_checksum
 from diffnca.files import replace_atomically
 
 INCEPTION_ADDRESS = (
