@@ -16,9 +16,6 @@ from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import UNetConfig
 
-TIMESTEPS = 1000.0
-"""The time embedding of diffusers receives this number for diffusion time 1."""
-
 
 class UNet(nn.Module):
     """`UNet2DModel` of diffusers.
@@ -87,7 +84,7 @@ class UNet(nn.Module):
                 f"image of {canvas.height}x{canvas.width} px: must have sides that are multiples of "
                 f"{divisor} px for this UNet"
             )
-        output: Tensor = self.unet(x_t, TIMESTEPS * t, return_dict=False)[0]
+        output: Tensor = self.unet(x_t, 1000.0 * t, return_dict=False)[0]  # diffusers counts 1000 steps
         return output
 
 

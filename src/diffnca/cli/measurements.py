@@ -41,15 +41,15 @@ class Evaluate:
         if self.out is not None:
             check_target(self.out)
         with console.progress() as progress:
-            measured = measure(self.model, self.options, progress)
-        for place, files in measured.skipped.items():
+            evaluation, skipped = measure(self.model, self.options, progress)
+        for place, files in skipped.items():
             for name, why in files:
                 console.note(f"left out {name} ({place}): {why}")
-        facts = json.dumps(asdict(measured.evaluation), indent=1)
+        facts = json.dumps(asdict(evaluation), indent=1)
         if self.out is not None:
             with replace_atomically(self.out) as partial:
                 partial.write_text(facts + "\n", encoding="utf-8")
-        console.say(facts if self.json else as_table(measured.evaluation))
+        console.say(facts if self.json else as_table(evaluation))
         return 0
 
 

@@ -29,8 +29,6 @@ OUTCOME = "outcome.json"
 MEMORY = "memory.json"
 """File beside a job: the peak memory of the training in bytes, before and after stops."""
 
-WATCH_SECONDS = 1.0
-
 
 def launch(job: Path, watch: Callable[[], object]) -> None:
     """Train as a job says, in another process; call `watch` every second until the budget is spent.
@@ -47,7 +45,7 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
         try:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(WATCH_SECONDS)
+                    process.wait(1.0)
                 watch()
         except KeyboardInterrupt:
             process.terminate()  # if no signal reached the process; it saves its run

@@ -34,9 +34,6 @@ from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
 
-SHOWN = 36
-"""Images in the picture of a row."""
-
 ERROR_IMAGES = 64
 """Most held-out images for the error of a row, spread evenly over all."""
 
@@ -156,7 +153,7 @@ def measure(
     facts = {"model": row.config.name, "seed": str(samples.seed), **samples.facts}
     name = f"samples-{facts['weights'][:16]}-{facts.get('sampler', 'vnca')}-{facts.get('steps', 0)}"
     generated = whole(list(samples.pictures(terms.n, row.folder / name, report)))
-    sheet = contact_sheet(generated.images[:SHOWN].movedim(1, -1).numpy())
+    sheet = contact_sheet(generated.images[:36].movedim(1, -1).numpy())
     write_png(row.folder / "samples.png", sheet, {f"diffnca:{name}": text for name, text in facts.items()})
     evaluation = evaluate(
         generated,

@@ -19,8 +19,6 @@ MAX_IMAGES = 100_000
 MAX_SIDE_PX = 4096
 """Largest side of an image that is generated at once, in memory."""
 
-ONE_SEEN_SET = ("held_out", "train", "pairs")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -89,7 +87,7 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         require(value is None or 1 <= value <= MAX_SIDE_PX, f"--{name}", value, f"from 1 to {MAX_SIDE_PX}")
     if options.protocol == "published":
-        for name in ONE_SEEN_SET:
+        for name in ("held_out", "train", "pairs"):
             if getattr(options, name):
                 raise ValueError(
                     f"--{name.replace('_', '-')}: must stand without --protocol published, whose reference "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -30,19 +30,17 @@ from diffnca.progress import Report, unseen
 PAIR_PX = 128
 """Smallest side of an image in the picture of the closest pairs."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """The numbers, and the unusable files by the flag that names their folder (or `generated`)."""
-
-    evaluation: Evaluation
-    skipped: dict[str, tuple[Remark, ...]]
+Generated = tuple[Pictures, dict[str, str], tuple[Remark, ...]]
+"""Images to measure, how they were made, and unusable files."""
 
 
-def measure(model: str, options: Options, report: Report = unseen) -> Measured:
-    """Measure a model, or a folder of generated images, against real images.
+def measure(
+    model: str, options: Options, report: Report = unseen
+) -> tuple[Evaluation, dict[str, tuple[Remark, ...]]]:
+    """Measure a model, or a folder of generated images, against real images; return also unusable files.
 
-    `model` is a bundled model, a model file, a run's folder, a hub id, or a folder of images.
+    `model` is a bundled model, a model file, a run's folder, a hub id, or a folder of images. Unusable files
+    stand under the flag that names their folder, or under `generated`.
 
     Raises:
         ValueError: an option or the images do not fit; raised before images are made.
@@ -55,10 +53,10 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
     if config is None:
         pictures, made, unusable = _opened(model, options, report)
     else:
-        pictures, made, unusable = *_made(model, config, options, real, report), ()
-    is_published = options.protocol == "published"
-    if is_published:
-        pictures = [as_jpeg(each) for each in pictures]
+        pictures, made, unusable = _made(model, config, options, real, report)
+    stored = "as they are"
+    if options.protocol == "published":
+        pictures, stored = [as_jpeg(each) for each in pictures], f"JPEG of quality {JPEG_QUALITY}"
     selection = select(pictures, options.crop, options.n, model)
     seams = None if options.seam_px is None else seam_ratio(islice(pictures, options.n), options.seam_px)
     evaluation = evaluate(
@@ -67,11 +65,7 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
         extractor,
         training=real.training,
         cache=cache,
-        protocol=Protocol(
-            options.protocol,
-            real.split,
-            stored=f"JPEG of quality {JPEG_QUALITY}" if is_published else "as they are",
-        ),
+        protocol=Protocol(options.protocol, real.split, stored=stored),
         seams=seams,
         made=made,
         report=report,
@@ -80,7 +74,7 @@ def measure(model: str, options: Options, report: Report = unseen) -> Measured:
         _write_pairs(options.pairs, selection, real.training, evaluation)
     skipped = {"generated": unusable, **real.skipped}
     left_out = {place: len(files) for place, files in skipped.items() if files}
-    return Measured(replace(evaluation, left_out=left_out), skipped)
+    return replace(evaluation, left_out=left_out), skipped
 
 
 def _is_folder_of_images(name: str) -> bool:
@@ -104,9 +98,7 @@ def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtr
     return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
-def _opened(
-    folder: str, options: Options, report: Report
-) -> tuple[Pictures, dict[str, str], tuple[Remark, ...]]:
+def _opened(folder: str, options: Options, report: Report) -> Generated:
     """Return the generated images of a folder; refuse images that are real ones, and options for models."""
     for name in ("height", "width", "sampler", "steps", "samples"):
         if getattr(options, name) is not None:
@@ -122,9 +114,7 @@ def _opened(
     return images, {"folder": folder, "images": images.fingerprint}, images.skipped
 
 
-def _made(
-    model: str, config: Config, options: Options, real: RealImages, report: Report
-) -> tuple[Pictures, dict[str, str]]:
+def _made(model: str, config: Config, options: Options, real: RealImages, report: Report) -> Generated:
     """Make as many images as the comparison takes, and say how; refuse sizes that do not fit."""
     height, width = options.height or config.data.crop, options.width or config.data.crop
     count, size, crop = options.n, (height, width), options.crop
@@ -144,7 +134,7 @@ def _made(
     device = device_named(options.device)
     samples = Samples(model, height, width, options.seed, options.sampler, options.steps, device)
     facts = {"model": model, "seed": str(options.seed), **samples.facts}
-    return list(samples.pictures(count, options.samples, report)), facts
+    return list(samples.pictures(count, options.samples, report)), facts, ()
 
 
 def _write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:

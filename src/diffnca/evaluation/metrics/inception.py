@@ -30,7 +30,6 @@ INCEPTION_ADDRESS = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-_TIMEOUT_S = 30
 
 
 class _Layer(NamedTuple):
@@ -210,7 +209,7 @@ def _downloaded() -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with urlopen(INCEPTION_ADDRESS, timeout=_TIMEOUT_S) as response:
+        with urlopen(INCEPTION_ADDRESS, timeout=30.0) as response:
             content: bytes = response.read()
     except (OSError, HTTPException) as error:
         raise ValueError(
