@@ -29,17 +29,12 @@ WHITE = 128
 
 @dataclass(frozen=True)
 class Given:
-    """An image to edit.
-
-    Attributes:
-        path: its file.
-        pixels: 8 bits, in the channels of the model, upright as its EXIF orientation says.
-        holes: where it is not opaque; `None` if it is opaque everywhere.
-    """
+    """An image to edit, upright as its EXIF orientation says, in the channels of the model."""
 
     path: Path
     pixels: UInt8[np.ndarray, "h w c"]
     holes: Bool[Tensor, "h w"] | None
+    """Where it is not opaque; `None` if it is opaque everywhere."""
 
     @property
     def image(self) -> Tensor:

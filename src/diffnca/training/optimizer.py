@@ -57,11 +57,7 @@ def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(torch.optim.Adam):
-    """Muon for some parameters, Adam for all others.
-
-    The update of Muon is the momentum made orthogonal. Updates of Muon and of Adam have equal sizes, so that
-    one learning rate serves both.
-    """
+    """Muon for some parameters, Adam for all others; updates have equal sizes for one learning rate."""
 
     def __init__(self, parameters: Any, matrices: list[nn.Parameter], **options: Any) -> None:
         """Use Muon for the `matrices` among `parameters` (`o i ...`, with `o` rows); `options` go to Adam."""
@@ -79,7 +75,7 @@ class Muon(torch.optim.Adam):
         return super().step(closure)
 
     def _update(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
-        """Return the update at learning rate 1."""
+        """Return the update at learning rate 1: the momentum made orthogonal."""
         state: dict[str, Tensor] = self.state[weight]
         if not state:
             state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(gradient)}

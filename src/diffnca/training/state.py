@@ -59,16 +59,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """Facts in the state of a run.
-
-    `data` is the fingerprint of images, first weights and teacher. `processes` is the number of processes
-    in training; `None` in runs of former versions.
-    """
+    """Facts in the state of a run; `data` is the fingerprint of images, first weights and teacher."""
 
     config: Config
     progress: Progress
     data: str
     processes: str | None
+    """Number of processes in training; `None` in runs of former versions."""
 
 
 def stored_run(out: Path) -> Run | None:
