@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffnca.errors import require
+from diffnca.errors import require, require_within
 from diffnca.files import check_place, check_target
 
 MIN_IMAGES = 6
@@ -83,9 +83,7 @@ class Options:
 def check(options: Options) -> None:
     """Refuse options that would fail only after hours, with a `ValueError` or an `OSError`."""
     require(MIN_IMAGES <= options.n <= MAX_IMAGES, "--n", options.n, f"from {MIN_IMAGES} to {MAX_IMAGES:,}")
-    for name in ("height", "width", "crop"):
-        value = getattr(options, name)
-        require(value is None or 1 <= value <= MAX_SIDE_PX, f"--{name}", value, f"from 1 to {MAX_SIDE_PX}")
+    require_within(options, "--", dict.fromkeys(("height", "width", "crop"), (1, MAX_SIDE_PX)))
     if options.protocol == "published":
         for name in ("held_out", "train", "pairs"):
             if getattr(options, name):
