@@ -64,9 +64,8 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     from diffnca.formats.ome_zarr import OmeZarrWriter
     from diffnca.jobs.plan import CHUNK_PX, shard_of, tiles_of
     from diffnca.models.file import load
-    from diffnca.sampling.denoisers import walk_of
     from diffnca.sampling.starts import start_of
-    from diffnca.sampling.task import Task
+    from diffnca.sampling.task import Task, walk_of
     from diffnca.tiles.job import Job
     from diffnca.tiles.states import States
     from diffnca.tiles.sweeps import sample_tiled

@@ -21,8 +21,8 @@ from diffnca.data import open_images
 from diffnca.evaluation.metrics.features import efficientnet_lite0
 from diffnca.evaluation.scores import score
 from diffnca.evaluation.selections import Selection, crops
-from diffnca.sampling.denoisers import later_levels, walk_of
 from diffnca.sampling.guidance import guided
+from diffnca.sampling.task import later_levels, walk_of
 
 CROPS_PER_DRAW = 4
 

@@ -14,9 +14,9 @@ from diffnca.cli.main import main
 from diffnca.diffusion.denoiser import Query
 from diffnca.formats.film import LAST_MILLISECONDS, write_film
 from diffnca.models.file import load
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.filmed import Filmed, watched
 from diffnca.sampling.generate import generate
+from diffnca.sampling.task import walk_of
 
 MODEL = "pathology-4step"
 

@@ -9,9 +9,9 @@ from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import SamplingConfig
 from diffnca.models.file import load
-from diffnca.sampling.denoisers import later_levels, walk_of
 from diffnca.sampling.generate import generate
 from diffnca.sampling.starts import PureNoise
+from diffnca.sampling.task import later_levels, walk_of
 from diffnca.sampling.vary import Between, interpolate, vary
 
 from .test_generation import GaussianDenoiser

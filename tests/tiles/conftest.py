@@ -14,9 +14,8 @@ from diffnca.config.networks import CellConfig, CoarseConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.models.build import build_denoiser
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import Task
+from diffnca.sampling.task import Task, walk_of
 from diffnca.tiles.job import Job
 from diffnca.tiles.plan import Plan, Rates
 from diffnca.tiles.states import States

@@ -10,11 +10,11 @@ import torch
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.known import Noised
 from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import walk_of
 from diffnca.sampling.upscale import Enlarged
 from diffnca.tiles.job import Job
 from diffnca.tiles.sweeps import sample_tiled

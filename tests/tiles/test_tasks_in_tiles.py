@@ -13,12 +13,11 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import SAMPLERS
 from diffnca.models.build import build_denoiser
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.inpaint import completion, margins
 from diffnca.sampling.known import KnownMeans, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import Task, sample_task
+from diffnca.sampling.task import Task, sample_task, walk_of
 from diffnca.sampling.upscale import enlargement
 from diffnca.sampling.vary import Between, variation
 from diffnca.tiles.job import Job

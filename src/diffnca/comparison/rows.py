@@ -30,8 +30,8 @@ from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.models.file import load_denoiser
 from diffnca.progress import Report
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.task import walk_of
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
 
 ERROR_IMAGES = 64

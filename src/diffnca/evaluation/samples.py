@@ -21,8 +21,8 @@ from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
 from diffnca.models.file import find_model, load
 from diffnca.progress import Report, unseen
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.generate import generate
+from diffnca.sampling.task import walk_of
 
 BATCH_PX = 64 * 64 * 16
 """Pixels of a batch of small images; this number changes speed and memory, not the images."""

@@ -25,11 +25,10 @@ from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames
 from diffnca.jobs.tasks import Interpolate, New
 from diffnca.models.file import find_model, read_card
-from diffnca.sampling.denoisers import check_canvas, check_parts
 from diffnca.sampling.growth import grown_seed, planned
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import Task, check_region
+from diffnca.sampling.task import Task, check_canvas, check_parts, check_region
 
 if TYPE_CHECKING:
     from diffnca.tiles.crews import Crew

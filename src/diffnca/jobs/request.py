@@ -26,9 +26,9 @@ from diffnca.errors import require
 from diffnca.jobs.options import Choices
 from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser, read_config
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
+from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
 
 SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {

@@ -30,13 +30,12 @@ from diffnca.jobs.request import Request
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, unseen
-from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import Task, sample_task
+from diffnca.sampling.task import Task, later_levels, sample_task
 from diffnca.sampling.upscale import residual
 from diffnca.sampling.vary import interpolate
 

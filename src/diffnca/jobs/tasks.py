@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,17 +12,12 @@ from torch import Tensor
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.data.given import Given, mask_of, read_mask
-from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.diffusion.schedule import Level
 from diffnca.errors import require
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
-from diffnca.sampling.task import Task
+from diffnca.sampling.task import MakeTask
 from diffnca.sampling.upscale import enlarged_canvas, enlargement
 from diffnca.sampling.vary import variation
-
-MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
-"""Gives the task, for the model and the levels of its walk from pure noise."""
 
 MOST_FRAMES = 10_000
 """Frames of a film, at most: they are kept in memory."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partialmethod
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -23,17 +24,13 @@ from diffnca.canvas.region import Boundary, Canvas, Region, fold
 Taps = Iterable[tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]]
 """The inputs of the outputs along an axis: parts of (index of the input, weight), for each output."""
 
-
 NEIGHBOURS = 4
 """Blocks on each side that influence the value of a block in `Axis.solved`."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A span of one axis: `length` pixels from `start`, which may lie beyond a circular edge.
-
-    The canvas has `size` pixels and `blocks` blocks on this axis.
-    """
+    """A span of an axis of `size` pixels and `blocks` blocks; it may go over the edge of a circular axis."""
 
     start: int
     length: int
@@ -68,7 +65,10 @@ class Axis:
             yield (blocks + offset - first).clamp(max=len(self.touched) - 1), share
 
     def solved(self) -> Taps:
-        """Yield the taps that turn means into the block values whose spread has these means."""
+        """Yield the taps that turn means into the block values whose spread has these means.
+
+        Values within `NEIGHBOURS` blocks of a cut block are wrong.
+        """
         blocks, first = self.touched, self.touched[0]
         below, above = self._eliminated(-1), self._eliminated(1)
         couplings = self._coupling(blocks - 1) * below[0], self._coupling(blocks) * above[0]
@@ -147,31 +147,20 @@ class Grid:
         """Return whether every pixel of the canvas belongs to one block."""
         return canvas.height % self.height == 0 and canvas.width % self.width == 0
 
-    def means(self, values: Float[Tensor, "b c h w"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the means over all blocks that touch a region; a block that it cuts gets a wrong mean."""
-        return self._applied(values, region, Axis.means)
-
-    def spread(self, coarse: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c h w"]:
-        """Return the pixels of a region, each with the value of its block."""
-        return self._applied(coarse, region, Axis.spread)
-
-    def solved(self, means: Float[Tensor, "b c v u"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the values whose spread has these means; wrong within `NEIGHBOURS` blocks of a cut block."""
-        return self._applied(means, region, Axis.solved)
-
-    def interpolated(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c h w"]:
-        """Return the pixels of a region by linear interpolation between the centres of the blocks."""
-        return self._applied(coarse, region, Axis.interpolated)
-
-    def own(self, coarse: Float[Tensor, "b c y x"], region: Region) -> Float[Tensor, "b c v u"]:
-        """Return the pixels of the grid that touch a region."""
-        return self._applied(coarse, region, Axis.own)
-
-    def _applied(self, values: Tensor, region: Region, taps: Callable[[Axis], Taps]) -> Tensor:
+    def _applied(
+        self, taps: Callable[[Axis], Taps], values: Float[Tensor, "b c y x"], region: Region
+    ) -> Float[Tensor, "b c v u"]:
         (boundary_y, boundary_x), canvas = region.canvas.boundary, region.canvas
         rows = Axis(region.top, region.height, canvas.height, self.height, boundary_y)
         columns = Axis(region.left, region.width, canvas.width, self.width, boundary_x)
         return _gathered(_gathered(values, taps(rows), -2), taps(columns), -1)
+
+    # each takes a tensor and a region, and does along both axes what `Axis` says
+    means = partialmethod(_applied, Axis.means)
+    spread = partialmethod(_applied, Axis.spread)
+    solved = partialmethod(_applied, Axis.solved)
+    interpolated = partialmethod(_applied, Axis.interpolated)
+    own = partialmethod(_applied, Axis.own)
 
 
 def _gathered(values: Tensor, taps: Taps, axis: int) -> Tensor:

@@ -53,17 +53,12 @@ class Filmed(AroundDenoiser):
         return estimate
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames, all in the size of the last frame."""
+        """Yield the frames, all in the size of the last frame, with pixels as rectangles."""
         height, width = self.shown[-1].shape[:2]
-        return (enlarged(frame, height, width) for frame in self.shown)
-
-
-def enlarged(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:
-    """Return a frame in this size, with pixels as rectangles."""
-    rows = np.arange(height) * frame.shape[0] // height
-    columns = np.arange(width) * frame.shape[1] // width
-    shown: np.ndarray = frame[rows[:, None], columns]
-    return shown
+        for frame in self.shown:
+            rows = np.arange(height) * frame.shape[0] // height
+            columns = np.arange(width) * frame.shape[1] // width
+            yield frame[rows[:, None], columns]
 
 
 def watched(denoiser: ImageDenoiser | None, query: Query) -> list[Tensor]:

@@ -17,11 +17,10 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.walk import Progress
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
-from diffnca.sampling.denoisers import walk_of
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import check_region, sample_task
+from diffnca.sampling.task import check_region, sample_task, walk_of
 
 
 @undisturbed()
@@ -98,13 +97,11 @@ def _drawn(
     model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
 ) -> Float[Tensor, "b c h w"]:
     """Let an autoencoder make images; refuse other sizes, parts and the options of denoisers."""
+    name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
-        raise ValueError(
-            f"model {model.config.name}: must be without sampler, steps, even_px and tone; leave them out"
-        )
-    size = model.choices.size
+        raise ValueError(f"model {name}: must be without sampler, steps, even_px and tone; leave them out")
     if region != Canvas(size, size).whole:
         raise ValueError(
-            f"model {model.config.name}: must make whole images of {size}x{size} px with edges; ask for these"
+            f"model {name}: must make whole images of {size}x{size} px with edges; ask for these"
         )
     return model.draw(noise).clamp(-1.0, 1.0)

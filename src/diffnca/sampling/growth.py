@@ -2,17 +2,14 @@
 
 A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
 frequency holds more image beside equal noise. So the first canvas has the training size as its smaller side.
-The image is then enlarged by at most 2, noised in part and denoised (SDEdit [1]), and gains detail each time.
+The image is then enlarged by at most 2, noised in part and denoised (`upscale`), and gains detail each time.
 The first image is exactly the image of its seed at that size.
-
-References:
-    [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
-        2022.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -80,15 +77,11 @@ def grown(
     first image at the first level. The task lies on the CPU, so another machine can take it.
     """
     task = Task(canvases[0], levels, initial)
-    for stage, canvas in enumerate(canvases[1:], start=1):
-        image = sample_task(task, denoiser, sampler, grown_noise(noise, stage - 1), progress=progress)
+    for canvas in canvases[1:]:
+        image = sample_task(task, denoiser, sampler, noise, progress=progress)
         task = enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels)
-    return task, grown_noise(noise, len(canvases) - 1)
-
-
-def grown_noise(noise: Noise, stage: int) -> Noise:
-    """Return the random numbers of an image after `stage` enlargements."""
-    return Noise(tuple(grown_seed(seed, stage) for seed in noise.seeds), noise.device)
+        noise = replace(noise, seeds=tuple(grown_seed(seed, 1) for seed in noise.seeds))
+    return task, noise
 
 
 def grown_seed(seed: int, stage: int) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -28,7 +29,6 @@ from torch import Tensor
 from diffnca.config.model import LARGEST_GUIDANCE, Config
 from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
-from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.engine import Engine
 from diffnca.engine import prepare as prepare_network
 from diffnca.errors import require
@@ -41,30 +41,11 @@ class AroundDenoiser:
 
     denoiser: ImageDenoiser
 
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.denoiser.image_channels
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels of the model."""
-        return self.denoiser.schedule
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the model."""
-        return self.denoiser.config
-
-    @property
-    def radius(self) -> int | None:
-        """Pixels that one pixel of an estimate can see, given the context; `None` for all."""
-        return self.denoiser.radius
-
-    @property
-    def has_context(self) -> bool:
-        """Whether an estimate needs the context of the canvas."""
-        return self.denoiser.has_context
+    image_channels = property(attrgetter("denoiser.image_channels"))
+    schedule = property(attrgetter("denoiser.schedule"))
+    config = property(attrgetter("denoiser.config"))
+    radius = property(attrgetter("denoiser.radius"))
+    has_context = property(attrgetter("denoiser.has_context"))
 
     def context(self, query: Query) -> Tensor | None:
         """Return the context of the canvas."""
@@ -94,12 +75,8 @@ class Guided(AroundDenoiser):
     guidance: float
 
     def __post_init__(self) -> None:
-        require(
-            1.0 <= self.guidance <= LARGEST_GUIDANCE,
-            "guidance",
-            self.guidance,
-            f"from 1 to {LARGEST_GUIDANCE:g}",
-        )
+        allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
+        require(1.0 <= self.guidance <= LARGEST_GUIDANCE, "guidance", self.guidance, allowed)
         for name, own, other in (
             ("channels", self.denoiser.image_channels, self.guide.image_channels),
             ("a schedule", self.denoiser.config.schedule, self.guide.config.schedule),
@@ -116,19 +93,13 @@ class Guided(AroundDenoiser):
 
     def prepare(self, device: torch.device, engine: Engine) -> Guided:
         """Return both models prepared for `device`, neither of them guided by itself."""
-        better, weaker = (
-            prepare(each, device, engine, by_itself=False) for each in (self.denoiser, self.guide)
-        )
+        better, weaker = (prepare(each, device, engine, False) for each in (self.denoiser, self.guide))
         return Guided(better, weaker, self.guidance)
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the guided estimate of the clean image."""
         better, weaker = self.denoiser.estimate(query), self.guide.estimate(query)
         return self.guidance * better - (self.guidance - 1.0) * weaker
-
-
-GUIDANCE = 2.0
-"""Default guidance with a guide."""
 
 
 def guided(
@@ -146,7 +117,7 @@ def guided(
         ValueError: the two models do not fit, or the model has no cell steps to leave out.
     """
     if guide is not None:
-        return Guided(model, guide, GUIDANCE if guidance is None else guidance)
+        return Guided(model, guide, 2.0 if guidance is None else guidance)
     own = model.config.sampling
     config = replace(model.config, sampling=own if guidance is None else replace(own, guidance=guidance))
     return self_guided(Denoiser(model.network, model.schedule, config))

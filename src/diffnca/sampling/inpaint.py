@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
@@ -21,7 +20,7 @@ from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import Options, Task, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, sample_images
 
 JUMP, ROUNDS = 5, 4
 """Diffusion steps of a part of the walk, and how often each part is walked."""
@@ -35,7 +34,6 @@ def inpaint(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
     """Fill holes of images; all other pixels keep every bit.
@@ -51,15 +49,14 @@ def inpaint(
         method: how to impose the known pixels.
         jump: diffusion steps of a part of the way, >= 1.
         rounds: how often `"repaint"` walks each part, >= 1; the time grows in proportion.
-        boundary: how the image goes on beyond its edges, (y, x).
         **options: see `Options`.
 
     Raises:
         ValueError: an argument is not allowed, or the mask marks nothing or everything.
     """
     check_images(image, model.image_channels)
-    check_mask(mask, image.shape[-2], image.shape[-1])
-    canvas = canvas_of(image.shape[-2], image.shape[-1], boundary)
+    check_mask(mask, *image.shape[-2:])
+    canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     known = KnownPixels(Picture(image), mask, is_noised=method == "repaint")
     return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
 
@@ -75,37 +72,23 @@ def extend(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c v u"]:
-    """Grow images at their sides; the given pixels keep every bit.
+    """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit.
 
-    With circular boundaries the margins join opposite sides: the image becomes a seamless tile.
-
-    Args:
-        model: a denoiser, as `diffnca.load` returns it.
-        image: b c h w, in [-1, 1]. One image with a list of seeds is grown once per seed.
-        top: pixels to add above, >= 0; at least one margin must be > 0.
-        bottom: pixels to add below.
-        left: pixels to add on the left.
-        right: pixels to add on the right.
-        method: as for `inpaint`.
-        jump: as for `inpaint`.
-        rounds: as for `inpaint`.
-        boundary: how the grown image goes on beyond its edges, (y, x).
-        **options: see `Options`.
+    With circular boundaries the margins join opposite sides: the image becomes a seamless tile. All other
+    arguments are as for `inpaint`.
 
     Raises:
         ValueError: an argument is not allowed, or all margins are 0.
     """
     check_images(image, model.image_channels)
+    boundary = options.get("boundary", Canvas.boundary)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
     return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
 
 
-def completion(
-    canvas: Canvas, known: KnownPixels, method: str, jump: int, rounds: int
-) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
+def completion(canvas: Canvas, known: KnownPixels, method: str, jump: int, rounds: int) -> MakeTask:
     """Return a function that gives the task to make the unknown pixels."""
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
@@ -125,9 +108,8 @@ def margins(
     names = ("top", "bottom", "left", "right")
     top, bottom, left, right = (whole_number(name, side) for name, side in zip(names, sides, strict=True))
     if min(sides) < 0 or max(sides) == 0:
-        raise ValueError(
-            f"margins {sides}: must be >= 0 px, and one of them above 0 (top, bottom, left, right)"
-        )
+        allowed = f">= 0 px, and one of them above 0 ({', '.join(names)})"
+        raise ValueError(f"margins {sides}: must be {allowed}")
     canvas = canvas_of(image.shape[-2] + top + bottom, image.shape[-1] + left + right, boundary)
     return canvas, KnownPixels(Picture(image, top, left), is_noised=method == "repaint")
 

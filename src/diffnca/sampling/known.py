@@ -49,13 +49,9 @@ class Picture:
     left: int = 0
 
     def __call__(self, region: Region, noise: Noise) -> Float[Tensor, "b c h w"]:
-        """Return the values on a region, as the start of a task."""
-        return self.on(region)[0]
-
-    def on(self, region: Region) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "h w"]]:
-        """Return the values on a region, and where the picture lies; other values mean nothing."""
-        rows, columns, inside = self.place_of(region)
-        return self.pixels[..., rows, columns], inside
+        """Return the values on a region, as the start of a task; values beside the picture mean nothing."""
+        rows, columns, _ = self.place_of(region)
+        return self.pixels[..., rows, columns]
 
     def place_of(
         self, region: Region

@@ -61,8 +61,8 @@ class EvenNoise:
     def __post_init__(self) -> None:
         if self.tone is not None:
             allowed = f"{self.channels} finite numbers, one for each channel"
-            is_told = len(self.tone) == self.channels and all(map(math.isfinite, self.tone))
-            require(is_told, "tone", self.tone, allowed)
+            has_all = isinstance(self.tone, Sequence) and len(self.tone) == self.channels
+            require(has_all and all(map(math.isfinite, self.tone)), "tone", self.tone, allowed)
 
     def __call__(self, region: Region, noise: Noise) -> Float32[Tensor, "b c h w"]:
         """Return the noise on `region`, equal to the crop of the noise on the whole canvas."""
@@ -76,14 +76,11 @@ class EvenNoise:
 
     def _squares(self, region: Region) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " w"]]:
         """Return the number of the square, from 0, of each row and each column of a region."""
-
-        def squares(index: Tensor, size: int) -> Tensor:
-            count = -(-size // self.side)
-            inverse: Tensor = torch.unique(((index + 1) * count - 1) // size, return_inverse=True)[1]
-            return inverse
-
-        canvas = region.canvas
-        return squares(region.rows(), canvas.height), squares(region.columns(), canvas.width)
+        canvas, numbers = region.canvas, []
+        for index, size in ((region.rows(), canvas.height), (region.columns(), canvas.width)):
+            square = ((index + 1) * -(-size // self.side) - 1) // size
+            numbers.append(torch.unique(square, return_inverse=True)[1])
+        return numbers[0], numbers[1]
 
     def _common(self, canvas: Canvas, noise: Noise) -> Float32[Tensor, "b c"]:
         pixels = min(self.side, canvas.height) * min(self.side, canvas.width)
@@ -106,12 +103,9 @@ def start_of(
     side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)
     require(0 <= side <= LARGEST_SQUARE_PX, "even_px", side, f"from 0 to {LARGEST_SQUARE_PX}")
     if side:
-        allowed = f"{channels} finite numbers, one for each channel"
-        require(tone is None or isinstance(tone, Sequence), "tone", tone, allowed)
-        return EvenNoise(channels, side, None if tone is None else tuple(tone))
-    require(
-        tone is None, "tone", tone, "left out where even_px=0, as each place then has its own; set even_px"
-    )
+        return EvenNoise(channels, side, tuple(tone) if isinstance(tone, Sequence) else tone)
+    allowed = "left out where even_px=0, as each place then has its own; set even_px"
+    require(tone is None, "tone", tone, allowed)
     return PureNoise(channels)
 
 

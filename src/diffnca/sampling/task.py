@@ -1,4 +1,4 @@
-"""What to sample: the start of the walk, the noise levels, and what is known of the image."""
+"""What to sample: the start of the walk, the noise levels, what is known of the image; and the sampling."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Canvas, Region
+from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
-from diffnca.diffusion.samplers import Sampler
+from diffnca.diffusion.samplers import Sampler, sampler_of
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Constraint, Planes, Progress, Walk
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import place_of, seeds_of, undisturbed
-from diffnca.sampling.denoisers import check_canvas, check_parts, walk_of
+from diffnca.networks.patches import PatchGrid
+from diffnca.sampling.arguments import place_of, seeds_of, undisturbed, whole_number
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import Initial
 
@@ -29,12 +30,7 @@ from diffnca.sampling.starts import Initial
 class Task:
     """What to sample on a canvas, in memory or in tiles.
 
-    Attributes:
-        canvas: the image to make.
-        levels: the noise levels to visit, without the clean end. Before a noisier level, noise is added.
-        initial: gives the image at `levels[0]`.
-        constraint: what is known of the image; `None` if nothing is known.
-        given: gives the planes that the cells of a region see; `None` for no planes.
+    `initial` gives the image at `levels[0]`; the other fields are as in `Walk`.
     """
 
     canvas: Canvas
@@ -53,10 +49,15 @@ class Task:
         return 0 if self.constraint is None else self.constraint.reach(self.canvas)
 
 
+MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
+"""Gives the task, for the model and the levels of its walk from pure noise."""
+
+
 class Options(TypedDict, total=False):
     """Options of all tasks; each may be left out.
 
     Attributes:
+        boundary: how the result goes on beyond its edges, (y, x): `"reflect"` or `"circular"`.
         seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
         sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` takes the choice of the model.
         steps: diffusion steps from pure noise, from 1 to the number of the schedule; `None` takes the choice
@@ -66,12 +67,53 @@ class Options(TypedDict, total=False):
         engine: `"auto"` or `"eager"`, as for `generate`.
     """
 
+    boundary: tuple[Boundary, Boundary]
     seed: int | Sequence[int]
     sampler: str | Sampler | None
     steps: int | None
     progress: Progress | None
     device: str | torch.device | None
     engine: Engine
+
+
+def check_parts(denoiser: ImageDenoiser) -> int:
+    """Return the radius of a denoiser; refuse a denoiser that sees the whole image at once."""
+    if denoiser.radius is None:
+        raise ValueError(
+            "model: must see a finite radius, but takes statistics over the whole "
+            "image; take blended windows (--windows), or make it in one piece in memory"
+        )
+    return denoiser.radius
+
+
+def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
+    """Refuse a canvas whose circular sides are no multiples of the side of the model's largest cells."""
+    model = denoiser.config.model
+    if isinstance(model, NCAConfig):
+        PatchGrid(canvas.whole, model.patch if model.coarse is None else model.coarse.patch)
+
+
+def walk_of(
+    denoiser: ImageDenoiser, sampler: str | Sampler | None, steps: int | None
+) -> tuple[Sampler, tuple[Level, ...]]:
+    """Return the sampler and its levels, by default of the model; refuse what is unknown to the model."""
+    default = denoiser.config.sampling
+    method = sampler_of(default.sampler if sampler is None else sampler)
+    steps = default.steps if steps is None else whole_number("steps", steps)
+    if default.visited is not None and steps != default.steps:
+        raise ValueError(f"steps={steps}: must be {default.steps}, for which this model was distilled")
+    visited = denoiser.schedule.visited(steps) if default.visited is None else default.visited
+    return method, tuple(denoiser.schedule.level(index) for index in visited)
+
+
+def later_levels(denoiser: ImageDenoiser, levels: tuple[Level, ...], strength: float) -> tuple[Level, ...]:
+    """Return the levels, as close together as `levels`, of a walk that starts at time `strength` (0 to 1)."""
+    schedule = denoiser.schedule
+    first = max(round(strength * schedule.num_diffusion_steps) - 1, 0)
+    later = tuple(level for level in levels if level.index <= first)
+    if denoiser.config.sampling.visited is not None:  # a student knows only these levels
+        return later or levels[-1:]
+    return tuple(schedule.level(index) for index in schedule.visited(max(len(later), 1), first=first))
 
 
 def check_region(denoiser: ImageDenoiser, region: Region) -> None:
@@ -106,15 +148,9 @@ def sample_task(
 
 @undisturbed()
 def sample_images(
-    model: ImageDenoiser | Autoencoder,
-    batch: int | None,
-    options: Options,
-    task: Callable[[ImageDenoiser, tuple[Level, ...]], Task],
+    model: ImageDenoiser | Autoencoder, batch: int | None, options: Options, task: MakeTask
 ) -> Float[Tensor, "b c h w"]:
-    """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed.
-
-    `task` gets the model and the levels of its walk from pure noise.
-    """
+    """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed."""
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
     place = place_of(model, options.get("device"))

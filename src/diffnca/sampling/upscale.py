@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -20,9 +19,8 @@ from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import check_between, check_images
-from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.known import Known, KnownMeans, Noised
-from diffnca.sampling.task import Options, Task, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_images
 
 LARGEST_FACTOR = 8.0
 
@@ -37,7 +35,6 @@ def upscale(
     *,
     method: str = "consistent",
     strength: float | None = None,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
     """Make images larger, with the detail that the model knows.
@@ -55,20 +52,20 @@ def upscale(
         method: `"consistent"` or `"noise"`.
         strength: where the walk starts, above 0 and at most 1: 1 is pure noise, near 0 little changes. `None`
             is 0.7 for `"consistent"` and 0.1 for `"noise"`.
-        boundary: how the image goes on beyond its edges, (y, x).
         **options: see `Options`.
 
     Raises:
         ValueError: an argument is not allowed.
     """
     check_images(image, model.image_channels)
+    boundary = options.get("boundary", Canvas.boundary)
     canvas = enlarged_canvas(image.shape[-2], image.shape[-1], factor, boundary)
     return sample_images(model, len(image), options, enlargement(canvas, image, method, strength))
 
 
 def enlargement(
     canvas: Canvas, image: Float[Tensor, "b c y x"], method: str, strength: float | None
-) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
+) -> MakeTask:
     """Return a function that gives the task to enlarge an image to a canvas."""
     if method not in list(STRENGTHS):
         raise ValueError(f"method={method!r}: must be consistent or noise")

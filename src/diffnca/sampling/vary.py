@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -19,22 +19,19 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
-from diffnca.sampling.denoisers import later_levels
 from diffnca.sampling.known import Noised, Picture
 from diffnca.sampling.starts import Initial, start_of
-from diffnca.sampling.task import Options, Task, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_images
 
 
 def vary(
     model: ImageDenoiser | Autoencoder,
     image: Shaped[Tensor, "*b_c_h_w"],
     strength: float = 0.5,
-    *,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
     """Make images that resemble given images: noise them in part, then denoise them [1].
@@ -43,20 +40,17 @@ def vary(
         model: a denoiser, as `diffnca.load` returns it.
         image: b c h w, in [-1, 1]. One image with a list of seeds is varied once per seed.
         strength: where the walk starts, above 0 and at most 1: near 0 little changes, 1 is pure noise.
-        boundary: how the image goes on beyond its edges, (y, x).
         **options: see `Options`.
 
     Raises:
         ValueError: an argument is not allowed.
     """
     check_images(image, model.image_channels)
-    canvas = canvas_of(image.shape[-2], image.shape[-1], boundary)
+    canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     return sample_images(model, len(image), options, variation(canvas, image, strength))
 
 
-def variation(
-    canvas: Canvas, image: Float[Tensor, "b c h w"], strength: float
-) -> Callable[[ImageDenoiser, tuple[Level, ...]], Task]:
+def variation(canvas: Canvas, image: Float[Tensor, "b c h w"], strength: float) -> MakeTask:
     """Return a function that gives the task to vary an image."""
     check_between("strength", strength, 0.0, 1.0)
 
@@ -74,7 +68,6 @@ def interpolate(
     *,
     height: int,
     width: int,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     **options: Unpack[Options],
 ) -> Float[Tensor, "b c h w"]:
     """Make images between the images of two seeds.
@@ -89,7 +82,6 @@ def interpolate(
         shares: for each image, the way from the first (0) to the second (1).
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
-        boundary: how the images go on beyond their edges, (y, x).
         **options: see `Options`; `seed` has no effect.
 
     Raises:
@@ -98,12 +90,11 @@ def interpolate(
     if not isinstance(seeds, Sequence) or len(seeds) != 2:
         raise ValueError(f"seeds={seeds!r}: must be two seeds, those of the first and the last image")
     first, second = seeds_of(seeds, 2)
-    if not isinstance(shares, Iterable):
+    if isinstance(shares, Iterable):
+        shares = tuple(number("shares", share) for share in shares)
+    if not isinstance(shares, tuple) or not shares or not all(0.0 <= share <= 1.0 for share in shares):
         raise ValueError(f"shares={shares!r}: must be one or more numbers from 0 to 1")
-    shares = tuple(number("shares", share) for share in shares)
-    if not shares or not all(0.0 <= share <= 1.0 for share in shares):
-        raise ValueError(f"shares={shares}: must be one or more numbers from 0 to 1")
-    canvas = canvas_of(height, width, boundary)
+    canvas = canvas_of(height, width, options.get("boundary", Canvas.boundary))
     return sample_images(
         model,
         len(shares),

@@ -33,37 +33,27 @@ class Blended(AroundDenoiser):
 
     denoiser: ImageDenoiser
     window_px: int
+    has_context = False
 
     def __post_init__(self) -> None:
         if self.window_px < 2:
-            raise ValueError(
-                f"window={self.window_px} px: must be >= 2; the side of the training crops is best"
-            )
+            best = "the side of the training crops is best"
+            raise ValueError(f"window={self.window_px} px: must be >= 2; {best}")
 
     @property
     def radius(self) -> int:
         """Pixels that one pixel of an estimate can see: to the far edge of a window."""
         return self.window_px - 1
 
-    @property
-    def has_context(self) -> bool:
-        """Whether an estimate needs the context of the canvas: never, as each window is a whole image."""
-        return False
-
     def context(self, query: Query) -> None:
-        """Return the context of the canvas: nothing."""
-        return None
+        """Return nothing: each window is a whole image."""
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image, good up to `radius` px from edges inside the canvas."""
         x_t, region, noise = query.x_t, query.region, query.cell_noise
         total = torch.zeros_like(x_t)
         weights = x_t.new_zeros(1, 1, *x_t.shape[-2:])
-        for window, top, left in self._windows(region):
-            rows, columns = (
-                _turned(top, window.height, region.height),
-                _turned(left, window.width, region.width),
-            )
+        for window, rows, columns in self._windows(region):
             place = (..., rows[:, None].to(x_t.device), columns.to(x_t.device))
             own = self._own(window).whole
             masks = None if noise is None else WindowNoise(noise, window, own.canvas)
@@ -79,16 +69,15 @@ class Blended(AroundDenoiser):
         boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
         return Canvas(window.height, window.width, boundary)
 
-    def _windows(self, region: Region) -> Iterator[tuple[Region, int, int]]:
-        """Yield the windows in `region`, in the order of the canvas, with their top and left in `region`."""
+    def _windows(self, region: Region) -> Iterator[tuple[Region, Tensor, Tensor]]:
+        """Yield the windows in `region`, in the order of the canvas, with their rows and columns there."""
         canvas = region.canvas
         for y in _starts(canvas.height, self.window_px, canvas.boundary[0]):
             for x in _starts(canvas.width, self.window_px, canvas.boundary[1]):
-                top = _inside(y, self.window_px, region.top, region.height, canvas.height)
-                left = _inside(x, self.window_px, region.left, region.width, canvas.width)
-                if top is not None and left is not None:
-                    height, width = min(self.window_px, canvas.height), min(self.window_px, canvas.width)
-                    yield Region(y, x, height, width, canvas), top, left
+                rows = _inside(y, self.window_px, region.top, region.height, canvas.height)
+                columns = _inside(x, self.window_px, region.left, region.width, canvas.width)
+                if rows is not None and columns is not None:
+                    yield Region(y, x, len(rows), len(columns), canvas), rows, columns
 
 
 @dataclass(frozen=True)
@@ -119,15 +108,11 @@ def _starts(size: int, window_px: int, boundary: Boundary) -> list[int]:
     return [*range(0, size - window_px, window_px // 2), size - window_px]
 
 
-def _inside(start: int, window_px: int, first: int, length: int, size: int) -> int | None:
-    """Return where a window begins in a span of an axis; `None` if the span does not hold the window."""
-    offset = (start - first) % size
-    fits = offset + min(window_px, size) <= length or length == size
-    return offset if fits else None
-
-
-def _turned(start: int, length: int, available: int) -> Tensor:
-    return torch.arange(start, start + length) % available
+def _inside(start: int, window_px: int, first: int, length: int, size: int) -> Tensor | None:
+    """Return where the pixels of a window lie in a span of an axis; `None` if the span lacks some of them."""
+    offset, count = (start - first) % size, min(window_px, size)
+    fits = offset + count <= length or length == size
+    return torch.arange(offset, offset + count) % length if fits else None
 
 
 def _tent(length: int) -> Float32[Tensor, " length"]:

@@ -17,12 +17,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from diffnca.tiles.job import Job, work
-from diffnca.tiles.work import Piece, do, learn
+from diffnca.tiles.job import Job, Piece, do, learnt, work
 
 PIECES_PER_WORKER = 2
 """Pieces in the hands of a worker: the current piece and the next piece. All other pieces wait here."""
@@ -39,7 +39,6 @@ class Crew(Protocol):
 
     def hired(self, job: Job) -> Any:
         """Return a context that gives a function `(pieces) -> results` for this job."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,8 @@ class Processes:
         try:
             yield lambda pieces: given_out(pool, partial(do, ""), pieces, lambda: self.count)
         except BrokenProcessPool:
-            raise ChildProcessError(
-                "a worker died, perhaps for want of memory: it needs less with a smaller --tile or fewer "
-                "--workers"
-            ) from None
+            need = "it needs less with a smaller --tile or fewer --workers"
+            raise ChildProcessError(f"a worker died, perhaps for want of memory: {need}") from None
         finally:
             for process in multiprocessing.active_children():
                 if process not in others:
@@ -106,10 +103,8 @@ def given_out(
     """Yield each piece with its result; submit few pieces at a time for the current `count()` of workers."""
     waiting, running, is_told = iter(pieces), dict[Future[Any], Piece](), False
     while True:
-        while len(running) < PIECES_PER_WORKER * max(1, count()):
-            piece = next(waiting, None)
-            if piece is None:
-                break
+        room = PIECES_PER_WORKER * max(1, count()) - len(running)
+        for piece in islice(waiting, max(0, room)):
             running[executor.submit(function, *piece)] = piece
         if not running:
             return
@@ -125,7 +120,7 @@ def _begin(job: Job, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    learn("", job)
+    learnt[""] = job
 
 
 def _end_with_parent() -> None:

@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from diffnca.errors import one_line
-from diffnca.tiles.job import Job
-from diffnca.tiles.work import forget, learn
+from diffnca.tiles.job import Job, learnt
 
 try:
     import distributed
@@ -37,21 +36,16 @@ class Learn(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Let the worker learn the job."""
-        learn(self.name, self.job)
+        learnt[self.name] = self.job
 
     def teardown(self, worker: Any) -> None:
         """Let the worker forget the job."""
-        forget(self.name)
+        learnt.pop(self.name, None)
 
 
 @contextmanager
 def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[[], int]]]:
-    """Give an executor whose workers know the job, the name of the job there, and a count of the workers.
-
-    Raises:
-        ValueError: the scheduler does not answer or has no workers.
-        ChildProcessError: a piece of work killed several workers in turn, or the scheduler ended.
-    """
+    """Give an executor whose workers know the job, the name of the job there, and a count of the workers."""
     with client_of(address) as client:
         learning = Learn(job)
         client.register_plugin(learning)
@@ -59,10 +53,8 @@ def connected(address: str, job: Job) -> Iterator[tuple[Executor, str, Callable[
             executor = client.get_executor(pure=False, retries=2)
             yield executor, learning.name, lambda: _count(client)
         except KilledWorker as error:
-            raise ChildProcessError(
-                f"a tile killed several workers, perhaps for want of memory ({one_line(error)}): it needs "
-                "less with a smaller --tile"
-            ) from None
+            cause = f"perhaps for want of memory ({one_line(error)}): it needs less with a smaller --tile"
+            raise ChildProcessError(f"a tile killed several workers, {cause}") from None
         except CancelledError:
             raise ChildProcessError(SCHEDULER_ENDED) from None
         finally:
@@ -84,17 +76,14 @@ def client_of(address: str) -> Iterator[Any]:
         try:
             client: Any = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, TimeoutError, ValueError) as error:
-            raise ValueError(
-                f"--scheduler {address}: no answer ({one_line(error)}); start it with `dask scheduler`, "
-                "and give its address, tcp://HOST:PORT"
-            ) from None
+            remedy = "start it with `dask scheduler`, and give its address, tcp://HOST:PORT"
+            raise ValueError(f"--scheduler {address}: no answer ({one_line(error)}); {remedy}") from None
         with client:
             try:
                 client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
             except TimeoutError:
-                raise ValueError(
-                    f"--scheduler {address}: it has no workers; start some with `dask worker`"
-                ) from None
+                remedy = "start some with `dask worker`"
+                raise ValueError(f"--scheduler {address}: it has no workers; {remedy}") from None
             yield client
 
 
@@ -102,12 +91,11 @@ def client_of(address: str) -> Iterator[Any]:
 def _silent() -> Iterator[None]:
     """Silence the log of distributed: errors of one line say what a user must know."""
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
         logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)

@@ -1,8 +1,9 @@
-"""One tile: what a worker must know, and how the worker moves a tile some steps on."""
+"""One tile: what a worker must know, how it moves a tile some steps on, and which jobs a process knows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
@@ -20,9 +21,8 @@ from diffnca.diffusion.walk import Walk
 from diffnca.engine import Engine
 from diffnca.engine.machine import device_named
 from diffnca.sampling.arguments import undisturbed
-from diffnca.sampling.denoisers import check_parts
 from diffnca.sampling.guidance import prepare
-from diffnca.sampling.task import Task
+from diffnca.sampling.task import Task, check_parts
 from diffnca.tiles.states import States
 
 
@@ -32,26 +32,17 @@ class TileWriter(Protocol):
 
     def write(self, region: Region, pixels: UInt8[np.ndarray, "h w c"]) -> None:
         """Write the pixels of `region`."""
-        ...
 
     def is_written(self, region: Region) -> bool:
         """Return whether all pixels of `region` are written."""
-        ...
 
 
 @dataclass(frozen=True)
 class Job:
     """All that a worker must know to compute any tile of an image; a job can be sent to another machine.
 
-    Attributes:
-        denoiser: the model as trained.
-        task: what to make.
-        sampler: how to take a step.
-        seed: of the image.
-        states: where the image is kept between sweeps.
-        writer: takes the finished pixels.
-        device: where to compute; `"auto"` is a GPU if the worker has one.
-        engine: how the network runs.
+    The denoiser is the model as trained. The states keep the image between sweeps, and the writer takes the
+    finished pixels. The device `"auto"` is a GPU if the worker has one.
     """
 
     denoiser: ImageDenoiser
@@ -89,8 +80,7 @@ class Job:
         return prepare(self.denoiser, self.place, self.engine)
 
     def __getstate__(self) -> dict[str, object]:
-        own = ("place", "walk", "ready")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @undisturbed()
     def advance(self, tile: Region, steps: range) -> None:
@@ -106,10 +96,8 @@ class Job:
         x, memory = self.walk.run(estimate, x, tile, self.radius, steps, remembered)
         if steps.stop == self.num_steps:
             self.writer.write(tile, to_uint8(x.clamp(-1.0, 1.0))[0])
-        elif self.states.has_estimates:  # a step that adds noise leaves no estimate, and none is read
+        else:  # a step that adds noise leaves no estimate, and none is read
             self.states.write(steps.stop, tile, x, x if memory is None else memory.x_0_estimate)
-        else:
-            self.states.write(steps.stop, tile, x, None)
 
     @undisturbed()
     def context(self, part: Region, step: int) -> Tensor:
@@ -134,6 +122,21 @@ class Job:
                 assert context is not None, "the context is summed up before the tiles are computed"
                 context = context.to(query.x_t.device)
         return self.ready.estimate(replace(query, context=context))
+
+
+Piece = tuple[str, Region, range]
+"""A piece of work: the action, the region and the steps of `work`."""
+
+learnt: dict[str, Job] = {}
+"""The jobs that this worker process knows."""
+
+_one_at_a_time = threading.Lock()
+
+
+def do(key: str, action: str, region: Region, steps: range) -> Tensor | None:
+    """Do a piece of a job that this process has learnt; pieces wait for each other."""
+    with _one_at_a_time:
+        return work(learnt[key], action, region, steps)
 
 
 def work(job: Job, action: str, region: Region, steps: range) -> Tensor | None:

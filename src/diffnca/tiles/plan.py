@@ -34,8 +34,6 @@ PATIENCE_SECONDS = 30.0
 MOST_OVERHEAD = 0.4
 """Largest extra share of smaller tiles, which a slow machine needs to keep a tile in time."""
 
-BYTES_PER_NUMBER = 4
-
 
 @dataclass(frozen=True)
 class Rates:
@@ -106,8 +104,7 @@ class Plan:
     @property
     def disk_bytes(self) -> int:
         """Disk space of the states: two at a time, fewer if there are one or two sweeps."""
-        of_state = self.numbers * BYTES_PER_NUMBER * self.canvas.whole.area
-        return min(len(self.sweeps) - 1, 2) * of_state
+        return min(len(self.sweeps) - 1, 2) * 4 * self.numbers * self.canvas.whole.area
 
     @property
     def largest(self) -> Region:
@@ -117,14 +114,12 @@ class Plan:
         return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
 
     def _computed(self, sweep: range) -> int:
-        return sum(self._area(sweep, self.radius * step) for step in range(1, len(sweep) + 1))
+        side, steps = self.side(sweep), range(1, len(sweep) + 1)
+        return sum(_grown_area(self.canvas, side, self.radius * step) for step in steps)
 
     def _moved(self, sweep: range) -> int:
-        read = self._area(sweep, self.radius * len(sweep)) if sweep.start else 0
+        read = _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep)) if sweep.start else 0
         return read + (self.canvas.whole.area if sweep.stop < self.steps else 0)
-
-    def _area(self, sweep: range, reach: int) -> int:
-        return _grown_area(self.canvas, self.side(sweep), reach)
 
 
 def make_plan(
@@ -137,18 +132,10 @@ def make_plan(
     rates: Rates,
     shard_px: int = 1,
 ) -> Plan:
-    """Return the plan that costs least.
+    """Return the plan that costs least; `tile_px=None` takes the default side for this machine.
 
-    Args:
-        canvas: the image.
-        tile_px: side of the tiles; `None` takes the default for this machine.
-        radius: pixels that one step sees.
-        steps: diffusion steps.
-        numbers: floats per pixel of a state.
-        has_context: whether the network has a context, which each step sums over the canvas. In several
-            tiles, such a network takes one step per sweep.
-        rates: the speed of the machine.
-        shard_px: side of the shards; a tile of the last sweep is a union of shards.
+    `radius` is the pixels that one step sees, and `numbers` the floats per pixel of a state. A network with a
+    context, which each step sums over the canvas, takes one step per sweep in several tiles.
     """
     if tile_px is None:
         tile_px = default_tile(canvas, radius, shard_px, rates.compute)
@@ -176,7 +163,7 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: floa
     longer = max(canvas.height, canvas.width)
     side = _even(longer, unit_px, min(enough, float(LARGEST_TILE_PX)))
     least = 2 * radius / (math.sqrt(1.0 + MOST_OVERHEAD) - 1.0)
-    while side > unit_px and seconds_per_px * _grown_side(longer, side, radius) ** 2 > PATIENCE_SECONDS:
+    while side > unit_px and seconds_per_px * min(side + 2 * radius, longer) ** 2 > PATIENCE_SECONDS:
         smaller = _even(longer, unit_px, side / 2)
         if smaller < least or smaller == side:
             break
@@ -187,10 +174,6 @@ def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: floa
 def _even(longer: int, unit_px: int, wanted: float) -> int:
     largest = unit_px * max(1, min(math.ceil(wanted / unit_px), LARGEST_TILE_PX // unit_px))
     return unit_px * math.ceil(longer / math.ceil(longer / largest) / unit_px)
-
-
-def _grown_side(longer: int, side: int, radius: int) -> int:
-    return min(side + 2 * radius, longer)
 
 
 @lru_cache(maxsize=10_000)  # a plan of many steps repeats its questions

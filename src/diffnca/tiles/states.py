@@ -126,18 +126,16 @@ class States:
         """Return the estimate that belongs to the image; `None` if the sampler has no memory."""
         return self._read(ESTIMATE, step, region) if self.has_estimates else None
 
-    def write(self, step: int, tile: Region, image: Tensor, estimate: Tensor | None) -> None:
+    def write(self, step: int, tile: Region, image: Tensor, estimate: Tensor) -> None:
         """Write the state of a tile, the image last: an image that exists is complete."""
-        if estimate is not None:
+        if self.has_estimates:
             self._write(ESTIMATE, step, tile, estimate)
         self._write(IMAGE, step, tile, image)
 
     def write_context(self, step: int, context: Tensor) -> None:
         """Write the context before `step`."""
-        name = f"{CONTEXT}-{step:04d}"
-        zarr.create_array(
-            self.store, name=name, data=context.numpy(), chunks=tuple(context.shape), overwrite=True
-        )
+        data, name = context.numpy(), f"{CONTEXT}-{step:04d}"
+        zarr.create_array(self.store, name=name, data=data, chunks=data.shape, overwrite=True)
 
     def read_context(self, step: int) -> Tensor | None:
         """Return the context before `step`; `None` if it is not summed up yet."""
@@ -179,9 +177,8 @@ class States:
         chunk = (self.channels, self.chunk_px, self.chunk_px)
         mine = (self.channels, self.canvas.height, self.canvas.width), chunk, "float32"
         if there != mine:
-            raise ValueError(
-                f"{self.url}/{name}: holds shape, chunks and type {there}, not {mine}; {self.remedy}"
-            )
+            facts = f"shape, chunks and type {there}, not {mine}"
+            raise ValueError(f"{self.url}/{name}: holds {facts}; {self.remedy}")
         return array
 
     def _check_chunks(self, array: Any, name: str, region: Region) -> None:
@@ -201,10 +198,8 @@ class States:
 
     def _write(self, name: str, step: int, tile: Region, values: Float[Tensor, "1 c h w"]) -> None:
         if torch.isnan(values).any():
-            raise ValueError(
-                f"the model gives values that are no numbers in step {step}; "
-                "take another --sampler or more --steps"
-            )
+            remedy = "take another --sampler or more --steps"
+            raise ValueError(f"the model gives values that are no numbers in step {step}; {remedy}")
         array = self._array(f"{name}-{step:04d}", "r+")
         rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
         array[:, rows, columns] = values[0].cpu().numpy()
@@ -222,10 +217,8 @@ def check_work(url: str) -> None:
     for folder, own in OF_WORK.items():
         others = others_in(f"{url}{folder}", own)
         if others:
-            raise ValueError(
-                f"{url}{folder}: holds {others[0]}, which diffnca did not make; move it away, or give "
-                "another --out"
-            )
+            remedy = "move it away, or give another --out"
+            raise ValueError(f"{url}{folder}: holds {others[0]}, which diffnca did not make; {remedy}")
 
 
 def remove_work(url: str) -> None:

@@ -19,13 +19,8 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
     """Make an image in tiles; all tiles, orders and crews give the pixels of an image made in memory.
 
     The work resumes an earlier run, which may have had other tiles, another crew or another device. The
-    caller makes sure that both runs make the same image.
-
-    Args:
-        job: what to make, and where to keep it.
-        plan: the tiles and sweeps.
-        crew: who computes; `None` is this process.
-        progress: called after each tile.
+    caller makes sure that both runs make the same image. The crew `None` is this process. `progress` is
+    called after each tile.
 
     Raises:
         ValueError: a tile is no union of chunks, or the model must see the whole image.
@@ -34,9 +29,8 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
     """
     states = job.states
     if plan.tile_px % states.chunk_px:
-        raise ValueError(
-            f"tile={plan.tile_px} px: must be a multiple of {states.chunk_px} px, the chunks of the states"
-        )
+        allowed = f"a multiple of {states.chunk_px} px, the chunks of the states"
+        raise ValueError(f"tile={plan.tile_px} px: must be {allowed}")
     with (crew or Alone()).hired(job) as done:
         for steps in remaining(job, plan):
             tiles = plan.tiles(steps)
