@@ -36,6 +36,12 @@ TASKS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_misspelt_option_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match="stepps"):
+        TASKS[name](stepps=3)
+
+
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()

@@ -153,6 +153,9 @@ def sample_images(
     """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed."""
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{unknown[0]}: is no option; give {', '.join(Options.__annotations__)}, or none")
     place = place_of(model, options.get("device"))
     seed = options.get("seed", 0)
     noise = Noise(seeds_of(seed, None if isinstance(seed, Sequence) and batch == 1 else batch), place)
