@@ -13,8 +13,7 @@ from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Canvas
 from diffnca.data.given import Given
 from diffnca.jobs.options import Choices
-from diffnca.jobs.provenance import difference, text_of
-from diffnca.jobs.request import Request, Weights, asked
+from diffnca.jobs.request import Request, Weights, asked, difference, text_of
 from diffnca.jobs.tasks import Extend, Inpaint, Interpolate, New, Paste, Repaint, Upscale, Vary
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)

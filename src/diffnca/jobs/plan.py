@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,7 +28,7 @@ from diffnca.models.file import find_model, read_card
 from diffnca.sampling.growth import grown_seed, planned
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import Task, check_canvas, check_parts, check_region
+from diffnca.sampling.task import Task, check_parts, check_region
 
 if TYPE_CHECKING:
     from diffnca.tiles.crews import Crew
@@ -54,15 +54,10 @@ BYTES_PER_CHANNEL = 12.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image will be made.
+    """How an image will be made, and whether a large one is there, or a part of it.
 
-    Attributes:
-        request: what is asked for.
-        place: where it is made.
-        is_finished: whether the large image is there.
-        is_begun: whether a part of the large image is there.
-        tiles: its sweeps and tiles; `None` for a small image, and for one that is finished.
-        job: what the workers must know; likewise.
+    `tiles` (its sweeps) and `job` (what the workers must know) are `None` for a small image, and for one that
+    is finished.
     """
 
     request: Request
@@ -152,24 +147,22 @@ def check(request: Request, place: Place) -> None:
     _check_options(request, place)
     Target(place.out).check(request.region.area)
     model = request.opened()
+    in_tiles = is_in_tiles(request, place)
     if isinstance(model, Autoencoder):
-        if is_in_tiles(request, place) or place.film is not None:
+        if in_tiles or place.film is not None:
             raise ValueError(
                 f"model {request.model.name}: must make a small .png, without --tile and --film; it is no "
                 "denoiser"
             )
         return
-    check_canvas(model, request.canvas)
+    check_region(model, request.region)
     prepare(model, device, request.engine)
-    if is_in_tiles(request, place):
-        crew_of(place)
+    if in_tiles:
+        crew_of(place)  # needs zarr
         check_parts(model)
         check_tile(place.tile, request.canvas)
-        task_of(request)
-        return
-    check_region(model, request.region)
     task_of(request)
-    if place.workers > 1 or place.scheduler is not None:
+    if not in_tiles and (place.workers > 1 or place.scheduler is not None):
         raise ValueError(
             "--workers and --scheduler: must be left out for a small image, which is made at once; or give "
             "--tile"
@@ -255,21 +248,18 @@ def check_tile(tile: int | None, canvas: Canvas) -> None:
 
 
 def _check_options(request: Request, place: Place) -> None:
-    """Refuse options that exclude each other."""
-    is_large = place.out.endswith(LARGE_FORMATS)
+    is_large, is_tiled = place.out.endswith(LARGE_FORMATS), place.tile is not None
     if request.count != 1 and is_large:
         raise ValueError(f"out={place.out}: must end in .png for --count {request.count}; rename it")
-    if request.count != 1 and (place.tile is not None or place.film is not None):
+    if request.count != 1 and (is_tiled or place.film is not None):
         raise ValueError("--tile and --film: must be without --count; make one image at a time")
-    if request.region != request.canvas.whole and (
-        is_large or place.tile is not None or place.film is not None
-    ):
+    if request.region != request.canvas.whole and (is_large or is_tiled or place.film is not None):
         raise ValueError(
             "--region: must be without --tile and --film, and --out end in .png; it is made in memory"
         )
     if place.film is None:
         return
-    if is_large or place.tile is not None:
+    if is_large or is_tiled:
         raise ValueError("--film: must be without --tile, of a small .png; it is made in memory")
     if place.film.resolve() == Path(place.out).resolve():
         raise ValueError(f"--film {place.film}: must be another file than --out; rename it")
@@ -279,17 +269,14 @@ def _check_options(request: Request, place: Place) -> None:
 def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
     """Return the cheapest plan on this machine, after measuring a piece of the image.
 
-    Args:
-        job: what is made.
-        tile_px: side of the tiles; `None` is what is best here.
+    `tile_px` is the side of the tiles; `None` is what is best here.
     """
     from diffnca.tiles.plan import make_plan
 
-    writer: Any = job.writer
-    numbers = job.denoiser.image_channels * (2 if job.sampler.is_multistep else 1)
-    context = job.denoiser.has_context
-    rates, canvas = _measured(job), job.task.canvas
-    return make_plan(canvas, tile_px, job.radius, job.num_steps, numbers, context, rates, writer.shard_px)
+    model, canvas = job.denoiser, job.task.canvas
+    numbers = model.image_channels * (2 if job.sampler.is_multistep else 1)
+    rates, shard_px = _measured(job), shard_of(canvas)
+    return make_plan(canvas, tile_px, job.radius, job.num_steps, numbers, model.has_context, rates, shard_px)
 
 
 def _microns_of(model: str) -> float | None:

@@ -1,4 +1,4 @@
-"""An image as somebody asks for it: model, task, canvas, seeds, how to sample.
+"""An image as somebody asks for it: model, task, canvas, seeds, how to sample; and what its file says of it.
 
 A request is complete: no choice is left to the model any more. Two requests of equal identity give equal
 pixels. Where they are made, and on how many workers, is no part of a request.
@@ -6,7 +6,7 @@ pixels. Where they are made, and on how many workers, is no part of a request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from diffnca import __version__
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Boundary, Canvas, Region
@@ -38,15 +39,19 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "both": ("circular", "circular"),
 }
 
+PREFIX = "diffnca:"
+
+LAST = ("even_px", "tone", "grown", "seed", "height", "width", "compression")
+LAST_OF_LARGE = ("seed", "height", "width", "sampler", "steps", "grown", "even_px", "tone", "compression")
+"""What files say at the end, and files of new images that are made in tiles."""
+
+IMPLIED = {"engine": "auto", "compression": "jpeg"}
+"""What an image was made with whose file does not say it."""
+
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a model.
-
-    Attributes:
-        name: of the model as it was given: a bundled one, a file, a run's folder, or a hub id.
-        digest: tells its file from any other.
-    """
+    """The weights of a model: its name as it was given, and what tells its file from any other."""
 
     name: str
     digest: str
@@ -64,18 +69,11 @@ class Request:
     A field without a default is written into every file; a field with one where it differs from it.
 
     Attributes:
-        model: its weights.
-        canvas: of the image.
-        guide: the weights of a weaker model that guides it.
-        guidance: how far; `None` is the choice of the model, or of the guide.
-        windows: side of blended windows; `None` has none.
-        engine: how the network runs.
+        model, canvas: the weights of the model, and the image.
+        guide, guidance, windows, engine, seed, count: as in `Choices`.
         task: what is made.
-        sampler: how a step is taken; `None` for a model that takes no steps.
-        steps: diffusion steps from pure noise on.
-        seed: of the first image; image i has seed + i.
+        sampler, steps: how the model walks from pure noise; `None` for a model that takes no steps.
         compression: of a TIFF file, which may lose something.
-        count: how many images.
     """
 
     model: Weights
@@ -92,16 +90,11 @@ class Request:
     count: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse seeds that do not exist, and no image at all."""
         require(self.count >= 1, "count", self.count, ">= 1")
-        seeds = self.task.seeds if isinstance(self.task, Interpolate) else (self.seed, self.last_seed)
+        last = self.seed + self.count - 1
+        seeds = self.task.seeds if isinstance(self.task, Interpolate) else (self.seed, last)
         for seed in seeds:
             require(0 <= seed <= MAX_SEED, "seed", seed, f"from 0 to {MAX_SEED}, also of the last image")
-
-    @property
-    def last_seed(self) -> int:
-        """Seed of the last image."""
-        return self.seed + self.count - 1
 
     @property
     def region(self) -> Region:
@@ -142,12 +135,12 @@ def asked(
     size: tuple[int | None, int | None] = (None, None),
     compression: Literal["jpeg", "deflate"] | None = None,
 ) -> Request:
-    """Return the complete request of what is asked for.
+    """Return the complete request of what is asked for; the model makes the choices that are left open.
 
     Args:
         model: a bundled model, a model file, a run's folder, or a hub id.
         task: what to make.
-        choices: how to sample; the model makes those that are left open.
+        choices: how to sample.
         size: height and width of a new image; `None` is the size of the training crops.
         compression: of a TIFF file.
 
@@ -205,7 +198,6 @@ def _opened(model: Weights, guide: Weights | None, guidance: float | None, windo
 
 
 def _canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
-    """Return the canvas of the result; an error names the file of the image."""
     try:
         return task.on(boundary)[0]
     except ValueError as error:
@@ -221,7 +213,6 @@ def _written(record: Any) -> Iterator[tuple[str, str]]:
 
 
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield a value as text, by the keys that files have."""
     match name, value:
         case "model", Weights():
             yield from (("model", value.name), ("weights", value.digest))
@@ -253,5 +244,26 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _fingerprint(array: np.ndarray) -> str:
-    """Return what tells an array from another of the same shape."""
     return sha256(array.tobytes()).hexdigest()[:16]
+
+
+def text_of(request: Request, is_large: bool = False) -> dict[str, str]:
+    """Return the text that the file of an image holds, in the order that files have always had."""
+    if isinstance(request.task, Interpolate):  # one frame of a film
+        one, other = request.task.seeds
+        return {f"{PREFIX}model": request.model.name, f"{PREFIX}seeds": f"{one} {other}"}
+    written = request.written()
+    last = LAST_OF_LARGE if is_large and isinstance(request.task, New) else LAST
+    keys = sorted(written, key=lambda key: last.index(key) if key in last else -1)
+    return {"Software": f"diffnca {__version__}", **{f"{PREFIX}{key}": written[key] for key in keys}}
+
+
+def difference(there: Mapping[str, Any], request: Request) -> str | None:
+    """Return how the image whose file says `there` differs from a request; `None` if it does not."""
+    made = {key.removeprefix(PREFIX): str(value) for key, value in there.items() if key.startswith(PREFIX)}
+    wanted = request.identity()
+    for key in dict.fromkeys((*wanted, *made)):
+        has, wants = (side.get(key, IMPLIED.get(key, "none")) for side in (made, wanted))
+        if key != "model" and has != wants:
+            return f"of {key} {has}, this command says {wants}"
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ from diffnca.formats.film import write_film
 from diffnca.formats.png import write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
-from diffnca.jobs.provenance import text_of
-from diffnca.jobs.request import Request
+from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, unseen
@@ -45,14 +45,9 @@ MILLISECONDS = 50
 
 @dataclass(frozen=True)
 class Made:
-    """A finished file.
+    """A finished file, at a path or an address; whether it was there before, and whether it is made in tiles.
 
-    Attributes:
-        path: of the file, or an address.
-        was_there: whether it was finished before.
-        is_large: whether it is made in tiles.
-        residual: how far an enlarged image, reduced again, is from the given one, at most; 1 is from black to
-            white.
+    `residual` is how far an enlarged image, reduced again, is from the given one; 1 is from black to white.
     """
 
     path: str
@@ -61,16 +56,11 @@ class Made:
     residual: float | None = None
 
 
-def never() -> bool:
-    """Return that the work goes on."""
-    return False
-
-
 def run(
     request: Request,
     place: Place,
     report: Report = unseen,
-    cancelled: Callable[[], bool] = never,
+    cancelled: Callable[[], bool] = lambda: False,
     planned: Plan | None = None,
 ) -> Iterator[Made]:
     """Make the images of a request; yield each file when it is finished.
@@ -106,41 +96,21 @@ def run(
 
 @dataclass
 class _Watch:
-    """Passes on what is done, and stops the work if it is cancelled.
-
-    Attributes:
-        report: is called with what is done.
-        cancelled: says whether to stop.
-        share: what was done of the last kind of work.
-    """
+    """Passes on what is done, notes its share, and raises `Interrupted` if the work is cancelled."""
 
     report: Report
     cancelled: Callable[[], bool]
     share: float = 0.0
 
     def __call__(self, title: str, done: Number, total: Number) -> None:
-        """Report what is done.
-
-        Raises:
-            Interrupted: the work is cancelled.
-        """
         self.share = done / max(total, 1e-9)
         self.report(title, done, total)
         if self.cancelled():
             raise Interrupted
 
-    def on(self, title: str) -> Callable[[Number, Number], None]:
-        """Return what reports work of this title."""
-        return lambda done, total: self(title, done, total)
-
 
 def _in_tiles(planned: Plan, watch: _Watch) -> Made:
-    """Make what is left of a large image.
-
-    Raises:
-        Interrupted: the work was stopped.
-        OSError: something cannot be read or written; the message names the image.
-    """
+    """Make what is left of a large image; an `OSError` names the image."""
     from diffnca.formats.ome_zarr import OmeZarrWriter
     from diffnca.tiles.crews import DaskCluster
     from diffnca.tiles.sweeps import sample_tiled
@@ -156,12 +126,12 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     if len(canvases_of(request)) > 1:
         device = torch.device(device_named(place.device))
         denoiser, noise = prepare(job.denoiser, device, request.engine), Noise((request.seed,), device)
-        job = replace(job, task=_task(request, denoiser, noise, watch.on("smaller images"))[0])
+        job = replace(job, task=_task(request, denoiser, noise, partial(watch, "smaller images"))[0])
     try:
         job.states.begin(text)
         writer.open(request.canvas, job.denoiser.image_channels, text)
-        sample_tiled(job, planned.tiles, crew, watch.on("tiles"))
-        writer.close(watch.on("levels"))
+        sample_tiled(job, planned.tiles, crew, partial(watch, "tiles"))
+        writer.close(partial(watch, "levels"))
         target.finish(request, watch)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped at {watch.share:.0%}; the same command goes on from there") from None
@@ -172,11 +142,7 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
 
 
 def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
-    """Make images, some at once, and yield the file of each, in order.
-
-    Raises:
-        Interrupted: the work was stopped.
-    """
+    """Make images, some at once, and yield the file of each, in order."""
     filmed = None if place.film is None else Filmed(request.opened(), _calls(request))
     for first in range(0, request.count, place.batch):
         indices = range(first, min(first + place.batch, request.count))
@@ -236,11 +202,9 @@ def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> M
 
 def _calls(request: Request) -> int:
     """Return how often the denoiser is called for an image."""
-    model = request.opened()
-    walks = len(canvases_of(request)) - 1
-    _, levels = request.walk()
+    (_, levels), walks = request.walk(), len(canvases_of(request)) - 1
     own = len(levels) if walks else len(task_of(request).levels)
-    return own + walks * len(later_levels(model, levels, STRENGTH))
+    return own + walks * len(later_levels(request.opened(), levels, STRENGTH))
 
 
 def _between(request: Request, task: Interpolate, place: Place, watch: _Watch) -> Made:

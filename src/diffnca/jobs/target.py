@@ -6,20 +6,17 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffnca.data.given import images_in
+from diffnca.data.refusals import LARGEST_IMAGE_PX
 from diffnca.files import check_place, check_target
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.jobs.options import Place
-from diffnca.jobs.provenance import difference, text_of
-from diffnca.jobs.request import Request
+from diffnca.jobs.request import Request, difference, text_of
 from diffnca.progress import Number, Report, amount
-
-LARGEST_PNG_PX = 178_956_970
-"""Pillow reads no larger one."""
 
 TIFF_FORMATS = (".ome.tif", ".ome.tiff")
 LARGE_FORMATS = (".ome.zarr", *TIFF_FORMATS)
@@ -29,40 +26,14 @@ IN_MEMORY_PX = 2048**2
 """Largest PNG that is made at once."""
 
 
-@dataclass(frozen=True)
 class Target:
-    """The file that is asked for, and where it is made.
+    """The file that is asked for: `work` holds all else until it is finished, and `image` the pixels."""
 
-    Attributes:
-        out: its path; an OME-Zarr image may also have an address of fsspec.
-    """
-
-    out: str
-
-    @property
-    def is_zarr(self) -> bool:
-        """Whether the pixels are made right there."""
-        return self.out.endswith(".ome.zarr")
-
-    @property
-    def is_png(self) -> bool:
-        """Whether it is a PNG file."""
-        return self.out.lower().endswith(".png")
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it is an address, and no path of this machine."""
-        return "://" in self.out
-
-    @property
-    def work(self) -> str:
-        """Where all else is kept until the image is finished."""
-        return f"{self.out}.work"
-
-    @property
-    def image(self) -> str:
-        """Where the pixels are kept until the image is finished."""
-        return self.out if self.is_zarr else f"{self.work}/image.ome.zarr"
+    def __init__(self, out: str) -> None:
+        """Take a path; an OME-Zarr image may also have an address of fsspec."""
+        self.out, self.work, self.is_remote = out, f"{out}.work", "://" in out
+        self.is_zarr, self.is_png = out.endswith(".ome.zarr"), out.lower().endswith(".png")
+        self.image = out if self.is_zarr else f"{self.work}/image.ome.zarr"
 
     def check(self, num_pixels: int) -> None:
         """Refuse a file that nobody could write."""
@@ -72,7 +43,7 @@ class Target:
             raise ValueError(f"{self.out}: would be lost when the command ends; give a folder or an address")
         if self.is_remote and not self.is_zarr:
             raise ValueError(f"{self.out}: must end in .ome.zarr, only such images can be made at an address")
-        if self.is_png and num_pixels > LARGEST_PNG_PX:
+        if self.is_png and num_pixels > LARGEST_IMAGE_PX:
             raise ValueError(
                 f"{self.out}: {num_pixels:,} pixels are too many for a PNG file; "
                 "end its name in .ome.zarr or .ome.tif"
@@ -88,10 +59,8 @@ class Target:
     def holds(self, request: Request) -> bool:
         """Return whether the small file is there, complete, and of this image."""
         path = Path(self.out)
-        if not path.is_file():
-            return False
         with suppress(ValueError):  # it is no image, or damaged
-            return difference(read_png_text(path), request) is None
+            return path.is_file() and difference(read_png_text(path), request) is None
         return False
 
     def is_finished(self, request: Request) -> bool:
@@ -151,7 +120,6 @@ class Target:
         return read_ome_tiff_text(Path(self.out))
 
     def _check_same(self, there: Mapping[str, Any], request: Request) -> None:
-        """Refuse to go on with another image."""
         other = difference(there, request)
         if other is not None:
             raise ValueError(

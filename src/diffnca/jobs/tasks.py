@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.data.given import Given, mask_of, read_mask
-from diffnca.errors import require
+from diffnca.errors import require_within
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
 from diffnca.sampling.task import MakeTask
@@ -32,8 +32,7 @@ class New:
 
     Attributes:
         region: the part to make: top, left, height, width; `None` is the whole.
-        even_px: side of the squares whose noise starts with one mean; `None` is the model's own choice.
-        tone: that mean, one number for each channel; `None` is drawn by the seed.
+        even_px, tone: as for `generate`; `None` leaves them to the model and to the seed.
         grown: height and width of each smaller image out of which this one grows; `None` leaves this to the
             model, until the request is complete.
     """
@@ -65,13 +64,7 @@ Method = Repaint | Paste
 
 @dataclass(frozen=True)
 class Inpaint:
-    """Fill holes of an image.
-
-    Attributes:
-        given: the image.
-        mask: true where to fill.
-        method: how the known pixels are imposed.
-    """
+    """Fill an image where `mask` is true; `method` says how the known pixels are imposed."""
 
     given: Given
     mask: Bool[Tensor, "h w"]
@@ -89,16 +82,7 @@ class Inpaint:
 
 @dataclass(frozen=True)
 class Extend:
-    """Grow an image at its sides.
-
-    Attributes:
-        given: the image.
-        top: pixels to add above.
-        bottom: pixels to add below.
-        left: pixels to add on the left.
-        right: pixels to add on the right.
-        method: how the known pixels are imposed.
-    """
+    """Grow an image at its sides, by so many pixels."""
 
     given: Given
     top: int
@@ -117,14 +101,7 @@ class Extend:
 
 @dataclass(frozen=True)
 class Upscale:
-    """Make an image larger.
-
-    Attributes:
-        given: the image.
-        factor: how many times as high and wide.
-        method: consistent or noise.
-        strength: where the walk starts; `None` is the choice of the method.
-    """
+    """Make an image `factor` times as high and wide; a `strength` of `None` is the choice of the method."""
 
     given: Given
     factor: float
@@ -139,12 +116,7 @@ class Upscale:
 
 @dataclass(frozen=True)
 class Vary:
-    """Make an image that is like a given one.
-
-    Attributes:
-        given: the image.
-        strength: where the walk starts.
-    """
+    """Make an image that is like a given one; the walk starts at `strength`."""
 
     given: Given
     strength: float
@@ -157,23 +129,14 @@ class Vary:
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Make the images between those of two seeds.
-
-    Attributes:
-        seeds: those of the first and the last image.
-        frames: how many images, the first and the last included.
-        milliseconds: time of a frame in a film.
-    """
+    """Make `frames` images from that of the first seed to that of the second, both included."""
 
     seeds: tuple[int, int]
     frames: int
     milliseconds: int
 
     def __post_init__(self) -> None:
-        """Refuse films that cannot be."""
-        require(2 <= self.frames <= MOST_FRAMES, "frames", self.frames, f"from 2 to {MOST_FRAMES}")
-        name, milliseconds = "milliseconds", self.milliseconds
-        require(1 <= milliseconds <= MOST_MILLISECONDS, name, milliseconds, f"from 1 to {MOST_MILLISECONDS}")
+        require_within(self, "", {"frames": (2, MOST_FRAMES), "milliseconds": (1, MOST_MILLISECONDS)})
 
 
 Edit = Inpaint | Extend | Upscale | Vary
@@ -182,10 +145,7 @@ Edit = Inpaint | Extend | Upscale | Vary
 def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:
     """Return where to fill an image: the mask or the box, and where the image is not opaque.
 
-    Args:
-        given: the image.
-        mask: an image that is white where to fill, or a folder of such images.
-        box: top, left, height, width.
+    A mask is white where to fill; it may lie in a folder of masks. A box is top, left, height, width.
 
     Raises:
         ValueError: nothing says where, or two things do.
@@ -209,7 +169,6 @@ def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | N
 
 
 def _inside(given: Given, box: tuple[int, int, int, int]) -> Bool[Tensor, "h w"]:
-    """Return where a box lies on an image; refuse one that does not."""
     top, left, rows, columns = box
     height, width = given.pixels.shape[:2]
     if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
