@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffnca.config.overrides import with_fields
+from diffnca.config.model import with_fields
 from diffnca.config.recipes import recipe_named
 
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diffnca.config.model import Config, DataConfig, LossConfig, ScheduleConfig
+from diffnca.config.model import Config, DataConfig, LossConfig, ScheduleConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
-from diffnca.config.overrides import with_fields
 from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 
 HELD_OUT = 0.1

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from diffnca.config.networks import (
     FEWEST_TO_DAMAGE,
@@ -19,23 +20,11 @@ from diffnca.config.networks import (
 )
 from diffnca.errors import require, require_within
 
-MOST_DIFFUSION_STEPS = 100_000
-"""A table of 100,000 levels takes a few megabytes; 1,000 levels are usual."""
-
-LARGEST_CROP_PX = 4096
-"""Memory holds the states of all cells of a crop."""
-
 MOST_IMAGES = 10**12
-MOST_MINUTES = 10**7
-"""10**7 minutes are nineteen years."""
 
-LARGEST_CLAMP = 1e9
+LARGEST_CLAMP, LARGEST_LOGIT, LARGEST_GUIDANCE = 1e9, 10.0, 10
 
 LONGEST_NAME = 100
-
-LARGEST_GUIDANCE = 10.0
-
-LARGEST_LOGIT = 10.0
 
 LARGEST_SQUARE_PX = 1024
 """Largest `even_px`: a tile draws the noise of all squares that it touches."""
@@ -55,7 +44,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         shares = ("beta_start", "beta_end", "offset", "min_beta", "max_beta")
-        limits = {"num_diffusion_steps": (1, MOST_DIFFUSION_STEPS)} | dict.fromkeys(shares, (0, 1))
+        limits = {"num_diffusion_steps": (1, 100_000)} | dict.fromkeys(shares, (0, 1))
         require_within(self, "schedule.", limits)
 
 
@@ -140,7 +129,7 @@ class TrainingConfig:
             "images": (1, MOST_IMAGES),
             "ema_halflife_images": (1, MOST_IMAGES),
             "warmup_images": (0, MOST_IMAGES),
-            "minutes": (0, MOST_MINUTES),
+            "minutes": (0, 10**7),  # nineteen years
             "max_gradient_norm": (0, LARGEST_CLAMP),
             "learning_rate": (0, 10),
             "decay_per_batch": (0, 1),
@@ -183,7 +172,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         limits = {
-            "crop": (1, LARGEST_CROP_PX),
+            "crop": (1, 4096),  # memory holds the states of all cells of a crop
             "reduce": (1, 1024),
             "max_background": (0, 1),
             "split_seed": (0, 2**63 - 1),
@@ -219,6 +208,14 @@ class SamplingConfig:
     grown: bool = True
     even_px: int = 0
 
+    def __post_init__(self) -> None:
+        limits = {
+            "guidance": (1, LARGEST_GUIDANCE),
+            "guide_leaves_out": (0, MOST_CELL_STEPS),
+            "even_px": (0, LARGEST_SQUARE_PX),
+        }
+        require_within(self, "sampling.", limits)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -244,9 +241,8 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
-        allowed = f"from 0 to {LARGEST_SQUARE_PX}"
-        require(0 <= sampling.even_px <= LARGEST_SQUARE_PX, "sampling.even_px", sampling.even_px, allowed)
-        self._require_guidance()
+        if sampling.guidance != 1.0:
+            self._require_guided()
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
@@ -264,16 +260,35 @@ class Config:
             fewest, batch = FEWEST_TO_DAMAGE if self.model.damage else 1, self.training.batch
             require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
 
-    def _require_guidance(self) -> None:
+    def _require_guided(self) -> None:
         guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
-        allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
-        require(1.0 <= guidance <= LARGEST_GUIDANCE, "sampling.guidance", guidance, allowed)
-        require_within(self.sampling, "sampling.", {"guide_leaves_out": (0, MOST_CELL_STEPS)})
-        if guidance == 1.0:
-            return
         stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
         allowed = "1 for a model without cells; sample it with a --guide"
         require(bool(stages), "sampling.guidance", guidance, allowed)
         fewest = min(stage.num_cell_steps for stage in stages)
         allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
         require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
+
+
+Choices = TypeVar("Choices")
+
+
+def with_fields(choices: Choices, changes: Mapping[str, Any]) -> Choices:
+    """Return a configuration with new values: `with_fields(config, {"data.crop": 32})`.
+
+    All fields change at once, and then the dataclasses check the result.
+    """
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        if not is_dataclass(choices) or first not in choices.__dataclass_fields__:
+            raise ValueError(f"{name}: there is no such field in {type(choices).__name__}")
+        if rest:
+            below.setdefault(first, {})[rest] = value
+        else:
+            own[first] = value
+    for first, values in below.items():
+        own[first] = with_fields(own.get(first, getattr(choices, first)), values)
+    changed: Choices = replace(choices, **own)  # type: ignore[type-var]
+    return changed

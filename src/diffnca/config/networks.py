@@ -16,11 +16,7 @@ MOST_CELL_STEPS = 1024
 MOST_CHANNELS, MOST_HIDDEN = 4096, 8192
 """The largest layer has 100 million weights; the published networks have 96 channels, width 512."""
 
-LARGEST_PATCH_PX = 64
-LARGEST_DILATION = 1024
-MOST_DILATIONS = 64
-LARGEST_WINDOW = 512
-LARGEST_TRAINED_PX = 16_384
+LARGEST_PATCH_PX, LARGEST_DILATION, MOST_DILATIONS = 64, 1024, 64
 
 MOST_LEVELS, MOST_LAYERS, MOST_UNET_CHANNELS = 8, 8, 4096
 """Limits of a UNet; the last limit is for the sum over all levels. Recipes have 3 levels, at most 512."""
@@ -74,9 +70,8 @@ class CellConfig:
             "cell_step_period": (1, 1_000_000),
         }
         require_within(self, "", limits)
-        require(
-            0.0 < self.update_probability <= 1.0, "update_probability", self.update_probability, "in (0, 1]"
-        )
+        share = self.update_probability
+        require(0.0 < share <= 1.0, "update_probability", share, "in (0, 1]")
         fits = 1 <= len(self.dilations) <= MOST_DILATIONS
         fits = fits and 1 <= min(self.dilations) <= max(self.dilations) <= LARGEST_DILATION
         allowed = f"1 to {MOST_DILATIONS} spacings, each from 1 to {LARGEST_DILATION}"
@@ -115,8 +110,7 @@ class FourierConfig:
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        limits = {"window": (1, LARGEST_WINDOW), "trained_px": (1, LARGEST_TRAINED_PX)}
-        require_within(self, "model.fourier.", limits)
+        require_within(self, "model.fourier.", {"window": (1, 512), "trained_px": (1, 16_384)})
 
 
 @dataclass(frozen=True)
@@ -176,11 +170,9 @@ class NCAConfig:
             "given_channels": (0, MOST_CHANNELS),
         }
         require_within(self, "model.", limits)
-        if self.channels < 2 * self.cell_image_channels:
-            raise ValueError(
-                f"channels={self.channels}: must be >= {2 * self.cell_image_channels} "
-                "(the noisy image and the prediction, 2 * image_channels * patch**2)"
-            )
+        least = 2 * self.cell_image_channels
+        allowed = f">= {least} (the noisy image and the prediction, 2 * image_channels * patch**2)"
+        require(self.channels >= least, "channels", self.channels, allowed)
         if (self.fourier is None) == (self.family == "fourier_diff_nca"):
             raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
         if self.coarse is not None:
@@ -341,9 +333,8 @@ class VNCAConfig:
         require(can_grow_again, "model.damage", self.damage, f"0, or model.start=model.size={self.size}")
         is_halved = self.start >= 1 and self.start << self.num_doublings == self.size
         require(is_halved, "model.start", self.start, f"size={self.size}, halved any number of times")
-        require(
-            0 < self.update_probability <= 1, "model.update_probability", self.update_probability, "in (0, 1]"
-        )
+        share = self.update_probability
+        require(0.0 < share <= 1.0, "model.update_probability", share, "in (0, 1]")
         least = 3 * self.image_channels if self.image_channels == 3 else 2
         require(self.latent >= least, "model.latent", self.latent, f">= {least}, what says a pixel's colour")
 

@@ -114,7 +114,7 @@ def vnca_damage() -> Config:
 
 
 def _unet(name: str, model: UNetConfig) -> Config:
-    training = TrainingConfig(optimizer="muon", batch=16, learning_rate=UNET_LEARNING_RATE)
+    training = TrainingConfig(optimizer="muon", batch=16, learning_rate=8e-3)  # the default is for cells
     return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
 
 
@@ -184,9 +184,6 @@ def _npj(name: str, model: NCAConfig, batch: int) -> Config:
     )
     return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
 
-
-UNET_LEARNING_RATE = 8e-3
-"""Peak learning rate of the UNets; the default of 2e-3 is for cells."""
 
 EMA_HALFLIFE_BATCHES = 68.97
 """Half-life of the decay of 0.99 per batch in [2]: log(1/2) / log(0.99)."""
