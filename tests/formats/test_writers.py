@@ -10,7 +10,7 @@ from PIL import Image
 from diffnca.canvas.region import Canvas
 from diffnca.files import is_ours
 from diffnca.formats.ome_zarr import OmeZarrWriter, read_pixels
-from diffnca.formats.png import PngWriter, read_png_text
+from diffnca.formats.png import read_png_text, write_png
 
 TEXT = {"diffnca:seed": "7", "Software": "diffnca"}
 SIDE = 16
@@ -65,8 +65,12 @@ class Suite:
 
 
 class TestPng(Suite):
-    def writer(self, folder: Path) -> PngWriter:
-        return PngWriter(folder / "x.png")
+    def make(self, folder: Path, pixels: np.ndarray) -> None:
+        write_png(folder / "x.png", pixels, TEXT)
+
+    def test_a_missing_folder_is_refused_before_any_pixel(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="does not exist; create it first"):
+            self.make(tmp_path / "missing", pixels_of(2, 2, 3))
 
     def read(self, folder: Path) -> np.ndarray:
         return np.asarray(Image.open(folder / "x.png"))

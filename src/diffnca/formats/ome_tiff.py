@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 
 from diffnca.errors import one_line
 from diffnca.files import check_target, replace_atomically
-from diffnca.formats.ome_zarr import check_finished
+from diffnca.formats.ome_zarr import Progress, check_finished, unseen
+from diffnca.formats.pyramid import microns_of
 from diffnca.formats.shards import REMEDY
 from diffnca.formats.stores import undamaged
 
@@ -37,24 +38,21 @@ CENTIMETRE_UM = 10_000.0
 Compression = Literal["jpeg", "deflate"]
 """JPEG of quality 90, or lossless deflate."""
 
-Progress = Callable[[int, int], object]
-"""Takes the number of written tiles, and the number of all tiles."""
-
 
 def write_ome_tiff(
     source_url: str,
     path: Path,
     compression: Compression = "jpeg",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unseen,
 ) -> None:
     """Write an OME-TIFF file of a finished OME-Zarr image; refuse a source with missing or damaged shards.
 
-    The name of the file ends in .tif or .tiff.
+    The name of the file ends in .tif or .tiff. `progress` counts tiles.
     """
     check_tiff(path, compression)
     attributes, levels = check_finished(source_url)
-    microns = _microns(attributes["ome"])
-    total, counted = sum(_count(level) for level in levels), itertools.count(1)
+    microns, counted = microns_of(attributes["ome"]["multiscales"][0]), itertools.count(1)
+    total = sum(-(-level.shape[1] // TILE_PX) * -(-level.shape[2] // TILE_PX) for level in levels)
 
     def tiles(number: int) -> Iterator[UInt8[np.ndarray, "..."]]:
         for tile in _tiles(levels[number], f"{source_url}: a shard of level {number}"):
@@ -64,10 +62,8 @@ def write_ome_tiff(
     with replace_atomically(path) as partial, tifffile.TiffWriter(partial, bigtiff=True, ome=True) as tiff:
         for number, level in enumerate(levels):
             channels, height, width = level.shape
-            first = {
-                "subifds": len(levels) - 1,
-                "metadata": _metadata(levels, attributes, microns, compression),
-            }
+            metadata = _metadata(levels, attributes, microns, compression)
+            first = {"subifds": len(levels) - 1, "metadata": metadata}
             tiff.write(
                 tiles(number),
                 dtype=np.uint8,
@@ -162,23 +158,8 @@ def _resolution(microns: float | None, factor: int) -> dict[str, Any]:
     return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
 
 
-def _microns(ngff: Any) -> float | None:
-    """Return the size of a pixel in micrometres; `None` if the metadata give no size."""
-    image = ngff["multiscales"][0]
-    if image["axes"][-1].get("unit") != "micrometer":
-        return None
-    return float(image["datasets"][0]["coordinateTransformations"][0]["scale"][-1])
-
-
-def _count(level: Any) -> int:
-    return int(-(-level.shape[1] // TILE_PX) * -(-level.shape[2] // TILE_PX))
-
-
 def _tiles(level: Any, name: str) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yield the tiles of a level row by row; read one row at a time, and repeat the edge in the last tiles.
-
-    An error names a damaged level by `name`.
-    """
+    """Yield the tiles of a level, row by row; repeat the edge in the last tiles."""
     channels, height, width = level.shape
     for top in range(0, height, TILE_PX):
         with undamaged(name, f"`diffnca verify` names it; {REMEDY}"):

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import StorePath
 
 from diffnca.canvas.region import Canvas, Region
-from diffnca.formats.pyramid import halved, level_shapes
+from diffnca.formats.pyramid import UNFINISHED, halved, level_shapes
 from diffnca.formats.shards import (
     WRITE_ALL,
     fault_of,
@@ -52,7 +53,6 @@ from diffnca.formats.shards import (
 NGFF_VERSION = "0.5"
 COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
-UNFINISHED = "is not finished; the command that makes it goes on with it"
 OWN = r"zarr\.json|\d+"
 """Pattern of the names in the folder of an image."""
 
@@ -119,14 +119,11 @@ class OmeZarrWriter:
         Raises:
             ValueError: the region is no union of shards or exceeds the canvas, or `pixels` has another shape.
         """
-        canvas = region.canvas
-        if not (0 <= region.top <= canvas.height - region.height) or not (
-            0 <= region.left <= canvas.width - region.width
-        ):
+        canvas, bottom, right = region.canvas, region.top + region.height, region.left + region.width
+        if min(region.top, region.left) < 0 or bottom > canvas.height or right > canvas.width:
             raise ValueError(f"{region}: must lie within the canvas; cut it at the edge")
-        bottom, right = region.top + region.height, region.left + region.width
-        bottom, right = bottom % canvas.height, right % canvas.width  # 0 at the edges
-        if any(cut % self.shard_px for cut in (region.top, region.left, bottom, right)):
+        cuts = (region.top, region.left, bottom % canvas.height, right % canvas.width)  # 0 at the edges
+        if any(cut % self.shard_px for cut in cuts):
             raise ValueError(f"{region}: must be a union of shards of {self.shard_px} px; choose such tiles")
         array = open_level(self.url, 0, "r+")
         shape = (region.height, region.width, array.shape[0])
@@ -150,15 +147,13 @@ class OmeZarrWriter:
         first = open_level(self.url, 0)
         self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
-        counts = [sum(1 for _ in self._shards(shape)) for shape in shapes[1:]]
-        done = 0
+        total, counted = sum(1 for shape in shapes[1:] for _ in self._shards(shape)), itertools.count(1)
         for level, shape in enumerate(shapes[1:], start=1):
             if not exists(store, f"{level}/zarr.json"):
                 self._create(store, level, (first.shape[0], *shape), {})
             for shard in self._shards(shape):
                 self._halve(store, level, shard)
-                done += 1
-                progress(done, sum(counts))
+                progress(next(counted), total)
         remove_leftovers(self.url)
         text = first.attrs.get("diffnca", {})
         attributes = {"ome": self._ngff(len(shapes), first.shape[0]), "diffnca": text}
@@ -200,7 +195,6 @@ class OmeZarrWriter:
         )
 
     def _check(self, array: Any, shape: tuple[int, int, int]) -> None:
-        """Refuse an image of another shape."""
         there = array.shape, array.shards, array.chunks
         mine = shape, (shape[0], self.shard_px, self.shard_px), (shape[0], self.chunk_px, self.chunk_px)
         if there != mine:

@@ -10,41 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from diffnca.canvas.region import Canvas, Region
 from diffnca.errors import one_line
 from diffnca.files import check_target, replace_atomically
 
 Pixels = UInt8[np.ndarray, "h w c"]
-
-
-class PngWriter:
-    """Collect regions in memory, in any order and repeatedly, and write a PNG file at the end."""
-
-    def __init__(self, path: Path) -> None:
-        """Refuse a `path` like `check_target`."""
-        check_target(path, (".png",))
-        self.path = path
-
-    def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
-        """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`."""
-        self.canvas = canvas
-        self.text = dict(text)
-        self.pixels = np.zeros((canvas.height, canvas.width, channels), np.uint8)
-
-    def write(self, region: Region, pixels: Pixels) -> None:
-        """Keep the pixels of `region`."""
-        rows, columns = region.rows().numpy(), region.columns().numpy()
-        self.pixels[np.ix_(rows, columns)] = pixels
-
-    def close(self) -> None:
-        """Write the file atomically."""
-        information = PngImagePlugin.PngInfo()
-        for key, value in self.text.items():
-            information.add_itxt(key, value)
-        gray = self.pixels.shape[2] == 1
-        image = Image.fromarray(self.pixels[..., 0] if gray else self.pixels)
-        with replace_atomically(self.path) as partial:
-            image.save(partial, format="PNG", pnginfo=information)
 
 
 def read_png_text(path: Path) -> dict[str, str]:
@@ -62,12 +31,14 @@ def read_png_text(path: Path) -> dict[str, str]:
 
 
 def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
-    """Write a complete image."""
-    writer = PngWriter(path)
-    canvas = Canvas(pixels.shape[0], pixels.shape[1])
-    writer.open(canvas, pixels.shape[2], text)
-    writer.write(canvas.whole, pixels)
-    writer.close()
+    """Write an image, gray or RGB, with the metadata `text`; the file appears complete or not at all."""
+    check_target(path, (".png",))
+    information = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        information.add_itxt(key, value)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    with replace_atomically(path) as partial:
+        image.save(partial, format="PNG", pnginfo=information)
 
 
 def contact_sheet(

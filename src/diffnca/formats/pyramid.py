@@ -1,12 +1,17 @@
-"""Levels of a pyramid: each level has the means of 2x2 pixels of the level before."""
+"""Levels of a pyramid: each level has the means of 2x2 pixels of the level before; what OME says of them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 SMALLEST_PX = 256
 """The last level is the first level whose longer side is at most this number."""
+
+UNFINISHED = "is not finished; the command that makes it goes on with it"
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
@@ -25,3 +30,15 @@ def halved(pixels: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c y x"]:
     sums = sums[:, ::2] + sums[:, 1::2]
     sums = sums[:, :, ::2] + sums[:, :, 1::2]
     return ((sums + 2) // 4).astype(np.uint8)
+
+
+def microns_of(multiscale: Mapping[str, Any]) -> float | None:
+    """Return the width of a pixel of the first level (NGFF 0.5); `None` if it is not given in micrometres."""
+    if multiscale["axes"][-1].get("unit") != "micrometer":
+        return None
+    microns = 1.0
+    for part in (multiscale["datasets"][0], multiscale):
+        for transformation in part.get("coordinateTransformations", ()):
+            if transformation.get("type") == "scale":
+                microns *= float(transformation["scale"][-1])
+    return microns if microns > 0.0 else None

@@ -17,13 +17,12 @@ from diffnca.data.refusals import UnusableImageError, refusing
 from diffnca.data.slides import Levels
 from diffnca.data.sources import content_of, is_picture
 from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
+from diffnca.formats.pyramid import UNFINISHED, microns_of
 
 TILE_PX = 256
 
 LONGEST_TEXT = 1000
 """Longer texts in files, such as XMP, are cut."""
-
-_UNFINISHED = "is not finished; the command that makes it goes on with it"
 
 LARGEST_OVERVIEW_PX = 2**26
 """A coarsest level with more pixels would be shown by thousands of tiles at once."""
@@ -85,7 +84,7 @@ def open_image(path: str | Path) -> Pyramid:
     is_local = "://" not in text
     try:
         if is_local and not Path(text).exists():
-            raise UnusableImageError(_UNFINISHED if Path(f"{text}.work").exists() else "does not exist")
+            raise UnusableImageError(UNFINISHED if Path(f"{text}.work").exists() else "does not exist")
         if text.endswith(".zarr") or (is_local and Path(text).is_dir()):
             pyramid = open_zarr(text)
         elif not is_picture(Path(text).name):
@@ -109,22 +108,25 @@ def open_zarr(address: str) -> Pyramid:
     try:
         import zarr
 
-        from diffnca.formats.stores import opened
+        from diffnca.formats.stores import exists, opened
     except ImportError:
         raise UnusableImageError("OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
     try:
         with refusing("damaged root metadata", OSError):
             root = zarr.open_group(opened(address), mode="r", zarr_format=3)
     except FileNotFoundError:
-        raise UnusableImageError(_why_no_zarr_image(address)) from None
+        is_begun = exists(opened(address), "0/zarr.json")
+        raise UnusableImageError(
+            UNFINISHED if is_begun else "is no OME-Zarr image, it has no zarr.json"
+        ) from None
     if "ome" not in root.attrs and "0" in root:
-        raise UnusableImageError(_UNFINISHED)
+        raise UnusableImageError(UNFINISHED)
     with refusing("is no OME-Zarr 0.5 image, metadata are missing or wrong", OSError):
         multiscale: Any = root.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload, unused-ignore]
         axes = ", ".join(axis["name"] for axis in multiscale["axes"])
         levels: list[Any] = [root[dataset["path"]] for dataset in multiscale["datasets"]]
         sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
-        kind, channels, microns = levels[0].dtype, levels[0].shape[0], _microns_of(multiscale)
+        kind, channels, microns = levels[0].dtype, levels[0].shape[0], microns_of(multiscale)
     if axes != "c, y, x":
         raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
     if kind != np.uint8 or channels not in (1, 3, 4):
@@ -152,29 +154,6 @@ def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
                 raise ValueError(
                     f"{key} is missing; make the image again (`diffnca verify` names all faults)"
                 )
-
-
-def _why_no_zarr_image(address: str) -> str:
-    """Return why a folder without root metadata cannot be shown: an unfinished image, or no image."""
-    from diffnca.formats.stores import opened, zarr
-
-    try:
-        zarr.open_array(opened(address), path="0", mode="r", zarr_format=3)
-    except (FileNotFoundError, TypeError, ValueError, KeyError):
-        return "is no OME-Zarr image, it has no zarr.json"
-    return _UNFINISHED
-
-
-def _microns_of(multiscale: Mapping[str, Any]) -> float | None:
-    """Return the width of a pixel; `None` if it is not given in micrometres."""
-    if multiscale["axes"][-1].get("unit") != "micrometer":
-        return None
-    microns = 1.0
-    for part in (multiscale["datasets"][0], multiscale):
-        for transformation in part.get("coordinateTransformations", ()):
-            if transformation.get("type") == "scale":
-                microns *= float(transformation["scale"][-1])
-    return microns if microns > 0.0 else None
 
 
 def _open_tiff(path: Path) -> Pyramid:
