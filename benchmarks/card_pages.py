@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
-from diffnca.cli.about import facts_of
+from diffnca.cli.inspections import facts_of
 from diffnca.formats.png import contact_sheet
 
 DOCS = Path(__file__).parents[1] / "docs"

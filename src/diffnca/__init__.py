@@ -13,37 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffnca.canvas.noise import Noise
-    from diffnca.canvas.region import Canvas, Region
-    from diffnca.config import recipes
-    from diffnca.config.model import Config
-    from diffnca.diffusion.denoiser import Denoiser
-    from diffnca.models.file import load
-    from diffnca.sampling.generate import generate
-    from diffnca.sampling.guidance import guided
-    from diffnca.sampling.inpaint import extend, inpaint
-    from diffnca.sampling.upscale import upscale
-    from diffnca.sampling.vary import interpolate, vary
+    from diffnca.canvas.noise import Noise as Noise
+    from diffnca.canvas.region import Canvas as Canvas
+    from diffnca.canvas.region import Region as Region
+    from diffnca.config import recipes as recipes
+    from diffnca.config.model import Config as Config
+    from diffnca.diffusion.denoiser import Denoiser as Denoiser
+    from diffnca.models.file import load as load
+    from diffnca.sampling.generate import generate as generate
+    from diffnca.sampling.guidance import guided as guided
+    from diffnca.sampling.inpaint import extend as extend
+    from diffnca.sampling.inpaint import inpaint as inpaint
+    from diffnca.sampling.upscale import upscale as upscale
+    from diffnca.sampling.vary import interpolate as interpolate
+    from diffnca.sampling.vary import vary as vary
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "Canvas",
-    "Config",
-    "Denoiser",
-    "Noise",
-    "Region",
-    "extend",
-    "generate",
-    "guided",
-    "inpaint",
-    "interop",
-    "interpolate",
-    "load",
-    "recipes",
-    "upscale",
-    "vary",
-]
 
 _OWNERS = {
     "Canvas": "canvas.region",
@@ -55,22 +40,22 @@ _OWNERS = {
     "generate": "sampling.generate",
     "guided": "sampling.guidance",
     "inpaint": "sampling.inpaint",
+    "interop": "models.published",
     "interpolate": "sampling.vary",
     "load": "models.file",
+    "recipes": "config.recipes",
     "upscale": "sampling.upscale",
     "vary": "sampling.vary",
 }
-_MODULES = {"interop": "models.published", "recipes": "config.recipes"}
+__all__ = list(_OWNERS)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
-    if name in _MODULES:
-        return importlib.import_module(f"diffnca.{_MODULES[name]}")
+    """Import a public name at its first use; `interop` and `recipes` are modules."""
     if name not in _OWNERS:
         raise AttributeError(f"module 'diffnca' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"diffnca.{_OWNERS[name]}"), name)
-    globals()[name] = value
+    module = importlib.import_module(f"diffnca.{_OWNERS[name]}")
+    value = globals()[name] = getattr(module, name, module)
     return value
 
 

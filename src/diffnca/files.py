@@ -27,11 +27,8 @@ NAME_BYTES = 120
 """Longest part of a target's name in the names of its partial files; file systems allow 255 bytes."""
 
 REMEDIES = {
-    errno.ENOSPC: "free some space and repeat the command",
-    errno.EDQUOT: "free some space and repeat the command",
-    errno.EACCES: "choose a folder in which you may write",
-    errno.EPERM: "choose a folder in which you may write",
-    errno.EROFS: "choose a folder in which you may write",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and repeat the command"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder in which you may write"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -44,19 +41,14 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     error the old file stays.
     """
     target = Path(os.path.realpath(path))  # a link stays; the file behind it is replaced
-    partial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
-    try:
-        with _named(path, partial):
-            partial.touch(exist_ok=False)  # with the usual rights of new files
-            rights = partial.stat().st_mode
-            yield partial
-            partial.chmod(rights)  # some libraries make their files private
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with _partial_of(target, path) as partial:
+        partial.touch(exist_ok=False)  # with the usual rights of new files
+        rights = partial.stat().st_mode
+        yield partial
+        partial.chmod(rights)  # some libraries make their files private
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
 
 
 @contextmanager
@@ -88,9 +80,7 @@ def lock(path: str | Path) -> Iterator[None]:
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Refuse a target that cannot be written, before the work; a regular file may already exist there.
 
-    Args:
-        path: the target.
-        endings: the allowed endings of the name, such as `(".png",)`; an empty tuple allows all names.
+    Without `endings`, such as `(".png",)`, all names are allowed.
 
     Raises:
         ValueError: the name has another ending, the folder does not exist, or `path` is no regular file.
@@ -112,14 +102,9 @@ def check_place(path: Path) -> None:
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-    trial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
-    try:
-        with _named(path, trial):
-            target.exists()  # fails for a name that is too long
-            trial.write_bytes(b"\0" * 512)
-    finally:
-        with suppress(OSError):
-            trial.unlink(missing_ok=True)
+    with _partial_of(target, path) as trial:
+        target.exists()  # fails for a name that is too long
+        trial.write_bytes(b"\0" * 512)
 
 
 def is_ours(name: str) -> bool:
@@ -133,6 +118,18 @@ def _hidden(path: Path) -> str:
     if len(name) <= NAME_BYTES:
         return f".{path.name}"
     return f".{name[:NAME_BYTES].decode(errors='ignore')}-{sha256(name).hexdigest()[:8]}"
+
+
+@contextmanager
+def _partial_of(target: Path, path: Path) -> Iterator[Path]:
+    """Yield the name of a partial file of `target`, and remove this file at the end; errors name `path`."""
+    partial = target.with_name(f"{_hidden(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        with _named(path, partial):
+            yield partial
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _remove_leftovers(marker: Path) -> None:

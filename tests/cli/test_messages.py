@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffnca.cli import main as cli
-from diffnca.cli.about import as_text
 from diffnca.cli.images import Sample, counted
+from diffnca.cli.inspections import as_text
 from diffnca.cli.main import as_typed, main
 from diffnca.cli.models import Train
 from diffnca.jobs.options import Place
