@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from diffnca.config.model import (
@@ -24,6 +23,9 @@ from diffnca.config.model import (
     TrainingConfig,
 )
 from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig, UNetConfig, VNCAConfig
+
+UPRIGHT = DataConfig(crop=64, quarter_turns=False)
+"""Crops of images that have an up and a down."""
 
 
 def diff_nca() -> Config:
@@ -44,21 +46,11 @@ def fourier_diff_nca() -> Config:
     The window has 8 frequencies on each side of zero: a grid of 16x16 cells can show no higher frequency.
     """
     image = CellConfig(hidden=384, num_cell_steps=8, dilations=(1, 2, 4, 1))
-    spectrum = CellConfig(
-        hidden=256,
-        num_cell_steps=8,
-        dilations=(1, 2, 4, 1),
-        padding="zeros",
-        embedding_channels=32,
-        positions="pixels",
-    )
+    spectrum = replace(image, hidden=256, padding="zeros", embedding_channels=32, positions="pixels")
     fourier = FourierConfig(window=8, cell=spectrum)
-    return Config(
-        name="fourier_diff_nca",
-        model=NCAConfig("fourier_diff_nca", patch=4, channels=128, cell=image, fourier=fourier),
-        training=TrainingConfig(optimizer="muon", batch=16),
-        data=DataConfig(crop=64, quarter_turns=False),
-    )
+    model = NCAConfig("fourier_diff_nca", patch=4, channels=128, cell=image, fourier=fourier)
+    training = TrainingConfig(optimizer="muon", batch=16)
+    return Config("fourier_diff_nca", model, training=training, data=UPRIGHT)
 
 
 def diff_nca_arxiv_v1() -> Config:
@@ -115,7 +107,7 @@ def vnca_damage() -> Config:
 
 def _unet(name: str, model: UNetConfig) -> Config:
     training = TrainingConfig(optimizer="muon", batch=16, learning_rate=8e-3)  # the default is for cells
-    return Config(name=name, model=model, training=training, data=DataConfig(crop=64, quarter_turns=False))
+    return Config(name, model, training=training, data=UPRIGHT)
 
 
 def _vnca(name: str, model: VNCAConfig) -> Config:
@@ -123,9 +115,7 @@ def _vnca(name: str, model: VNCAConfig) -> Config:
     training = TrainingConfig(
         batch=32, learning_rate=1e-4, decay="exponential", decay_per_batch=1.0, max_gradient_norm=10.0
     )
-    return Config(
-        name=name, model=model, training=training, data=DataConfig(crop=model.size, quarter_turns=False)
-    )
+    return Config(name, model, training=training, data=replace(UPRIGHT, crop=model.size))
 
 
 def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
@@ -144,13 +134,8 @@ def _v1_cell(hidden: int, num_cell_steps: int) -> CellConfig:
 
 
 def _npj_cell(hidden: int, num_cell_steps: int) -> CellConfig:
-    return replace(
-        _v1_cell(hidden, num_cell_steps),
-        update_probability=0.9,
-        modulation="gate",
-        normalisation="cell",
-        weight_norm=True,
-    )
+    cell = _v1_cell(hidden, num_cell_steps)
+    return replace(cell, update_probability=0.9, modulation="gate", normalisation="cell", weight_norm=True)
 
 
 def _fourier_cell(cell: CellConfig) -> CellConfig:
@@ -159,51 +144,29 @@ def _fourier_cell(cell: CellConfig) -> CellConfig:
 
 def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
     """Return the training and diffusion of [1] for `model`."""
-    return Config(
-        name=name,
-        model=model,
-        schedule=ScheduleConfig("linear", 300),
-        prediction="noise",
-        loss=LossConfig("l1_l2", "uniform"),
-        training=TrainingConfig(
-            batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
-        ),
-        data=DataConfig(crop=64, flips=False, quarter_turns=False),
-        sampling=SamplingConfig("ddpm", 300, grown=False),
+    training = TrainingConfig(
+        batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
     )
+    schedule, loss = ScheduleConfig("linear", 300), LossConfig("l1_l2", "uniform")
+    data, sampling = replace(UPRIGHT, flips=False), SamplingConfig("ddpm", 300, grown=False)
+    return Config(name, model, schedule, "noise", loss, training, data, sampling)
 
 
 def _npj(name: str, model: NCAConfig, batch: int) -> Config:
     """Return the training and diffusion of [2] for `model`: cosine schedule, EMA of 0.99 per batch."""
     config = _arxiv_v1(name, model, batch)
-    training = replace(
-        config.training,
-        ema="halflife",
-        ema_halflife_images=round(EMA_HALFLIFE_BATCHES * batch),
-        ema_warmup=False,
-    )
+    halflife = round(EMA_HALFLIFE_BATCHES * batch)
+    training = replace(config.training, ema="halflife", ema_halflife_images=halflife, ema_warmup=False)
     return replace(config, schedule=ScheduleConfig("cosine", 300), training=training)
 
 
 EMA_HALFLIFE_BATCHES = 68.97
 """Half-life of the decay of 0.99 per batch in [2]: log(1/2) / log(0.99)."""
 
-RECIPES: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        diff_nca,
-        fourier_diff_nca,
-        diff_nca_arxiv_v1,
-        fourier_diff_nca_arxiv_v1,
-        diff_nca_npj,
-        fourier_diff_nca_npj,
-        unet_1m,
-        unet_4m,
-        unet_17m,
-        vnca,
-        vnca_damage,
-    )
-}
+_OURS = (diff_nca, fourier_diff_nca)
+_PUBLISHED = (diff_nca_arxiv_v1, fourier_diff_nca_arxiv_v1, diff_nca_npj, fourier_diff_nca_npj)
+_COMPARED = (unet_1m, unet_4m, unet_17m, vnca, vnca_damage)
+RECIPES = {recipe.__name__: recipe for recipe in (*_OURS, *_PUBLISHED, *_COMPARED)}
 """All recipes by name."""
 
 

@@ -19,15 +19,7 @@ from typing import Any
 
 from diffnca.errors import one_line
 from diffnca.files import check_place
-from diffnca.formats.stores import (  # or a hint
-    attributes_of,
-    exists,
-    facts_in,
-    is_remote,
-    opened,
-    others_in,
-    remove_leftovers,
-)
+from diffnca.formats import shards, stores  # or a hint
 
 # isort: split
 import numpy as np
@@ -39,16 +31,6 @@ from zarr.storage import StorePath
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.formats.pyramid import UNFINISHED, halved, level_shapes
-from diffnca.formats.shards import (
-    WRITE_ALL,
-    fault_of,
-    key_of,
-    level_fault,
-    open_level,
-    place_of,
-    read_region,
-    shards_of,
-)
 
 NGFF_VERSION = "0.5"
 COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
@@ -94,7 +76,7 @@ class OmeZarrWriter:
     @property
     def store(self) -> Store:
         """The store of the image."""
-        return opened(self.url)
+        return stores.opened(self.url)
 
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
         """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or continue the image.
@@ -103,13 +85,13 @@ class OmeZarrWriter:
             ValueError: the parent folder does not exist, or `url` is a file or an image of another shape.
             OSError: the folder takes no file.
         """
-        if not is_remote(self.url):
+        if not stores.is_remote(self.url):
             check_place(Path(self.url))
             if Path(self.url).is_file():
                 raise ValueError(f"{self.url}: is a file; give another name, or delete it")
         store = self.store
-        if exists(store, "0/zarr.json"):
-            self._check(open_level(self.url, 0), (channels, canvas.height, canvas.width))
+        if stores.exists(store, "0/zarr.json"):
+            self._check(shards.open_level(self.url, 0), (channels, canvas.height, canvas.width))
         else:
             self._create(store, 0, (channels, canvas.height, canvas.width), dict(text))
 
@@ -125,17 +107,17 @@ class OmeZarrWriter:
         cuts = (region.top, region.left, bottom % canvas.height, right % canvas.width)  # 0 at the edges
         if any(cut % self.shard_px for cut in cuts):
             raise ValueError(f"{region}: must be a union of shards of {self.shard_px} px; choose such tiles")
-        array = open_level(self.url, 0, "r+")
+        array = shards.open_level(self.url, 0, "r+")
         shape = (region.height, region.width, array.shape[0])
         if pixels.shape != shape:
             raise ValueError(f"pixels of shape {pixels.shape}: must be {shape}, as their region; crop them")
-        array[place_of(region)] = np.moveaxis(pixels, -1, 0)
+        array[shards.place_of(region)] = np.moveaxis(pixels, -1, 0)
 
     def is_written(self, region: Region) -> bool:
         """Return whether all shards of `region` exist."""
         store = self.store
-        shards = region.tiles(self.shard_px, self.shard_px)
-        return all(exists(store, key_of(0, shard, self.shard_px)) for shard in shards)
+        parts = region.tiles(self.shard_px, self.shard_px)
+        return all(stores.exists(store, shards.key_of(0, shard, self.shard_px)) for shard in parts)
 
     def close(self, progress: Progress = unseen) -> None:
         """Make the pyramid, then the NGFF metadata that finish the image.
@@ -144,17 +126,17 @@ class OmeZarrWriter:
             ValueError: shards are missing.
         """
         store = self.store
-        first = open_level(self.url, 0)
+        first = shards.open_level(self.url, 0)
         self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
         total, counted = sum(1 for shape in shapes[1:] for _ in self._shards(shape)), itertools.count(1)
         for level, shape in enumerate(shapes[1:], start=1):
-            if not exists(store, f"{level}/zarr.json"):
+            if not stores.exists(store, f"{level}/zarr.json"):
                 self._create(store, level, (first.shape[0], *shape), {})
             for shard in self._shards(shape):
                 self._halve(store, level, shard)
                 progress(next(counted), total)
-        remove_leftovers(self.url)
+        stores.remove_leftovers(self.url)
         text = first.attrs.get("diffnca", {})
         attributes = {"ome": self._ngff(len(shapes), first.shape[0]), "diffnca": text}
         zarr.open_group(store, mode="a").update_attributes(attributes)
@@ -162,7 +144,7 @@ class OmeZarrWriter:
     @property
     def is_finished(self) -> bool:
         """Whether the image is complete with all levels."""
-        return "ome" in (attributes_of(self.url) or {})
+        return "ome" in (stores.attributes_of(self.url) or {})
 
     @property
     def is_foreign(self) -> bool:
@@ -170,8 +152,11 @@ class OmeZarrWriter:
         if self.read_text() is not None:
             return False
         # a process that was killed at the start can leave a group without attributes
-        is_level = exists(self.store, "0/zarr.json")
-        return is_level or bool(attributes_of(self.url)) or bool(others_in(self.url, r"zarr\.json|0"))
+        is_level, others = (
+            stores.exists(self.store, "0/zarr.json"),
+            stores.others_in(self.url, r"zarr\.json|0"),
+        )
+        return is_level or bool(stores.attributes_of(self.url)) or bool(others)
 
     def read_text(self) -> dict[str, str] | None:
         """Return the metadata `text` of the image, finished or not; `None` if there is no image.
@@ -179,7 +164,7 @@ class OmeZarrWriter:
         Raises:
             ValueError: the metadata are damaged.
         """
-        return facts_in(attributes_of(self.url, "0"), self.url)
+        return stores.facts_in(stores.attributes_of(self.url, "0"), self.url)
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
         zarr.create_array(
@@ -191,7 +176,7 @@ class OmeZarrWriter:
             compressors=(ZstdCodec(level=3), Crc32cCodec()),
             dimension_names=("c", "y", "x"),
             attributes={} if level else {"diffnca": text},
-            config=WRITE_ALL,
+            config=shards.WRITE_ALL,
         )
 
     def _check(self, array: Any, shape: tuple[int, int, int]) -> None:
@@ -205,8 +190,8 @@ class OmeZarrWriter:
 
     def _check_whole(self, store: Store, shape: tuple[int, int]) -> None:
         """Refuse an image with missing shards: zarr reads a missing shard as black."""
-        keys = [key_of(0, shard, self.shard_px) for shard in self._shards(shape)]
-        missing = [key for key in keys if not exists(store, key)]
+        keys = [shards.key_of(0, shard, self.shard_px) for shard in self._shards(shape)]
+        missing = [key for key in keys if not stores.exists(store, key)]
         if missing:
             raise ValueError(
                 f"{self.url}: {len(missing)} of {len(keys)} shards are missing, the first is {missing[0]}; "
@@ -218,14 +203,14 @@ class OmeZarrWriter:
 
     def _halve(self, store: Store, level: int, shard: Region) -> None:
         """Make a shard of a level from the level before, unless the shard exists."""
-        if not exists(store, key_of(level, shard, self.shard_px)):
-            array = open_level(self.url, level - 1)
+        if not stores.exists(store, shards.key_of(level, shard, self.shard_px)):
+            array = shards.open_level(self.url, level - 1)
             height, width = array.shape[1:]
             top, left = 2 * shard.top, 2 * shard.left
             rows, columns = min(2 * shard.height, height - top), min(2 * shard.width, width - left)
             below = Region(top, left, rows, columns, Canvas(height, width))
-            pixels = halved(read_region(self.url, str(level - 1), array, below))
-            open_level(self.url, level, "r+")[place_of(shard)] = pixels
+            pixels = halved(shards.read_region(self.url, str(level - 1), array, below))
+            shards.open_level(self.url, level, "r+")[shards.place_of(shard)] = pixels
 
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the NGFF metadata of an image with `count` levels ([1])."""
@@ -268,20 +253,20 @@ class OmeZarrWriter:
 
 def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
     """Return all pixels of an image that fits in memory; refuse missing and damaged shards."""
-    array = open_level(url, 0)
-    return np.moveaxis(read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
+    array = shards.open_level(url, 0)
+    return np.moveaxis(shards.read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
 
 
 def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
     """Return attributes and levels of a finished image; refuse damaged metadata and missing shards."""
     attributes, levels, fault = _levels(url)
     for path, level in levels.items() if fault is None else ():
-        missing = (key for key, _ in shards_of(level, path) if not exists(level.store, key))
+        missing = (key for key, _ in shards.shards_of(level, path) if not stores.exists(level.store, key))
         fault = fault or next((f"{key} is missing" for key in missing), None)
     if fault is not None:
         again = "" if fault == UNFINISHED else "; make the image again (`diffnca verify` names all faults)"
         raise ValueError(f"{url}: {fault}{again}")
-    return attributes | {"diffnca": facts_in(attributes, url) or {}}, list(levels.values())
+    return attributes | {"diffnca": stores.facts_in(attributes, url) or {}}, list(levels.values())
 
 
 def verify(url: str, progress: Progress = unseen) -> list[str]:
@@ -296,10 +281,10 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
     arrays = list(levels.values())
     shapes, expected = [array.shape[1:] for array in arrays], level_shapes(*arrays[0].shape[1:])
     problems = [] if shapes == expected else [f"its levels are of {shapes} px, not {expected}"]
-    total = sum(1 for path, array in levels.items() for _ in shards_of(array, path))
-    shards = ((array, *shard) for path, array in levels.items() for shard in shards_of(array, path))
-    for done, (array, key, place) in enumerate(shards, start=1):
-        fault = fault_of(array, place) if exists(array.store, key) else "is missing"
+    total = sum(1 for path, array in levels.items() for _ in shards.shards_of(array, path))
+    parts = ((array, *shard) for path, array in levels.items() for shard in shards.shards_of(array, path))
+    for done, (array, key, place) in enumerate(parts, start=1):
+        fault = shards.fault_of(array, place) if stores.exists(array.store, key) else "is missing"
         problems += [] if fault is None else [f"{key} {fault}"]
         progress(done, total)
     return problems
@@ -307,13 +292,13 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
 
 def _levels(url: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:
     """Return attributes, levels by path, and the fault of the metadata; `None` means no fault."""
-    store = opened(url)
+    store = stores.opened(url)
     try:
-        attributes = attributes_of(url)
+        attributes = stores.attributes_of(url)
     except ValueError as error:
         return {}, {}, f"zarr.json is damaged ({one_line(error.__cause__ or error)})"
     if attributes is None or "ome" not in attributes:
-        is_begun = exists(store, "0/zarr.json")
+        is_begun = stores.exists(store, "0/zarr.json")
         return {}, {}, UNFINISHED if is_begun else "is no OME-Zarr image that diffnca has made"
     try:
         paths = [str(dataset["path"]) for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
@@ -321,7 +306,7 @@ def _levels(url: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         paths = []
     if not paths:
         return {}, {}, "zarr.json names no levels of OME-NGFF"
-    faults = [fault for path in paths if (fault := level_fault(store, path)) is not None]
+    faults = [fault for path in paths if (fault := shards.level_fault(store, path)) is not None]
     if faults:
         return {}, {}, faults[0]
     return attributes, {path: zarr.open_array(store, path=path, mode="r") for path in paths}, None
