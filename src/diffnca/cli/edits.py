@@ -30,21 +30,19 @@ class Editing(Making):
     image: Path
 
     @abstractmethod
-    def task(self, given: Given) -> Edit:
-        """Return the task for an image."""
+    def _task(self, given: Given) -> Edit: ...
 
-    def reads(self, image: Path) -> list[Path]:
+    def _reads(self, image: Path) -> list[Path]:
         """Return the files that the edit of an image reads."""
         return [image]
 
-    def request(self, image: Path) -> Request:
-        """Return the request for an image."""
+    def _request(self, image: Path) -> Request:
         from diffnca.data.given import read_image
         from diffnca.jobs.request import asked, channels_of
 
         given = read_image(image, channels_of(self.model))
         compression = self.output.compression_of(self.place.out)
-        return asked(self.model, self.task(given), self.choices, compression=compression)
+        return asked(self.model, self._task(given), self.choices, compression=compression)
 
     def run(self, console: Console) -> int:
         """Edit an image, or all images of a folder; return the exit code."""
@@ -52,8 +50,8 @@ class Editing(Making):
 
         if self.image.is_dir():
             return self._run_folder(console)
-        request = self.request(self.image)
-        check_kept(self.reads(self.image), [self.place], request.count)
+        request = self._request(self.image)
+        check_kept(self._reads(self.image), [self.place], request.count)
         return make(console, request, self.place, self.output.dry_run)
 
     def _run_folder(self, console: Console) -> int:
@@ -64,16 +62,16 @@ class Editing(Making):
             raise ValueError("--film and --dry-run: must be of a single --image")
         places = places_in(self.place, self.image)
         for image, place in places.items():  # before the first file is written
-            check(self.request(image), place)
+            check(self._request(image), place)
         check_kept(
-            [path for image in places for path in self.reads(image)], places.values(), self.choices.count
+            [path for image in places for path in self._reads(image)], places.values(), self.choices.count
         )
         Path(self.place.out).mkdir(exist_ok=True)
         with console.progress() as progress:
             for done, (image, place) in enumerate(places.items()):
                 report = partial(_share, progress, done, len(places))
                 try:
-                    make(console, self.request(image), place, report=report)
+                    make(console, self._request(image), place, report=report)
                 except KeyboardInterrupt:
                     done_text = f"stopped after {done} of {len(places)} images; the same command goes on"
                     raise Interrupted(done_text) from None
@@ -95,8 +93,7 @@ class Completing(Editing):
     jump: int = 5
     rounds: int = 4
 
-    def imposing(self) -> Method:
-        """Return how a walk imposes known pixels."""
+    def _imposing(self) -> Method:
         from diffnca.jobs.tasks import Paste, Repaint
 
         return Repaint(self.jump, self.rounds) if self.method == "repaint" else Paste()
@@ -119,14 +116,12 @@ class Inpaint(Completing):
     mask: Path | None = None
     box: tuple[int, int, int, int] | None = None
 
-    def task(self, given: Given) -> Edit:
-        """Return the task for an image."""
+    def _task(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
-        return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self.imposing())
+        return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self._imposing())
 
-    def reads(self, image: Path) -> list[Path]:
-        """Return the image and its mask."""
+    def _reads(self, image: Path) -> list[Path]:
         from diffnca.data.given import mask_of
 
         return [image] if self.mask is None else [image, mask_of(image, self.mask)]
@@ -150,11 +145,10 @@ class Extend(Completing):
     left: int = 0
     right: int = 0
 
-    def task(self, given: Given) -> Edit:
-        """Return the task for an image."""
+    def _task(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
-        return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self.imposing())
+        return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self._imposing())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +169,7 @@ class Upscale(Editing):
     method: Literal["consistent", "noise"] = "consistent"
     strength: float | None = None
 
-    def task(self, given: Given) -> Edit:
-        """Return the task for an image."""
+    def _task(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Upscale(given, self.factor, self.method, self.strength)
@@ -194,8 +187,7 @@ class Vary(Editing):
 
     strength: float = 0.5
 
-    def task(self, given: Given) -> Edit:
-        """Return the task for an image."""
+    def _task(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Vary(given, self.strength)

@@ -216,32 +216,21 @@ class OmeZarrWriter:
         """Return the NGFF metadata of an image with `count` levels ([1])."""
         unit = {} if self.microns_per_px is None else {"unit": "micrometer"}
         names = COLOURS if channels == 3 else tuple((f"Channel {n}", "FFFFFF") for n in range(channels))
-        window = {"min": 0, "max": 255, "start": 0, "end": 255}
-        return {
-            "version": NGFF_VERSION,
-            "multiscales": [
-                {
-                    "name": Path(self.url).name.removesuffix(".ome.zarr"),
-                    "type": "mean of 2x2 pixels",
-                    "axes": [
-                        {"name": "c", "type": "channel"},
-                        {"name": "y", "type": "space", **unit},
-                        {"name": "x", "type": "space", **unit},
-                    ],
-                    "datasets": [
-                        {"path": str(level), "coordinateTransformations": self._transformations(level)}
-                        for level in range(count)
-                    ],
-                }
+        shown = {"window": {"min": 0, "max": 255, "start": 0, "end": 255}, "active": True}
+        image = {
+            "name": Path(self.url).name.removesuffix(".ome.zarr"),
+            "type": "mean of 2x2 pixels",
+            "axes": [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", **unit} for n in "yx")],
+            "datasets": [
+                {"path": str(level), "coordinateTransformations": self._transformations(level)}
+                for level in range(count)
             ],
-            "omero": {
-                "channels": [
-                    {"label": name, "color": colour, "window": window, "active": True}
-                    for name, colour in names
-                ],
-                "rdefs": {"model": "color" if channels == 3 else "greyscale"},
-            },
         }
+        omero = {
+            "channels": [{"label": name, "color": colour, **shown} for name, colour in names],
+            "rdefs": {"model": "color" if channels == 3 else "greyscale"},
+        }
+        return {"version": NGFF_VERSION, "multiscales": [image], "omero": omero}
 
     def _transformations(self, level: int) -> list[dict[str, Any]]:
         """Return scale and translation of a level: the centre of its first pixel lies further inwards."""

@@ -20,7 +20,7 @@ try:
     import zarr as zarr
     from zarr.abc.store import Store
     from zarr.codecs import Crc32cCodec as Crc32cCodec
-    from zarr.core.sync import loop, sync
+    from zarr.core.sync import collect_aiterator, loop, sync
     from zarr.storage import FsspecStore, LocalStore
 except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
@@ -144,11 +144,7 @@ def exists(store: Store, key: str) -> bool:
 
 def listed(store: Store, prefix: str) -> list[str]:
     """Return the names directly below a prefix, in no order."""
-
-    async def collect(names: AsyncIterator[str]) -> list[str]:
-        return [name.rstrip("/") async for name in names]
-
-    return sync(collect(store.list_dir(prefix)))
+    return [name.rstrip("/") for name in collect_aiterator(store.list_dir(prefix))]
 
 
 def delete_folder(store: Store, prefix: str) -> None:

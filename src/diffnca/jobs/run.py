@@ -150,7 +150,7 @@ def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
         there = {path for path, one in ones.items() if filmed is None and Target(str(path)).holds(one)}
         seeds = [one.seed for path, one in ones.items() if path not in there]
         try:
-            images = iter(_pixels(request, place, seeds, filmed, first, watch))
+            images = iter(_pixels(request, place, seeds, filmed, first, watch) if seeds else ())
         except KeyboardInterrupt:
             done = f" after {first} of {request.count} images; the same command goes on"
             raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
@@ -170,8 +170,6 @@ def _pixels(
     def progress(done: Number, total: Number) -> None:
         watch("images", first + len(seeds) * done / total, request.count)
 
-    if not seeds:
-        return np.zeros((0, canvas.height, canvas.width, 3), np.uint8)
     model: Any = request.opened() if filmed is None else filmed
     if isinstance(model, Autoencoder):
         drawn = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
