@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-Limits = Mapping[str, tuple[int | float, int | float]]
-"""Name -> smallest and largest allowed number."""
-
 
 class Interrupted(KeyboardInterrupt):
     """Work was stopped on request; the message says what is kept and how to continue."""
@@ -18,8 +15,8 @@ def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value}: must be {allowed}")
 
 
-def require_within(owner: object, prefix: str, limits: Limits) -> None:
-    """Refuse attributes of `owner` that are out of their limits or NaN; `None` is allowed.
+def require_within(owner: object, prefix: str, limits: Mapping[str, tuple[int | float, int | float]]) -> None:
+    """Refuse attributes of `owner` that are NaN or out of their limits (least, most); `None` is allowed.
 
     Messages put `prefix` before the name.
     """

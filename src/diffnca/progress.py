@@ -19,12 +19,6 @@ Number = int | float
 Report = Callable[[str, float, float], object]
 """Takes a title, the amount that is done, and the total: `report("tiles", 3, 8)`; total 0 means unknown."""
 
-LINE_SECONDS = 30.0
-"""Time between two lines."""
-
-RECENT_SECONDS = 60.0
-"""Speed and time left are measured over this time."""
-
 
 def unseen(title: str, done: Number, total: Number) -> None:
     """Ignore a report."""
@@ -55,7 +49,7 @@ class Recent:
     def of(self, now: float, done: float) -> float:
         """Return the work per second, when `done` is done at time `now`; 0 at the first call."""
         self.points.append((now, done))
-        while len(self.points) > 2 and now - self.points[0][0] > RECENT_SECONDS:
+        while len(self.points) > 2 and now - self.points[0][0] > 60.0:
             self.points.popleft()
         before, done_before = self.points[0]
         return (done - done_before) / (now - before) if now > before else 0.0
@@ -64,7 +58,7 @@ class Recent:
 class Progress:
     """Show reports on a stream; as a context manager, remove the bar at the end."""
 
-    def __init__(self, stream: Any, line_seconds: float = LINE_SECONDS) -> None:
+    def __init__(self, stream: Any, line_seconds: float = 30.0) -> None:
         """Show a bar if `stream` is a terminal, else a line every `line_seconds`."""
         self.stream, self.line_seconds = stream, line_seconds
         self.title, self.shown, self.recent, self.speed = "", 0.0, Recent(), 0.0
@@ -78,9 +72,8 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (BarColumn(), TextColumn("{task.description}"))
-            is_shared = (
-                sys.stdout is not None and sys.stdout.isatty()
-            )  # rich then prints results above the bar
+            # rich prints results above the bar if they go to the terminal too
+            is_shared = sys.stdout is not None and sys.stdout.isatty()
             console = Console(file=self.stream)
             self.bar = Bar(*columns, console=console, transient=True, redirect_stdout=is_shared)
             self.bar.start()

@@ -10,7 +10,7 @@ import typing
 from typing import Any, Literal
 
 from diffnca.config.model import Config
-from diffnca.errors import one_line
+from diffnca.errors import one_line, require
 
 FORMAT_VERSION = 1
 """Version of the JSON layout; each text stores it."""
@@ -66,19 +66,16 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType:
         return _build_union(arguments, value, where)
     if origin is Literal:
-        if not isinstance(value, str) or value not in arguments:
-            raise ValueError(f"{where}={_shown(value)}: must be one of {', '.join(map(str, arguments))}")
+        is_one = isinstance(value, str) and value in arguments
+        require(is_one, where, _shown(value), f"one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}={_shown(value)}: must be a list")
+        require(isinstance(value, list), where, _shown(value), "a list")
         return tuple(_build(arguments[0], item, where) for item in value)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where}={_shown(value)}: must be of type {kind.__name__}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{where}={value}: must be a finite number")
+    require(type(value) is kind, where, _shown(value), f"of type {kind.__name__}")
+    require(kind is not float or math.isfinite(value), where, value, "a finite number")
     return value
 
 
@@ -93,15 +90,13 @@ def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
         name: kind for kind in kinds for name in typing.get_args(typing.get_type_hints(kind)["family"])
     }
     family = value.get("family") if isinstance(value, dict) else None
-    if not isinstance(family, str) or family not in families:
-        allowed = f"one of {', '.join(families)}; update diffnca"
-        raise ValueError(f"{where}.family={_shown(family)}: must be {allowed}")
+    is_known = isinstance(family, str) and family in families
+    require(is_known, f"{where}.family", _shown(family), f"one of {', '.join(families)}; update diffnca")
     return _build(families[family], value, where)
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}={_shown(value)}: must be an object")
+    require(isinstance(value, dict), where, _shown(value), "an object")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:

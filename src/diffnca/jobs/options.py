@@ -66,7 +66,6 @@ class Place:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
         object.__setattr__(self, "out", self.out.rstrip("/"))
         require(self.batch >= 1, "batch", self.batch, ">= 1")
         require(self.workers >= 1, "workers", self.workers, ">= 1")

@@ -217,16 +217,15 @@ def job_of(request: Request, place: Place, target: Target) -> Job:
     from diffnca.tiles.job import Job
     from diffnca.tiles.states import States
 
-    model, (sampler, _) = request.opened(), request.walk()
-    shard = shard_of(request.canvas)
-    chunk = min(shard, CHUNK_PX)
+    model, (sampler, _), shard = request.opened(), request.walk(), shard_of(request.canvas)
+    chunk, microns = min(shard, CHUNK_PX), read_card(find_model(request.model.name)).get("microns_per_px")
     return Job(
         model,
         task_of(request),
         sampler,
         grown_seed(request.seed, len(canvases_of(request)) - 1),
         States(f"{target.work}/states", request.canvas, model.image_channels, chunk, sampler.is_multistep),
-        OmeZarrWriter(target.image, _microns_of(request.model.name), shard, chunk),
+        OmeZarrWriter(target.image, None if microns is None else float(microns), shard, chunk),
         place.device,
         request.engine,
     )
@@ -277,12 +276,6 @@ def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
     numbers = model.image_channels * (2 if job.sampler.is_multistep else 1)
     rates, shard_px = _measured(job), shard_of(canvas)
     return make_plan(canvas, tile_px, job.radius, job.num_steps, numbers, model.has_context, rates, shard_px)
-
-
-def _microns_of(model: str) -> float | None:
-    """Return the physical size of a pixel, as the card of the model says it."""
-    microns = read_card(find_model(model)).get("microns_per_px")
-    return None if microns is None else float(microns)
 
 
 def _measured(job: Job) -> Rates:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 from PIL import Image
 
 from diffnca.data.decoding import Pixels
@@ -40,7 +39,7 @@ TILE_PATH = re.compile(r"/tile/([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})\.(png|jpg)
 
 def encoded(pixels: Pixels, extension: str) -> bytes:
     """Return pixels as a PNG (without loss) or JPEG file."""
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
     if extension == "png":
         image.save(file, format="PNG", compress_level=1)
@@ -64,12 +63,6 @@ class Server(ThreadingHTTPServer):
             raise ValueError(f"port {port}: {error.strerror}; take another, or 0 for a free one") from None
         self.pyramid = pyramid
         self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
-
-    def tile(self, level: int, column: int, row: int, extension: str) -> bytes | None:
-        """Return a tile as a file, in the order of the requests; `None` if there is no such tile."""
-        with self.cores:
-            pixels = self.pyramid.tile(level, column, row)
-            return None if pixels is None else encoded(pixels, extension)
 
     @property
     def address(self) -> str:
@@ -114,7 +107,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.BAD_REQUEST, "tiles are /tile/LEVEL/COLUMN/ROW.png or .jpg")
         level, column, row = (int(part) for part in parts.groups()[:3])
         try:
-            body = self.server.tile(level, column, row, parts[4])
+            with self.server.cores:
+                pixels = self.server.pyramid.tile(level, column, row)
+                body = None if pixels is None else encoded(pixels, parts[4])
         except Exception as error:  # codecs raise anything on damaged tiles
             message = f"unreadable tile: {first_line(error)}"
             logging.getLogger(__name__).warning("%s: %s", self.server.pyramid.name, message)
