@@ -241,13 +241,17 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
+        stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
         if sampling.guidance != 1.0:
-            self._require_guided()
+            allowed = "1 for a model without cells; sample it with a --guide"
+            require(bool(stages), "sampling.guidance", sampling.guidance, allowed)
+            fewest, left_out = min(stage.num_cell_steps for stage in stages), sampling.guide_leaves_out
+            allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
+            require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
         if self.training.optimizer == "muon":
-            stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
             is_normed = any(stage.weight_norm for stage in stages)
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
@@ -259,15 +263,6 @@ class Config:
             require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
             fewest, batch = FEWEST_TO_DAMAGE if self.model.damage else 1, self.training.batch
             require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
-
-    def _require_guided(self) -> None:
-        guidance, left_out = self.sampling.guidance, self.sampling.guide_leaves_out
-        stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
-        allowed = "1 for a model without cells; sample it with a --guide"
-        require(bool(stages), "sampling.guidance", guidance, allowed)
-        fewest = min(stage.num_cell_steps for stage in stages)
-        allowed = f"from 1 to {fewest - 1}, less than the cell steps of each stage"
-        require(1 <= left_out < fewest, "sampling.guide_leaves_out", left_out, allowed)
 
 
 Choices = TypeVar("Choices")

@@ -1,8 +1,10 @@
-"""The machine: its devices, its fast data type, the memory that a process uses."""
+"""The machine: its devices, its fast data type, its memory and that of a process."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import platform
 import shutil
 import sys
@@ -63,6 +65,13 @@ def peak_memory_bytes(device: torch.device) -> int | None:
         unit = 1 if platform.system() == "Darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return None
+
+
+def physical_memory() -> float:
+    """Return the memory of this machine in bytes; infinity where it is unknown."""
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", ())):
+        return math.inf
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def status_bytes(name: str) -> int | None:

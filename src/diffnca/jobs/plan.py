@@ -6,7 +6,6 @@ and the pixels of a TIFF or PNG file too, as an OME-Zarr image.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ import torch
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import Query, estimate_alone
-from diffnca.engine.machine import device_named
+from diffnca.engine.machine import device_named, physical_memory
 from diffnca.formats.film import FORMATS, check_film
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
@@ -82,10 +81,9 @@ class Plan:
     @property
     def lacking_memory(self) -> float | None:
         """Memory of this machine, if its workers need more; `None` if it is enough, or theirs is unknown."""
-        known = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", ()))
-        if self.tiles is None or self.place.scheduler is not None or not known:
+        if self.tiles is None or self.place.scheduler is not None:
             return None
-        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        there = physical_memory()
         return there if self.place.workers * self.worker_bytes > there else None
 
     @cached_property

@@ -6,8 +6,6 @@ images and return a `Session`. Only `Session.run` writes files.
 
 from __future__ import annotations
 
-import math
-import os
 import platform
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -26,6 +24,7 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, images_for
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
+from diffnca.engine.machine import physical_memory
 from diffnca.errors import Interrupted, one_line
 from diffnca.files import lock
 from diffnca.formats.png import contact_sheet, write_png
@@ -222,13 +221,6 @@ def num_parameters(config: Config) -> int:
             f"machine has {available:,.0f}; {remedy}"
         )
     return count
-
-
-def physical_memory() -> float:
-    """Return the memory of this machine in bytes; infinity where it is unknown."""
-    if not hasattr(os, "sysconf"):
-        return math.inf
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

@@ -106,9 +106,7 @@ def open_image(path: str | Path) -> Pyramid:
 def open_zarr(address: str) -> Pyramid:
     """Open an OME-Zarr image (NGFF 0.5; axes c, y, x; uint8); raises `UnusableImageError`."""
     try:
-        import zarr
-
-        from diffnca.formats.stores import exists, opened
+        from diffnca.formats.stores import exists, opened, zarr
     except ImportError:
         raise UnusableImageError("OME-Zarr needs zarr: pip install 'diffnca[giga]'") from None
     try:
