@@ -107,11 +107,6 @@ def check_place(path: Path) -> None:
         trial.write_bytes(b"\0" * 512)
 
 
-def is_ours(name: str) -> bool:
-    """Return whether this is the name of a partial file or a lock."""
-    return name.startswith(".") and name.endswith((PARTIAL, LOCK))
-
-
 def _hidden(path: Path) -> str:
     """Return the first part of the names of partial files and locks of `path`."""
     name = path.name.encode(errors="surrogateescape")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffnca.canvas.region import Canvas
-from diffnca.files import is_ours
+from diffnca.files import LOCK, PARTIAL
 from diffnca.formats.ome_zarr import OmeZarrWriter, read_pixels
 from diffnca.formats.png import read_png_text, write_png
 
@@ -57,7 +57,7 @@ class Suite:
     def test_nothing_but_the_image_is_left(self, tmp_path: Path) -> None:
         self.make(tmp_path, pixels_of(5, 7, 3))
         assert len(list(tmp_path.iterdir())) == 1
-        assert not any(is_ours(path.name) or path.suffix == ".partial" for path in tmp_path.rglob("*"))
+        assert not any(path.name.endswith((PARTIAL, LOCK, ".partial")) for path in tmp_path.rglob("*"))
 
     def test_a_missing_folder_is_refused_before_any_pixel(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="does not exist; create it first"):

@@ -37,9 +37,6 @@ DEBUG = "--debug"
 
 DESCRIPTION = f"Denoising diffusion with neural cellular automata. {DEBUG} shows where an error arose."
 
-LEAST_COLUMNS = 80
-"""In narrower terminals, tyro breaks its messages in the middle of words."""
-
 
 @runtime_checkable
 class Verb(Protocol):
@@ -181,8 +178,9 @@ def parse(arguments: Sequence[str]) -> Verb:
 
 @contextlib.contextmanager
 def _wide_enough() -> Iterator[None]:
+    """Let tyro write lines of 80 columns or more; it breaks words to fit narrower terminals."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, LEAST_COLUMNS))
+    os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, 80))
     try:
         yield
     finally:

@@ -15,9 +15,6 @@ from diffnca.errors import one_line, require
 FORMAT_VERSION = 1
 """Version of the JSON layout; each text stores it."""
 
-SHOWN_CHARACTERS = 60
-"""Longest part of a wrong value in a message."""
-
 
 def to_json(config: Config) -> str:
     """Return `config` as JSON text with sorted keys."""
@@ -106,4 +103,4 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return text if len(text) <= 60 else f"{text[:60]}..."

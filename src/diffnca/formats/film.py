@@ -22,9 +22,6 @@ LAST_MILLISECONDS = 2000
 SHOWN_PX = 256
 """A whole factor enlarges smaller images up to this side."""
 
-CONSTANT_RATE_FACTOR = "16"
-"""Quality of H.264: 0 is lossless, 23 is usual; noise needs a lower number than usual."""
-
 
 def check_film(path: Path) -> None:
     """Refuse a path like `check_target`, another ending, and MP4 without PyAV (`ImportError`)."""
@@ -67,7 +64,7 @@ def _write_mp4(frames: list[np.ndarray], path: Path, milliseconds: int) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as film:
         stream = film.add_stream("libx264", rate=Fraction(1000, milliseconds))
         stream.height, stream.width = height + height % 2, width + width % 2
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": CONSTANT_RATE_FACTOR}
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "16"}  # 23 is usual; noise needs a lower number
         for frame in [*frames, *frames[-1:] * (last_repeats - 1)]:
             rgb = np.broadcast_to(frame, (height, width, 3))
             even = np.pad(rgb, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")

@@ -35,14 +35,11 @@ TILE_PX = 256
 JPEG_QUALITY = 90
 CENTIMETRE_UM = 10_000.0
 
-Compression = Literal["jpeg", "deflate"]
-"""JPEG of quality 90, or lossless deflate."""
-
 
 def write_ome_tiff(
     source_url: str,
     path: Path,
-    compression: Compression = "jpeg",
+    compression: Literal["jpeg", "deflate"] = "jpeg",
     progress: Progress = unseen,
 ) -> None:
     """Write an OME-TIFF file of a finished OME-Zarr image; refuse a source with missing or damaged shards.

@@ -32,7 +32,6 @@ from zarr.storage import StorePath
 from diffnca.canvas.region import Canvas, Region
 from diffnca.formats.pyramid import UNFINISHED, halved, level_shapes
 
-NGFF_VERSION = "0.5"
 COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
 OWN = r"zarr\.json|\d+"
@@ -73,11 +72,6 @@ class OmeZarrWriter:
         if self.chunk_px < 1 or self.shard_px < 1 or self.shard_px % self.chunk_px:
             raise ValueError(f"shard={self.shard_px} px: must be a multiple of the chunk, {self.chunk_px} px")
 
-    @property
-    def store(self) -> Store:
-        """The store of the image."""
-        return stores.opened(self.url)
-
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
         """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or continue the image.
 
@@ -89,7 +83,7 @@ class OmeZarrWriter:
             check_place(Path(self.url))
             if Path(self.url).is_file():
                 raise ValueError(f"{self.url}: is a file; give another name, or delete it")
-        store = self.store
+        store = stores.opened(self.url)
         if stores.exists(store, "0/zarr.json"):
             self._check(shards.open_level(self.url, 0), (channels, canvas.height, canvas.width))
         else:
@@ -115,7 +109,7 @@ class OmeZarrWriter:
 
     def is_written(self, region: Region) -> bool:
         """Return whether all shards of `region` exist."""
-        store = self.store
+        store = stores.opened(self.url)
         parts = region.tiles(self.shard_px, self.shard_px)
         return all(stores.exists(store, shards.key_of(0, shard, self.shard_px)) for shard in parts)
 
@@ -125,7 +119,7 @@ class OmeZarrWriter:
         Raises:
             ValueError: shards are missing.
         """
-        store = self.store
+        store = stores.opened(self.url)
         first = shards.open_level(self.url, 0)
         self._check_whole(store, first.shape[1:])
         shapes = level_shapes(*first.shape[1:])
@@ -152,10 +146,8 @@ class OmeZarrWriter:
         if self.read_text() is not None:
             return False
         # a process that was killed at the start can leave a group without attributes
-        is_level, others = (
-            stores.exists(self.store, "0/zarr.json"),
-            stores.others_in(self.url, r"zarr\.json|0"),
-        )
+        is_level = stores.exists(stores.opened(self.url), "0/zarr.json")
+        others = stores.others_in(self.url, r"zarr\.json|0")
         return is_level or bool(stores.attributes_of(self.url)) or bool(others)
 
     def read_text(self) -> dict[str, str] | None:
@@ -230,7 +222,7 @@ class OmeZarrWriter:
             "channels": [{"label": name, "color": colour, **shown} for name, colour in names],
             "rdefs": {"model": "color" if channels == 3 else "greyscale"},
         }
-        return {"version": NGFF_VERSION, "multiscales": [image], "omero": omero}
+        return {"version": "0.5", "multiscales": [image], "omero": omero}
 
     def _transformations(self, level: int) -> list[dict[str, Any]]:
         """Return scale and translation of a level: the centre of its first pixel lies further inwards."""

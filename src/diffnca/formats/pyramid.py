@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-SMALLEST_PX = 256
-"""The last level is the first level whose longer side is at most this number."""
-
 UNFINISHED = "is not finished; the command that makes it goes on with it"
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return height and width of each level, the image first; round halves of odd sides up."""
+    """Return height and width of each level, the image first, down to 256 px; halves are rounded up."""
     shapes = [(height, width)]
-    while max(shapes[-1]) > SMALLEST_PX:
+    while max(shapes[-1]) > 256:
         height, width = shapes[-1]
         shapes.append((-(-height // 2), -(-width // 2)))
     return shapes

@@ -44,11 +44,8 @@ SHARDS_PER_SIDE = 8
 MEASURED_PX = 512
 """Side of the piece that is computed to learn how fast the machine is."""
 
-BASE_BYTES = 450e6
-"""Memory of a worker before it computes: Python, torch, zarr."""
-
-BYTES_PER_CHANNEL = 12.0
-"""Memory of a cell per channel of its state: the state, what is seen of it twice, copies (measured)."""
+BASE_BYTES, BYTES_PER_CHANNEL = 450e6, 12.0
+"""Memory of a worker before it computes, and of a cell per channel: state, perception, copies (measured)."""
 
 
 @dataclass(frozen=True)

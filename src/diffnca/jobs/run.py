@@ -39,9 +39,6 @@ from diffnca.sampling.task import Task, later_levels, sample_task
 from diffnca.sampling.upscale import residual
 from diffnca.sampling.vary import interpolate
 
-MILLISECONDS = 50
-"""Time of a frame of an image in the making."""
-
 
 @dataclass(frozen=True)
 class Made:
@@ -157,7 +154,7 @@ def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
         for path, one in ones.items():
             yield Made(str(path), was_there=True) if path in there else _kept(path, one, next(images))
     if filmed is not None and place.film is not None:
-        write_film(list(filmed.frames()), place.film, MILLISECONDS)
+        write_film(list(filmed.frames()), place.film, milliseconds=50)
         yield Made(str(place.film))
 
 

@@ -19,11 +19,8 @@ from diffnca.sampling.task import MakeTask
 from diffnca.sampling.upscale import enlarged_canvas, enlargement
 from diffnca.sampling.vary import variation
 
-MOST_FRAMES = 10_000
-"""Frames of a film, at most: they are kept in memory."""
-
-MOST_MILLISECONDS = 60_000
-"""Time of a frame, at most; GIF files know no more than eleven minutes."""
+MOST_FRAMES, MOST_MILLISECONDS = 10_000, 60_000
+"""Frames of a film are kept in memory; GIF files know no more than eleven minutes."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +140,9 @@ Edit = Inpaint | Extend | Upscale | Vary
 
 
 def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:
-    """Return where to fill an image: the mask or the box, and where the image is not opaque.
+    """Return where to fill an image: in the mask or the box, one of them, and where it is not opaque.
 
     A mask is white where to fill; it may lie in a folder of masks. A box is top, left, height, width.
-
-    Raises:
-        ValueError: nothing says where, or two things do.
     """
     if mask is not None and box is not None:
         raise ValueError("--mask and --box: give one of them")

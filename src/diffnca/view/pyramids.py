@@ -21,9 +21,6 @@ from diffnca.formats.pyramid import UNFINISHED, microns_of
 
 TILE_PX = 256
 
-LONGEST_TEXT = 1000
-"""Longer texts in files, such as XMP, are cut."""
-
 LARGEST_OVERVIEW_PX = 2**26
 """A coarsest level with more pixels would be shown by thousands of tiles at once."""
 
@@ -187,10 +184,9 @@ def _open_picture(path: Path) -> Pyramid:
 
 
 def _as_text(provenance: Any) -> str:
-    """Return the provenance of an image as lines."""
+    """Return the provenance of an image as lines; long texts, such as XMP, are cut."""
     if isinstance(provenance, Mapping):
         return "\n".join(
-            f"{str(key).removeprefix('diffnca:')}: {str(value)[:LONGEST_TEXT]}"
-            for key, value in provenance.items()
+            f"{str(key).removeprefix('diffnca:')}: {str(value)[:1000]}" for key, value in provenance.items()
         )
     return str(provenance)
