@@ -208,14 +208,6 @@ class SamplingConfig:
     grown: bool = True
     even_px: int = 0
 
-    def __post_init__(self) -> None:
-        limits = {
-            "guidance": (1, LARGEST_GUIDANCE),
-            "guide_leaves_out": (0, MOST_CELL_STEPS),
-            "even_px": (0, LARGEST_SQUARE_PX),
-        }
-        require_within(self, "sampling.", limits)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -241,6 +233,12 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
+        limits = {
+            "even_px": (0, LARGEST_SQUARE_PX),
+            "guidance": (1, LARGEST_GUIDANCE),
+            "guide_leaves_out": (0, MOST_CELL_STEPS),
+        }
+        require_within(sampling, "sampling.", limits)
         stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
         if sampling.guidance != 1.0:
             allowed = "1 for a model without cells; sample it with a --guide"
