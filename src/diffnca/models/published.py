@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffnca.config.model import Config
+from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import NCAConfig
-from diffnca.config.overrides import with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.models.build import fill
 from diffnca.networks.automaton import Automaton
