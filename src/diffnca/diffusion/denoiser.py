@@ -1,6 +1,6 @@
 """The denoiser: a network, a noise schedule, and what the output of the network means.
 
-Notation, with `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
+With `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
 
 | symbol | meaning |
 |---|---|
@@ -9,12 +9,11 @@ Notation, with `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma*
 | `x_t` | `alpha * x_0 + sigma * noise` |
 | `velocity` | `alpha * noise - sigma * x_0` |
 
-References:
-    [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
-    [2] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
-    [3] Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
-    [4] Kingma et al., "Variational Diffusion Models", 2021.
-    [5] Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024.
+[1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+[2] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
+[3] Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
+[4] Kingma et al., "Variational Diffusion Models", 2021.
+[5] Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from diffnca.errors import require_members
 Prediction = Literal["noise", "clean", "velocity"]
 
 NETWORK_MEMBERS = ("radius", "has_context", "context")
-"""The members that a network must have. A network must also be callable."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,7 @@ class Query:
     """A question to a denoiser: which clean image does this noisy image hold?
 
     Attributes:
-        x_t: the noisy image, or the part of the noisy image on `region`.
-        level: the noise level of `x_t`.
-        region: where `x_t` lies.
+        x_t: the noisy image, or the part of it on `region`.
         cell_noise: which cells update; `None` updates each cell by the expectation of its mask.
         context: the sum of the denoiser's `context` over the canvas; `None` if the denoiser has no context,
             or if `x_t` is the complete canvas.
@@ -138,10 +134,7 @@ def loss_weight(prediction: Prediction, loss: LossConfig, alpha: Tensor, sigma: 
 def stratified_steps(
     batch: int, num_diffusion_steps: int, generator: torch.Generator, loss: LossConfig
 ) -> Int[Tensor, " b"]:
-    """Draw steps that follow the distribution of `loss` and spread evenly over the batch.
-
-    All steps of a batch share one random offset ([4] appendix I.1).
-    """
+    """Draw steps by the distribution of `loss`, evenly over a batch by one offset ([4] appendix I.1)."""
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     t = (torch.arange(batch) + offset) / batch
     if loss.timesteps == "logit_normal":  # [5] Eq. 19, by its quantiles
@@ -206,10 +199,9 @@ class Denoiser(nn.Module):
         masks: CellNoise | None = None,
         given: Float[Tensor, "b k h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the training loss on clean images in [-1, 1].
+        """Return the training loss on clean images in [-1, 1]; a CPU generator draws steps and noise.
 
-        A CPU generator draws steps and noise. `masks=None` updates each cell by the expectation of its mask.
-        The cells see the `given` planes.
+        `masks=None` updates each cell by the expectation of its mask. The cells see the `given` planes.
         """
         loss = self.config.loss
         steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, loss)

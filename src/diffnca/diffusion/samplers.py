@@ -33,7 +33,6 @@ from diffnca.diffusion.schedule import Level
 from diffnca.errors import require, require_members
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
-"""The names that `sampler_named` knows."""
 
 
 class Memory(NamedTuple):

@@ -33,7 +33,6 @@ FAINTEST_LOG_SNR = -11.0
 """Below this log-SNR the noise hides all structure of an image, so sampling visits few steps there."""
 
 BETWEEN = -2
-"""Index of a level that is not a step of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +152,13 @@ class NoiseSchedule:
     def visited(self, num_steps: int, first: int | None = None, last: int = 0) -> tuple[int, ...]:
         """Return `num_steps` steps for sampling to visit, from the first to the last, even in log-SNR.
 
-        A detail of any variance is decided where its signal is as strong as the noise. So the steps must be
-        as close at the noisy end, where large structures appear, as at the clean end. Measured with an exact
-        denoiser of Gaussian data of deviation 0.05 to 30, in 20 steps of DPM-Solver++(2M): samples have 0.97
-        to 1.02 times this deviation. With even gaps in time they have 0.38 to 1.16 times this deviation.
+        A detail is decided where its signal is as strong as the noise. So the steps must be as close at the
+        noisy end, where large structures appear, as at the clean end. Measured with an exact denoiser of
+        Gaussian data of deviation 0.05 to 30, in 20 steps of DPM-Solver++(2M): samples have 0.97 to 1.02
+        times this deviation. With even gaps in time they have 0.38 to 1.16 times.
 
-        Sampling visits the first step because the initial noise belongs to this step; `None` is the noisiest
-        step of the schedule. A single step is the first. Sampling visits the last step because no later step
-        adds the fine detail that an estimate leaves out.
+        The initial noise belongs to the first step; `None` is the noisiest. A single step is the first. After
+        the last step, nothing adds the fine detail that an estimate leaves out.
 
         Raises:
             ValueError: `num_steps` is below 1 or above the number of steps from `first` to `last`.

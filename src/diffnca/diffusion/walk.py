@@ -33,10 +33,9 @@ class Constraint(Protocol):
     def impose(
         self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
     ) -> Float[Tensor, "b c h w"]:
-        """Return `x` with the constraint imposed, correct up to `reach` px from edges inside the canvas.
+        """Return `x`, at `level` on `region`, with the constraint; correct up to `reach` px from inner edges.
 
-        `x` lies on `region` and has noise level `level`, which may be the clean level. `step` is the next
-        diffusion step; random numbers are drawn for this step.
+        `level` may be the clean level. Random numbers are drawn for `step`, the next diffusion step.
         """
 
 
@@ -45,9 +44,7 @@ class Walk:
     """The diffusion steps from noise to image. A caller may run only some steps, on some region.
 
     Attributes:
-        levels: the levels to visit, without the clean end. A step to a noisier level adds noise, to draw
-            again what did not fit.
-        sampler: the method of a step.
+        levels: all but the clean end; a step to a noisier level adds noise, to draw anew what did not fit.
         noise: the random numbers; the n-th step draws the numbers of diffusion step n.
         constraint: what is known of the image; `None` if nothing is known.
         given: returns the planes that the cells see; `None` for none.
@@ -78,7 +75,7 @@ class Walk:
             estimate: estimates the clean image; the queries have no context.
             x: the image before the first step, on `region.grow(radius * len(steps))`.
             region: where the image is wanted.
-            radius: radius of one step in pixels: the radius of the estimate plus the reach of the constraint.
+            radius: radius of the estimate plus the reach of the constraint, in pixels.
             steps: consecutive steps to take; `None` is all steps.
             remembered: the estimate of the previous step, where `x` lies; `None` if there is none.
             progress: receives, after each step, how many of these steps are done.

@@ -39,8 +39,8 @@ def measure(
 ) -> tuple[Evaluation, dict[str, tuple[Remark, ...]]]:
     """Measure a model, or a folder of generated images, against real images; return also unusable files.
 
-    `model` is a bundled model, a model file, a run's folder, a hub id, or a folder of images. Unusable files
-    stand under the flag that names their folder, or under `generated`.
+    `model` is what `load` takes, or a folder of images. Unusable files stand under the flag that names their
+    folder, or under `generated`.
 
     Raises:
         ValueError: an option or the images do not fit; raised before images are made.
@@ -138,7 +138,6 @@ def _made(model: str, config: Config, options: Options, real: RealImages, report
 
 
 def _write_pairs(path: Path, generated: Selection, training: Selection, evaluation: Evaluation) -> None:
-    """Write a picture of the closest pairs: a generated image, and next to it its training image."""
     assert evaluation.memorisation is not None, "training images are known"
     rows = []
     for made, seen, _ in evaluation.memorisation.pairs:

@@ -20,9 +20,8 @@ from diffnca.progress import Report, unseen
 class RealImages:
     """The real images of an evaluation.
 
-    Generated images are compared with `reference`; `split` says in words which images these are. The model
-    has seen `training`, which is `None` if nobody knows it. `skipped` holds unusable files by the flag of
-    their folder.
+    `split` says in words which images the `reference` is. `training` is `None` if nobody knows what the model
+    has seen. `skipped` holds unusable files by the flag of their folder.
     """
 
     reference: Selection
@@ -34,7 +33,7 @@ class RealImages:
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:
     """Open the real images, prepared as for the training of the model; refuse images that do not fit.
 
-    `model` has a card with the names of the held-out images. `config` is `None` for a folder of images.
+    The card of `model` names the held-out images. `config` is `None` for a folder of images.
     """
     images = _opened(options.reference, config, options, report)
     skipped, split = {"--reference": images.skipped}, "all images of the folder"
@@ -82,10 +81,9 @@ def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture],
 
 
 def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:
-    """Return whole pictures, or crops of `crop` px a side.
+    """Return whole pictures, or crops of `crop` px a side; `where` names their place in an error.
 
-    `n` takes the first whole pictures, or crops spread evenly; `None` takes all. `where` names their place in
-    an error.
+    `n` takes the first whole pictures, or crops spread evenly; `None` takes all.
     """
     available = len(pictures) if crop is None else count_crops(pictures, crop)
     if n is not None and n > available:

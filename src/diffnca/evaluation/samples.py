@@ -62,8 +62,8 @@ class Samples:
     def pictures(self, n: int, folder: Path | None = None, report: Report = unseen) -> Iterator[Picture]:
         """Yield `n` images in the order of their seeds; refuse a folder with images of other options.
 
-        `folder` keeps the images as PNG files; images found there are not made again. `report` receives the
-        number of images done, where a fraction counts diffusion steps.
+        `folder` keeps the images as PNG files and is read first. `report` receives the number of images done,
+        where a fraction counts diffusion steps.
         """
         Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
         batch = max(1, BATCH_PX // (int(self.facts["height"]) * int(self.facts["width"])))
@@ -81,7 +81,6 @@ class Samples:
     def _batch(
         self, seeds: Sequence[int], folder: Path | None, step: Callable[[int, int], None]
     ) -> list[Picture]:
-        """Return the images of these seeds, read from their files or made now."""
         kept = {} if folder is None else _kept(folder, seeds, self.facts)
         missing = [seed for seed in seeds if seed not in kept]
         if missing:

@@ -1,7 +1,4 @@
-"""Score generated images against real images, and tell the scores.
-
-Two numbers compare only under equal protocols, so each number is stored with all that it depends on.
-"""
+"""Score generated images against real images, and store each number with all that it depends on."""
 
 from __future__ import annotations
 
@@ -141,10 +138,16 @@ def evaluate(
 ) -> Evaluation:
     """Measure all numbers of `generated`.
 
-    `training` holds images that the model has seen, for the report on memorisation; the report takes the
-    reference as unseen images. `None` leaves it out. `cache` is the folder that keeps features; `None` keeps
-    none. `protocol` says the name, the split, and how the generated images were stored. `seams` is the step
-    across the seams of the generated images over the step elsewhere, and `made` says how they were made.
+    Args:
+        generated: the images to measure.
+        reference: real images of equal size, which the model has not seen if there is `training`.
+        extractor: the feature network.
+        training: images that the model has seen, for the report on memorisation; `None` leaves it out.
+        cache: folder that keeps features; `None` keeps none.
+        protocol: the name, the split, and how the generated images were stored.
+        seams: step across the seams of the generated images over the step elsewhere; `None` if unknown.
+        made: how the images were made; `None` if unknown.
+        report: receives the progress.
 
     Raises:
         ValueError: sizes differ, or there are too few images.
@@ -255,7 +258,6 @@ def as_table(evaluation: Evaluation) -> str:
 
 
 def _why_no_error(evaluation: Evaluation) -> str:
-    """Return in words why KID has no error, and what that means; an empty text if it has one."""
     score = evaluation.score
     fewest = min(score.pictures, score.pictures_reference)
     if fewest >= PICTURES_FOR_AN_ERROR:

@@ -1,7 +1,7 @@
 """The images to be scored: whole pictures of equal size, or crops of larger pictures.
 
-`crops` remembers the picture of each crop: crops of one picture are alike, and the standard error needs that.
-Crops share a picture only within a set. Such pairs lift the distance of two sets of real crops above 0.
+`crops` remembers the picture of each crop, because crops of one picture are alike. Crops share a picture only
+within a set. Such pairs lift the distance of two sets of real crops above 0.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ def whole(pictures: Pictures) -> Selection:
 def crops(pictures: Pictures, n: int, side_px: int = 64, seed: int | None = None) -> Selection:
     """Select `n` different square crops of larger pictures of any sizes.
 
-    `seed=None` takes disjoint crops on the regular grid of each picture, spread evenly over all pictures. A
-    number draws random positions, all equally likely; these crops can overlap.
+    `seed=None` takes disjoint crops on the grid of each picture, spread evenly over all pictures. A number
+    draws positions, all equally likely; these crops can overlap.
 
     Raises:
         ValueError: there are no pictures, their channels differ, or they hold fewer than `n` crops.
@@ -86,7 +86,6 @@ def _stack(pictures: Pictures) -> UInt8[Tensor, "n c h w"]:
 def _grids(
     pictures: Pictures, side_px: int, step: int
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Return how many rows and columns of crops, `step` px apart, fit into each picture."""
     if side_px < 1:
         raise ValueError(f"side_px is {side_px}: a crop has a side of 1 px or more")
     shapes = _shapes(pictures)

@@ -1,15 +1,14 @@
 """The networks of cells: an image stage, and an optional first stage that sees farther.
 
-**Diff-NCA** has an image stage, and may have a coarse stage before it. The coarse stage has fewer cells. Each
-coarse cell holds a larger square of pixels, and so sees farther at equal cost. **FourierDiff-NCA** has a
-Fourier stage: its cells are the low frequencies of the canvas, and they see the complete image [1].
+**Diff-NCA** has an image stage, and may have a coarse stage before it, whose cells each hold a larger square
+of pixels. **FourierDiff-NCA** has a Fourier stage: its cells are the low frequencies of the canvas, and they
+see the complete image [1].
 
-A state has three groups of channels, in this order: the noisy image with the given planes, which no cell step
-overwrites; the prediction; all other channels. Before the first cell step of the image stage, the output of
-the first stage is written into these other channels.
+A state has three groups of channels: the noisy image with the given planes, which no cell step overwrites;
+the prediction; all others. Before the first cell step of the image stage, the output of the first stage is
+written into these others.
 
-References:
-    [1] Kalkhof et al., arXiv 2401.06291, sections 3.2 and 3.3.
+[1] Kalkhof et al., arXiv 2401.06291, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class Automaton(nn.Module):
     """
 
     def __init__(self, config: NCAConfig) -> None:
-        """Build the network of `config`."""
         super().__init__()
         self.config, self.image_channels = config, config.image_channels
         self.radius, self.has_context = config.radius, config.fourier is not None
@@ -71,10 +69,7 @@ class Automaton(nn.Module):
         region: Region | None = None,
         given: Float[Tensor, "b k h w"] | None = None,
     ) -> Float64[Tensor, "b two_m r k2"] | None:
-        """Return what `x_t` on `region` adds to the low frequencies of the canvas; `None` if none are used.
-
-        All other channels are zero before the Fourier stage.
-        """
+        """Return what `x_t` on `region` adds to the low frequencies of the canvas; `None` if not used."""
         if self.config.fourier is None:
             return None
         region = region or Canvas(*x_t.shape[-2:]).whole
@@ -94,14 +89,14 @@ class Automaton(nn.Module):
         """Return the prediction for `x_t` at diffusion time `t` in [0, 1).
 
         Args:
-            x_t: the noisy image, or the part of the noisy image on `region`.
+            x_t: the noisy image, or the part of it on `region`.
             t: diffusion time of each image.
             region: where `x_t` lies; `None` is the complete canvas.
             noise: which cells update; `None` updates each cell by the expectation of its mask.
             context: the sum of `context` over the canvas; `None` computes it from `x_t`.
             given: planes that the cells see, as many as `config.given_channels`.
             observe: receives the prediction after each cell step of the image stage.
-            rules: cell rules of all stages as an engine runs them; `None` takes the rules of this network.
+            rules: cell rules of all stages as an engine runs them; `None` takes those of this network.
 
         Raises:
             ValueError: the context is missing or belongs to another canvas, or the given planes do not fit.
@@ -143,10 +138,9 @@ class Automaton(nn.Module):
     def hand_down(
         self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid
     ) -> Float[Tensor, "b a y x"]:
-        """Return the first channels of the state in which the cells of `grid` begin.
+        """Return the first channels in which the cells of `grid` begin, after the coarse stage.
 
-        These are `seen` (noisy image and given planes in the cells of `grid`), an empty prediction, and the
-        output of the coarse stage, whose final state is `coarse`.
+        These are `seen` (noisy image and given planes), an empty prediction, and the output of `coarse`.
         """
         choice, patch = self.config.coarse, self.config.patch
         assert choice is not None

@@ -1,12 +1,10 @@
 """The cell: its perception and its update, and the only loop over the cell steps.
 
-All cells share one rule. In this file a state has M channels, its perception has 2M (plus the channels of the
-embedding), and the hidden layer has H. `run_cells` is the loop. An engine runs a rule: it provides a `Rule`,
-and `begin` of this rule yields `Cells`. `CellRule` is the first such engine.
+All cells share one rule. A state has M channels, its perception has 2M (plus the channels of the embedding),
+and the hidden layer has H. An engine provides a `Rule`, and `begin` of this rule yields `Cells`.
 
-References:
-    [1] Kalkhof et al., arXiv 2401.06291.
-    [2] Mordvintsev et al., "Growing Neural Cellular Automata", Distill 2020.
+[1] Kalkhof et al., arXiv 2401.06291.
+[2] Mordvintsev et al., "Growing Neural Cellular Automata", Distill 2020.
 """
 
 from __future__ import annotations
@@ -69,7 +67,7 @@ class Rule(Protocol):
         """Return the cells before the first cell step, in a block that holds the resources of the engine.
 
         `state` holds the first channels (b a h w); all others are zero. `t` is the diffusion time of each
-        image. `origin` is the cell from which positions in pixels count; `None` is the centre of the canvas.
+        image. Positions in pixels count from the cell `origin`; `None` is the centre of the canvas.
         """
 
 
@@ -217,8 +215,8 @@ def modulate(layer: Tensor, modulation: Modulation) -> Tensor:
 def pad(state: Tensor, width: int, region: Region, padding: str) -> Tensor:
     """Extend `state` (b, c, h, w) by `width` px per side, as its canvas goes on, or with zeros.
 
-    A circular axis wraps if the region covers it. All other edges are mirrored. The mirror is right at an
-    edge of the canvas. At other edges the caller crops the `radius` pixels that the mirror has touched.
+    A circular axis wraps if the region covers it; all other edges are mirrored. At edges inside the canvas
+    the caller crops the `radius` pixels that the mirror has touched.
     """
     if padding == "zeros":
         return F.pad(state, [width] * 4)
@@ -243,7 +241,7 @@ def edges(region: Region) -> tuple[Boundary, Boundary]:
 def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
     """Extend an axis by `width` px per side, part by part: wrapped if `wrap`, else mirrored.
 
-    A single `index_select` would do. But its compiled gradient writes beyond its memory (pytorch #191837).
+    The compiled gradient of a single `index_select` would write beyond its memory (pytorch #191837).
     """
     while width > 0:
         size = state.shape[axis]
@@ -299,9 +297,9 @@ def run_cells(
 ) -> Float[Tensor, "b c h w"]:
     """Return the state after all cell steps of `rule`, guided if the rule has a guidance.
 
-    `state`, `t`, `region` and `origin` are those of `Rule.begin`. `noise` says which cells update; `None`
-    updates each cell by the expectation of its mask. The masks are numbered from `first_mask`, so two stages
-    of a call draw different masks. `observe` receives the state after each cell step, before guidance.
+    `state`, `t`, `region` and `origin` are those of `Rule.begin`. A `noise` of `None` updates each cell by
+    the expectation of its mask. Masks count from `first_mask`, so two stages of a call draw different masks.
+    `observe` receives the state after each cell step, before guidance.
     """
     guidance, probability = rule.guidance, rule.config.update_probability
     drawn = noise if probability < 1.0 else None

@@ -1,11 +1,7 @@
-"""Embeddings: what a cell knows of time, cell step and position.
+"""Embeddings `b e h w`: what a cell knows of time, cell step and position (without it, `h = w = 1`).
 
-Embeddings are tensors `b e h w`. Without positions `h = w = 1`, so gates and shifts are computed once per
-image.
-
-References:
-    [1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.
-    [2] Vaswani et al., "Attention is all you need", 2017.
+[1] Kalkhof et al., "Frequency-Time Diffusion with Neural Cellular Automata", arXiv 2401.06291.
+[2] Vaswani et al., "Attention is all you need", 2017.
 """
 
 from __future__ import annotations
@@ -28,8 +24,8 @@ def positions(
 ) -> Float[Tensor, "2 h w"] | None:
     """Return row and column coordinates of the cells of `region`; `None` for `kind` "none".
 
-    With `kind` "relative" they run from 1 to 0 over the canvas, as published. With "pixels" they count from
-    `origin` (row, column); `None` is the centre of the canvas.
+    "relative" coordinates run from 1 to 0 over the canvas, as published. "pixels" count from `origin` (row,
+    column); `None` is the centre of the canvas.
     """
     if kind == "none":
         return None
@@ -51,7 +47,6 @@ class LinearEmbedding(nn.Module):
     waves: Tensor
 
     def __init__(self, width: int, channels: int) -> None:
-        """Make the network 16 -> width -> channels."""
         super().__init__()
         angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000.0**-0.5])
         self.register_buffer("waves", torch.cat([angles.cos(), angles.sin()], dim=1), persistent=False)
@@ -71,7 +66,6 @@ class FourierEmbedding(nn.Module):
     rates: Tensor
 
     def __init__(self, numbers: int, width: int, channels: int) -> None:
-        """Make the network for this many `numbers` per cell."""
         super().__init__()
         self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(self.octaves), persistent=False)
         self.net = two_layers(2 * self.octaves * numbers, width, channels)
@@ -92,7 +86,6 @@ class Embedding(nn.Module):
     """Gathers the numbers that a `CellConfig` asks for, and embeds these numbers."""
 
     def __init__(self, config: CellConfig) -> None:
-        """Build the embedding named in `config`."""
         super().__init__()
         self.config = config
         self.period = config.cell_step_period or config.num_cell_steps
@@ -114,8 +107,7 @@ class Embedding(nn.Module):
     ) -> Float[Tensor, "b e h w"]:
         """Return the embedding of each cell of `region`; without positions, of all cells (`h = w = 1`).
 
-        `t` is in [0, 1); `cell_step` counts from 0. `origin` is the cell from which positions in pixels
-        count; `None` is the centre of the canvas.
+        `t` is in [0, 1), and `cell_step` counts from 0; `origin` is as for `positions`.
         """
         clocks = torch.stack([t, (cell_step / self.period).expand_as(t)], dim=1)[:, :, None, None]
         places = positions(self.config.positions, region, t.device, origin)

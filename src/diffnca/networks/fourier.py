@@ -1,30 +1,26 @@
 """The low frequencies of a canvas: a window of the discrete Fourier transform (DFT), there and back.
 
-The low frequencies are few. So each direction is two small matrix products over the rows and columns of a
-region. A tile computes its part from its coordinates, without a transform of the canvas. In this file a
-spectrum has r x c frequencies. Its channels hold all real parts, then all imaginary parts.
+Each direction is two small matrix products over rows and columns, so a tile needs no transform of the canvas.
+A spectrum has r x c frequencies. Its channels hold all real parts, then all imaginary parts.
 
 **Scaling.** N is the number of pixels of the canvas, and K the number of pixels of a training image
 (`trained_px` squared). k is a frequency in cycles per canvas. In the orthonormal transform, white noise has
-unit variance at every size and frequency. Images follow a power law, 1/k^2 ([2]). The law is scale-invariant:
-an object that is drawn larger, or stretched, has an equal law. So the expected power of a coefficient is
-`P = IMAGE_POWER * N / k^2`. P grows with the canvas, and falls over the window by three orders of magnitude.
+unit variance at every size and frequency. Images follow a scale-invariant power law, 1/k^2 ([2]). So the
+expected power of a coefficient is `P = IMAGE_POWER * N / k^2`. P grows with the canvas, and falls over the
+window by three orders of magnitude.
 
-No constant factor serves both noise and image. `forward` (1/N) keeps the image, and the noise vanishes on
-large canvases. Plain `ortho` keeps the noise, and the image explodes. So `ortho` divides each coefficient by
-`sqrt(1 + P)`. The power in `x_t = alpha * x_0 + sigma * noise` is then `(alpha^2 * P + sigma^2) / (1 + P)`.
-At every frequency this power lies between `alpha^2` and `sigma^2`; it is 1/2 where these two are equal. The
-way back multiplies by `sqrt(1 + P)`, so unit coefficients draw the spectrum of an image.
+No constant factor serves both noise and image. With `forward` (1/N) the noise vanishes on large canvases;
+with plain `ortho` the image explodes. So `ortho` divides each coefficient by `sqrt(1 + P)`, and the way back
+multiplies by it. The power in `x_t = alpha * x_0 + sigma * noise` then lies between `alpha^2` and `sigma^2`.
 
-No factor changes the ratio of image to noise: at equal t, larger canvases show more of their low frequencies.
-So either the image or the noise must differ from training, and `ortho` weakens one of them. Canvases smaller
-than in training keep the noise and weaken the image. Larger canvases keep the image and weaken the noise: P
-and the orthonormal factor stay as for K pixels, with a further factor `K / N`.
+At equal t, larger canvases show more of their low frequencies. So either the image or the noise must differ
+from training, and `ortho` weakens one of them. Canvases smaller than in training keep the noise and weaken
+the image. Larger canvases keep the image and weaken the noise: P and the orthonormal factor stay as for K
+pixels, with a further factor `K / N`.
 
-References:
-    [1] Kalkhof et al., arXiv 2401.06291, section 3.3.
-    [2] Field, "Relations between the statistics of natural images and the response properties of cortical
-        cells", 1987.
+[1] Kalkhof et al., arXiv 2401.06291, section 3.3.
+[2] Field, "Relations between the statistics of natural images and the response properties of cortical cells",
+    1987.
 """
 
 from __future__ import annotations
@@ -95,8 +91,8 @@ class Window:
         """Return the factors from the output of the cells to the waves.
 
         In the half plane each frequency also stands for its mirror image. Column 0, and the last column of an
-        even width, are exceptions: the window holds their mirror images too. The first row, `-window`, has no
-        mirror images there, so its output in these columns comes back at half. The cells learn with this.
+        even width, hold their mirror images too. Only the first row, `-window`, has none there, so its output
+        in these columns comes back at half. The cells learn with this.
         """
         scale = torch.ones(len(self.rows), len(self.columns), dtype=torch.float64)
         if self.config.scaling == "ortho":
@@ -112,7 +108,6 @@ class Window:
         return min(self.canvas.whole.area, self.config.trained_px**2)
 
     def _expected_deviation(self) -> Float64[Tensor, "r c"]:
-        """Return the expected deviation of image plus unit noise on a canvas of `_known_pixels`."""
         rows = torch.tensor(self.rows, dtype=torch.float64)[:, None]
         columns = torch.tensor(self.columns, dtype=torch.float64)[None, :]
         squared = rows**2 + columns**2 + MEAN_FREQUENCY_SQUARED
@@ -122,9 +117,8 @@ class Window:
 def analyse(x: Float[Tensor, "b n h w"], region: Region, window: Window) -> Float64[Tensor, "b two_n r c"]:
     """Return the share of `region` in the unscaled DFT of the canvas, `sum(x * exp(-2 pi i k . position))`.
 
-    The shares of all regions of a partition add up to the DFT of the canvas. Shares are sums over
-    canvas-aligned blocks, each rounded to a multiple of a small power of two. So float64 adds them without
-    rounding: tiles that are unions of blocks give equal bits, in any order.
+    The shares of a partition add up to the DFT. They are sums over canvas-aligned blocks, rounded to a
+    multiple of a small power of two. So float64 adds them without rounding, in any order.
     """
     bits = math.ceil(math.log2(window.canvas.whole.area)) + HEADROOM_BITS
     grid = math.ldexp(1.0, bits - 52)  # float64 holds sums of multiples of this power of two exactly
@@ -147,9 +141,8 @@ def synthesise(
 ) -> Float[Tensor, "b c h w"]:
     """Return the real part of the sum of `coefficient * exp(2 pi i k . position)` on `region`.
 
-    `spectrum` holds scaled coefficients: real parts, then imaginary parts. The frequencies are cycles per
-    canvas, so `region` may lie on a coarser canvas, with several pixels per cell. The blocks are aligned with
-    the canvas. So a pixel has equal bits in every region, if all regions of a canvas use an equal `block`.
+    `spectrum` holds scaled coefficients, in cycles per canvas, so `region` may lie on a coarser canvas. The
+    blocks are aligned with the canvas. So a pixel has equal bits in every region, at equal `block`.
     """
     real, imaginary = spectrum.movedim(1, -1).chunk(2, dim=-1)
     upper, lower = torch.cat([real, -imaginary], dim=2), torch.cat([-imaginary, -real], dim=2)
@@ -174,10 +167,7 @@ def synthesise(
 def _waves(
     frequencies: range, first: int, size: int, device: torch.device, block: int = BLOCK_PX
 ) -> Float64[Tensor, "two_k block"]:
-    """Return the cosines, then the sines, of the frequencies over a block that starts at `first`.
-
-    The phase is reduced in integers, so it is exact on a gigapixel canvas too.
-    """
+    """Return cosines, then sines, over a block from `first` on; integers keep the phase exact at any size."""
     numbers = torch.tensor(frequencies, device=device)
     turns = torch.outer(numbers, torch.arange(first, first + block, device=device)) % size
     angles = turns.double() * (2.0 * math.pi / size)

@@ -1,7 +1,6 @@
 """Cells that hold a square of pixels each: a rule sees farther, and fewer cells are updated.
 
-The grid of squares begins at pixel (0, 0) of the canvas, so the cells of a tile are cells of the canvas. The
-network commutes with shifts by complete squares.
+The squares begin at pixel (0, 0) of the canvas, so the cells of a tile are cells of the canvas.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ class PatchGrid:
     patch: int
 
     def __post_init__(self) -> None:
-        """Refuse a circular axis whose length is no multiple of `patch`."""
         canvas = self.pixels.canvas
         sides = {"height": canvas.height, "width": canvas.width}
         for (name, side), boundary in zip(sides.items(), canvas.boundary, strict=True):
@@ -46,8 +44,7 @@ class PatchGrid:
     def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
         """Return the pixels of each cell as its channels.
 
-        Where squares exceed the region, its mirror image fills them. This is right at an edge of the canvas.
-        At other edges the caller crops what the mirror has touched.
+        The mirror image fills squares beyond the region; inside the canvas the caller crops what it touched.
         """
         if self.patch == 1:
             return image
@@ -68,10 +65,7 @@ class PatchGrid:
         return image.index_select(2, rows).index_select(3, columns)
 
     def _span(self, start: int, length: int, squares: int) -> tuple[int, int]:
-        """Return the first square that touches a span of pixels, and the number of these squares.
-
-        A span of nearly a complete circular axis may begin and end in one square, which counts once.
-        """
+        """Return the first square and the number of squares that touch a span; a square counts only once."""
         first = start // self.patch
         return first, min(-(-(start + length) // self.patch) - first, squares)
 

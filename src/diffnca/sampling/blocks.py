@@ -1,12 +1,11 @@
 """A coarse grid over a canvas: each pixel of the grid is a block of pixels of the canvas.
 
-The blocks cover the canvas evenly, so a side need not be a whole number of pixels. A pixel may then belong to
-two blocks on each axis, in shares. Every number is a sum of products in a fixed order. The bits of a pixel
-therefore do not depend on the region that is computed.
+The blocks cover the canvas evenly, so a pixel may belong to two blocks on each axis, in shares. Every number
+is a sum of products in a fixed order. So its bits do not depend on the region that is computed.
 
-Spreading changes means by a matrix with three diagonals on each axis: only neighbouring blocks share pixels.
-The inverse of this matrix falls off quickly beside its diagonal. So elimination from both ends uses only
-`NEIGHBOURS` blocks: the error is 1% at a factor of 1.1, and at most 0.1% from 1.25 on.
+Spreading changes means by a matrix with three diagonals on each axis. Its inverse falls off quickly beside
+the diagonal, so elimination uses only `NEIGHBOURS` blocks. The error is 1% at a factor of 1.1, and at most
+0.1% from 1.25 on.
 """
 
 from __future__ import annotations
@@ -65,10 +64,7 @@ class Axis:
             yield (blocks + offset - first).clamp(max=len(self.touched) - 1), share
 
     def solved(self) -> Taps:
-        """Yield the taps that turn means into the block values whose spread has these means.
-
-        Values within `NEIGHBOURS` blocks of a cut block are wrong.
-        """
+        """Yield the taps from means to the values with this spread; wrong `NEIGHBOURS` blocks from cuts."""
         blocks, first = self.touched, self.touched[0]
         below, above = self._eliminated(-1), self._eliminated(1)
         couplings = self._coupling(blocks - 1) * below[0], self._coupling(blocks) * above[0]
@@ -92,10 +88,7 @@ class Axis:
         yield self._on_grid(self.touched), torch.ones(len(self.touched)).double()
 
     def _eliminated(self, step: int) -> list[Float64[Tensor, " n"]]:
-        """Return the influence of a block's 1st, 2nd, ... neighbour after it (`step` 1) or before it (-1).
-
-        Each influence is a share of the influence before.
-        """
+        """Return the influence of the 1st, 2nd, ... block towards `step`, each as share of the one before."""
         ratios: list[Tensor] = []
         for distance in range(NEIGHBOURS, 0, -1):
             block = self.touched + step * distance
@@ -107,7 +100,6 @@ class Axis:
         return ratios
 
     def _retained(self, blocks: Tensor) -> Float64[Tensor, " n"]:
-        """Return the share of a block's own value in its mean after spreading."""
         total = torch.zeros(len(blocks)).double()
         for offset in range(-(-self.size // self.blocks) + 1):
             overlap = self._overlap(blocks * self.size // self.blocks + offset, blocks).double()
@@ -127,7 +119,6 @@ class Axis:
         return (end - begin).clamp(min=0)
 
     def _on_grid(self, blocks: Tensor) -> Int64[Tensor, " n"]:
-        """Return the blocks on the grid: around a circular edge, otherwise clamped to the last block."""
         is_circular = self.boundary == "circular"
         return fold(blocks, self.blocks, "circular") if is_circular else blocks.clamp(0, self.blocks - 1)
 

@@ -27,8 +27,7 @@ Frame = UInt8[np.ndarray, "y x c"]
 class Filmed(AroundDenoiser):
     """A denoiser that films its own work; `calls`, the number of its calls, chooses among the frames.
 
-    `cells` is the model as trained, whose cells the film shows. `shown` holds the frames so far; frames of
-    smaller images, from which an image grows, are smaller.
+    `cells` is the model as trained, whose cells the film shows. Frames of smaller images are smaller.
     """
 
     denoiser: ImageDenoiser

@@ -1,9 +1,8 @@
 """Images larger than the training crops, grown from an image of that size.
 
 A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
-frequency holds more image beside equal noise. So the first canvas has the training size as its smaller side.
-The image is then enlarged by at most 2, noised in part and denoised (`upscale`), and gains detail each time.
-The first image is exactly the image of its seed at that size.
+frequency holds more image beside equal noise. So the first canvas has the training size as its smaller side,
+and its image is exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -> tuple[Canvas, ...]:
     """Return the canvases on which an image grows, the requested canvas last.
 
-    An image grows if the model sees the whole canvas, its configuration asks for growth, and not `direct`.
+    Images grow if the model sees the whole canvas, its configuration asks for it, and not `direct`.
     """
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
@@ -73,8 +72,8 @@ def grown(
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task and the noise of the last image.
 
-    `canvases` come from `canvases_of`, `levels` belong to a walk from pure noise, and `initial` gives the
-    first image at the first level. The task lies on the CPU, so another machine can take it.
+    `levels` belong to a walk from pure noise; `initial` gives the first image. The task lies on the CPU, so
+    another machine can take it.
     """
     task = Task(canvases[0], levels, initial)
     for canvas in canvases[1:]:

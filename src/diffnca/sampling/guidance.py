@@ -5,14 +5,13 @@ the line from the weaker estimate to the better estimate [1]:
 
     guided = weaker + guidance * (better - weaker)
 
-A guidance of 1 is the better model alone. The weaker model may have less training (`Guided`). It may also be
-the model itself without its last cell steps (as [2] skips layers). This costs nothing: the state before these
-steps holds the weaker answer, and each stage moves its final state on from there. For a model of one stage,
-this equals the formula. A Fourier stage hands on a guided spectrum.
+The weaker model may have less training (`Guided`). It may also be the model itself without its last cell
+steps (as [2] skips layers). This costs nothing: the state before these steps holds the weaker answer. Each
+stage moves its final state on from there. For one stage this equals the formula; a Fourier stage hands on a
+guided spectrum.
 
-References:
-    [1] Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS 2024.
-    [2] Hyung et al., "Spatiotemporal Skip Guidance for Enhanced Video Diffusion Sampling", CVPR 2025.
+[1] Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS 2024.
+[2] Hyung et al., "Spatiotemporal Skip Guidance for Enhanced Video Diffusion Sampling", CVPR 2025.
 """
 
 from __future__ import annotations

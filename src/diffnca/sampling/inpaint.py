@@ -1,8 +1,7 @@
 """Images with known pixels: fill holes, add margins.
 
-References:
-    [1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
-    [2] Kalkhof et al., arXiv 2401.06291.
+[1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
+[2] Kalkhof et al., arXiv 2401.06291.
 """
 
 from __future__ import annotations
@@ -115,10 +114,7 @@ def margins(
 
 
 def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> tuple[Level, ...]:
-    """Return the levels to visit: with `"repaint"`, each part `rounds` times ([1] algorithm 1).
-
-    After a part, noise is added, up to the first level of this part.
-    """
+    """Return the levels to visit; `"repaint"` noises and walks each part `rounds` times ([1] algorithm 1)."""
     if method not in ("repaint", "paste"):
         raise ValueError(f"method={method!r}: must be repaint or paste")
     if whole_number("jump", jump) < 1 or whole_number("rounds", rounds) < 1:

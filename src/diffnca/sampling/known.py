@@ -1,12 +1,11 @@
 """Given images, and what they make known of a new image.
 
 A noisy image receives known values as if they had been noised too: `alpha` times the values plus `sigma`
-times fresh noise, which each step draws from a separate stream. A clean image receives exact values.
+times fresh noise from a separate stream. A clean image receives exact values.
 
-References:
-    [1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
-    [2] Choi et al., "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models", 2021.
-    [3] Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+[1] Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022.
+[2] Choi et al., "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models", 2021.
+[3] Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
 """
 
 from __future__ import annotations
@@ -39,10 +38,7 @@ LEAST_FREE = 0.1
 
 @dataclass(frozen=True)
 class Picture:
-    """A given image in [-1, 1], whose first pixel lies at row `top` and column `left` of a canvas.
-
-    `pixels` holds one image for the batch, or one per image.
-    """
+    """A given image in [-1, 1], or one for each image of a batch, from (`top`, `left`) of a canvas on."""
 
     pixels: Float[Tensor, "b c y x"]
     top: int = 0
@@ -67,8 +63,7 @@ class Picture:
 class KnownPixels:
     """Some pixels equal the pixels of a picture: all pixels, or the pixels outside `unknown`.
 
-    With `is_noised`, known pixels are noised to the level of the image ([1] Eq. 8a). Otherwise known pixels
-    are pasted without noise, as the published Diff-NCA does.
+    `is_noised` noises them to the level of the image ([1] Eq. 8a); else they are pasted as published.
     """
 
     picture: Picture
@@ -96,10 +91,9 @@ class KnownPixels:
 class KnownMeans:
     """The means over blocks of pixels equal the pixels of a smaller picture (as [2] Eq. 7, with true means).
 
-    `small` is the picture, in [-1, 1]; its pixels are blocks of the canvas. The image changes as little as
-    possible: each block is shifted as a whole, and blocks that share pixels are shifted together. The clean
-    image stays within [-1, 1]. Without shared pixels, its means hold to 1e-5. Otherwise they are as close as
-    `CORRECTIONS` iterations bring them, because an image with exactly these means may not exist.
+    `small` is the picture, in [-1, 1]. The image changes as little as possible: each block is shifted as a
+    whole, blocks that share pixels together. The clean image stays within [-1, 1]. Without shared pixels, its
+    means hold to 1e-5. Otherwise an image with these means may not exist; `CORRECTIONS` iterations come near.
     """
 
     small: Float[Tensor, "b c y x"]
@@ -135,10 +129,7 @@ class KnownMeans:
         return x + self.grid.spread(shift, region)
 
     def _halved(self, x: Tensor, means: Tensor, region: Region) -> Tensor:
-        """Return the shifts that give separate blocks these means after clamping.
-
-        The mean of a block rises with its shift, so bisection finds the shift.
-        """
+        """Return the shifts that give separate blocks these means after clamping, by bisection."""
         low, high = torch.full_like(means, -2.0), torch.full_like(means, 2.0)
         for _ in range(HALVINGS):
             middle = 0.5 * (low + high)

@@ -1,13 +1,10 @@
 """The noise from which new images start: independent pixels, or one tone for a whole texture.
 
 A local model takes the colours of a place (stain of tissue, light of a photo) from the mean of its noise [1].
-Over a square, this mean varies by 1 / side from place to place, and the tone of a large image varies with the
-mean. In `EvenNoise`, all squares of the size that the model sees start with one mean. This mean is drawn once
-per image or chosen by the user. Nothing else changes.
+Over a square, this mean varies by 1 / side from place to place, and so does the tone of a large image. In
+`EvenNoise`, all squares of the size that the model sees start with one mean.
 
-References:
-    [1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024: the mean of the
-        noise at the start decides how bright the image is.
+[1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024.
 """
 
 from __future__ import annotations
@@ -50,8 +47,7 @@ class EvenNoise:
     """The start of an image of one tone: noise of variance 1 whose squares all have one mean.
 
     The squares divide the canvas evenly; `side` is their largest side in pixels. `tone` is the mean of each
-    channel. Its unit is the standard deviation of the mean of a square of independent noise (1 / side).
-    `None` draws the tone for each image.
+    channel, in standard deviations of the mean of independent noise (1 / side). `None` draws it per image.
     """
 
     channels: int
@@ -75,7 +71,6 @@ class EvenNoise:
         return region.crop(drawn, grown).to(noise.device)
 
     def _squares(self, region: Region) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " w"]]:
-        """Return the number of the square, from 0, of each row and each column of a region."""
         canvas, numbers = region.canvas, []
         for index, size in ((region.rows(), canvas.height), (region.columns(), canvas.width)):
             square = ((index + 1) * -(-size // self.side) - 1) // size
@@ -94,11 +89,7 @@ class EvenNoise:
 def start_of(
     denoiser: ImageDenoiser, even_px: int | None = None, tone: Sequence[float] | None = None
 ) -> Initial:
-    """Return the start of a new image.
-
-    `even_px` is the side of squares with equal means: 0 for no squares, at most 1024. `None` takes the choice
-    of the model. `tone` is this mean; `None` draws the mean for each image. A tone needs squares.
-    """
+    """Return the start of a new image; `even_px` (at most 1024) and `tone` are as for `generate`."""
     channels = denoiser.image_channels
     side = denoiser.config.sampling.even_px if even_px is None else whole_number("even_px", even_px)
     require(0 <= side <= LARGEST_SQUARE_PX, "even_px", side, f"from 0 to {LARGEST_SQUARE_PX}")

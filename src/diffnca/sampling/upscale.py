@@ -1,8 +1,7 @@
 """Larger images from small images.
 
-References:
-    [1] Kalkhof et al., arXiv 2401.06291, section 3.5.
-    [2] Choi et al., "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models", 2021.
+[1] Kalkhof et al., arXiv 2401.06291, section 3.5.
+[2] Choi et al., "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models", 2021.
 """
 
 from __future__ import annotations
@@ -40,18 +39,16 @@ def upscale(
     """Make images larger, with the detail that the model knows.
 
     Both methods enlarge the image by linear interpolation, noise it in part and denoise it. `"noise"` does no
-    more, as published [1]: the detail is new, but nothing keeps the result near the image. `"consistent"`
-    gives the blocks the means of the image in each step [2]. Reducing the result by a whole factor then gives
-    back the image, to 1/255, even after rounding to 8 bits. Other factors do so too, if an image with these
-    means exists between black and white. Near 1 it may not exist (see `residual`).
+    more, as published [1]: nothing keeps the result near the image. `"consistent"` gives the blocks the means
+    of the image in each step [2]. Reducing the result by a whole factor then gives back the image, to 1/255.
+    Other factors do so too, if an image with these means exists between black and white (see `residual`).
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.
         image: b c h w, in [-1, 1]. One image with a list of seeds is enlarged once per seed.
         factor: ratio of the sides, above 1 and at most 8; sides are rounded to whole pixels.
         method: `"consistent"` or `"noise"`.
-        strength: where the walk starts, above 0 and at most 1: 1 is pure noise, near 0 little changes. `None`
-            is 0.7 for `"consistent"` and 0.1 for `"noise"`.
+        strength: start of the walk, in (0, 1]: 1 is pure noise; `None` is 0.7 (`"consistent"`) or 0.1.
         **options: see `Options`.
 
     Raises:

@@ -1,9 +1,7 @@
 """Images near an image, and images between two images.
 
-References:
-    [1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
-        2022.
-    [2] Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
+[1] Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", 2022.
+[2] Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
 """
 
 from __future__ import annotations
@@ -73,8 +71,7 @@ def interpolate(
     """Make images between the images of two seeds.
 
     The mixed noise is `cos(a) * first + sin(a) * second`, again of variance 1. This is [2] for vectors at
-    right angles, and noises of many pixels are nearly at right angles. All other random numbers (of
-    stochastic samplers and of cells that update at random) belong to the first seed.
+    right angles, as noises of many pixels nearly are. All other random numbers are those of the first seed.
 
     Args:
         model: a denoiser, as `diffnca.load` returns it.

@@ -1,12 +1,10 @@
 """Blended windows: make large images with a network that must see its whole image, evenly but not exactly.
 
-Overlapping windows cover the canvas, and each window is a separate image to the network. The estimate of a
-pixel is the weighted mean over its windows ([1], section 4); weights grow towards the middle of a window. So
-the edges of windows never show. But the image is not coherent beyond a window, and windows cost about four
-times the calls. The result does not depend on the tiles.
+Overlapping windows cover the canvas; each is a separate image to the network. The estimate of a pixel is the
+weighted mean over its windows ([1], section 4). Weights grow towards the middle of a window, so edges never
+show. But the image is not coherent beyond a window, and windows cost about four times the calls.
 
-References:
-    [1] Bar-Tal et al., "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation", 2023.
+[1] Bar-Tal et al., "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation", 2023.
 """
 
 from __future__ import annotations
@@ -26,10 +24,7 @@ from diffnca.sampling.guidance import AroundDenoiser
 
 @dataclass(frozen=True)
 class Blended(AroundDenoiser):
-    """A denoiser of any canvas, from a denoiser of windows.
-
-    `window_px` is the side of the windows, best the side of the training crops; windows overlap by half.
-    """
+    """A denoiser of any canvas, from a denoiser of windows of `window_px` a side, which overlap by half."""
 
     denoiser: ImageDenoiser
     window_px: int
@@ -100,7 +95,6 @@ class WindowNoise:
 
 
 def _starts(size: int, window_px: int, boundary: Boundary) -> list[int]:
-    """Return where windows begin on an axis: every half window, with the last window at the edge."""
     if size <= window_px:
         return [0]
     if boundary == "circular":

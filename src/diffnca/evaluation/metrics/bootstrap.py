@@ -43,10 +43,8 @@ def kid_difference(
 
     A draw takes image seeds and pictures of the reference with replacement. It takes image i of A and image i
     of B together, so what A and B share cancels. It never pairs an image with itself or its copies, as in the
-    unbiased estimate. The term within the reference cancels in the difference.
-
-    Of k trainings a draw takes k - 1, separately for A and B: k would make the variance too small ([2]). A
-    single training adds no variance.
+    unbiased estimate. Of k trainings it takes k - 1, separately for A and B: k would make the variance too
+    small ([2]). A single training adds no variance.
 
     Raises:
         ValueError: the sets of A and B are not pairs, or there are fewer than 2 pairs.
@@ -91,7 +89,6 @@ def _distances(
 
 
 def _of_drawn(distances: Float64[Tensor, "k draws"], generator: torch.Generator) -> Float64[Tensor, " draws"]:
-    """Return the mean of each draw over its drawn trainings."""
     k, draws = distances.shape
     counts = _counts(k, max(k - 1, 1), draws, generator).T
     return (distances * counts).sum(0) / counts.sum(0)

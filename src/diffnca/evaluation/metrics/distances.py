@@ -16,7 +16,6 @@ _ROWS_AT_A_TIME = 512
 _MOST_GROUPS = 1024
 
 PICTURES_FOR_AN_ERROR = 3
-"""Fewest pictures of a set for a standard error: the jackknife leaves out one and needs two more."""
 
 
 class Distance(NamedTuple):
@@ -45,15 +44,13 @@ def kid(
         + mean of k over pairs of B from two different pictures
         - 2 * mean of k over all pairs of a vector of A and a vector of B
 
-    Crops of one picture are alike, so pairs within a picture would raise the first two means. With these
-    pairs, KID x 1000 of the model `pathology` was 75 instead of 66, and real crops had 9 instead of -1. If
-    each vector has its own picture, the distance is the unbiased estimate of [1] Eq. 4. It can be negative.
+    Crops of one picture are alike: their pairs would raise KID x 1000 of the model `pathology` from 66 to 75,
+    and of real crops from -1 to 9. If each vector has its own picture, this is the unbiased estimate of [1]
+    Eq. 4, which can be negative. A set of one picture counts all pairs; the distance is then too large and
+    has no error.
 
-    A set of one picture counts all pairs of two crops. The distance is then too large and has no error.
-
-    The error comes from a jackknife [3] that leaves out one picture at a time. Between nearly equal
-    distributions the jackknife can be small by chance. So the error is never below the standard deviation of
-    the distance between two draws from one distribution.
+    The error comes from a jackknife [3] that leaves out one picture at a time. It can be small by chance. So
+    the error is never below the standard deviation of the distance between two draws from one distribution.
 
     `pictures_a` and `pictures_b` name the picture of each vector; `None` gives each vector its own picture.
 
@@ -73,10 +70,7 @@ def kid(
 
 
 def fid(features_a: Float[Tensor, "n d"], features_b: Float[Tensor, "m d"]) -> float:
-    """Return the Fréchet distance between the Gaussians fitted to the two sets ([2] Eq. 6).
-
-    FID is biased: it falls with the number of vectors, and compares only at equal numbers.
-    """
+    """Return the Fréchet distance of fitted Gaussians ([2] Eq. 6); it compares only at equal numbers."""
     a, b = _checked(features_a, "first"), _checked(features_b, "second")
     factor_a, factor_b = _covariance_factor(a), _covariance_factor(b)
     # For covariances A'A and B'B, the trace of the root of their product is the sum of the singular values of
@@ -92,7 +86,6 @@ def polynomial_kernel(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> F
 
 
 def _checked(features: Float[Tensor, "n d"], which: str) -> Float64[Tensor, "n d"]:
-    """Return the features in float64; refuse too few or non-finite features."""
     if len(features) < 2:
         raise ValueError(f"the {which} set has {len(features)} images: a distance needs at least 2")
     bad = int((~features.isfinite().all(1)).sum())
@@ -122,7 +115,6 @@ class _Pairs(NamedTuple):
         return float(self.sums.sum() / self.counts.sum())
 
     def centred(self) -> Float64[Tensor, "g k"]:
-        """Return the sums after subtracting the means of the kernel over either side."""
         of_rows = self.sums.sum(1, keepdim=True) / self.counts.sum(1, keepdim=True)
         of_columns = self.sums.sum(0, keepdim=True) / self.counts.sum(0, keepdim=True)
         return self.sums - self.counts * (of_rows + of_columns - self.mean())
@@ -153,7 +145,6 @@ def _pairs(
 
 
 def _jackknife_variance(within: _Pairs, across: _Pairs) -> float:
-    """Return the variance of the distance that comes from drawing one of the sets."""
     # The row and the column of a group are subtracted; both hold the diagonal, so it is added again.
     sums, counts = (each.sum() - 2 * each.sum(1) + each.diagonal() for each in within)
     sums_across, counts_across = (each.sum() - each.sum(1) for each in across)
@@ -164,10 +155,7 @@ def _jackknife_variance(within: _Pairs, across: _Pairs) -> float:
 
 
 def _equal_variance(within_a: _Pairs, within_b: _Pairs, across: _Pairs) -> float:
-    """Return the variance of the distance if both sets come from one distribution.
-
-    The statistic is then degenerate: only products over pairs of different groups remain.
-    """
+    """Return the variance of the distance if both sets have one distribution (a degenerate statistic)."""
     squares_a, squares_b = (
         each.centred().fill_diagonal_(0).square().sum() / each.counts.sum().square()
         for each in (within_a, within_b)

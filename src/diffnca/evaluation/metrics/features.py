@@ -1,7 +1,5 @@
 """Feature networks turn images into vectors, which the metrics compare; files keep the vectors.
 
-A score depends on its features, so each extractor carries a name and the checksum of its weights.
-
 [1] Tan and Le (2019), EfficientNet, arXiv:1905.11946; the Lite variants have no squeeze-and-excitation.
 """
 
@@ -31,10 +29,8 @@ IMAGES_PER_FILE = 256
 class FeatureExtractor(Protocol):
     """Turn images of any one size into feature vectors, each image independently of the others.
 
-    Attributes:
-        name: the network, in one word.
-        preprocessing: what happens to the pixels before the network sees them.
-        checksum: SHA-256 of the weights, in hexadecimal digits.
+    A score depends on the extractor, so it carries a name, the `preprocessing` of pixels in words, and the
+    SHA-256 of its weights (`checksum`).
     """
 
     name: str
@@ -52,7 +48,6 @@ class RgbFeatures:
     preprocessing: str
 
     def __init__(self, network: Any, checksum: str, device: torch.device | str = "cpu") -> None:
-        """Freeze `network` on `device`."""
         frozen = network.eval().requires_grad_(False).to(device)
         self.network = frozen.to(memory_format=torch.channels_last)  # a third faster on a processor
         self.checksum = checksum
@@ -112,14 +107,13 @@ def known_checksum(content: bytes, expected: str, found: str, remedy: str) -> st
 
 
 class ModuleFeatures:
-    """The output of any network as features.
+    """The output of any network as features; a copy of `module` is kept for evaluation.
 
     The network reads images in [-1, 1] and returns `b d`, or `b d h w`, which is averaged over space. The
-    checksum covers the weights, not the layers: give two networks with different layers different names.
+    checksum covers the weights, not the layers: give networks with different layers different names.
     """
 
     def __init__(self, name: str, module: nn.Module, device: torch.device | str = "cpu") -> None:
-        """Copy the current `module`, for evaluation, to `device`."""
         self.name = name
         self.preprocessing = "[-1, 1]"
         self.checksum = _checksum_of(module)
@@ -140,7 +134,6 @@ class ModuleFeatures:
 
 
 def _checksum_of(module: nn.Module) -> str:
-    """Return the SHA-256 of the names, types, shapes and bytes of the weights and buffers of `module`."""
     checksum = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         checksum.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -183,8 +176,7 @@ def extract_cached(
 ) -> Float[Tensor, "n d"]:
     """Return the features of all images; compute and keep what no file of `folder` holds.
 
-    Features belong to the pixels of the image, and to name, preprocessing and checksum of the extractor.
-    Damaged files count as missing. `None` computes always and keeps nothing.
+    Damaged files count as missing. A folder of `None` computes always and keeps nothing.
     """
     if folder is None:
         return extract(extractor, images, report=report, title=title)
@@ -205,7 +197,6 @@ def extract_cached(
 
 
 def _place(folder: Path, extractor: FeatureExtractor) -> Path:
-    """Make the folder for the features of an extractor, before the work begins."""
     network = repr((extractor.name, extractor.preprocessing, extractor.checksum))
     place = folder / hashlib.sha256(network.encode()).hexdigest()[:32]
     try:
@@ -232,7 +223,6 @@ def _known(place: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
 
 
 def _read(path: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
-    """Return the features of the wanted images that a file holds; none if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             keys: Tensor = file.get_tensor("keys")

@@ -1,11 +1,8 @@
 """The network behind published FID and KID numbers: the InceptionV3 of TensorFlow.
 
 The weights come from TensorFlow's archive inception-2015-12-05 and have 1008 classes. The PyTorch file below
-is from torch-fidelity, which torchmetrics uses too. pytorch-fid offers equal bytes as
-pt_inception-2015-12-05-6726825d.pth. The layers have the names in this file.
-
-The network differs from [1]: average pooling does not count the padding, and the last block pools the maximum
-instead of the mean.
+is from torch-fidelity; pytorch-fid offers equal bytes. The layers have the names in this file. Unlike [1],
+average pooling does not count the padding, and the last block pools the maximum.
 
 [1] Szegedy et al. (2015), Rethinking the Inception architecture for computer vision, arXiv:1512.00567.
 """
@@ -55,10 +52,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """Parallel chains of convolutions and a pooling; their channels are joined in this order.
-
-    `pooled` is the number of channels after the pooling; `None` keeps them.
-    """
+    """Parallel chains of convolutions, then a pooling to `pooled` channels (`None` keeps them), joined."""
 
     def __init__(
         self, inputs: int, chains: Mapping[str, Sequence[_Layer]], pool: nn.Module, pooled: int | None = None
@@ -69,7 +63,6 @@ class _Block(nn.Module):
         self.branch_pool = nn.Identity() if pooled is None else _Convolution(inputs, _Layer(pooled))
 
     def _add(self, chain: str, layers: Sequence[_Layer], inputs: int) -> list[list[_Convolution]]:
-        """Add the convolutions of a chain; return those side by side in each place."""
         places = []
         for number, layer in enumerate(layers, start=1):
             name = f"{chain}_{number}" if len(layers) > 1 else chain
@@ -136,10 +129,7 @@ class InceptionFid(RgbFeatures):
 
 
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> InceptionFid:
-    """Load the network of FID, after a check of its weights.
-
-    `weights` is their file; `None` downloads it (96 MB) once, to ~/.cache/diffnca.
-    """
+    """Load the network of FID from `weights`; `None` downloads them (96 MB) once, to ~/.cache/diffnca."""
     path = _downloaded() if weights is None else weights
     if not path.is_file():
         raise ValueError(f"{path} is no file: give the path of {INCEPTION_ADDRESS} as --weights")
@@ -185,10 +175,9 @@ def inception_network() -> nn.Sequential:
 def resized_as_tensorflow(
     images: Float[Tensor, "b c h w"], height: int, width: int
 ) -> Float[Tensor, "b c y x"]:
-    """Interpolate bilinearly with the operations of TensorFlow 1, in their order.
+    """Interpolate bilinearly with the operations of TensorFlow 1, in their order, without antialiasing.
 
-    Row y of the result lies at row y * h / height of the image: only the first rows coincide. There is no
-    antialiasing.
+    Row y of the result lies at row y * h / height of the image: only the first rows coincide.
     """
     x = images
     for dim, side in ((3, width), (2, height)):
@@ -203,7 +192,6 @@ def resized_as_tensorflow(
 
 
 def _downloaded() -> Path:
-    """Return the weights in the user's cache, after downloading them if they are missing."""
     path = cache_folder() / INCEPTION_ADDRESS.rpartition("/")[2]
     if path.is_file():
         return path

@@ -22,10 +22,9 @@ NEIGHBOURS_OF_COVERAGE = 5
 def precision_recall(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = 3
 ) -> tuple[float, float]:
-    """Return precision and recall ([1] Eq. 2), with k = `neighbours`.
+    """Return precision and recall ([1] Eq. 2); each set needs more than k = `neighbours` vectors.
 
-    Precision is the share of generated vectors in the manifold of the reference; recall is the reverse. Each
-    set needs more than `neighbours` vectors.
+    Precision is the share of generated vectors in the manifold of the reference; recall is the reverse.
     """
     _require_more(neighbours, generated, reference)
     both = ((generated, reference), (reference, generated))
@@ -36,11 +35,10 @@ def precision_recall(
 def density_coverage(
     generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"], neighbours: int = NEIGHBOURS_OF_COVERAGE
 ) -> tuple[float, float]:
-    """Return density ([2] Eq. 5) and coverage ([2] Eq. 6), with k = `neighbours`.
+    """Return density ([2] Eq. 5) and coverage ([2] Eq. 6); each set needs more than k = `neighbours` vectors.
 
-    Density is the mean number of reference balls that hold a generated vector, divided by k. It is 1 for
-    equal distributions and may exceed 1. Coverage is the share of reference balls that hold a generated
-    vector. Each set needs more than `neighbours` vectors.
+    Density is the mean number of reference balls that hold a generated vector, divided by k; it may exceed 1.
+    Coverage is the share of reference balls that hold a generated vector.
     """
     _require_more(neighbours, generated, reference)
     density = float(_times_inside(generated, reference, neighbours).mean()) / neighbours
@@ -58,7 +56,6 @@ def distance_blocks(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Iterato
 def _times_inside(
     x: Float[Tensor, "n d"], centres: Float[Tensor, "m d"], neighbours: int
 ) -> Float64[Tensor, " n"]:
-    """Count the balls around `centres` that hold each vector of `x`."""
     radii = _radii(centres, neighbours)
     return torch.cat([(distances <= radii).double().sum(1) for distances in distance_blocks(x, centres)])
 

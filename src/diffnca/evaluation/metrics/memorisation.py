@@ -1,8 +1,4 @@
-"""Whether a model repeats its training images.
-
-A generated image is suspicious if it is nearer to a training image than unseen real images are. Unseen images
-set the scale, because faces are alike, and pieces of one tissue are alike too.
-"""
+"""Whether a model repeats its training images: whether its images are nearer to these than unseen ones."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +13,6 @@ TAIL = 0.01
 """Share of unseen images that are nearer to training images than the threshold."""
 
 MIN_UNSEEN = round(1 / TAIL)
-"""Fewest unseen images: 1% of them is one."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,6 @@ class Memorisation:
         copied: share of generated images nearer than all but the nearest 1% of unseen images.
         expected: this share if generated images are like unseen images.
         p_value: probability of `copied` or a larger share, if generated images are like unseen images.
-        num_held_out: number of unseen images.
         pairs: the nearest pairs, (generated, training, distance), nearest first.
     """
 
@@ -49,11 +43,9 @@ def memorisation(
 ) -> Memorisation:
     """Compare the distances to the nearest training image, in feature space.
 
-    The threshold is the r-th smallest of the k distances of unseen images; r is 1% of k, rounded down. If
-    generated images are like unseen images, each lies below the threshold with probability r / (k + 1). Their
-    number is then beta-binomial, so `p_value` is exact, also for few unseen images.
-
-    Unseen images (`held_out`) must number 100 or more, and less than 1% of them may be training images.
+    The threshold is the r-th smallest of the k distances of unseen images (`held_out`, 100 or more); r is 1%
+    of k, rounded down. If generated images are like unseen images, each lies below it with probability r / (k
+    + 1). Their number is then beta-binomial, so `p_value` is exact, also for few unseen images.
     """
     if len(held_out) < MIN_UNSEEN:
         raise ValueError(

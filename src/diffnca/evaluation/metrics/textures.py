@@ -1,6 +1,6 @@
 """Statistics of textures: power at each scale, colours, and steps where seams could be.
 
-Images are uint8. Powers and moments are float64, of pixels in [0, 1].
+Powers and moments are float64, of pixels in [0, 1].
 """
 
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ _IMAGES_AT_A_TIME = 64
 
 
 def radial_spectrum(images: UInt8[Tensor, "n c h w"]) -> Float64[Tensor, " k"]:
-    """Return the mean power of the brightness on rings of 1, 2, ... cycles per smaller side.
+    """Return the mean power of the brightness on rings of 1, 2, ... cycles per smaller side (4 px or more).
 
     The mean of each image is subtracted. A Hann window hides the jump between opposite edges. White noise of
-    variance v has the power v on every ring. Images need 4 px or more a side.
+    variance v has the power v on every ring.
     """
     height, width = images.shape[2:]
     side = min(height, width)
@@ -74,8 +74,7 @@ def colour_error(generated: UInt8[Tensor, "n c h w"], reference: UInt8[Tensor, "
 def seam_ratio(pictures: Iterable[UInt8[np.ndarray, "h w c"]], every_px: int) -> float:
     """Return the mean step across lines `every_px` apart, on both axes, over the mean step elsewhere.
 
-    Pictures come from tiles or windows of `every_px`; a ratio of 1 means no seam. Give whole pictures,
-    because a crop shifts the lines.
+    A ratio of 1 means no seam between tiles. Give whole pictures, because a crop shifts the lines.
     """
     at_seams, elsewhere = [], []
     for picture in pictures:

@@ -1,7 +1,4 @@
-"""The error of a denoiser on held-out images: the quantity that training makes small.
-
-KID needs many generated images and hours of training to separate two recipes; this error needs neither.
-"""
+"""The error of a denoiser on held-out images: what training makes small, without the hours that KID needs."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ def velocity_error(
 ) -> float:
     """Return the mean squared error of the velocity, comparable between all kinds of prediction.
 
-    The images are clean, and the denoiser has not seen them. The noise levels lie in the middle of
-    `num_levels` equal parts of the diffusion time. Image i has the noise of `seed` + i at all levels.
+    The noise levels lie in the middle of `num_levels` equal parts of the diffusion time. Image i, clean and
+    unseen, has the noise of `seed` + i at all levels.
     """
     schedule = denoiser.schedule
     parts, steps = 2 * num_levels, schedule.num_diffusion_steps
