@@ -1,7 +1,5 @@
 """The cell rule: neighbourhoods at edges, normalisation, modulation, masks, all written out."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -13,7 +11,6 @@ from torch.nn import functional as F
 
 from diffnca.canvas.region import Canvas, Region, fold
 from diffnca.config.networks import CellConfig
-from diffnca.engine.machine import has_compiler
 from diffnca.networks.cell import CellRule, Modulation, modulate, pad, run_cells, unfolded
 
 ROW = torch.tensor([[[[1.0, 2.0, 3.0]]]])  # one row of three pixels
@@ -72,39 +69,6 @@ def test_an_axis_is_extended_part_by_part_as_at_once(size: int, width: int, wrap
     state = torch.arange(3.0 * size).view(1, 1, *((size, 3) if axis == -2 else (3, size)))
     index = fold(torch.arange(-width, size + width), size, "circular" if wraps else "reflect")
     assert torch.equal(unfolded(state, axis, width, wraps), state.index_select(axis, index))
-
-
-COMPILED = """
-import torch
-from diffnca.canvas.region import Canvas
-from diffnca.config.networks import CellConfig
-from diffnca.networks.cell import CellRule, pad
-
-torch.set_num_threads(2)  # with one thread nothing goes wrong
-DILATION = 2
-rule = CellRule(CellConfig(hidden=8, dilations=(DILATION,)), 16, ())
-regions = [Canvas(side, side).whole for side in range(1, 2 * DILATION + 1)]
-states = [torch.randn(2, 16, each.height, each.width) for each in regions]
-
-def near(*states):  # all in one, as compiling takes long
-    seen = [pad(state, DILATION, region, "reflect") for state, region in zip(states, regions)]
-    parts = [rule.near(each, DILATION) + state for each, state in zip(seen, states)]
-    return torch.cat([part.square().flatten() for part in parts]).sum()
-
-gradients = []
-for step in (near, torch.compile(near, dynamic=False, fullgraph=True)):
-    given = [state.clone().requires_grad_() for state in states]
-    step(*given).backward()
-    gradients.append([state.grad for state in given])
-torch.testing.assert_close(*gradients)
-"""
-"""In a process of its own: what goes wrong there ends it, and types are not checked in compiled code."""
-
-
-@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="no compiler here")
-def test_the_compiled_gradient_of_grids_as_small_as_their_dilation_is_the_eager_one() -> None:
-    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
 
 
 def test_a_cell_step_is_what_the_paper_writes_down() -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from diffnca.config.model import TrainingConfig
-from diffnca.engine.machine import has_compiler
 from diffnca.errors import Interrupted
 from diffnca.models.file import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
 from diffnca.training.loop import RENDEZVOUS, DivergedError, Trainer, learning_rate, own_rank
@@ -171,14 +170,6 @@ def test_checkpointed_cells_train_to_the_same_loss(tmp_path: Path) -> None:
     plain = train(tmp_path / "plain", small_config(24))
     again = train(tmp_path / "again", small_config(24, checkpoint_cells=True))
     assert again.loss == pytest.approx(plain.loss, rel=1e-5)
-
-
-@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="no compiler")
-def test_compiled_bfloat16_cells_learn_as_plain_float32_ones(tmp_path: Path) -> None:
-    plain = small_config(40)
-    fast = replace(plain, training=replace(plain.training, precision="bfloat16", compile="on"))
-    losses = [train(tmp_path / name, config).loss for name, config in (("plain", plain), ("fast", fast))]
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_a_run_logs_its_loss_to_tensorboard(tmp_path: Path) -> None:

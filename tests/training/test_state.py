@@ -1,6 +1,7 @@
 """The folder of a run: who may go on with it, and what its damaged files lead to."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +11,23 @@ from torch import Tensor
 
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_tensors, write_tensors
 from diffnca.training.loop import Trainer
-from diffnca.training.state import LOG_FILE, check_folder, remove_leftovers
+from diffnca.training.state import LOG_FILE, check_folder, remove_leftovers, trim_log
 
 from .conftest import QUIET, small_config, stripes, train
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that stays as it is."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(out, small_config(80))
+    return out
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    train(tmp_path / "run", small_config(80))
-    return tmp_path / "run"
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of which a test may do anything."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def changed(run: Path, **header: str) -> None:
@@ -110,9 +119,16 @@ def test_a_state_of_other_tensors_is_refused(
     ],
     ids=range(8),
 )
-def test_the_log_is_not_needed_to_go_on(run: Path, damage: bytes) -> None:
+def test_a_damaged_line_of_the_log_is_dropped(run: Path, damage: bytes) -> None:
     whole = (run / LOG_FILE).read_bytes()
     (run / LOG_FILE).write_bytes(whole + damage)
+    trim_log(run, 20)
+    assert (run / LOG_FILE).read_bytes() == whole
+
+
+def test_a_run_with_a_damaged_log_goes_on(run: Path) -> None:
+    with (run / LOG_FILE).open("ab") as log:
+        log.write(b'{"step": 4')
     assert train(run, small_config(160)).step == 40
     assert [json.loads(line)["step"] for line in (run / LOG_FILE).read_text().splitlines()] == [20, 40]
 
