@@ -1,8 +1,7 @@
 """The variational autoencoder: its loss, and images from noise.
 
-References:
-    [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
-    [2] Kingma and Welling, "Auto-Encoding Variational Bayes", 2013.
+[1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
+[2] Kingma and Welling, "Auto-Encoding Variational Bayes", 2013.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ class Autoencoder(nn.Module):
     """Makes images of a fixed size from Gaussian noise, without diffusion; `network` is a `VNCA`."""
 
     def __init__(self, network: Any, config: Config) -> None:
-        """Take the `network` that `config` describes."""
         super().__init__()
         assert isinstance(config.model, VNCAConfig)
         self.network, self.config, self.choices = network, config, config.model
@@ -36,8 +34,8 @@ class Autoencoder(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the negative evidence lower bound in nats per image ([2] Eq. 3), with one draw.
 
-        The images `x_0` are in [-1, 1], with 8-bit levels. The `generator` is on the CPU; it draws the latent
-        numbers, the cell steps and the damage. `masks=None` updates each cell by the expectation of its mask.
+        The images `x_0` are in [-1, 1], with 8-bit levels. The `generator` is on the CPU. `masks=None`
+        updates each cell by the expectation of its mask.
         """
         mean, log_deviation = self.network.encode(x_0)
         latent = mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator).to(mean)
@@ -77,8 +75,7 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """Return first grids: the last half of them is already grown, and the last quarter is then damaged.
 
-        The published code keeps grown states in a pool ([1] section 4.3). Here they grow anew, so a training
-        step depends only on its number.
+        Unlike the published pool ([1] section 4.3), a training step depends only on its number.
         """
         half, quarter = len(first) // 2, len(first) // 4
         with torch.no_grad():
@@ -90,8 +87,6 @@ class Autoencoder(nn.Module):
 
 @dataclass(frozen=True)
 class _LastOf:
-    """The masks of the last `count` images of a batch."""
-
     masks: CellNoise
     count: int
 

@@ -1,10 +1,8 @@
 """The probability of a pixel: a logistic distribution cut into the 256 levels of an 8-bit pixel.
 
-Pixels are in [-1, 1], with levels 2/255 apart. The mean of green depends on the red of the pixel, and the
-mean of blue depends on red and green.
+The mean of green depends on the red of the pixel, and the mean of blue depends on red and green.
 
-References:
-    [1] Salimans et al., "PixelCNN++", ICLR 2017, section 2.1 and 2.2; here with one component.
+[1] Salimans et al., "PixelCNN++", ICLR 2017, section 2.1 and 2.2; here with one component.
 """
 
 from __future__ import annotations
@@ -57,7 +55,6 @@ class DiscretisedLogistic:
         return torch.stack([red, green, blue], dim=1)
 
     def _moved(self, images: Tensor) -> Tensor:
-        """Return the mean of each channel, given the channels before it."""
         if self.coupling is None:
             return self.mean
         (red, green, _), (red_green, red_blue, green_blue) = images.unbind(1), self.coupling.unbind(1)

@@ -1,7 +1,6 @@
 """The UNet of other diffusion models, with the members of our networks: a baseline to compare with.
 
-References:
-    [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020: the architecture, as diffusers has it.
+[1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020: the architecture, as diffusers has it.
 """
 
 from __future__ import annotations
@@ -18,17 +17,12 @@ from diffnca.config.networks import UNetConfig
 
 
 class UNet(nn.Module):
-    """`UNet2DModel` of diffusers.
-
-    Attention and group normalisation see the complete image, so the radius is `None`. No sum over parts would
-    be enough, so there is no context.
-    """
+    """`UNet2DModel` of diffusers, which sees the complete image: without a radius, and without a context."""
 
     radius: int | None = None
     has_context = False
 
     def __init__(self, config: UNetConfig) -> None:
-        """Build the network of `config`; refuse if the library diffusers is not installed."""
         super().__init__()
         self.config = config
         self.image_channels = config.image_channels

@@ -1,7 +1,6 @@
 """VNCA: a convolutional encoder, and a cellular automaton that grows an image from a latent code.
 
-References:
-    [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022, section 3 and appendix A.
+[1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022, section 3 and appendix A.
 """
 
 from __future__ import annotations
@@ -19,12 +18,9 @@ from diffnca.canvas.region import Canvas
 from diffnca.config.networks import VNCAConfig
 
 NUM_HALVINGS = 4
-"""How often the encoder halves the image."""
 
 
 class _Residual(nn.Module):
-    """Two layers within each cell, and a sum of their output and their input."""
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 1)
@@ -36,10 +32,7 @@ class _Residual(nn.Module):
 
 
 class _GrowthRule(nn.Module):
-    """The update rule of all cells: perceive the neighbours, then apply residual blocks within each cell.
-
-    An untrained rule changes nothing.
-    """
+    """The update rule of all cells: perceive, then residual blocks; an untrained rule changes nothing."""
 
     def __init__(self, config: VNCAConfig) -> None:
         super().__init__()
@@ -55,15 +48,11 @@ class _GrowthRule(nn.Module):
 
 
 class VNCA(nn.Module):
-    """Encoder and decoder; with `checkpoint_cells` the backward pass computes each cell step again.
-
-    The radius is `None`, because each pixel depends on the latent code of the image.
-    """
+    """Encoder and decoder; the latent code reaches each pixel of the image, so the radius is `None`."""
 
     radius: int | None = None
 
     def __init__(self, config: VNCAConfig) -> None:
-        """Build the network of `config`."""
         super().__init__()
         self.config = config
         self.image_channels = config.image_channels
@@ -90,10 +79,9 @@ class VNCA(nn.Module):
         noise: CellNoise | None = None,
         num_cell_steps: int | None = None,
     ) -> Float[Tensor, "b z h w"]:
-        """Return the state with one cell for each pixel.
+        """Return the state with one cell for each pixel, from `start` cells a side, or from `size` on.
 
-        `state` is a grid of `start` cells a side; or of `size` cells, to grow on. `noise=None` updates each
-        cell by the expectation of its mask. `num_cell_steps` counts the cell steps on each grid.
+        `noise=None` updates each cell by the expectation of its mask. `num_cell_steps` counts for each grid.
         """
         count = self.config.num_cell_steps if num_cell_steps is None else num_cell_steps
         first = 0

@@ -1,7 +1,6 @@
 """The matrix products of a network of cells: its useful operations, and the least time that they take.
 
-Useful products are the perception, the hidden layer and the projection of unprotected channels. A
-multiply-add is two operations. Embeddings, gates and all other work do not count.
+Perception, hidden layer and the projection of unprotected channels count, two operations a multiply-add.
 """
 
 from __future__ import annotations

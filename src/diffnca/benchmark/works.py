@@ -31,7 +31,6 @@ from diffnca.models.file import load_denoiser
 from diffnca.training.loop import Care, Trainer
 
 WARM_UP_STEPS = 3
-"""Training steps before timing; the first step compiles."""
 
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
 """Largest numbers that a user can ask for; a call runs in memory at once."""
@@ -50,9 +49,9 @@ def bench(
 ) -> tuple[dict[str, Any], list[Timing]]:
     """Time a model; return the facts (machine, model, time per image) and all timings.
 
-    `name` is a recipe, with fresh weights, or any trained denoiser of cells; `against` names other models,
+    `name` is a recipe, with fresh weights, or a trained denoiser of cells; `against` names other models,
     timed in the same turns. `batch` counts images in a call and crops in a training step: `None` is 8, and
-    the number of the recipe. `is_training` adds a training step, in the precision of the recipe and in
+    the number of the recipe. `is_training` adds training steps, in the precision of the recipe and in
     float32.
 
     Raises:

@@ -1,7 +1,7 @@
 """All random numbers of sampling: each number is a function of the seed of its image and of its place.
 
-A number is one 32-bit word of Philox4x32-10 [1]. This block cipher turns a counter of four words into four
-random words. The key is the 64-bit seed of the image. The counter is
+A number is one 32-bit word of Philox4x32-10 [1], a cipher that turns a counter of four words into four random
+words. The key is the 64-bit seed of the image. The counter is
 
 | word | holds |
 |---|---|
@@ -10,17 +10,15 @@ random words. The key is the 64-bit seed of the image. The counter is
 | 2 | stream << 24, + channel // 4 |
 | 3 | step << 16, + cell step |
 
-and channel % 4 (of cell masks: column % 4) selects the word. There is no state: a number does not depend on
-the region, the batch, the order of calls, the number of threads or the device.
+and channel % 4 (of cell masks: column % 4) selects the word. So a number does not depend on the region, the
+batch, the order of calls, the number of threads or the device.
 
-All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. The code
-avoids `log`, `exp`, `sin` and `sqrt` of torch, whose bits differ between machines: vector libraries need not
-round correctly (MKL's `sqrt` is 1 ulp off in 1% of its results). `torch.compile` may round a product and a
-sum only once, so keep `Noise.normal` out of it.
+All arithmetic is exact: integers, and the IEEE float64 operations + - * /, each rounded to nearest. The bits
+of torch's `log`, `exp`, `sin` and `sqrt` differ between machines (MKL's `sqrt` is 1 ulp off in 1% of its
+results). `torch.compile` may round a product and a sum only once, so keep `Noise.normal` out of it.
 
-References:
-    [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    [2] Wichura, "Algorithm AS 241: the percentage points of the normal distribution", 1988.
+[1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+[2] Wichura, "Algorithm AS 241: the percentage points of the normal distribution", 1988.
 """
 
 from __future__ import annotations
@@ -177,10 +175,7 @@ class CellMasks:
     step: int
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
-        """Return true where a cell of `region` updates in this cell step (0 to 65535).
-
-        A cell updates if its word is below `probability * 2**32`, rounded: always at 1, never at 0.
-        """
+        """Return where cells update: where their word is below `probability * 2**32`, rounded."""
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
         device, key = self.noise.computed_on, self.noise.key()
@@ -235,7 +230,6 @@ def _tail_quantile(offset: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 
 def _log(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """Return the natural logarithm of positive numbers, with exact operations only."""
     mantissa, exponent = torch.frexp(x)
     is_small = mantissa < SQRT_HALF
     mantissa = torch.where(is_small, 2.0 * mantissa, mantissa)  # in [sqrt(1/2), sqrt(2))

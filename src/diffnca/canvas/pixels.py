@@ -32,8 +32,8 @@ def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
 def to_uint8(images: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
     """Return the pixels of a model as an 8-bit file holds them.
 
-    -1 becomes 0 and 1 becomes 255. Larger and smaller numbers are clamped. Numbers between are rounded to the
-    nearest pixel, halves up. Float32 and narrower types have no rounding error. A NaN raises `ValueError`.
+    -1 becomes 0 and 1 becomes 255; others are rounded to the nearest pixel, halves up, and clamped. Float32
+    and narrower types have no rounding error. A NaN raises `ValueError`.
     """
     pixels = images.detach().cpu()
     num_nan = int(pixels.isnan().sum())

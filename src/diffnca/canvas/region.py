@@ -1,10 +1,10 @@
-"""Canvases, regions of canvases, and what lies beyond an edge.
+"""Canvases, regions of canvases, and what lies beyond an edge; in pixels, y before x.
 
-Coordinates are integers, in pixels, y before x. A region may hang over the edge of a circular axis:
-`top < 0`, or `top + height > canvas.height`. Such a region goes on at the opposite edge.
+A region may hang over the edge of a circular axis (`top < 0`, or `top + height > canvas.height`). Such a
+region goes on at the opposite edge.
 
-A network mirrors the edge of a reflecting canvas at every cell step. It wraps an axis that is circular and
-fully covered. Beyond other edges the network may see anything; the caller crops the affected pixels.
+A network mirrors the edge of a reflecting canvas at every cell step, and wraps a circular axis that is fully
+covered. Beyond other edges it may see anything; the caller crops the affected pixels.
 """
 
 from __future__ import annotations
@@ -100,10 +100,7 @@ class Region:
         return fold(columns, self.canvas.width, self.canvas.boundary[1])
 
     def grow(self, n: int) -> Region:
-        """Return the region with `n` px more on each side, up to reflecting edges.
-
-        If it would reach around a circular axis, it covers the axis from 0 on.
-        """
+        """Return the region with `n` px more on each side, as far as reflecting edges or a whole axis."""
         if n < 0:
             raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
         boundary_y, boundary_x = self.canvas.boundary
@@ -140,7 +137,7 @@ class Region:
 
 
 def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Tensor, "*shape"]:
-    """Return the coordinate in [0, size) of the pixel at `index`, which may be any integer.
+    """Return the coordinate in [0, size) of the pixel at `index`, any integer.
 
     `reflect` mirrors without repeating the edge pixel (a side of 1 px replicates); `circular` is the modulo.
     """

@@ -1,7 +1,4 @@
-"""A training of a table in its own process: `python -m diffnca.comparison.child JOB.json`.
-
-The process has its own memory, can use several GPUs, and ends with its parent.
-"""
+"""A training of a table in a process with its own memory: `python -m diffnca.comparison.child JOB.json`."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ MEMORY = "memory.json"
 def launch(job: Path, watch: Callable[[], object]) -> None:
     """Train as a job says, in another process; call `watch` every second until the budget is spent.
 
-    A stop raises `Interrupted`; the run is then saved. A failed training raises `ValueError` with the reason.
+    A stop raises `Interrupted`, after saving; a failed training raises `ValueError` with the reason.
     """
     outcome = job.with_name(OUTCOME)
     outcome.unlink(missing_ok=True)

@@ -27,14 +27,11 @@ class Report:
     """All that is known of a table.
 
     Attributes:
-        table: its name.
         facts: what all rows share: data, budget, sampler, machine.
         real: numbers of training images, measured in the way of generated images: the best possible row.
-        results: of the trained rows.
         failed: trainings that did not finish or could not be measured, and why.
         left_out: trainings in the folder of the table that are not comparable yet, and why.
         differences: of `subject` and each other row, by its name; negative if `subject` is better.
-        subject: the row that is compared with all others.
     """
 
     table: str
@@ -89,7 +86,6 @@ def _kid(evaluations: Iterable[Evaluation]) -> float:
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """Return the cells of the metrics: means over all trainings of a row."""
     kids, error = [each.score.kid_x1000 for each in evaluations], evaluations[0].score.kid.error
     if len(kids) > 1:
         error = _over_trainings(kids) / 1000
@@ -118,7 +114,6 @@ def _held_out_error(results: Sequence[Result]) -> str:
 
 
 def _costs(results: Sequence[Result]) -> tuple[str, ...]:
-    """Return the cells of the costs: means over all trainings of a row."""
     costs = [each.cost for each in results]
     all_parameters, few = costs[0].parameters, costs[0].parameters_to_generate
     peaks = [cost.peak_memory_bytes for cost in costs]
@@ -132,7 +127,6 @@ def _costs(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _terms(report: Report) -> list[str]:
-    """Return the lines that say what the numbers depend on."""
     score, protocol = report.real.score, report.real.protocol
     return [
         f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
@@ -177,6 +171,5 @@ def _compared(report: Report) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
     first, *others = ("| " + " | ".join(cells) + " |" for cells in (head, *rows))
     return [first, "|---" * len(head) + "|", *others]

@@ -103,7 +103,6 @@ def others(table: Table, rows: list[Row], terms: Terms) -> tuple[list[Row], dict
 
 
 def _facts(terms: Terms, real: RealSelections) -> dict[str, str]:
-    """Return what all rows share."""
     names = ", ".join(path.name for path in terms.data)
     left_out = f", {real.left_out} files left out" if real.left_out else ""
     return {

@@ -66,11 +66,9 @@ class Cost:
     """What a row costs.
 
     Attributes:
-        parameters: all learnt numbers.
         parameters_to_generate: the parameters that make images; without the encoder of VNCA.
         multiply_adds: per generated image, in all diffusion steps.
         training_seconds: wall-clock, after the compilation.
-        training_images: seen in training.
         peak_memory_bytes: in training, of the process or the GPU; `None` if unknown.
     """
 
@@ -112,7 +110,6 @@ def train(row: Row, terms: Terms, report: Report) -> None:
 
 
 def _logged(row: Row) -> Progress:
-    """Return the progress of a run by the last line of its log."""
     try:
         line = json.loads((row.run / LOG_FILE).read_text(encoding="utf-8").splitlines()[-1])
         return Progress(images=line["images"], seconds=line["seconds"])
@@ -190,10 +187,7 @@ def _cost(row: Row, terms: Terms) -> Cost:
 
 
 def multiply_adds(config: Config, sampler: str | None, steps: int | None) -> int:
-    """Return the multiply-adds for one image of the size of the training crops.
-
-    They include convolutions and matrix products, without Fourier transforms and elementwise operations.
-    """
+    """Return the multiply-adds of convolutions and matrix products for one image of the size of the crops."""
     model, side = build_model(config).eval(), config.data.crop
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if isinstance(model, Autoencoder):

@@ -1,7 +1,6 @@
 """The tables: which models are trained, and on which images.
 
-All rows of a table see equal images, cropped and mirrored in equal ways. Each row has its own network, loss,
-optimiser and learning rate: a recipe, or a recipe with one change.
+All rows of a table see equal images. A row is a recipe, or a recipe with one change.
 """
 
 from __future__ import annotations
@@ -74,9 +73,9 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
 }
 """Our `fourier_diff_nca`; each row takes one choice back to the choice of the published networks.
 
-Only `clean_prediction` is neither their choice nor ours. Two rows change two choices. `linear_embedding`
-(time and positions enter unchanged, and positions stretch with the image) contains `relative_positions`;
-`published_training` contains `adam`. Our gates are computed once for all images, which changes only the time.
+Only `clean_prediction` is neither their choice nor ours. Two rows change two choices: `linear_embedding`
+contains `relative_positions`, and `published_training` contains `adam`. Our gates are computed once for all
+images, which changes only the time.
 """
 
 STAGES: dict[str, Mapping[str, Any]] = {
@@ -143,8 +142,8 @@ class Table:
 def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> Table:
     """Return a table: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
 
-    `reduce` makes the images smaller by this whole factor. `microns_per_px` is the scale at which slides are
-    read; it must be `None` for faces.
+    `reduce` makes images smaller by this whole factor. `microns_per_px`, the scale of slides, is `None` for
+    faces.
     """
     if name in SUBJECTS:
         rows = [recipe() for recipe in RECIPES.values()]

@@ -21,9 +21,8 @@ def crops(
 ) -> Float32[Tensor, "b c size size"]:
     """Return batch number `step` of random square crops, in [-1, 1].
 
-    Every position of a crop in any image is equally likely, so large images are drawn more often. `flips`
-    mirrors half of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees. Neither
-    changes a position.
+    Every position in any image is equally likely, so large images are drawn more often. `flips` mirrors half
+    of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees, both in place.
     """
     if min(seed, step) < 0 or min(size, batch) < 1:
         raise ValueError(f"size={size}, batch={batch} must be >= 1 and seed={seed}, step={step} must be >= 0")

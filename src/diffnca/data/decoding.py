@@ -2,8 +2,7 @@
 
 The first picture of a file is kept and turned as its EXIF orientation says. 16-bit gray is divided by 65535,
 also where the camera used fewer bits; 16-bit colour keeps its upper 8 bits. For training, transparent pixels
-are laid over white, the background of slides and drawings. Colour profiles are not applied, not even to CMYK.
-A picture with metadata that cannot be read is still read.
+are laid over white. Colour profiles are not applied. Metadata that cannot be read do no harm.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Picture:
     Attributes:
         image: upright, 8 bits a sample, in any mode of Pillow; `RGBA` if and only if it is not opaque.
         notes: what a user should know.
-        texts: text in the file, by its key.
         microns_per_px: width of a pixel; `None` if unknown.
     """
 
@@ -82,10 +80,7 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
 
 @contextmanager
 def picture_in(encoded: bytes) -> Iterator[Picture]:
-    """Within the block, the picture of a file; only one large picture is open at a time.
-
-    Any error, also of the block, is an `UnusableImageError`.
-    """
+    """Within the block, the picture of a file, one large one at a time; any error is `UnusableImageError`."""
     require_content(encoded[:256])
     with refusing("unreadable"), _image_in(encoded) as image:
         require_decodable_size(*image.size)
@@ -135,7 +130,6 @@ def _loaded(image: Image.Image, encoded: bytes) -> Picture:
 
 
 def _without_text(encoded: bytes) -> bytes:
-    """Return a PNG file without its text, and any other file as it is."""
     if not encoded.startswith(_PNG_SIGNATURE):
         return encoded
     kept, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
@@ -148,10 +142,7 @@ def _without_text(encoded: bytes) -> bytes:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Return whether an image that is not decoded yet has samples of more than 8 bits.
-
-    Pillow has such modes for gray images only, and cuts the samples of colour images to 8 bits.
-    """
+    """Return whether an undecoded image has more than 8 bits a sample, which Pillow tells of gray only."""
     if isinstance(image, TiffImageFile):
         return max(tiff.bits_of(image)) > 8
     if isinstance(image, PngImageFile):
@@ -162,7 +153,6 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _darkness(image: Image.Image) -> tuple[str, ...]:
-    """Return a note if 16-bit samples use 12 bits or fewer."""
     samples = np.asarray(image)
     most = _LARGEST_12_BIT if samples.dtype != np.uint8 else _LARGEST_12_BIT >> 8
     if samples.max() > most or tiff.bits_of(image) == (12,):
@@ -183,7 +173,6 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says, if that can be read."""
     try:
         return ImageOps.exif_transpose(image)
     except MemoryError:
@@ -193,10 +182,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _opaque_or_rgba(image: Image.Image, is_tiff: bool) -> Image.Image:
-    """Return an image that is `RGBA` only if it is not opaque everywhere.
-
-    A TIFF file may mark another band as alpha, such as near infrared; such a file is refused.
-    """
+    """Return an image, `RGBA` only if it is not opaque; refuse a TIFF file whose alpha is another band."""
     if not image.has_transparency_data:
         return image
     straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)

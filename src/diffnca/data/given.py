@@ -87,7 +87,6 @@ def mask_of(image: Path, masks: Path) -> Path:
 
 @contextmanager
 def _picture_in(path: Path) -> Iterator[Picture]:
-    """Within the block, the picture of a file; every refusal names the file."""
     try:
         with warnings.catch_warnings(action="ignore"), picture_in(content_of(path)) as picture:
             yield picture

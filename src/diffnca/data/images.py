@@ -28,14 +28,12 @@ MAX_DECODING_THREADS = 8
 Source = File | SlideTile
 """An image that is not read yet."""
 Checked = tuple[tuple[int, int] | None, list[Remark]]
-"""Height and width of an image with notes on it, or `None` with the reason against it."""
 
 
 class ImageCache:
-    """Decoded images within a budget, for threads; the least recently used image leaves first."""
+    """Decoded images within a budget (0 holds none), for threads; the least recently used leaves first."""
 
     def __init__(self, budget_bytes: int) -> None:
-        """Hold at most `budget_bytes` of pixels; 0 holds nothing."""
         self.budget_bytes, self.used_bytes = budget_bytes, 0
         self._images: dict[Hashable, Pixels] = {}  # the most recently used image is the last
         self._lock = threading.Lock()
@@ -123,9 +121,9 @@ class ImageSet:
     def split(self, validation_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Hold out complete images, and complete slides: return the training and the validation set.
 
-        A hash of `seed` and the name ranks the images, so a few more images hardly change which are held out.
-        A fraction above 0 holds out at least one image. Raise `ValueError` if nothing would be left to train
-        on, or two images have one name, so that nobody could tell later which of them was held out.
+        A hash of `seed` and the name ranks the images, so a few more images hardly change the choice. A
+        fraction above 0 holds out at least one. Refuse to leave no image to train on, and two images of one
+        name: nobody could tell later which of them was held out.
         """
         if not 0.0 <= validation_fraction < 1.0:
             raise ValueError(f"validation fraction {validation_fraction}: must lie in [0, 1)")
@@ -193,13 +191,13 @@ def open_images(
     Args:
         paths: folders (searched recursively), zip files, images, slides.
         reduce: integer factor by which images (not slides) are made smaller.
-        cache_bytes: memory for decoded images; images that do not fit are decoded whenever they are needed.
+        cache_bytes: memory for decoded images; others are decoded whenever they are needed.
         max_background: images with a larger share of background pixels, in [0, 1], are skipped.
         background_level: a pixel is background if all its channels are at least this bright, 0 to 255.
         min_size: smallest side of an image after the reduction, at least the side of the crops.
         strict: stop at the first image that cannot be used, instead of skipping it.
         channels: 1 for gray, 3 for RGB; images of the other kind are converted.
-        microns_per_px: scale at which slides are read; with a scale, tiled TIFF pyramids are slides too.
+        microns_per_px: scale of slides; with a scale, tiled TIFF pyramids are slides too.
         report: is called with the number of decoded images.
     """
     require(reduce >= 1, "reduce", reduce, "an integer >= 1")
@@ -233,7 +231,6 @@ def open_images(
 
 
 def _refusal(name: str, error: Exception, strict: bool) -> Remark:
-    """Return why an image is skipped; raise that if `strict`."""
     if strict:
         raise ValueError(f"{name}: {error}") from None
     return Remark(name, str(error))

@@ -1,7 +1,6 @@
 """Slides: the tiles that hold tissue, each an image at a chosen scale.
 
-tiffslide (the extra `slides`) reads the level just finer than the chosen scale; Lanczos resizes it. A small
-overview tells where tissue is. Places that were not scanned are background.
+tiffslide (the extra `slides`) reads the level just finer than the chosen scale; Lanczos resizes it.
 
 [1] Otsu (1979), A threshold selection method from gray-level histograms.
 """
@@ -102,7 +101,6 @@ class Levels:
 
 
 def _microns_of(properties: Any) -> tuple[float, float] | None:
-    """Return height and width of a pixel in micrometres, from tags, the maker's text or OME-XML."""
     y, x = (positive(properties.get(f"tiffslide.mpp-{axis}")) for axis in "yx")
     if x is None or y is None:
         return microns_in(str(properties.get("tiff.ImageDescription") or ""))
@@ -218,10 +216,9 @@ def tiles_of(
 
 
 def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[np.ndarray, "h w"]:
-    """Tell which pixels of an RGB overview are tissue: coloured or dark pixels.
+    """Tell which pixels of an RGB overview are tissue: coloured or dark, but not black or background.
 
-    Otsu's method [1] finds the saturation of coloured pixels within narrow bounds, as a slide may hold only
-    tissue. Black pixels and pixels as bright as `background_level` are no tissue.
+    Otsu's method [1] finds the least saturation, within bounds, as a slide may hold only tissue.
     """
     brightest, darkest = overview.max(axis=2), overview.min(axis=2)
     saturation = brightest - darkest
@@ -232,7 +229,6 @@ def tissue(overview: UInt8[np.ndarray, "h w 3"], background_level: int) -> Bool[
 
 
 def _otsu(values: UInt8[np.ndarray, "h w"]) -> int:
-    """Return the value at which the upper class begins in the best separation of `values`."""
     histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
     below = np.cumsum(histogram)
     total_below = np.cumsum(histogram * np.arange(256))

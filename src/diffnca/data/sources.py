@@ -1,6 +1,5 @@
-"""Which pictures there are.
+"""Which pictures there are in folders (with linked folders), zip files, pictures and slides.
 
-A path names a folder (searched with all folders below and linked folders), a zip file, a picture or a slide.
 Pictures that are left out are returned with the reason; hidden and other files are ignored.
 """
 
@@ -117,7 +116,7 @@ def listed(paths: Iterable[Path]) -> Listing:
 def folder_listed(folder: Path, is_recursive: bool = True) -> Listing:
     """List the pictures of a folder in the order of names, with all folders below or not.
 
-    Linked folders come after the others, so that a folder that is reached twice has its own name.
+    Linked folders come last, so that a folder that is reached twice has its own name.
     """
     found, seen, waiting = Listing(), set[tuple[int, int]](), deque([("", folder)])
     while waiting:

@@ -73,10 +73,7 @@ def notes_on(image: TiffImageFile) -> tuple[str, ...]:
 def channels_in_pages(
     image: TiffImageFile, to_gray: Callable[[Image.Image], Image.Image]
 ) -> Image.Image | None:
-    """Return red, green and blue that lie in three gray pages; `None` if the pages are no channels.
-
-    The description of OME-XML and ImageJ gives the number of channels. `to_gray` makes 8 bits of a page.
-    """
+    """Return the colours in three gray pages that OME-XML or ImageJ name as channels; `None` if not so."""
     description = str(image.tag_v2.get(Tag.IMAGEDESCRIPTION, ""))
     number = re.search(r'\bSizeC="(\d{1,9})"|^channels=(\d{1,9})', description, re.MULTILINE)
     count = int(number[1] or number[2]) if number else 1

@@ -31,8 +31,8 @@ Engine = Literal["auto", "eager"]
 class Prepared(nn.Module):
     """A network whose cell rules an engine runs. Tiles and batches equal the complete image to the bit.
 
-    The rules hold copies of the weights, the rule of the image stage last. Prepare a network again after
-    training it. `radius` is in pixels, when the context is given.
+    The rules hold copies of the weights: prepare a network again after training it. `radius` is in pixels,
+    when the context is given.
     """
 
     def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:
@@ -58,11 +58,8 @@ def prepare(
     """Return a network that computes what `network` does, for inference on `device`.
 
     On a CPU the results are equal to the bit for any tile, batch and number of threads. Networks without a
-    finite radius (group normalisation), and networks on other devices, are returned unchanged, or copied to
-    the device.
-
-    `dtype` is the type of the matrix products, float32 or bfloat16; `None` takes the faster type. States stay
-    float32.
+    finite radius, and networks on other devices, are returned as they are, or copied to the device. `dtype`
+    is the type of matrix products, float32 or bfloat16; `None` takes the faster. States stay float32.
 
     Raises:
         ValueError: `dtype` or `engine` is unknown.

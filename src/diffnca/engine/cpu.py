@@ -1,8 +1,7 @@
 """Cell steps on a CPU: fast, and equal to the bit wherever a cell lies in its image, tile or batch.
 
 Matrix products, sums and exponentials may round differently in the last rows of an array, and with other
-numbers of threads. So blocks have a fixed number of cells, the last block is padded, and a single thread
-computes each block.
+numbers of threads. So blocks have a fixed, padded number of cells, and one thread computes a block.
 """
 
 from __future__ import annotations
@@ -96,14 +95,12 @@ class BlockedRule:
 class BlockedCells:
     """The cells of a batch of images while they are updated, row after row.
 
-    A block holds cells of one image, or all cells of several small images. Images with an equal diffusion
-    time stand side by side.
+    A block holds cells of one image, or all cells of several small images.
 
     Attributes:
-        order: position in the batch of each image here.
+        order: position in the batch of each image here; images of equal time stand side by side.
         active: number of the first channels that may differ from zero.
         tables: the neighbours of each cell, by dilation.
-        cells: the states, in float32.
         written: the channels that change; the channels before them are protected.
         seen: the state as cells perceive it, then the embedding, in the type of the matrix products.
         following: `seen` of the next cell step.
@@ -118,7 +115,6 @@ class BlockedCells:
         origin: tuple[int, int] | None,
         num_threads: int,
     ) -> None:
-        """Take the first channels of the state; the others are zero."""
         self.rule, self.config, self.region, self.num_threads = rule, rule.config, region, num_threads
         self.times, self.order = t.float().sort(stable=True)
         self.count = region.height * region.width
@@ -176,10 +172,7 @@ class BlockedCells:
     def _embed(
         self, images: range, layers: Layers, clocks: Float[Tensor, "2"]
     ) -> tuple[Layers, Float[Tensor, "cells e"] | None]:
-        """Write the embedding into `seen`; return the layers for the products, and the embedding per cell.
-
-        If all cells have an equal embedding, the layers contain it, and the second result is `None`.
-        """
+        """Write the embedding into `seen`; return layers, and embeddings unless the layers contain these."""
         rule = self.rule
         if self.places is None:
             embedding = rule.embed(clocks[None])
@@ -223,13 +216,9 @@ class BlockedCells:
 
 
 class Seen:
-    """Perceived numbers of a batch: a row of zeros, for neighbours beyond an edge, then a row per cell.
-
-    `of_images` is a view of `rows` without the first row, image by image.
-    """
+    """Perceived numbers: a row of zeros, for neighbours beyond an edge, then a row (`of_images`) per cell."""
 
     def __init__(self, state: Float[Tensor, "b cells c"], kept: int, dtype: torch.dtype) -> None:
-        """Make room for `kept` numbers of each cell, all zero."""
         images, self.count = state.shape[:2]
         self.rows = torch.zeros(images * self.count + 1, kept, dtype=dtype)
         self.of_images = self.rows[1:].view(images, self.count, kept)

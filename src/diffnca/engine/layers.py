@@ -1,7 +1,6 @@
 """The layers of a cell rule as matrix products over the rows of a block, one row per cell.
 
-Widths are padded with zeros to multiples of 4, and outputs to at least 16. Products of other widths round
-some rows differently. If all cells have an equal embedding, its effect is folded into the weights.
+Zeros pad widths to multiples of 4 and outputs to at least 16: other products round some rows differently.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Pointwise(nn.Module):
     bias: Tensor
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        """Take the weights of `convolution`."""
         super().__init__()
         weight, bias = _parameters_of(convolution)
         self.outputs, self.extra = len(bias), -weight.shape[1] % 4
@@ -74,9 +72,7 @@ class Layers:
     Attributes:
         perceive: from `kept` numbers of a cell and of each of its neighbours to what the cell perceives.
         expand: from the kept numbers of a cell and what it perceives to the hidden layer.
-        project: from the hidden layer to the change of the state. The change of protected channels is 0; the
-            first protected channels may be missing.
-        kept: numbers of a cell that are seen.
+        project: to the change of the state, 0 in protected channels, the first of which may be missing.
         order: position of each input of `expand` in the perception of the rule; -1 is padding.
         shifted: the weight of `expand` for the complete perception of the rule.
         scale: factors of the normalised hidden layer; `None` is 1.
@@ -145,7 +141,6 @@ def lay_out(rule: CellRule, active: int, written: int) -> Layers:
 
 
 def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution, after weight normalisation."""
     assert convolution.bias is not None
     return convolution.weight.detach(), convolution.bias.detach()
 

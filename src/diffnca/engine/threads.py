@@ -14,14 +14,13 @@ from typing import Any
 import torch
 
 _ALONE = local()
-"""While a thread computes alone: how many threads torch used before."""
 
 
 @contextmanager
 def computing_alone() -> Iterator[int]:
     """Let the calling thread compute alone within the block; yield how many threads torch used before.
 
-    Torch's threads keep their cores busy for milliseconds after an operator, and slow down all other threads.
+    Torch's threads keep cores busy for milliseconds after an operator, and slow down all others.
     """
     if hasattr(_ALONE, "count"):
         yield _ALONE.count
@@ -36,10 +35,7 @@ def computing_alone() -> Iterator[int]:
 
 
 def work_off(task: Callable[[Any], None], items: Iterable[Any], num_threads: int) -> None:
-    """Run `task` for each of the `items`, in any order, without gradients.
-
-    The caller computes alone, and is one of the `num_threads`. Each of the others computes alone too.
-    """
+    """Run `task` for all items, in any order, without gradients, in `num_threads` threads, each alone."""
     waiting: SimpleQueue[Any] = SimpleQueue()
     for item in items:
         waiting.put(item)

@@ -1,7 +1,6 @@
-"""Files of models and training runs: safetensors with the configuration in the header, written atomically.
+"""Files of models and runs: safetensors with the configuration in the header, written atomically.
 
-The folder of a run holds `model.safetensors`, the averaged weights that `load` reads. Training continues from
-`state.safetensors`.
+A run holds `model.safetensors`, the averaged weights that `load` reads, and `state.safetensors`.
 """
 
 from __future__ import annotations
@@ -107,8 +106,7 @@ def write_model(
 ) -> None:
     """Write a model file atomically; `weights` is the `state_dict()` of a network that `config` builds.
 
-    `card` holds facts about the model (data, licence, hours, scores) as JSON values. `dtype` is the type of
-    the stored weights; `None` keeps the type of each weight.
+    `card` holds facts on the model as JSON values. A `dtype` of `None` keeps the type of each weight.
     """
     stored = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
     write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(dict(card), sort_keys=True)})
@@ -137,10 +135,9 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the file of a model: a bundled model, a file, a run's folder, or a hub id `owner/name`.
+    """Return the file of a model: an existing folder or file, a bundled name, or a hub id `owner/name`.
 
-    An existing folder or file comes first, then a bundled name. The hub is asked only
-    for a name that contains a `/` and is no path.
+    The hub is asked only for a name that contains a `/` and is no path.
     """
     path = Path(name)
     bundled = bundled_models()

@@ -30,7 +30,6 @@ from diffnca.models.build import fill
 from diffnca.networks.automaton import Automaton
 
 VARIANTS = {"arxiv-v1": "arxiv_v1", "npj-2025": "npj"}
-"""Name of a variant in `meta` -> last part of the name of its recipes."""
 
 CELLS = {"diff_nca": ("cell",), "fourier_diff_nca": ("cell", "fourier.cell")}
 """Name of a family -> the cells of its networks, as fields of the configuration."""
@@ -123,7 +122,6 @@ def _is_plain(entry: object) -> bool:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    """Read named tensors; refuse a file that would execute code."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,7 +1,6 @@
 """Crews that compute tiles: this process, processes of this machine, or a cluster of Dask.
 
-A crew learns the job once, then does pieces of work in any order. A worker does one piece at a time, because
-the engine already uses all threads of the worker.
+A worker does one piece at a time, because the engine already uses all threads of the worker.
 """
 
 from __future__ import annotations

@@ -19,10 +19,8 @@ except ImportError:
     raise ImportError("a Dask cluster needs dask and distributed: pip install 'diffnca[giga]'") from None
 
 CONNECT_SECONDS = 10
-"""Longest wait for the scheduler."""
 
 PATIENCE_SECONDS = 60
-"""Longest wait for the first worker."""
 
 SCHEDULER_ENDED = "the scheduler of the cluster has ended; start another"
 
@@ -89,7 +87,6 @@ def client_of(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Silence the log of distributed: errors of one line say what a user must know."""
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:

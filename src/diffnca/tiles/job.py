@@ -84,10 +84,7 @@ class Job:
 
     @undisturbed()
     def advance(self, tile: Region, steps: range) -> None:
-        """Move the pixels of `tile` through consecutive steps, and keep them.
-
-        The state before the first step must be there, with `radius` px around the tile for each step.
-        """
+        """Move the pixels of `tile` through some steps; the state must reach `radius` px further per step."""
         around = tile.grow(self.radius * len(steps))
         x = self.before(steps.start, around)
         remembered = self.states.read_estimate(steps.start, around) if steps.start else None

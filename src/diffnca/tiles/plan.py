@@ -1,15 +1,14 @@
 """The cost of an image in tiles: sweeps, pixels computed twice, memory, disk and time.
 
-A sweep moves every tile one step on, or several steps (`fused`). Each step needs `radius` px more around the
-tile, which neighbouring tiles compute too. Each sweep reads and writes the whole image. Let c be the seconds
-per pixel of a denoiser call, and b the seconds per pixel read or written. A sweep of m steps costs
+A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
+which neighbouring tiles compute too. Each sweep reads and writes the whole image. Let c be the seconds per
+pixel of a denoiser call, and b those per pixel read or written. A sweep of m steps costs
 
     sum over tiles of c * (area grown by r + area grown by 2 r + ... + area grown by m r)
                     + b * (area grown by m r + area)
 
 `make_plan` takes the m with the lowest cost of all sweeps. But a tile may not work longer than
-`PATIENCE_SECONDS`, because stopping loses unfinished tiles. A canvas of one tile has no halo, so all steps of
-a small canvas are one sweep, in memory.
+`PATIENCE_SECONDS`. A canvas of one tile has no halo, so all its steps are one sweep, in memory.
 """
 
 from __future__ import annotations
@@ -156,8 +155,8 @@ def parts_of(steps: range, fused: int) -> list[range]:
 def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: float = 0.0) -> int:
     """Return the side of tiles, a multiple of `unit_px`, whose halo costs few pixels.
 
-    Tiles cover the longer axis evenly and are no larger than necessary. Slow machines get smaller tiles, down
-    to an extra share of `MOST_OVERHEAD`, so that a step of a tile takes at most `PATIENCE_SECONDS`.
+    Slow machines get smaller tiles, down to an extra share of `MOST_OVERHEAD`, so that a step of a tile takes
+    at most `PATIENCE_SECONDS`.
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
     longer = max(canvas.height, canvas.width)

@@ -1,9 +1,8 @@
 """States on disk: the image between two sweeps, in zarr arrays.
 
-Two states exist at a time: a sweep reads the first state and writes the second. A state is the noisy image
-and, for a sampler with memory, its last estimate. Each chunk is a file, written in one piece, the estimate
-before the image. So a chunk of the image that exists is finished, with its estimate. Nothing else records
-progress.
+A sweep reads one state and writes the next. A state is the noisy image and, for a sampler with memory, its
+last estimate. Each chunk is a file, written in one piece, the estimate before the image. So a chunk of the
+image that exists is finished, with its estimate. Nothing else records progress.
 """
 
 from __future__ import annotations
@@ -170,7 +169,6 @@ class States:
         return torch.from_numpy(values)[None]
 
     def _array(self, name: str, mode: Any) -> Any:
-        """Open an array; refuse damaged metadata and metadata of another image."""
         with undamaged(f"{self.url}/{name}/zarr.json", self.remedy):
             array: Any = zarr.open_array(self.store, path=name, mode=mode)
             there = array.shape, array.chunks, str(array.dtype)
@@ -182,7 +180,6 @@ class States:
         return array
 
     def _check_chunks(self, array: Any, name: str, region: Region) -> None:
-        """Refuse a region with a missing or damaged chunk, and name the chunk."""
         size = self.chunk_px
         for row, column in self._chunks(region):
             key = f"{name}/c/0/{row}/{column}"

@@ -19,8 +19,13 @@ def sample_tiled(job: Job, plan: Plan, crew: Crew | None = None, progress: Progr
     """Make an image in tiles; all tiles, orders and crews give the pixels of an image made in memory.
 
     The work resumes an earlier run, which may have had other tiles, another crew or another device. The
-    caller makes sure that both runs make the same image. The crew `None` is this process. `progress` is
-    called after each tile.
+    caller makes sure that both runs make the same image.
+
+    Args:
+        job: what to make, and where.
+        plan: the tiles and sweeps.
+        crew: who computes; `None` is this process.
+        progress: called after each tile.
 
     Raises:
         ValueError: a tile is no union of chunks, or the model must see the whole image.
@@ -76,10 +81,7 @@ def _keep(states: States, first: int, last: int) -> None:
 
 
 def _sum_context(job: Job, plan: Plan, step: int, done: Any) -> None:
-    """Sum up the context before `step`, unless it exists.
-
-    The parts are unions of the blocks of the sum, so the size of the parts changes no bit.
-    """
+    """Sum up the context before `step`, unless it exists; parts are unions of blocks, so no bit changes."""
     if job.states.read_context(step) is None:
         side = BLOCK_PX * max(1, plan.tile_px // BLOCK_PX)
         parts = plan.canvas.whole.tiles(side, side)

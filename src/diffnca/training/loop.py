@@ -1,7 +1,7 @@
 """The training loop.
 
-Every random choice of training step i is a function of (seed, i, process, player). A checkpoint holds
-weights, average, optimisers and counters. A stopped run therefore goes on as if it had never stopped.
+Every random choice of step i is a function of (seed, i, process, player). A checkpoint holds weights,
+average, optimisers and counters. So a stopped run goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ FINAL_LEARNING_RATE = 0.01
 DIVERGENCE_FACTOR = 10.0
 SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that a launcher sets besides LOCAL_RANK, so that processes find each other."""
 
 Batches = Callable[[int], Tensor]
 """Returns the clean images `b c h w` of a training step; a pure function of the step number."""
@@ -58,7 +57,6 @@ class Care:
 
     Attributes:
         sample_seconds: time between sample grids; a finished run makes a last grid; 0 makes none.
-        report: sees the progress after each step.
         sample: writes a sample grid of a model to a file; raises `Interrupted` after a request to stop.
         trackers: names of accelerate's trackers, for example `tensorboard`.
         card: facts about the model, stored in its file.
@@ -130,7 +128,7 @@ class Trainer:
     ) -> None:
         """Build the model, or load the run in `out`; a new run fine-tunes the model file `start`, if given.
 
-        Raise `ValueError` if `out` holds another run: runs on other data have another `data_fingerprint`.
+        Refuse an `out` with another run; runs on other data have another `data_fingerprint`.
         """
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
         with own_rank():  # accelerate's precision would hold for the process; `_turn` sets it for the run
@@ -217,7 +215,6 @@ class Trainer:
             yield ready
 
     def _shared(self, value: float) -> float:
-        """Return the value of the main process, so that all processes stop and count time together."""
         if self.accelerator.num_processes == 1:
             return value
         values = torch.tensor(value, dtype=torch.float32, device=self.accelerator.device)
@@ -248,7 +245,6 @@ class Trainer:
             self._log(rate)
 
     def _turn(self, number: int, x_0: Tensor, rate: float) -> float:
-        """Update the weights of one player; return its loss."""
         training, step = self.config.training, self.progress.step
         player, module, optimizer = self.turns[number]
         self._require_gradients(player)
@@ -275,7 +271,6 @@ class Trainer:
                         parameter.requires_grad_(each is player)
 
     def _count(self, loss: float, batch: int, seconds: float) -> None:
-        """Add one step to the progress; raise an error if the mean loss has grown much."""
         progress = self.progress
         progress.step += 1
         progress.images += batch
@@ -321,7 +316,6 @@ class Trainer:
         write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: the state holds it too
 
     def _sample(self, stopped: Stopped) -> None:
-        """Write a grid of samples of the averaged weights; a request to stop ends it."""
         if not self.accelerator.is_main_process or self.care.sample is None:
             return
         shown = build_model(self.config)

@@ -1,15 +1,12 @@
 """Objectives of training: the players, and the loss of each player on a batch of clean images.
 
-A denoiser and a variational autoencoder have their own losses. A student learns to reach in one call what
-its teacher reaches in several. The walk consists of jumps, one for each step of the student, evenly spaced
-in time. The teacher walks one jump from a noised training image in small steps. One DDIM step with the
-estimate of the student must end at the same image. A student with as many steps as its teacher learns the
-estimates of the guided teacher at all levels ([2], stage one).
+A student learns to reach in one call what its teacher reaches in several. The walk consists of jumps, one for
+each step of the student, evenly spaced in time. The teacher walks one jump from a noised training image in
+small steps. One DDIM step with the estimate of the student must end at the same image. A student with as many
+steps as its teacher learns the estimates of the guided teacher at all levels ([2], stage one).
 
-References:
-    [1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target;
-        our students learn the jump at once instead of by halving.
-    [2] Meng et al., "On Distillation of Guided Diffusion Models", CVPR 2023.
+[1] Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022: the target.
+[2] Meng et al., "On Distillation of Guided Diffusion Models", CVPR 2023.
 """
 
 from __future__ import annotations
@@ -71,14 +68,12 @@ class Objective(Protocol):
 
 
 ObjectiveOf = Callable[[Generator, torch.device], Objective]
-"""Makes the objective of a model on a device."""
 
 
 class OwnLoss:
     """The loss of the model itself: the error of a denoiser, the bound of an autoencoder."""
 
     def __init__(self, model: Generator, device: torch.device) -> None:
-        """Build the optimiser of `model`."""
         optimizer = build_optimizer(model.config.training, model.network)
         self.model, self.player = model, Player("model", model.network, optimizer)
 
@@ -92,9 +87,9 @@ class OwnLoss:
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:
-    """Return the configuration of a student with `steps` steps; `None` keeps the levels of its teacher.
+    """Return the configuration of a student; `steps=None` keeps the levels of its teacher.
 
-    Raise `ValueError` if the teacher has too few levels, or is a student of few steps itself.
+    Refuse a teacher that has too few levels, or is a student of few steps itself.
     """
     if steps is not None and teacher.sampling.visited is not None:
         raise ValueError(
@@ -117,12 +112,11 @@ def student_config(teacher: Config, steps: int | None) -> Config:
 class Distillation(OwnLoss):
     """The loss of a student: the distance between the ends of its jumps and of the teacher's jumps.
 
-    `substeps` holds the levels of each jump. Training calls the teacher at all levels of a jump but the last.
-    A student that walks like its teacher has jumps of one call: its target is the estimate of the teacher.
+    `substeps` holds the levels of each jump; the teacher is called at all but the last. A student that walks
+    like its teacher has jumps of one call: its target is the estimate of the teacher.
     """
 
     def __init__(self, teacher: ImageDenoiser, student: Denoiser, device: torch.device) -> None:
-        """Let `student` learn from `teacher`; both have equal schedules."""
         super().__init__(student, device)
         self.student, self.teacher = student, prepare(teacher, device)
         schedule, visited = teacher.schedule, student.config.sampling.visited

@@ -1,12 +1,8 @@
-"""The optimisers and the moving average of the weights.
+"""The optimisers (Adam, or Muon for hidden layers and Adam for the rest) and the average of the weights.
 
-The optimiser is Adam alone, or Muon for the weight matrices of hidden layers and Adam for all other
-parameters. The half-life of the average is a number of images [3].
-
-References:
-    [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
-    [2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.
-    [3] Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024.
+[1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+[2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.
+[3] Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024.
 """
 
 from __future__ import annotations
@@ -45,10 +41,7 @@ def build_optimizer(training: TrainingConfig, network: nn.Module) -> torch.optim
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights that Muon updates: the layers of a cell rule, or the blocks of a UNet.
-
-    Adam updates the first and the last layer of a UNet and its time embedding [1].
-    """
+    """Return the weights for Muon: the layers of a cell rule, or of the blocks of a UNet, no others [1]."""
     if isinstance(network, UNet):
         return [weight for block in network.blocks() for weight in block.parameters() if weight.ndim > 1]
     rules = [module for module in network.modules() if isinstance(module, CellRule)]
@@ -75,7 +68,6 @@ class Muon(torch.optim.Adam):
         return super().step(closure)
 
     def _update(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
-        """Return the update at learning rate 1: the momentum made orthogonal."""
         state: dict[str, Tensor] = self.state[weight]
         if not state:
             state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(gradient)}

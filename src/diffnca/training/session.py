@@ -1,8 +1,4 @@
-"""One run of training from images to a folder.
-
-`training` and `distillation` check their input and raise `ValueError` if a run is impossible. They open the
-images and return a `Session`. Only `Session.run` writes files.
-"""
+"""One run of training from images to a folder; `Session.run` alone writes files."""
 
 from __future__ import annotations
 
@@ -61,8 +57,8 @@ class Result:
 class Session:
     """A run that is ready to begin or to go on in the folder `out`.
 
-    A new run begins with the weights of the model `start`. Runs with other images, first weights or teachers
-    have other fingerprints. The `card` holds the facts that are known before training.
+    A new run begins with the weights of the model `start`. Other images, first weights or teachers give
+    another `fingerprint`. The `card` holds the facts that are known before training.
     """
 
     config: Config
@@ -80,7 +76,7 @@ class Session:
 
         Raises:
             Interrupted: the user asked for a stop; the run is saved.
-            ValueError: the folder holds another run or is in use by another command, or training diverged.
+            ValueError: the folder holds another run or is in use, or training diverged.
         """
         options, out = self.options, self.out
         out.mkdir(exist_ok=True)
@@ -104,7 +100,6 @@ class Session:
             return Result(out, trainer.run(), was_finished=False)
 
     def _batch(self, step: int) -> Tensor:
-        """Return the clean images of a training step."""
         training, data = self.config.training, self.config.data
         return crops(
             self.images,

@@ -7,12 +7,9 @@ import signal
 from collections.abc import Callable, Iterator
 
 Stopped = Callable[[], bool]
-"""Returns whether the user asked for a stop."""
 
 
 class _Requests:
-    """A signal handler that remembers whether a signal came."""
-
     came = False
 
     def __call__(self, number: int, frame: object) -> None:
@@ -21,10 +18,7 @@ class _Requests:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Stopped]:
-    """Remember Ctrl-C and SIGTERM within the block, so that a run finishes and saves the current step.
-
-    An inner block shares the requests of its outer block, so that no request is lost.
-    """
+    """Let Ctrl-C and SIGTERM wait for the current step to be saved; inner blocks share requests."""
     outer = signal.getsignal(signal.SIGINT)
     if isinstance(outer, _Requests):
         yield lambda: outer.came

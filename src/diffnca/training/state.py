@@ -1,7 +1,4 @@
-"""The folder of a run: its state and its log, and checks before a run goes on.
-
-The log is for people; a run goes on without a log.
-"""
+"""The folder of a run: its state, its log (for people only), and checks before a run goes on."""
 
 from __future__ import annotations
 
@@ -143,7 +140,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
 
 
 def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
-    """Yield a prefix of tensor names and its player; the first player has no prefix."""
     for number, player in enumerate(players):
         yield f"{player.name}." if number else "", player
 
@@ -246,7 +242,6 @@ def trim_log(out: Path, last_step: int) -> None:
 
 
 def _step_of(line: str) -> int:
-    """Return the step of a line of the log; -1 for a damaged line."""
     try:
         step = object_of(line, LOG_FILE).get("step")
     except ValueError:
