@@ -34,8 +34,7 @@ class Autoencoder(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the negative evidence lower bound in nats per image ([2] Eq. 3), with one draw.
 
-        The images `x_0` are in [-1, 1], with 8-bit levels. The `generator` is on the CPU. `masks=None`
-        updates each cell by the expectation of its mask.
+        `x_0` is in [-1, 1], with 8-bit levels; `masks=None` updates cells by the expectation of their mask.
         """
         mean, log_deviation = self.network.encode(x_0)
         latent = mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator).to(mean)

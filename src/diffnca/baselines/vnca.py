@@ -48,7 +48,10 @@ class _GrowthRule(nn.Module):
 
 
 class VNCA(nn.Module):
-    """Encoder and decoder; the latent code reaches each pixel of the image, so the radius is `None`."""
+    """Encoder and decoder; with `checkpoint_cells` the backward pass computes each cell step again.
+
+    The radius is `None`, because each pixel depends on the latent code of the image.
+    """
 
     radius: int | None = None
 
@@ -105,7 +108,6 @@ class VNCA(nn.Module):
 
 
 def _encoder(config: VNCAConfig) -> nn.Sequential:
-    """Return five convolutions, and a linear layer. All convolutions but the first halve the image."""
     widths = [config.image_channels] + [config.encoder_channels << k for k in range(NUM_HALVINGS + 1)]
     layers: list[nn.Module] = []
     for stride, (inputs, outputs) in zip((1, *(2,) * NUM_HALVINGS), pairwise(widths), strict=True):

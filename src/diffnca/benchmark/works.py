@@ -33,7 +33,6 @@ from diffnca.training.loop import Care, Trainer
 WARM_UP_STEPS = 3
 
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
-"""Largest numbers that a user can ask for; a call runs in memory at once."""
 
 
 def bench(
@@ -51,8 +50,7 @@ def bench(
 
     `name` is a recipe, with fresh weights, or a trained denoiser of cells; `against` names other models,
     timed in the same turns. `batch` counts images in a call and crops in a training step: `None` is 8, and
-    the number of the recipe. `is_training` adds training steps, in the precision of the recipe and in
-    float32.
+    the number of the recipe. `is_training` adds training steps, in its precision and in float32.
 
     Raises:
         ValueError: a number is out of range, or the model or a compiler is missing.

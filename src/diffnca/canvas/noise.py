@@ -175,7 +175,7 @@ class CellMasks:
     step: int
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
-        """Return where cells update: where their word is below `probability * 2**32`, rounded."""
+        """Return where cells update in a cell step (0 to 65535): at a word below `probability * 2**32`."""
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"probability={probability}: must be from 0 to 1; give the share that updates")
         device, key = self.noise.computed_on, self.noise.key()
@@ -193,10 +193,7 @@ class CellMasks:
 
 
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
-    """Return the four words that Philox4x32-10 makes of a counter; words and keys broadcast.
-
-    Products of two words overflow int64. They wrap, and only their bits are used.
-    """
+    """Return the four words that Philox4x32-10 makes of a counter; words broadcast, and int64 wraps."""
     word_0, word_1, word_2, word_3 = counter
     key_0, key_1 = key
     for _ in range(NUM_ROUNDS):  # [1] Fig. 2: one round swaps low and high halves of two products
@@ -260,5 +257,4 @@ def _clock_word(step: int, cell_step: int) -> int:
 
 
 def _row_chunks(region: Region, numbers_per_row: int) -> Sequence[Int64[Tensor, " h"]]:
-    """Return the rows of `region` in parts of at most `CHUNK` numbers, or of one row."""
     return torch.split(region.rows(), max(CHUNK // numbers_per_row, 1))

@@ -1,7 +1,6 @@
 """Canvases, regions of canvases, and what lies beyond an edge; in pixels, y before x.
 
-A region may hang over the edge of a circular axis (`top < 0`, or `top + height > canvas.height`). Such a
-region goes on at the opposite edge.
+A region may hang over the edge of a circular axis (`top < 0`, or beyond its end), and goes on opposite.
 
 A network mirrors the edge of a reflecting canvas at every cell step, and wraps a circular axis that is fully
 covered. Beyond other edges it may see anything; the caller crops the affected pixels.
@@ -111,8 +110,7 @@ class Region:
     def crop(self, tensor: Tensor, of: Region) -> Tensor:
         """Return the part on this region of a tensor whose last two dimensions lie on the region `of`.
 
-        `of` contains this region; on a circular axis, also after a full turn. The part is a view, or a copy
-        if it goes over the edge of a circular axis.
+        `of` contains this region, on a circular axis also after a full turn. The part is a view if possible.
         """
         if of.canvas != self.canvas:
             canvases = f"{of.canvas} to one on {self.canvas}"

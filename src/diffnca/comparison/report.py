@@ -142,7 +142,6 @@ def _terms(report: Report) -> list[str]:
 
 
 def _error_of(report: Report) -> str:
-    """Say in words what the errors of the rows include."""
     trainings = Counter(result.name for result in report.results).values()
     if max(trainings, default=1) == 1:
         return "over images of one training: another training of the same row may differ by more"

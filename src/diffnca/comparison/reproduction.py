@@ -118,7 +118,6 @@ def _facts(terms: Terms, real: RealSelections) -> dict[str, str]:
 def _compared(
     subject: str, features: dict[str, list[Tensor]], reference: Tensor, pictures: Tensor
 ) -> dict[str, Difference]:
-    """Return the difference of the subject and each other row, over all their trainings so far."""
     return {
         name: kid_difference(torch.stack(features[subject]), torch.stack(vectors), reference, pictures)
         for name, vectors in features.items()

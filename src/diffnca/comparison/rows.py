@@ -35,7 +35,6 @@ from diffnca.sampling.task import walk_of
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
 
 ERROR_IMAGES = 64
-"""Most held-out images for the error of a row, spread evenly over all."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ SIDE_PX = 64
 
 
 def _cells(first: str, **changes: Any) -> dict[str, Any]:
-    """Return changes of the cells of both stages; `first` is `fourier` or `coarse`."""
     stages = ("model.cell", f"model.{first}.cell")
     return {f"{stage}.{name}": value for stage in stages for name, value in changes.items()}
 
@@ -74,8 +73,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
 """Our `fourier_diff_nca`; each row takes one choice back to the choice of the published networks.
 
 Only `clean_prediction` is neither their choice nor ours. Two rows change two choices: `linear_embedding`
-contains `relative_positions`, and `published_training` contains `adam`. Our gates are computed once for all
-images, which changes only the time.
+contains `relative_positions`, and `published_training` contains `adam`.
 """
 
 STAGES: dict[str, Mapping[str, Any]] = {
@@ -127,7 +125,6 @@ VARIED = {
 """The recipe of each table of its variants; the row `default` is compared with all others."""
 
 SUBJECTS = {"faces64": "fourier_diff_nca", "pathology": "diff_nca"}
-"""The row that is compared with all others, for each table of all recipes."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,7 @@ class Table:
 def table_named(name: str, reduce: int, microns_per_px: float | None = None) -> Table:
     """Return a table: `faces64`, `pathology`, `ablation`, `stages` or `textures`.
 
-    `reduce` makes images smaller by this whole factor. `microns_per_px`, the scale of slides, is `None` for
-    faces.
+    `reduce` makes images smaller by this whole factor; the scale of slides must be `None` for faces.
     """
     if name in SUBJECTS:
         rows = [recipe() for recipe in RECIPES.values()]

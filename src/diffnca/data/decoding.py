@@ -2,7 +2,7 @@
 
 The first picture of a file is kept and turned as its EXIF orientation says. 16-bit gray is divided by 65535,
 also where the camera used fewer bits; 16-bit colour keeps its upper 8 bits. For training, transparent pixels
-are laid over white. Colour profiles are not applied. Metadata that cannot be read do no harm.
+are laid over white, the background of slides. Colour profiles and broken metadata are ignored.
 """
 
 from __future__ import annotations
@@ -89,7 +89,6 @@ def picture_in(encoded: bytes) -> Iterator[Picture]:
 
 
 def _image_in(encoded: bytes) -> Image.Image:
-    """Open a file, but do not decode it yet if Pillow decodes it right."""
     try:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError:

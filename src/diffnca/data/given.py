@@ -24,7 +24,6 @@ from diffnca.data.tiff import SLIDE_SUFFIXES
 _log = logging.getLogger(__name__)
 
 WHITE = 128
-"""Mask pixels from this brightness on are filled."""
 
 
 @dataclass(frozen=True)

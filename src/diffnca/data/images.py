@@ -26,7 +26,6 @@ from diffnca.progress import Report, unseen
 MAX_DECODING_THREADS = 8
 
 Source = File | SlideTile
-"""An image that is not read yet."""
 Checked = tuple[tuple[int, int] | None, list[Remark]]
 
 

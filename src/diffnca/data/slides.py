@@ -160,7 +160,6 @@ class Slide:
 
 
 def _span(start: int, stop: int, scale: float, length: int) -> tuple[slice, float, float]:
-    """Return the pixels of a level to read on an axis, and the ends of the wanted part within them."""
     margin = ceil(_LANCZOS_RADIUS * scale) + 1
     first = max(floor(start * scale) - margin, 0)
     last = min(ceil(stop * scale) + margin, length)

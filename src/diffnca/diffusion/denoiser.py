@@ -43,8 +43,7 @@ class Query:
     Attributes:
         x_t: the noisy image, or the part of it on `region`.
         cell_noise: which cells update; `None` updates each cell by the expectation of its mask.
-        context: the sum of the denoiser's `context` over the canvas; `None` if the denoiser has no context,
-            or if `x_t` is the complete canvas.
+        context: the sum of `context` over the canvas; `None` if not needed, or if `x_t` is all of it.
         given: planes that the cells see, on `region`; `None` for none.
     """
 

@@ -118,7 +118,6 @@ class Walk:
     def _step(
         self, x_t: Tensor, clean: Tensor, step: int, region: Region, known: Region, memory: Memory | None
     ) -> tuple[Tensor, Memory | None]:
-        """Take one step from the image on `known` to the image on `region`, and impose the constraint."""
         level_t, level_s = (*self.levels, CLEAN)[step : step + 2]
         seen = region if self.constraint is None else region.grow(self.constraint.reach(region.canvas))
         is_noisy = self.sampler.is_stochastic and level_s.sigma > 0.0

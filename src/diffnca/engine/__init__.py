@@ -31,8 +31,7 @@ Engine = Literal["auto", "eager"]
 class Prepared(nn.Module):
     """A network whose cell rules an engine runs. Tiles and batches equal the complete image to the bit.
 
-    The rules hold copies of the weights: prepare a network again after training it. `radius` is in pixels,
-    when the context is given.
+    The rules hold copies of the weights: prepare a network again after training it. `radius` is in pixels.
     """
 
     def __init__(self, network: Automaton, rules: Sequence[Rule]) -> None:

@@ -38,8 +38,8 @@ class BlockedRule:
     def __init__(self, rule: CellRule, dtype: torch.dtype, small_image_cells: int) -> None:
         """Lay out the weights of `rule` for matrix products in `dtype`, float32 or bfloat16.
 
-        `small_image_cells` is the number of cells of an image that is often computed alone. If possible a
-        block has this number of cells, because a single small image would leave a larger block mostly empty.
+        If possible a block has `small_image_cells` cells. One small image would leave a larger block mostly
+        empty.
         """
         self.config, self.channels, self.guidance = rule.config, rule.channels, rule.guidance
         self.dtype, self.block_cells = dtype, min(max(small_image_cells, SMALLEST_BLOCK), LARGEST_BLOCK)

@@ -115,10 +115,7 @@ class Layers:
 
 
 def lay_out(rule: CellRule, active: int, written: int) -> Layers:
-    """Return the layers of `rule` for states that are zero from channel `active` on.
-
-    Their change has the channels from `written` on.
-    """
+    """Return the layers of `rule` for states that are zero from `active` on, for outputs from `written`."""
     perceive, perceive_bias = _parameters_of(rule.perceive)
     expand, expand_bias = _parameters_of(rule.expand)
     project, project_bias = _parameters_of(rule.project)

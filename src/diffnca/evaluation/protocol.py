@@ -28,10 +28,8 @@ from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_con
 from diffnca.progress import Report, unseen
 
 PAIR_PX = 128
-"""Smallest side of an image in the picture of the closest pairs."""
 
 Generated = tuple[Pictures, dict[str, str], tuple[Remark, ...]]
-"""Images to measure, how they were made, and unusable files."""
 
 
 def measure(
@@ -39,8 +37,7 @@ def measure(
 ) -> tuple[Evaluation, dict[str, tuple[Remark, ...]]]:
     """Measure a model, or a folder of generated images, against real images; return also unusable files.
 
-    `model` is what `load` takes, or a folder of images. Unusable files stand under the flag that names their
-    folder, or under `generated`.
+    `model` is what `load` takes, or a folder of images. Unusable files stand under a flag, or `generated`.
 
     Raises:
         ValueError: an option or the images do not fit; raised before images are made.
@@ -115,7 +112,6 @@ def _opened(folder: str, options: Options, report: Report) -> Generated:
 
 
 def _made(model: str, config: Config, options: Options, real: RealImages, report: Report) -> Generated:
-    """Make as many images as the comparison takes, and say how; refuse sizes that do not fit."""
     height, width = options.height or config.data.crop, options.width or config.data.crop
     count, size, crop = options.n, (height, width), options.crop
     if crop is not None:

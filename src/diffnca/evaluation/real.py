@@ -68,7 +68,6 @@ def _opened(path: Path, config: Config | None, options: Options, report: Report)
 
 
 def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
-    """Return the training images of the model, and its held-out images, by the names in its card."""
     names = set(read_card(find_model(model)).get("held_out", ())) if is_model else set()
     held_out = [index for index, name in enumerate(images.names) if name in names]
     seen = [index for index, name in enumerate(images.names) if name not in names]

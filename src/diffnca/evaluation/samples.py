@@ -62,8 +62,7 @@ class Samples:
     def pictures(self, n: int, folder: Path | None = None, report: Report = unseen) -> Iterator[Picture]:
         """Yield `n` images in the order of their seeds; refuse a folder with images of other options.
 
-        `folder` keeps the images as PNG files and is read first. `report` receives the number of images done,
-        where a fraction counts diffusion steps.
+        `folder` keeps PNG files and is read first. `report` receives images done, steps as fractions.
         """
         Noise((self.seed, self.seed + n - 1))  # refuses seeds out of range before the first image
         batch = max(1, BATCH_PX // (int(self.facts["height"]) * int(self.facts["width"])))
@@ -112,7 +111,6 @@ def as_jpeg(picture: Picture) -> Picture:
 
 
 def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    """Return the images that a folder holds; refuse images that other options made."""
     found = {}
     for seed in seeds:
         path = _file(folder, seed)

@@ -1,7 +1,6 @@
 """The images to be scored: whole pictures of equal size, or crops of larger pictures.
 
-`crops` remembers the picture of each crop, because crops of one picture are alike. Crops share a picture only
-within a set. Such pairs lift the distance of two sets of real crops above 0.
+`crops` remembers the picture of each crop, because crops of one picture are alike.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ class Selection:
     pictures: Int64[Tensor, " n"]
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
 
 
@@ -94,7 +92,6 @@ def _grids(
 
 
 def _choose(n: int, available: int, side_px: int, seed: int | None) -> Int64[np.ndarray, " n"]:
-    """Choose `n` numbers below `available`, ascending: evenly spread, or at random by `seed`."""
     if not 1 <= n <= available:
         raise ValueError(
             f"{n} crops of {side_px}x{side_px} px are asked for, but the images hold {available}: "

@@ -17,7 +17,6 @@ from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.networks.automaton import Automaton
 
 Generator = Denoiser | Autoencoder
-"""A model that makes images; `diffnca.generate` takes both kinds."""
 
 
 def build_network(config: Model) -> Automaton | UNet | VNCA:

@@ -114,7 +114,6 @@ def read_published_checkpoint(path: Path, image_channels: int = 3) -> tuple[Auto
 
 
 def _is_plain(entry: object) -> bool:
-    """Return whether an entry is a tensor of real numbers, all of which the file holds."""
     if not isinstance(entry, Tensor) or entry.is_meta or entry.is_quantized or entry.layout != torch.strided:
         return False
     is_in_file = entry.untyped_storage().nbytes() >= entry.numel() * entry.element_size()
@@ -139,7 +138,6 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def _published(variant: str, family: str, weight_norm: bool, sizes: Mapping[str, int | float]) -> Config:
-    """Return a published configuration with other sizes of the model."""
     if family not in CELLS:
         raise ValueError(f"family={family!r}: must be one of {', '.join(CELLS)}")
     if variant not in VARIANTS:
@@ -168,7 +166,6 @@ def _config_of_meta(meta: Mapping[str, Any], family: str) -> Config:
 
 
 def _config_of_weights(weights: Mapping[str, Tensor], image_channels: int, source: str) -> Config:
-    """Return the published configuration that fits weights in our names."""
     if not weights:
         raise ValueError(f"{source}: holds no weights: must be a model0.pth of the published networks")
     family = "fourier_diff_nca" if any(name.startswith("fourier.") for name in weights) else "diff_nca"

@@ -116,8 +116,7 @@ class Modulator(nn.Module):
 class CellRule(nn.Module):
     """One update rule for all cells: perceive, expand, normalise, project.
 
-    `guidance` changes the final state, in sampling only. If `is_recomputed`, the backward pass computes each
-    cell step again, to save memory.
+    `guidance` is for sampling only; `is_recomputed` saves memory: the backward pass repeats each cell step.
     """
 
     writable: Tensor

@@ -24,8 +24,7 @@ def positions(
 ) -> Float[Tensor, "2 h w"] | None:
     """Return row and column coordinates of the cells of `region`; `None` for `kind` "none".
 
-    "relative" coordinates run from 1 to 0 over the canvas, as published. "pixels" count from `origin` (row,
-    column); `None` is the centre of the canvas.
+    "relative" run from 1 to 0, as published; "pixels" count from `origin` (`None`: centre of the canvas).
     """
     if kind == "none":
         return None

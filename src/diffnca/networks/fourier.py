@@ -37,7 +37,6 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import FourierConfig
 
 BLOCK_PX = 64
-"""Side of the canvas-aligned blocks for both directions of the transform."""
 
 IMAGE_POWER = 0.005
 """Power at k = 1 of images in [-1, 1], per pixel: 0.004 in tissue and canopy, 0.005 to 0.02 in faces."""
@@ -179,6 +178,5 @@ def _block_starts(start: int, length: int, block: int = BLOCK_PX) -> range:
 
 
 def _block_at(x: Tensor, top: int, left: int) -> Tensor:
-    """Return the block of `x` that starts at (top, left), with zeros outside `x`; negative padding crops."""
     bottom, right = top + BLOCK_PX - x.shape[-2], left + BLOCK_PX - x.shape[-1]
     return F.pad(x, [-left, right, -top, bottom])

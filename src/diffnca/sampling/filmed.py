@@ -25,10 +25,7 @@ Frame = UInt8[np.ndarray, "y x c"]
 
 @dataclass(frozen=True)
 class Filmed(AroundDenoiser):
-    """A denoiser that films its own work; `calls`, the number of its calls, chooses among the frames.
-
-    `cells` is the model as trained, whose cells the film shows. Frames of smaller images are smaller.
-    """
+    """A denoiser that films its work: the cells of the model as trained, in some of all its `calls`."""
 
     denoiser: ImageDenoiser
     calls: int

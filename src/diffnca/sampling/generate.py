@@ -96,7 +96,6 @@ def _region_on(canvas: Canvas, region: Any) -> Region:
 def _drawn(
     model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
 ) -> Float[Tensor, "b c h w"]:
-    """Let an autoencoder make images; refuse other sizes, parts and the options of denoisers."""
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
         raise ValueError(f"model {name}: must be without sampler, steps, even_px and tone; leave them out")

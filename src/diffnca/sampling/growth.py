@@ -23,7 +23,6 @@ from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
 
 STRENGTH = 0.6
-"""Start of the walk of an enlarged image: a diffusion time."""
 
 LEAST_FACTOR = 1.1
 """An image grows above this factor between its smaller side and the side of training."""
@@ -36,10 +35,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -> tuple[Canvas, ...]:
-    """Return the canvases on which an image grows, the requested canvas last.
-
-    Images grow if the model sees the whole canvas, its configuration asks for it, and not `direct`.
-    """
+    """Return the canvases on which an image grows (if the model asks for it), the requested canvas last."""
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
     grows = denoiser.has_context and denoiser.config.sampling.grown and not direct
@@ -72,8 +68,7 @@ def grown(
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task and the noise of the last image.
 
-    `levels` belong to a walk from pure noise; `initial` gives the first image. The task lies on the CPU, so
-    another machine can take it.
+    `levels` belong to a walk from pure noise. The task lies on the CPU, so another machine can take it.
     """
     task = Task(canvases[0], levels, initial)
     for canvas in canvases[1:]:

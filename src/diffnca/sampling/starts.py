@@ -1,8 +1,8 @@
 """The noise from which new images start: independent pixels, or one tone for a whole texture.
 
-A local model takes the colours of a place (stain of tissue, light of a photo) from the mean of its noise [1].
-Over a square, this mean varies by 1 / side from place to place, and so does the tone of a large image. In
-`EvenNoise`, all squares of the size that the model sees start with one mean.
+A local model takes the colours of a place (stain of tissue, light) from the mean of its noise [1]. Over a
+square, this mean varies by 1 / side from place to place. So does the tone of a large image. In `EvenNoise`,
+all squares of the size that the model sees start with one mean.
 
 [1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024.
 """

@@ -50,7 +50,6 @@ class Task:
 
 
 MakeTask = Callable[[ImageDenoiser, tuple[Level, ...]], Task]
-"""Gives the task, for the model and the levels of its walk from pure noise."""
 
 
 class Options(TypedDict, total=False):

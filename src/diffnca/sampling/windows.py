@@ -65,7 +65,6 @@ class Blended(AroundDenoiser):
         return Canvas(window.height, window.width, boundary)
 
     def _windows(self, region: Region) -> Iterator[tuple[Region, Tensor, Tensor]]:
-        """Yield the windows in `region`, in the order of the canvas, with their rows and columns there."""
         canvas = region.canvas
         for y in _starts(canvas.height, self.window_px, canvas.boundary[0]):
             for x in _starts(canvas.width, self.window_px, canvas.boundary[1]):
@@ -110,6 +109,5 @@ def _inside(start: int, window_px: int, first: int, length: int, size: int) -> T
 
 
 def _tent(length: int) -> Float32[Tensor, " length"]:
-    """Return the weights of a window's pixels along an axis: 1 at the edges, largest in the middle."""
     places = torch.arange(length)
     return torch.minimum(places + 1, length - places).float()

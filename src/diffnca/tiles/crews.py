@@ -123,7 +123,6 @@ def _begin(job: Job, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

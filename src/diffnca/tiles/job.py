@@ -125,7 +125,6 @@ Piece = tuple[str, Region, range]
 """A piece of work: the action, the region and the steps of `work`."""
 
 learnt: dict[str, Job] = {}
-"""The jobs that this worker process knows."""
 
 _one_at_a_time = threading.Lock()
 

@@ -155,8 +155,8 @@ def parts_of(steps: range, fused: int) -> list[range]:
 def default_tile(canvas: Canvas, radius: int, unit_px: int, seconds_per_px: float = 0.0) -> int:
     """Return the side of tiles, a multiple of `unit_px`, whose halo costs few pixels.
 
-    Slow machines get smaller tiles, down to an extra share of `MOST_OVERHEAD`, so that a step of a tile takes
-    at most `PATIENCE_SECONDS`.
+    Slow machines get smaller tiles, down to an extra share of `MOST_OVERHEAD`. A step of a tile then takes at
+    most `PATIENCE_SECONDS`.
     """
     enough = 2 * radius / (math.sqrt(1.0 + TILE_OVERHEAD) - 1.0)
     longer = max(canvas.height, canvas.width)

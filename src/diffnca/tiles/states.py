@@ -39,7 +39,6 @@ from diffnca.formats.stores import (
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 OWN = rf"zarr\.json|({IMAGE}|{ESTIMATE}|{CONTEXT})-\d{{4,}}"
-"""Pattern of the names in the folder of states."""
 
 OF_WORK = {"": r"states|image\.ome\.zarr", "/states": OWN, "/image.ome.zarr": OF_AN_IMAGE}
 """Patterns of the names in the folder in which an image is made, and in its subfolders."""
@@ -151,7 +150,6 @@ class States:
                 yield row, column
 
     def _read(self, name: str, step: int, region: Region) -> Float[Tensor, "1 c h w"]:
-        """Return the values of an array on `region`; refuse damaged or missing parts."""
         name = f"{name}-{step:04d}"
         array = self._array(name, "r")
         values = np.empty((self.channels, region.height, region.width), np.float32)

@@ -1,4 +1,4 @@
-"""The optimisers (Adam, or Muon for hidden layers and Adam for the rest) and the average of the weights.
+"""The optimisers (Adam, or Muon for hidden layers and Adam for the rest), the average of the weights [3].
 
 [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 [2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.

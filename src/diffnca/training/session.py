@@ -38,7 +38,6 @@ from diffnca.training.signals import Stopped
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
 STUDENT_IMAGES = 50_000
-"""Budget of a student, unless the user gives another budget."""
 
 COPIES_IN_TRAINING = 5
 """Numbers in memory for each parameter: weight, gradient, average, and two of the optimiser."""
@@ -154,7 +153,6 @@ def distillation(
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
-    """Return the teacher, with guidance if `student` asks for it, and facts on guidance for the card."""
     guide = None if student.guide is None else load_denoiser(student.guide)
     teacher = guided(alone, student.guidance, guide)
     strength = teacher.guidance if isinstance(teacher, Guided) else teacher.config.sampling.guidance

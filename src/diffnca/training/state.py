@@ -35,9 +35,7 @@ class Progress:
     waiting_seconds: float = 0.0
     """Part of `seconds`: the wait for clean images."""
     loss: float = math.nan
-    """Mean loss of recent steps."""
     best_loss: float = math.inf
-    """Smallest mean loss so far."""
 
     def share(self, training: TrainingConfig) -> float:
         """Return the share of the budget that is spent, in [0, 1]."""

@@ -46,8 +46,7 @@ def kid(
 
     Crops of one picture are alike: their pairs would raise KID x 1000 of the model `pathology` from 66 to 75,
     and of real crops from -1 to 9. If each vector has its own picture, this is the unbiased estimate of [1]
-    Eq. 4, which can be negative. A set of one picture counts all pairs; the distance is then too large and
-    has no error.
+    Eq. 4, which can be negative. For a set of one picture all pairs count: too large, and without an error.
 
     The error comes from a jackknife [3] that leaves out one picture at a time. It can be small by chance. So
     the error is never below the standard deviation of the distance between two draws from one distribution.
@@ -155,7 +154,6 @@ def _jackknife_variance(within: _Pairs, across: _Pairs) -> float:
 
 
 def _equal_variance(within_a: _Pairs, within_b: _Pairs, across: _Pairs) -> float:
-    """Return the variance of the distance if both sets have one distribution (a degenerate statistic)."""
     squares_a, squares_b = (
         each.centred().fill_diagonal_(0).square().sum() / each.counts.sum().square()
         for each in (within_a, within_b)
@@ -165,6 +163,5 @@ def _equal_variance(within_a: _Pairs, within_b: _Pairs, across: _Pairs) -> float
 
 
 def _covariance_factor(x: Float64[Tensor, "n d"]) -> Float64[Tensor, "k d"]:
-    """Return R with at most d rows, where R'R is the unbiased covariance of `x`."""
     factor: Tensor = torch.linalg.qr(x - x.mean(0), mode="r").R
     return factor / math.sqrt(len(x) - 1)

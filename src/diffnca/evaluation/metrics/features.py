@@ -29,8 +29,7 @@ IMAGES_PER_FILE = 256
 class FeatureExtractor(Protocol):
     """Turn images of any one size into feature vectors, each image independently of the others.
 
-    A score depends on the extractor, so it carries a name, the `preprocessing` of pixels in words, and the
-    SHA-256 of its weights (`checksum`).
+    `preprocessing` says what happens to the pixels before; `checksum` is the SHA-256 of the weights.
     """
 
     name: str
@@ -174,9 +173,10 @@ def extract_cached(
     report: Report = unseen,
     title: str = "features",
 ) -> Float[Tensor, "n d"]:
-    """Return the features of all images; compute and keep what no file of `folder` holds.
+    """Return the features of all images; compute what no file of `folder` holds (`None`: everything).
 
-    Damaged files count as missing. A folder of `None` computes always and keeps nothing.
+    Features belong to pixels, and to name, preprocessing and checksum of the extractor. Damaged files are
+    missing files.
     """
     if folder is None:
         return extract(extractor, images, report=report, title=title)

@@ -1,7 +1,6 @@
 """Fidelity and variety: how the manifolds of two sets of feature vectors cover each other, in float64.
 
-The manifold of a set is the union of balls around its vectors. The radius of a ball is the distance to the
-k-th nearest other vector of the set.
+The manifold of a set is the union of balls around its vectors, up to the k-th nearest other vector.
 
 [1] Kynkäänniemi et al. (2019), Improved precision and recall metric for assessing generative models,
     arXiv:1904.06991.

@@ -1,7 +1,4 @@
-"""Statistics of textures: power at each scale, colours, and steps where seams could be.
-
-Powers and moments are float64, of pixels in [0, 1].
-"""
+"""Statistics of textures: power at each scale, colours, steps at seams; float64, of pixels in [0, 1]."""
 
 from collections.abc import Iterable
 
