@@ -33,7 +33,7 @@ def on_disk(job: Job, path: Path) -> Job:
 
 
 def pixels_of(job: Job, crew: Any, progress: Any = None) -> np.ndarray:
-    sample_tiled(job, plan_of(job, tile=8), crew, progress)
+    sample_tiled(job, plan_of(job, tile=16), crew, progress)
     return read_pixels(job.writer.url)
 
 
@@ -67,29 +67,39 @@ def started(workers: int) -> Any:
         )
 
 
+class Clusters:
+    """A cluster of two workers for all tests, and another one after a test has ended its scheduler."""
+
+    def __init__(self) -> None:
+        self.current: Any = None
+
+    def running(self) -> Any:
+        if self.current is None or self.current.status.name != "running":
+            self.current = started(2)
+        return self.current
+
+
 @pytest.fixture(scope="module")
-def shared() -> Iterator[DaskCluster]:
-    """A cluster of two workers for all tests that leave it as it is."""
-    cluster = started(2)
-    yield DaskCluster(cluster.scheduler_address)
-    cluster.close()
+def clusters() -> Iterator[Clusters]:
+    clusters = Clusters()
+    yield clusters
+    if clusters.current is not None:
+        clusters.current.close()
 
 
 @pytest.fixture
-def mortal() -> Iterator[Any]:
-    """A cluster of two workers that a test may kill."""
-    cluster = started(2)
-    yield cluster
-    cluster.close()
+def cluster(clusters: Clusters) -> Any:
+    return clusters.running()
 
 
-@pytest.mark.parametrize("crew", [Alone(), Processes(2)], ids=str)
-def test_a_crew_gives_the_pixels_of_the_whole(make_job: MakeJob, tmp_path: Path, crew: Any) -> None:
+def test_alone_this_process_gives_the_pixels_of_the_whole(make_job: MakeJob, tmp_path: Path) -> None:
     job = on_disk(make_job(small_denoiser()), tmp_path)
-    assert np.array_equal(pixels_of(job, crew), in_memory(job))
+    assert np.array_equal(pixels_of(job, Alone()), in_memory(job))
 
 
-def test_processes_know_a_coarse_stage(make_job: MakeJob, tmp_path: Path) -> None:
+def test_processes_give_the_pixels_of_the_whole_and_know_a_coarse_stage(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     job = on_disk(make_job(small_denoiser(coarse=COARSE)), tmp_path)
     assert np.array_equal(pixels_of(job, Processes(2)), in_memory(job))
 
@@ -98,37 +108,38 @@ def test_processes_know_a_coarse_stage(make_job: MakeJob, tmp_path: Path) -> Non
 class TestCluster:
     @pytest.mark.parametrize("recipe", ["diff_nca", "fourier_diff_nca"])
     def test_gives_the_pixels_of_the_whole(
-        self, make_job: MakeJob, tmp_path: Path, shared: DaskCluster, recipe: str
+        self, make_job: MakeJob, tmp_path: Path, cluster: Any, recipe: str
     ) -> None:
         job = on_disk(make_job(small_denoiser(recipe)), tmp_path)
-        assert np.array_equal(pixels_of(job, shared), in_memory(job))
+        assert np.array_equal(pixels_of(job, DaskCluster(cluster.scheduler_address)), in_memory(job))
 
-    def test_does_not_mix_two_images(self, make_job: MakeJob, tmp_path: Path, shared: DaskCluster) -> None:
+    def test_does_not_mix_two_images(self, make_job: MakeJob, tmp_path: Path, cluster: Any) -> None:
         (tmp_path / "other").mkdir()
         first = on_disk(make_job(small_denoiser()), tmp_path)
         second = replace(on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other"), seed=9)
-        with shared.hired(first) as one, shared.hired(second):
+        crew = DaskCluster(cluster.scheduler_address)
+        with crew.hired(first) as one, crew.hired(second):
             tiles = first.task.canvas.whole.tiles(8, 8)
             list(one(("advance", tile, range(3)) for tile in tiles))
         assert np.array_equal(read_pixels(first.writer.url), in_memory(first))
 
     def test_goes_on_without_a_killed_worker_and_ends_in_one_clear_line_without_its_scheduler(
-        self, make_job: MakeJob, tmp_path: Path, mortal: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
+        self, make_job: MakeJob, tmp_path: Path, cluster: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("diffnca.tiles.dask.CONNECT_SECONDS", 1)
         job, killed = on_disk(make_job(small_denoiser()), tmp_path), []
 
         def kill_one(done: float, total: float) -> None:
             if done > 0.3 * total and not killed:
-                killed.append(next(iter(mortal.workers.values())).pid)
+                killed.append(next(iter(cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 
-        pixels = pixels_of(job, DaskCluster(mortal.scheduler_address), kill_one)
+        pixels = pixels_of(job, DaskCluster(cluster.scheduler_address), kill_one)
         assert killed and np.array_equal(pixels, in_memory(job))
         (tmp_path / "other").mkdir()
         other = on_disk(make_job(small_denoiser(), folder="others"), tmp_path / "other")
         with pytest.raises(OSError, match="the scheduler of the cluster has ended; start another"):
-            pixels_of(other, DaskCluster(mortal.scheduler_address), lambda done, total: mortal.close())
+            pixels_of(other, DaskCluster(cluster.scheduler_address), lambda done, total: cluster.close())
         assert "Traceback" not in capfd.readouterr().err
 
     def test_without_workers_is_one_clear_line(
