@@ -21,8 +21,8 @@ from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.diffusion.denoiser import Query, estimate_alone
+from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
-from diffnca.evaluation.metrics.velocity import velocity_error
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import whole

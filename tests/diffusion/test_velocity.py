@@ -9,7 +9,7 @@ from torch import Tensor
 from diffnca.config.model import Config, ScheduleConfig
 from diffnca.diffusion.denoiser import Denoiser, Prediction
 from diffnca.diffusion.schedule import NoiseSchedule
-from diffnca.evaluation.metrics.velocity import velocity_error
+from diffnca.diffusion.velocity import velocity_error
 
 IMAGES = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SCHEDULE = NoiseSchedule.from_config(ScheduleConfig())
