@@ -1,6 +1,7 @@
 """The training loop: learning, resuming to the bit, stopping, divergence, the clock."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -159,6 +160,13 @@ def test_progress_is_reported_in_what_the_budget_counts(tmp_path: Path) -> None:
 def test_the_cosine_rate_ends_at_one_percent() -> None:
     training = TrainingConfig(images=1000, learning_rate=1.0, warmup_images=10)
     assert learning_rate(training, Progress(images=1000)) == pytest.approx(0.01)
+
+
+def test_a_small_budget_warms_up_for_a_twentieth_of_itself() -> None:
+    training = TrainingConfig(images=1000, batch=1, warmup_images=2000, learning_rate=1.0)
+    rates = [learning_rate(training, Progress(images=images)) for images in (25, 50, 51)]
+    cosines = [0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * images / 1000)) for images in (25, 50, 51)]
+    assert rates == pytest.approx([0.5 * cosines[0], cosines[1], cosines[2]])
 
 
 def test_the_exponential_rate_is_that_of_the_paper() -> None:

@@ -16,7 +16,14 @@ from diffnca.files import lock
 from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
 from diffnca.training.options import RunOptions, StudentOptions
-from diffnca.training.session import SHEET_STEPS, Session, distillation, num_parameters, training
+from diffnca.training.session import (
+    SHEET_GAP_PX,
+    SHEET_STEPS,
+    Session,
+    distillation,
+    num_parameters,
+    training,
+)
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 CONFIG = Config(
@@ -120,7 +127,17 @@ def test_a_finished_run_is_finished_already(options: RunOptions, run: Path) -> N
 def test_a_finished_run_ends_with_a_sheet_of_samples(options: RunOptions) -> None:
     out = training(replace(options, sample_minutes=10.0), CONFIG).run().out
     with Image.open(out / "samples" / "000000008.png") as sheet:
-        assert sheet.size == (3 * 16 + 2 * 2, 3 * 16 + 2 * 2)
+        assert sheet.size == (2 * (3 * 16 + 2 * 2) + SHEET_GAP_PX, 3 * 16 + 2 * 2)
+
+
+def test_the_right_half_of_a_sheet_shows_crops_of_the_images(options: RunOptions, photos: Path) -> None:
+    flat = photos.parent / "flat"
+    flat.mkdir()
+    Image.new("RGB", (40, 50), (200, 30, 90)).save(flat / "flat.png")
+    out = training(replace(options, data=(flat,), sample_minutes=10.0), CONFIG).run().out
+    sheet = np.asarray(Image.open(out / "samples" / "000000008.png"))
+    right = sheet[:16, -16:]
+    assert (right == (200, 30, 90)).all()
 
 
 def test_a_model_is_fine_tuned_as_what_it_is(options: RunOptions, run: Path, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def _noted(console: Console) -> Iterator[None]:
         raise ValueError("the current folder has been deleted; change to another one (cd)") from None
     handler, logger = Notes(console), logging.getLogger("diffnca")
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
@@ -155,7 +156,8 @@ def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
 def parse(arguments: Sequence[str]) -> Verb:
     """Return the command of the arguments; raise `ValueError` if they are wrong."""
     recipe = _recipe_in(arguments)
-    train = Train(recipe=recipe.name, config=recipe)
+    start = "none" if any(word.partition("=")[0] == "--recipe" for word in arguments) else "auto"
+    train = Train(recipe=recipe.name, start=start, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
     named += [Annotated[kind, tyro.conf.subcommand(kind.verb)] for kind in VERBS if kind is not Train]
     verbs: Any = Union[tuple(named)]  # noqa: UP007  made of a tuple
@@ -231,7 +233,7 @@ def _recipe_in(arguments: Sequence[str]) -> Config:
     names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
     starts = [b for a, b in itertools.pairwise(arguments) if a == "--from"]
     starts += [a.removeprefix("--from=") for a in arguments if a.startswith("--from=")]
-    if names or not starts:
+    if names or not starts or starts[-1] in ("auto", "none"):
         return recipe_named(names[-1] if names else "diff_nca")
     from diffnca.models.file import find_model, read_config
 

@@ -24,7 +24,9 @@ class Train:
 
     Attributes:
         recipe: a recipe that `diffnca info` lists; with --from, by default the recipe of that model.
-        start: fine-tune this model: a bundled model, a model file, a run's folder, or a hub id.
+        start: begin with the weights of this model: a bundled model, a model file, a run's folder, or a hub
+            id; `auto` takes the bundled model with the smallest error on your images; `none` takes random
+            weights, as does a --recipe.
         dry_run: print the plan; write no file.
         run_options: images, folder, budget and care.
         config: fields of the recipe.
@@ -33,7 +35,7 @@ class Train:
     verb: ClassVar = "train"
 
     recipe: str = "diff_nca"
-    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    start: Annotated[str, tyro.conf.arg(name="from")] = "auto"
     dry_run: bool = False
     run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -43,7 +45,8 @@ class Train:
         from diffnca.training.session import training
 
         with console.progress() as report:
-            session = training(self.run_options, self.config, self.start, report)
+            start = None if self.start == "none" else self.start
+            session = training(self.run_options, self.config, start, report)
         return carry_out(session, console, self.dry_run)
 
 
@@ -104,7 +107,18 @@ def plan_lines(session: Session) -> Iterator[str]:
     yield f"data     {len(session.images)} images{left_out}{reduced}; {crops}"
     is_default = options.minutes is None and options.images is None
     yield f"budget   {budget}{', for want of --minutes or --images' if is_default else ''}"
+    yield f"weights  {weights_of(session)}"
     yield f"folder   {session.out}"
+
+
+def weights_of(session: Session) -> str:
+    """Say with which weights a run begins, and why."""
+    if session.start is None:
+        return "random"
+    if not session.errors:
+        return f"of {session.start}"
+    ranking = ", ".join(f"{name} {error:.3f}" for name, error in session.errors.items())
+    return f"of {session.start}, by its error on the images ({ranking}); --from none takes random ones"
 
 
 @dataclass(frozen=True)

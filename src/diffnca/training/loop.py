@@ -39,6 +39,9 @@ from diffnca.training.state import Progress, Run
 
 LOG_EVERY_STEPS = 20
 FINAL_LEARNING_RATE = 0.01
+LONGEST_WARMUP = 0.05
+"""Largest share of the budget that the warm-up takes."""
+
 DIVERGENCE_FACTOR = 10.0
 SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -76,7 +79,8 @@ def learning_rate(training: TrainingConfig, progress: Progress) -> float:
         return training.learning_rate * training.decay_per_batch**progress.step
     share = progress.share(training)
     cosine = FINAL_LEARNING_RATE + (1.0 - FINAL_LEARNING_RATE) * 0.5 * (1.0 + math.cos(math.pi * share))
-    warmup = min(1.0, (progress.images + training.batch) / max(training.warmup_images, 1))
+    warmed = (progress.images + training.batch) / max(training.warmup_images, 1)
+    warmup = min(1.0, max(warmed, share / LONGEST_WARMUP))
     return training.learning_rate * cosine * warmup
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -34,9 +36,11 @@ from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
+from diffnca.training.start import AUTO, begun_with, errors
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
+SHEET_GAP_PX = 12
 STUDENT_IMAGES = 50_000
 
 COPIES_IN_TRAINING = 5
@@ -69,6 +73,8 @@ class Session:
     start: str | None
     fingerprint: str
     objective: ObjectiveOf
+    errors: dict[str, float] = field(default_factory=dict)
+    """Errors on the images of the bundled models among which `start` was chosen, the smallest first."""
 
     def run(self, report: Report = unseen) -> Result:
         """Train until the budget is spent.
@@ -88,7 +94,7 @@ class Session:
                 checkpoint_seconds=options.checkpoint_seconds,
                 sample_seconds=60.0 * options.sample_minutes,
                 report=report,
-                sample=sample_sheet,
+                sample=partial(sample_sheet, self._crops(SHEET_IMAGES, step=0)),
                 trackers=options.trackers,
                 card=self.card,
             )
@@ -99,22 +105,22 @@ class Session:
             return Result(out, trainer.run(), was_finished=False)
 
     def _batch(self, step: int) -> Tensor:
-        training, data = self.config.training, self.config.data
-        return crops(
-            self.images,
-            size=data.crop,
-            batch=training.batch,
-            seed=training.seed,
-            step=step,
-            flips=data.flips,
-            quarter_turns=data.quarter_turns,
-        )
+        return self._crops(self.config.training.batch, step)
+
+    def _crops(self, batch: int, step: int) -> Tensor:
+        data, seed = self.config.data, self.config.training.seed
+        turns = {"flips": data.flips, "quarter_turns": data.quarter_turns}
+        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, **turns)
 
 
 def training(
     options: RunOptions, config: Config, start: str | None = None, report: Report = unseen
 ) -> Session:
-    """Return a run that trains `config`; a new run fine-tunes the model `start`, if given."""
+    """Return a run that trains `config`; a new run fine-tunes the model `start`, if given.
+
+    The start `AUTO` is the bundled model with the smallest error on the images, if `config` has the network
+    of the recipe `diff_nca`.
+    """
     options.check()
     config = replace(config, training=_budgeted(config.training, options))
     if start is not None and config.sampling.visited is not None:
@@ -122,8 +128,20 @@ def training(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f", from {start}")
-    return _session(options, config, report, start, card, told, OwnLoss)
+    out, measured = _folder(options, config), dict[str, float]()
+    stored = state.stored_run(out)
+    if start == AUTO and stored is not None:
+        start = stored.start
+        config = begun_with(config, start)
+    if start != AUTO:
+        _check(options, config, out, start)
+    images = _images(options, config, report)
+    if start == AUTO:
+        measured = errors(images, config, report)
+        start = next(iter(measured), None)
+        config = begun_with(config, start)
+    card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
+    return _session(options, config, out, images, start, card, told, OwnLoss, measured)
 
 
 def distillation(
@@ -149,7 +167,10 @@ def distillation(
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
     card = {"distilled_from": teacher} | guidance
-    return _session(options, config, report, teacher, card, told, partial(Distillation, led))
+    out = _folder(options, config)
+    _check(options, config, out, teacher)
+    images = _images(options, config, report)
+    return _session(options, config, out, images, teacher, card, told, partial(Distillation, led), {})
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
@@ -164,30 +185,44 @@ def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDeno
     return teacher, told
 
 
-def _session(
-    options: RunOptions,
-    config: Config,
-    report: Report,
-    start: str | None,
-    card: dict[str, Any],
-    told: str,
-    objective: ObjectiveOf,
-) -> Session:
-    """Check folder and options, and open the images; `told` is what the fingerprint says besides images."""
+def _folder(options: RunOptions, config: Config) -> Path:
+    """Return the folder of the run; refuse a folder with files of no run."""
     out = options.out or Path(f"{config.name}-{options.data[0].resolve().stem}")
     state.check_folder(out)
+    return out
+
+
+def _check(options: RunOptions, config: Config, out: Path, start: str | None) -> None:
+    """Refuse a run that cannot begin, or cannot go on as `config` and `start` say."""
     stored = state.stored_run(out)
     if stored is not None:
         state.check_same_run(out, stored.config, config)
     elif start is not None:
         state.check_same_network(find_model(start), config)
     _check_trackers(options.trackers)
-    parameters = num_parameters(config)
-    found = images_for(config, options.data, strict=options.strict, report=report)
+    num_parameters(config)
+
+
+def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
+    return images_for(config, options.data, strict=options.strict, report=report)
+
+
+def _session(
+    options: RunOptions,
+    config: Config,
+    out: Path,
+    found: ImageSet,
+    start: str | None,
+    card: dict[str, Any],
+    told: str,
+    objective: ObjectiveOf,
+    measured: dict[str, float],
+) -> Session:
+    """Hold images out and join all facts; `told` is what the fingerprint says besides images."""
     images, held_out = found.split(config.data.validation, config.data.split_seed)
     known = _card_of(options, config, images, held_out) | card
-    fingerprint = images.fingerprint + told
-    return Session(config, parameters, options, out, images, known, start, fingerprint, objective)
+    fingerprint, parameters = images.fingerprint + told, num_parameters(config)
+    return Session(config, parameters, options, out, images, known, start, fingerprint, objective, measured)
 
 
 def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
@@ -238,8 +273,11 @@ def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Im
     } | ({} if microns is None else {"microns_per_px": microns})
 
 
-def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
-    """Write a sheet of samples with equal seeds each time; raise `Interrupted` after a request to stop."""
+def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
+    """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
+
+    Raise `Interrupted` after a request to stop.
+    """
     side, own = model.config.data.crop, model.config.sampling
     # a model of many steps takes fewer here, but a student knows only its own levels
     is_own = own.visited is not None or own.steps <= SHEET_STEPS
@@ -260,7 +298,10 @@ def sample_sheet(model: Generator, path: Path, stopped: Stopped) -> None:
         steps=steps,
         progress=watch,
     )
-    write_png(path, contact_sheet(to_uint8(images)), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
+    halves = np.stack([contact_sheet(to_uint8(each)) for each in (images, real)])
+    text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
+    write_png(path, contact_sheet(halves, columns=2, gap_px=SHEET_GAP_PX), text)
+    logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
 
 
 def _hash_of(path: Path) -> str:

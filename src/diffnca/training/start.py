@@ -1,4 +1,4 @@
-"""The first weights of a training: those of the bundled model with the smallest error on the user's images."""
+"""The first weights of a training: of the bundled model with the smallest error on the images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ from dataclasses import replace
 
 import torch
 
-from diffnca.config.model import Config
+from diffnca.canvas.pixels import to_uint8
+from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import NCAConfig
+from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
 from diffnca.diffusion.velocity import velocity_error
-from diffnca.sampling.guidance import prepare
 from diffnca.models.file import bundled_models, load_denoiser, read_config
 from diffnca.progress import Report, unseen
+from diffnca.sampling.guidance import prepare
+from diffnca.training.state import NETWORK_FIELDS
 
-NUM_CROPS = 8
-"""Crops to look at: the errors of two models on equal crops and noise differ by much less than the crops do."""
+AUTO = "auto"
+"""Stands for the bundled model with the smallest error."""
+
+NUM_CROPS, NUM_LEVELS = 8, 4
+"""Few are enough to rank models, which see equal crops and equal noise."""
 
 CROP_PX = 96
+LEARNING_RATE = 1e-3
+"""Peak learning rate after a start from trained weights, unless the user gives another one."""
 
 
 def candidates(config: Config) -> dict[str, Config]:
@@ -28,26 +36,41 @@ def candidates(config: Config) -> dict[str, Config]:
         name: each
         for name, each in read.items()
         if isinstance(each.model, NCAConfig)
-        and each.model.family == config.model.family == "diff_nca"
+        and each.model.family == "diff_nca"
         and each.model.image_channels == config.model.image_channels
         and each.sampling.visited is None
     }
 
 
 def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[str, float]:
-    """Return the error of the velocity of each candidate on crops of the images, the smallest error first."""
+    """Return the error of the velocity of each candidate on crops of the images, the smallest error first.
+
+    Nothing is returned if the user has changed the network of the recipe: no weights fit it then.
+    """
+    if not is_as_in_recipe(config):
+        return {}
     side = min(CROP_PX, int(images.sizes.min()))
     looked_at = crops(images, size=side, batch=NUM_CROPS, seed=0, step=0, flips=False, quarter_turns=False)
-    pixels = ((looked_at + 1.0) * 127.5).round().to(torch.uint8)
-    found = candidates(config)
+    pixels, found = torch.from_numpy(to_uint8(looked_at)).movedim(-1, 1), candidates(config)
     measured: dict[str, float] = {}
     for number, name in enumerate(found):
         report("looking for weights to begin with", float(number), float(len(found)))
-        measured[name] = velocity_error(prepare(load_denoiser(name), "cpu"), pixels, NUM_LEVELS)
+        measured[name] = velocity_error(prepare(load_denoiser(name), torch.device("cpu")), pixels, NUM_LEVELS)
     return dict(sorted(measured.items(), key=lambda item: item[1]))
 
 
-def begun_with(config: Config, start: str) -> Config:
-    """Return a training like that of `config`, of the network of the bundled model `start`."""
+def is_as_in_recipe(config: Config) -> bool:
+    """Return whether network, prediction and schedule of a configuration are those of `diff_nca`."""
+    recipe = diff_nca()
+    return all(getattr(config, name) == getattr(recipe, name) for name in NETWORK_FIELDS)
+
+
+def begun_with(config: Config, start: str | None) -> Config:
+    """Return a training like that of `config`, of the network of the bundled model `start`, if any."""
+    if start is None:
+        return config
     found = read_config(bundled_models()[start])
-    return replace(config, model=found.model, prediction=found.prediction, schedule=found.schedule)
+    config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
+    if config.training.learning_rate != diff_nca().training.learning_rate:
+        return config
+    return with_fields(config, {"training.learning_rate": LEARNING_RATE})

@@ -24,6 +24,13 @@ SAMPLE_FOLDER = "samples"
 TRACKER_FOLDER = "diffnca"
 
 
+NETWORK_FIELDS = ("model", "prediction", "schedule")
+"""Fields of a configuration on which the meaning of weights depends."""
+
+FROM = ", from "
+"""Stands in the fingerprint of a run before its first weights."""
+
+
 @dataclass
 class Progress:
     """Counters of a run, stored in its checkpoint."""
@@ -61,6 +68,11 @@ class Run:
     data: str
     processes: str | None
     """Number of processes in training; `None` in runs of former versions."""
+
+    @property
+    def start(self) -> str | None:
+        """The model whose weights the run began with; `None` if it began from scratch."""
+        return self.data.partition(FROM)[2] or None
 
 
 def stored_run(out: Path) -> Run | None:
@@ -149,7 +161,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def check_same_network(start: Path, wanted: Config) -> None:
     """Raise `ValueError` if a model to fine-tune has another network, prediction or schedule."""
     stored = read_config(start)
-    for name in ("model", "prediction", "schedule"):
+    for name in NETWORK_FIELDS:
         if getattr(stored, name) != getattr(wanted, name):
             raise ValueError(
                 f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"

@@ -1,0 +1,93 @@
+"""The first weights of a training: those of the bundled model with the smallest error on the images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from diffnca.config.model import Config, with_fields
+from diffnca.config.recipes import recipe_named
+from diffnca.models.file import bundled_models, read_config
+from diffnca.training.options import RunOptions
+from diffnca.training.session import Session, training
+from diffnca.training.start import AUTO, LEARNING_RATE, begun_with, candidates
+
+SMALL = {"training.compile": "off", "training.precision": "float32", "training.batch": 1, "data.crop": 16}
+CONFIG = with_fields(recipe_named("diff_nca"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def meadow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("meadow")
+    source = Path(__file__).parents[2] / "examples" / "canopy" / "canopy_01.jpg"
+    Image.open(source).save(folder / "meadow.png")
+    return folder
+
+
+def session(meadow: Path, out: Path, config: Config = CONFIG, images: int = 1) -> Session:
+    options = RunOptions(data=(meadow,), out=out, images=images, sample_minutes=0.0)
+    return training(options, config, AUTO)
+
+
+SLOW = with_fields(CONFIG, {"training.learning_rate": 1e-12})
+"""A training that hardly changes its first weights."""
+
+
+@pytest.fixture(scope="module")
+def begun(meadow: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    made = session(meadow, tmp_path_factory.mktemp("begun") / "run", SLOW)
+    made.run()
+    return made
+
+
+def test_trees_from_the_air_begin_with_the_model_of_trees_from_the_air(begun: Session) -> None:
+    assert begun.start == "aerial"
+
+
+def test_the_errors_are_sorted(begun: Session) -> None:
+    found = list(begun.errors.values())
+    assert found == sorted(found) and len(found) == len(candidates(CONFIG)) > 1
+
+
+def test_students_and_models_of_whole_images_begin_no_training() -> None:
+    assert not {"pathology-4step", "faces", "faces-4step"} & candidates(CONFIG).keys()
+
+
+def test_gray_images_begin_with_no_weights_of_colour() -> None:
+    assert candidates(with_fields(CONFIG, {"model.image_channels": 1})) == {}
+
+
+def test_a_network_of_the_users_own_begins_with_random_weights(meadow: Path, tmp_path: Path) -> None:
+    own = with_fields(CONFIG, {"model.cell.hidden": 24})
+    made = session(meadow, tmp_path / "run", own)
+    assert (made.start, made.config.model) == (None, own.model)
+
+
+@pytest.mark.parametrize("name", candidates(CONFIG))
+def test_all_but_the_network_is_as_asked_for(name: str) -> None:
+    begun = begun_with(CONFIG, name)
+    kept = replace(begun, model=CONFIG.model, training=CONFIG.training)
+    assert kept == CONFIG and begun.model == read_config(bundled_models()[name]).model
+
+
+def test_weights_that_know_something_learn_at_a_lower_rate() -> None:
+    assert begun_with(CONFIG, "aerial").training.learning_rate == LEARNING_RATE
+
+
+def test_the_users_learning_rate_stays() -> None:
+    own = with_fields(CONFIG, {"training.learning_rate": 3e-4})
+    assert begun_with(own, "aerial").training.learning_rate == 3e-4
+
+
+def test_the_run_begins_with_the_weights_of_its_start(begun: Session) -> None:
+    one, other = load_file(begun.out / "model.safetensors"), load_file(bundled_models()["aerial"])
+    for name, weight in one.items():
+        np.testing.assert_allclose(weight, other[name].astype(np.float32), atol=1e-6)
+
+
+def test_a_stopped_run_goes_on_with_its_start_without_a_new_look(meadow: Path, begun: Session) -> None:
+    again = session(meadow, begun.out, SLOW, images=2)
+    assert (again.start, again.errors) == ("aerial", {}) and again.run().progress.images == 2
