@@ -7,8 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing import active_children
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import fsspec
@@ -19,48 +23,69 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from diffnca.canvas.noise import MAX_SEED
+from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
-from diffnca.config.model import Config
-from diffnca.config.recipes import recipe_named
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.jobs.options import Choices, Place
 from diffnca.jobs.plan import check_tile, plan, shard_of
 from diffnca.jobs.request import asked
 from diffnca.jobs.tasks import New
-from diffnca.models.build import build_denoiser
-from diffnca.models.file import load, write_model
+from diffnca.models.file import load
+from diffnca.sampling.generate import generate
 
-SIZE = ["--height", "90", "--width", "150", "--steps", "3", "--seed", "4"]
+from .conftest import small, write_small
 
-
-def small(recipe: str = "diff_nca") -> Config:
-    config = recipe_named(recipe)
-    cell = replace(config.model.cell, num_cell_steps=2, hidden=24)
-    return replace(config, model=replace(config.model, channels=24, cell=cell, coarse=None))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    path = tmp_path / "small.safetensors"
-    config = small()
-    write_model(path, build_denoiser(config).network.state_dict(), config, {"microns_per_px": 0.5})
-    return str(path)
+SIZE = ["--height", "40", "--width", "56", "--steps", "3", "--seed", "4"]
+"""Four tiles of 32 px, in files of 16 px."""
 
 
 def command(model: str, out: Path, *more: str) -> list[str]:
     return ["sample", model, *SIZE, "--out", str(out), "--tile", "32", *more]
 
 
-def started(arguments: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "diffnca", *arguments], stdout=subprocess.DEVNULL)
+def started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffnca", *arguments], stdout=subprocess.DEVNULL, text=True, **options
+    )
 
 
+def until_there(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written a file to its end."""
+    while not any(path.suffix != ".partial" for path in folder.glob(pattern)):
+        assert process.poll() is None, "it ended too early"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
 def in_memory(model: str) -> np.ndarray:
-    from diffnca.canvas.pixels import to_uint8
-    from diffnca.sampling.generate import generate
+    """The pixels of the image, made in memory."""
+    return to_uint8(generate(load(model), height=40, width=56, steps=3, seed=4))[0]
 
-    return to_uint8(generate(load(model), height=90, width=150, steps=3, seed=4))[0]
+
+@pytest.fixture(scope="module")
+def once(model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes an image for all tests, which leave it as it is."""
+
+    @cache
+    def make(name: str, *more: str) -> Path:
+        out = tmp_path_factory.mktemp("made") / name
+        assert main(command(model, out, *more)) == 0
+        return out
+
+    return make
+
+
+@pytest.fixture
+def finished(once: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that gives a finished image to one test."""
+
+    def copied(name: str, *more: str) -> Path:
+        made = once(name, *more)
+        (shutil.copytree if made.is_dir() else shutil.copy2)(made, tmp_path / name)
+        return tmp_path / name
+
+    return copied
 
 
 def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -75,38 +100,36 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_an_ome_zarr_image_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
-    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+Once = Callable[..., Path]
+"""Returns an image of this name, made with these further options."""
 
 
-def test_a_png_in_tiles_has_the_pixels_of_the_image_in_memory(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.png")) == 0
-    with Image.open(tmp_path / "x.png") as image:
-        assert np.array_equal(np.asarray(image), in_memory(model))
+def test_an_ome_zarr_image_has_the_pixels_of_the_image_in_memory(once: Once, in_memory: np.ndarray) -> None:
+    assert np.array_equal(read_pixels(str(once("x.ome.zarr"))), in_memory)
 
 
-def test_an_ome_tiff_is_written(model: str, tmp_path: Path) -> None:
+def test_a_png_in_tiles_has_the_pixels_of_the_image_in_memory(once: Once, in_memory: np.ndarray) -> None:
+    with Image.open(once("x.png")) as image:
+        assert np.array_equal(np.asarray(image), in_memory)
+
+
+def test_an_ome_tiff_is_written(once: Once) -> None:
     tifffile = pytest.importorskip("tifffile")
-    assert main(command(model, tmp_path / "x.ome.tif")) == 0
-    assert tifffile.imread(tmp_path / "x.ome.tif").shape[:2] == (90, 150)
+    assert tifffile.imread(once("x.ome.tif")).shape[:2] == (40, 56)
 
 
 @pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif", "x.png"])
-def test_nothing_but_the_image_is_left(model: str, tmp_path: Path, name: str) -> None:
-    assert main(command(model, tmp_path / name)) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+def test_nothing_but_the_image_is_left(once: Once, name: str) -> None:
+    assert [path.name for path in once(name).parent.iterdir()] == [name]
 
 
-def test_the_pixel_size_of_the_card_reaches_the_file(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
-    levels = zarr.open_group(tmp_path / "x.ome.zarr", mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+def test_the_pixel_size_of_the_card_reaches_the_file(once: Once) -> None:
+    levels = zarr.open_group(once("x.ome.zarr"), mode="r").attrs["ome"]["multiscales"][0]["datasets"]
     assert levels[0]["coordinateTransformations"][0]["scale"] == [1.0, 0.5, 0.5]
 
 
-def test_processes_change_nothing(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr", "--workers", "2")) == 0
-    assert np.array_equal(read_pixels(str(tmp_path / "x.ome.zarr")), in_memory(model))
+def test_processes_change_nothing(once: Once, in_memory: np.ndarray) -> None:
+    assert np.array_equal(read_pixels(str(once("x.ome.zarr", "--workers", "2"))), in_memory)
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(
@@ -115,15 +138,14 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert main(command(model, tmp_path / "x.ome.zarr", "--dry-run")) == 0
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert words == ["image", "tiles", "memory", "disk", "time"]
-    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif"])
 def test_a_finished_image_is_not_made_again(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    model: str, once: Once, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    assert main(command(model, tmp_path / name)) == 0
-    assert main(command(model, tmp_path / name)) == 0
+    assert main(command(model, once(name))) == 0
     assert "is finished already" in capsys.readouterr().out
 
 
@@ -132,7 +154,7 @@ def test_a_finished_image_is_not_made_again(
     [
         (["--seed", "5"], "holds an image of seed 4, this command says 5"),
         (["--steps", "2"], "holds an image of steps 3, this command says 2"),
-        (["--height", "91"], "holds an image of height 90, this command says 91"),
+        (["--height", "41"], "holds an image of height 40, this command says 41"),
         (["--sampler", "ddim"], "holds an image of sampler dpmpp2m, this command says ddim"),
         (["--seamless", "x"], "holds an image of seamless none, this command says x"),
         (["--windows", "32"], "holds an image of windows none, this command says 32"),
@@ -140,24 +162,26 @@ def test_a_finished_image_is_not_made_again(
     ],
 )
 def test_another_image_is_refused(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], message: str
+    model: str, once: Once, capsys: pytest.CaptureFixture[str], change: list[str], message: str
 ) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
-    assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *change))
+    out = once("x.ome.zarr")
+    before = bytes_of(out)
+    assert message in error_of(capsys, command(model, out, *change))
+    assert bytes_of(out) == before
 
 
 def test_an_image_made_with_more_than_is_asked_for_is_another(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, once: Once, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr", "--windows", "32")) == 0
-    said = error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    out = once("x.ome.zarr", "--steps", "1", "--windows", "32")
+    said = error_of(capsys, command(model, out, "--steps", "1"))
     assert "holds an image of windows 32, this command says none" in said
 
 
 def test_an_image_made_of_another_is_not_a_new_one(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.new("RGB", (150, 90)).save(tmp_path / "given.png")
+    Image.new("RGB", (56, 40)).save(tmp_path / "given.png")
     out, given = str(tmp_path / "x.ome.zarr"), str(tmp_path / "given.png")
     options = f"{model} --steps 3 --seed 4 --out {out} --tile 32".split()
     assert main(["vary", *options, "--image", given]) == 0
@@ -174,32 +198,34 @@ def test_a_compression_is_of_tiff_files_alone(
 
 
 def test_an_ome_tiff_of_another_compression_is_refused(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, once: Once, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tifffile")
-    assert main(command(model, tmp_path / "x.ome.tif")) == 0
-    said = error_of(capsys, command(model, tmp_path / "x.ome.tif", "--compression", "deflate"))
+    said = error_of(capsys, command(model, once("x.ome.tif"), "--compression", "deflate"))
     assert "holds an image of compression jpeg, this command says deflate" in said
 
 
-def test_deflate_loses_nothing(model: str, tmp_path: Path) -> None:
+def test_deflate_loses_nothing(once: Once, in_memory: np.ndarray) -> None:
     tifffile = pytest.importorskip("tifffile")
-    assert main(command(model, tmp_path / "x.ome.tif", "--compression", "deflate")) == 0
-    assert np.array_equal(tifffile.imread(tmp_path / "x.ome.tif"), in_memory(model))
+    assert np.array_equal(tifffile.imread(once("x.ome.tif", "--compression", "deflate")), in_memory)
 
 
 @pytest.mark.parametrize("name", ["x.ome.tif", "x.png"])
-def test_a_kill_while_the_work_is_removed_changes_nothing(model: str, tmp_path: Path, name: str) -> None:
-    assert main(command(model, tmp_path / name)) == 0
+def test_a_kill_while_the_work_is_removed_changes_nothing(
+    model: str, finished: Once, tmp_path: Path, name: str
+) -> None:
+    out = finished(name)
+    before = out.read_bytes()
     (tmp_path / f"{name}.work" / "image.ome.zarr" / "1").mkdir(parents=True)  # what is left of it
-    assert main(command(model, tmp_path / name)) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {name, "small.safetensors"}
+    assert main(command(model, out)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert out.read_bytes() == before
 
 
-def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.png")) == 0
+def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, finished: Once, tmp_path: Path) -> None:
+    out = finished("x.png")
     (tmp_path / "x.png.work").mkdir()
-    assert main(command(model, tmp_path / "x.png", "--dry-run")) == 0
+    assert main(command(model, out, "--dry-run")) == 0
     assert (tmp_path / "x.png.work").is_dir()
 
 
@@ -214,10 +240,9 @@ def test_a_dry_run_tells_that_the_disk_is_too_small(
 
 
 def test_a_dry_run_of_what_was_begun_tells_what_is_left(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, killed: Once, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "x.ome.zarr"
-    killed_after(command(model, out), out, 20)
+    out = killed("first sweep")
     before = bytes_of(tmp_path)
     assert main(command(model, out, "--dry-run")) == 0
     assert " left of " in capsys.readouterr().out and bytes_of(tmp_path) == before
@@ -256,7 +281,7 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line_and_nothing_is_left(
     monkeypatch.setattr("diffnca.tiles.dask.CONNECT_SECONDS", 1)
     said = error_of(capsys, command(model, tmp_path / "x.ome.zarr", "--scheduler", address))
     assert f"--scheduler {address}: no answer" in said
-    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors"}
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -274,14 +299,13 @@ def test_tiles_of_a_large_image_are_multiples_of_256_px(tile: int) -> None:
 
 
 def test_another_image_is_refused_also_when_the_states_are_gone(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, killed: Once, in_memory: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "x.ome.zarr"
-    killed_after(command(model, out), out, 20)
+    out = killed("first sweep")
     shutil.rmtree(f"{out}.work")
     assert "holds an image of seed 4" in error_of(capsys, command(model, out, "--seed", "5"))
     assert main(command(model, out)) == 0
-    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+    assert np.array_equal(read_pixels(str(out)), in_memory)
 
 
 class KeptFileSystem(MemoryFileSystem):
@@ -290,35 +314,41 @@ class KeptFileSystem(MemoryFileSystem):
     protocol = "kept"
 
 
-def test_an_address_of_fsspec_is_written(model: str) -> None:
+def test_an_address_of_fsspec_is_written(model: str, in_memory: np.ndarray) -> None:
     fsspec.register_implementation("kept", KeptFileSystem, clobber=True)
     url = "kept://made/x.ome.zarr"
     assert main(["sample", model, *SIZE, "--out", url, "--tile", "64"]) == 0
-    assert np.array_equal(read_pixels(url), in_memory(model))
+    assert np.array_equal(read_pixels(url), in_memory)
 
 
-def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
-    def limit() -> None:  # files end at 2 kB, as if the disk was full
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+@contextmanager
+def short_files() -> Iterator[None]:
+    """Let no file grow beyond 2 kB, as if the disk was full."""
+    ignored, before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
+
+def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(
+    model: str, tmp_path: Path, in_memory: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "x.ome.zarr"
-    arguments = [sys.executable, "-m", "diffnca", *command(model, out)]
-    failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True, check=False)
-    errors = failed.stderr.splitlines()
-    assert failed.returncode == 2 and len(errors) == 1
-    assert "File too large" in errors[0] and "the same command goes on" in errors[0]
+    with short_files():
+        error = error_of(capsys, command(model, out))
+    assert "File too large" in error and "the same command goes on" in error
     assert main(command(model, out)) == 0
-    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+    assert np.array_equal(read_pixels(str(out)), in_memory)
 
 
 def test_another_model_of_the_same_name_is_refused(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    once: Once, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
-    config = small()
-    write_model(Path(model), build_denoiser(config).network.state_dict(), config, {"other": 1})
-    assert "holds an image of weights" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    other = write_small(tmp_path / "small.safetensors", small(), other=1)
+    assert "holds an image of weights" in error_of(capsys, command(other, once("x.ome.zarr")))
 
 
 @pytest.mark.parametrize(
@@ -339,11 +369,11 @@ def test_what_is_not_allowed_is_one_clear_line(
     assert message in error_of(capsys, command(model, tmp_path / "x.ome.zarr", *more))
 
 
-def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path) -> None:
+def test_a_region_is_the_crop_of_the_whole(model: str, tmp_path: Path, in_memory: np.ndarray) -> None:
     arguments = ["sample", model, *SIZE, "--region", "20", "30", "11", "13", "--out", str(tmp_path / "r.png")]
     assert main(arguments) == 0
     with Image.open(tmp_path / "r.png") as image:
-        assert np.array_equal(np.asarray(image), in_memory(model)[20:31, 30:43])
+        assert np.array_equal(np.asarray(image), in_memory[20:31, 30:43])
 
 
 def test_a_region_is_not_taken_for_the_whole(
@@ -416,9 +446,8 @@ def test_a_region_over_the_seam_is_the_whole_rolled(model: str, tmp_path: Path) 
     assert np.array_equal(rolled, np.roll(whole, -16, axis=1))
 
 
-def test_the_end_of_a_name_may_be_in_capitals(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.PNG")) == 0
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.PNG")), in_memory(model))
+def test_the_end_of_a_name_may_be_in_capitals(once: Once, in_memory: np.ndarray) -> None:
+    assert np.array_equal(np.asarray(Image.open(once("x.PNG"))), in_memory)
 
 
 def test_circular_axes_are_told_what_the_largest_cells_need(
@@ -435,53 +464,71 @@ def test_a_region_tells_what_it_costs(model: str, tmp_path: Path, capsys: pytest
     assert "times the work of an image of its size" in capsys.readouterr().out
 
 
-def killed_after(arguments: list[str], out: Path, files: int) -> None:
-    """Start a command, and kill it as soon as it has written so many files to their end."""
-    process = started(arguments)
-    while process.poll() is None:
-        there = [
-            name
-            for place in (out, Path(f"{out}.work"))
-            for *_, names in os.walk(place)
-            for name in names
-            if not name.endswith(".partial")
-        ]
-        if len(there) >= files:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return
-        time.sleep(0.002)
-    pytest.fail("the command ended before it was killed")
+LAST = "last sweep"
+MOMENTS = {
+    "metadata": "x.ome.zarr.work/states/zarr.json",
+    "first sweep": "x.ome.zarr.work/states/image-0001/c/0/*/*",
+    "second sweep": "x.ome.zarr.work/states/image-0002/c/0/*/*",
+    LAST: "x.ome.zarr/0/c/*/*/*",
+}
+"""What is there as soon as a command works on these parts of the image."""
 
 
-@pytest.mark.parametrize(("files", "tile"), [(1, 64), (2, 64), (3, 16), (20, 16), (60, 48)])
+@pytest.fixture(scope="module")
+def deaths(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with what a command leaves that is killed at each of the moments.
+
+    One command is killed at the last of them; at the others it stands still, and what is there is copied.
+    """
+    folder, kept = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("left")
+    process = started(command(model, folder / "x.ome.zarr", "--tile", "16"))
+    try:
+        for moment, pattern in MOMENTS.items():
+            until_there(folder, pattern, process)
+            process.send_signal(signal.SIGKILL if moment == LAST else signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)  # until it has ended, or stands
+            shutil.copytree(folder, kept / moment)
+            process.send_signal(signal.SIGCONT)
+    finally:
+        process.kill()
+    return kept
+
+
+@pytest.fixture
+def killed(deaths: Path, tmp_path: Path) -> Once:
+    """Return a function that gives the unfinished image of a command which was killed at a moment."""
+
+    def copied(moment: str) -> Path:
+        shutil.copytree(deaths / moment, tmp_path, dirs_exist_ok=True)
+        return tmp_path / "x.ome.zarr"
+
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("moment", "tile"),
+    [("metadata", 48), ("first sweep", 16), ("first sweep", 48), ("second sweep", 48), (LAST, 16)],
+)  # each moment, with the tile of the killed command and with another
 def test_a_killed_command_goes_on_to_the_same_bytes(
-    model: str, tmp_path: Path, files: int, tile: int
+    model: str, killed: Once, once: Once, moment: str, tile: int
 ) -> None:
-    whole = tmp_path / "whole" / "x.ome.zarr"
-    whole.parent.mkdir()
-    assert main(command(model, whole)) == 0
-    out = tmp_path / "x.ome.zarr"
-    killed_after(command(model, out), out, files)
+    out = killed(moment)
     assert main(command(model, out, "--tile", str(tile))) == 0
-    assert bytes_of(out) == bytes_of(whole)
+    assert bytes_of(out) == bytes_of(once("x.ome.zarr"))
 
 
-def test_an_unfinished_image_is_no_image(model: str, tmp_path: Path) -> None:
-    out = tmp_path / "x.ome.zarr"
-    killed_after(command(model, out), out, 20)
-    assert "ome" not in zarr.open_group(out, mode="r").attrs
+def test_an_unfinished_image_is_no_image(killed: Once) -> None:
+    assert "ome" not in zarr.open_group(killed(LAST), mode="r").attrs
+
+
+FIRST_SWEEP = MOMENTS["first sweep"]
 
 
 def test_workers_end_when_their_parent_is_killed(model: str, tmp_path: Path) -> None:
-    out = tmp_path / "x.ome.zarr"
-    arguments = command(model, out, "--workers", "2", "--tile", "16")
-    process = started(arguments)
-    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = started(command(model, tmp_path / "x.ome.zarr", "--workers", "2", "--tile", "16"))
+    until_there(tmp_path, FIRST_SWEEP, process)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     deadline = time.monotonic() + 20.0
     pids = [int(pid) for pid in children.stdout.split()]
@@ -490,54 +537,43 @@ def test_workers_end_when_their_parent_is_killed(model: str, tmp_path: Path) -> 
     assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(model: str, tmp_path: Path) -> None:
-    out = tmp_path / "x.ome.zarr"
-    arguments = command(model, out, "--workers", "2", "--tile", "16")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffnca", *arguments], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    subprocess.run(["pkill", "-KILL", "-P", str(process.pid), "-f", "spawn_main"], check=True)
-    errors = process.communicate()[1]
-    assert process.returncode == 2 and "a worker died" in errors and "goes on" in errors
+def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(
+    model: str, tmp_path: Path, in_memory: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, others = tmp_path / "x.ome.zarr", active_children()
+
+    def kill_one() -> None:
+        while not any(tmp_path.glob(FIRST_SWEEP)):
+            time.sleep(0.002)
+        next(child for child in active_children() if child not in others).kill()
+
+    Thread(target=kill_one, daemon=True).start()
+    error = error_of(capsys, command(model, out, "--workers", "2", "--tile", "16"))
+    assert "a worker died" in error and "goes on" in error
     assert main(command(model, out)) == 0
-    assert np.array_equal(read_pixels(str(out)), in_memory(model))
+    assert np.array_equal(read_pixels(str(out)), in_memory)
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
+    size = "--height 3000 --width 3000 --tile 256 --steps 20".split()  # work of minutes
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    work = [
-        *f"sample {model} --height 3000 --width 3000 --tile 256 --steps 20".split(),
-        "--out",
-    ]  # of minutes
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffnca", *work, str(tmp_path / "x.ome.zarr")],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(command(model, tmp_path / "x.ome.zarr", *size), stderr=subprocess.PIPE)
     signal.signal(signal.SIGINT, before)
-    while not list((tmp_path / "x.ome.zarr.work").rglob("c/0/*/*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    until_there(tmp_path, FIRST_SWEEP, process)
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130 and "the same command goes on" in errors
 
 
-def test_verify_says_that_a_finished_image_is_whole(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+def test_verify_says_that_a_finished_image_is_whole(once: Once, capsys: pytest.CaptureFixture[str]) -> None:
+    out = once("x.ome.zarr")
     capsys.readouterr()
-    assert main(["verify", str(tmp_path / "x.ome.zarr")]) == 0
+    assert main(["verify", str(out)]) == 0
     assert capsys.readouterr().out.strip().endswith("complete")
 
 
-def test_verify_names_what_is_missing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "x.ome.zarr"
-    assert main(command(model, out)) == 0
+def test_verify_names_what_is_missing(finished: Once, capsys: pytest.CaptureFixture[str]) -> None:
+    out = finished("x.ome.zarr")
     shards = [path for path in (out / "0" / "c").rglob("*") if path.is_file()]
     shards[0].unlink()
     assert str(shards[0].relative_to(out)) in error_of(capsys, ["verify", str(out)])
@@ -546,24 +582,20 @@ def test_verify_names_what_is_missing(model: str, tmp_path: Path, capsys: pytest
 def test_a_network_that_sees_everything_is_refused_until_windows_are_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = small()
-    cell = replace(config.model.cell, normalisation="group")
-    config = replace(config, model=replace(config.model, cell=cell))
-    path = tmp_path / "group.safetensors"
-    write_model(path, build_denoiser(config).network.state_dict(), config, {})
+    model = write_small(tmp_path / "group.safetensors", small(normalisation="group"))
     out = tmp_path / "x.ome.zarr"
-    assert "takes statistics over the whole image" in error_of(capsys, command(str(path), out))
-    assert main(command(str(path), out, "--windows", "32")) == 0
+    assert "takes statistics over the whole image" in error_of(capsys, command(model, out))
+    assert main(command(model, out, "--steps", "1", "--windows", "32")) == 0
 
 
-def test_without_zarr_one_line_says_what_to_install(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['zarr'] = None; from diffnca.cli.main import main; "
-        f"sys.exit(main(['sample', 'aerial', '--out', {str(tmp_path / 'x.ome.zarr')!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "diffnca: large images need zarr: pip install 'diffnca[giga]'\n"
+def test_without_zarr_one_line_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("formats.stores", "formats.ome_zarr", "tiles.states", "tiles.job", "tiles.crews"):
+        monkeypatch.delitem(sys.modules, f"diffnca.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    said = error_of(capsys, ["sample", "aerial", "--out", str(tmp_path / "x.ome.zarr")])
+    assert said == "diffnca: large images need zarr: pip install 'diffnca[giga]'"
 
 
 def test_another_images_store_is_not_overwritten(
@@ -592,9 +624,11 @@ def test_a_tiff_at_an_address_is_refused_before_the_work(
     assert "must end in .ome.zarr" in error_of(capsys, arguments)
 
 
-def test_a_slash_at_the_end_is_no_other_image(model: str, tmp_path: Path) -> None:
-    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
-    assert main(["sample", model, *SIZE, "--out", f"{tmp_path}/x.ome.zarr/", "--tile", "32"]) == 0
+def test_a_slash_at_the_end_is_no_other_image(
+    model: str, once: Once, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", model, *SIZE, "--out", f"{once('x.ome.zarr')}/", "--tile", "32"]) == 0
+    assert "is finished already" in capsys.readouterr().out
 
 
 def test_an_image_made_in_memory_is_known_again(

@@ -1,7 +1,8 @@
-"""The commands that edit images, with a bundled model and few steps."""
+"""The commands that edit images, with a small model and few steps; what is refused, with a bundled one."""
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,19 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image.png"
 
 
-def edited(out: Path, *arguments: object) -> np.ndarray:
-    """Run a command and return what it made."""
-    verb, *others = map(str, arguments)
-    assert main([verb, MODEL, *others, "--out", str(out)]) == 0
-    return np.asarray(Image.open(out))
+Edited = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def edited(model: str) -> Edited:
+    """Return a function that runs a command and returns what it made."""
+
+    def made(out: Path, *arguments: object) -> np.ndarray:
+        verb, *others = map(str, arguments)
+        assert main([verb, model, *others, "--out", str(out)]) == 0
+        return np.asarray(Image.open(out))
+
+    return made
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -65,14 +74,14 @@ ONCE = ("--rounds", 1)
 
 
 @pytest.mark.parametrize("method", ["repaint", "paste"])
-def test_a_box_is_filled_and_all_else_stays(image: Path, tmp_path: Path, method: str) -> None:
+def test_a_box_is_filled_and_all_else_stays(edited: Edited, image: Path, tmp_path: Path, method: str) -> None:
     result = edited(tmp_path / "out.png", "inpaint", "--image", image, *BOX, "--method", method)
     changed = (result != pixels()).any(-1)
     assert not changed[~box_of(result)].any()
     assert changed[box_of(result)].mean() > 0.9
 
 
-def test_a_mask_and_transparency_fill_as_a_box_does(image: Path, tmp_path: Path) -> None:
+def test_a_mask_and_transparency_fill_as_a_box_does(edited: Edited, image: Path, tmp_path: Path) -> None:
     by_box = edited(tmp_path / "box.png", "inpaint", *ONCE, "--image", image, *BOX)
     inside = box_of(by_box)
     Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "mask.png")
@@ -83,14 +92,16 @@ def test_a_mask_and_transparency_fill_as_a_box_does(image: Path, tmp_path: Path)
     assert np.array_equal(by_alpha, by_box)
 
 
-def test_commas_in_a_box_are_spaces(image: Path, tmp_path: Path) -> None:
+def test_commas_in_a_box_are_spaces(edited: Edited, image: Path, tmp_path: Path) -> None:
     by_spaces = edited(tmp_path / "a.png", "inpaint", *ONCE, "--image", image, *BOX)
     by_commas = edited(tmp_path / "b.png", "inpaint", *ONCE, "--box", "4,8,12,20", "--image", image)
     assert np.array_equal(by_commas, by_spaces)
 
 
 @pytest.mark.parametrize("where", ["box", "mask"])
-def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(tmp_path: Path, where: str) -> None:
+def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(
+    edited: Edited, tmp_path: Path, where: str
+) -> None:
     array = np.dstack([pixels(), np.full((24, 32, 1), 255, np.uint8)])
     array[20:, :4, 3] = 0
     marked = box_of(array)
@@ -108,28 +119,30 @@ def test_what_is_not_opaque_is_filled_beside_a_box_and_a_mask(tmp_path: Path, wh
     assert np.array_equal(results[0][~holes], pixels()[~holes])
 
 
-def test_an_extended_image_holds_the_image(image: Path, tmp_path: Path) -> None:
+def test_an_extended_image_holds_the_image(edited: Edited, image: Path, tmp_path: Path) -> None:
     result = edited(tmp_path / "out.png", "extend", "--image", image, "--left", 8, "--bottom", 4)
     assert result.shape == (28, 40, 3)
     assert np.array_equal(result[:24, 8:], pixels())
 
 
-def test_an_enlarged_image_reduced_is_the_image_within_one_level(image: Path, tmp_path: Path) -> None:
+def test_an_enlarged_image_reduced_is_the_image_within_one_level(
+    edited: Edited, image: Path, tmp_path: Path
+) -> None:
     result = edited(tmp_path / "out.png", "upscale", "--image", image, "--factor", 2)
     means = result.reshape(24, 2, 32, 2, 3).mean((1, 3))
     assert np.abs(means - pixels()).max() <= 1.0
 
 
 def test_how_far_an_enlarged_image_is_from_the_image_is_told(
-    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edited: Edited, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = edited(tmp_path / "out.png", "upscale", "--image", image, "--factor", 1.5)
     assert result.shape == (36, 48, 3)
     assert "of 255 levels of image.png" in capsys.readouterr().out
 
 
-def test_variations_are_numbered_and_differ(image: Path, tmp_path: Path) -> None:
-    assert main(["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "v.png"), "--count", "2"]) == 0
+def test_variations_are_numbered_and_differ(model: str, image: Path, tmp_path: Path) -> None:
+    assert main(["vary", model, "--image", str(image), "--out", str(tmp_path / "v.png"), "--count", "2"]) == 0
     first, second = (np.asarray(Image.open(tmp_path / f"v-00{index}.png")) for index in range(2))
     assert first.shape == second.shape == (24, 32, 3)
     assert not np.array_equal(first, second)
@@ -145,18 +158,20 @@ def test_variations_are_numbered_and_differ(image: Path, tmp_path: Path) -> None
     ],
     ids=lambda task: task[0],
 )
-def test_a_large_image_in_tiles_is_that_made_in_memory(image: Path, tmp_path: Path, task: tuple) -> None:
+def test_a_large_image_in_tiles_is_that_made_in_memory(
+    model: str, edited: Edited, image: Path, tmp_path: Path, task: tuple
+) -> None:
     small = edited(tmp_path / "small.png", *task, "--image", image)
     verb, *others = map(str, task)
     out = tmp_path / "large.ome.zarr"
-    assert main([verb, MODEL, *others, "--image", str(image), "--out", str(out), "--tile", "16"]) == 0
+    assert main([verb, model, *others, "--image", str(image), "--out", str(out), "--tile", "16"]) == 0
     assert np.array_equal(read_pixels(str(out)), small)
 
 
 def test_a_large_image_of_another_picture_is_not_gone_on_with(
-    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["vary", MODEL, "--image", str(image), "--out", str(tmp_path / "large.ome.zarr")]
+    arguments = ["vary", model, "--image", str(image), "--out", str(tmp_path / "large.ome.zarr")]
     assert main(arguments) == 0
     Image.fromarray(pixels(seed=1)).save(image)
     assert main(arguments) == 2
@@ -171,10 +186,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_all_images_of_a_folder_are_edited_as_each_alone(folder: Path, tmp_path: Path) -> None:
+def test_all_images_of_a_folder_are_edited_as_each_alone(
+    model: str, edited: Edited, folder: Path, tmp_path: Path
+) -> None:
     arguments = [
         "inpaint",
-        MODEL,
+        model,
         *map(str, ONCE),
         "--image",
         str(folder),
@@ -188,10 +205,12 @@ def test_all_images_of_a_folder_are_edited_as_each_alone(folder: Path, tmp_path:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
 
 
-def test_a_stopped_folder_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_folder_goes_on(
+    model: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [
         "inpaint",
-        MODEL,
+        model,
         *map(str, ONCE),
         "--image",
         str(folder),
@@ -209,13 +228,13 @@ def test_a_stopped_folder_goes_on(folder: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out" / "b.png").is_file()
 
 
-def test_a_folder_may_have_a_dot_in_its_name(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_may_have_a_dot_in_its_name(model: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out.v2").mkdir()
-    assert main(["vary", MODEL, "--image", str(folder), "--out", str(tmp_path / "out.v2")]) == 0
+    assert main(["vary", model, "--image", str(folder), "--out", str(tmp_path / "out.v2")]) == 0
 
 
 def test_what_only_repaint_does_is_no_other_request(
-    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edited: Edited, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for jump in (3, 5):
         arguments = ("inpaint", "--image", image, *BOX, "--method", "paste", "--jump", jump)
@@ -223,8 +242,8 @@ def test_what_only_repaint_does_is_no_other_request(
     assert "is finished already" in capsys.readouterr().out
 
 
-def test_workers_may_have_another_device(image: Path, tmp_path: Path) -> None:
-    request = asked(MODEL, Vary(read_image(image, 3), 0.5), Choices())
+def test_workers_may_have_another_device(model: str, image: Path, tmp_path: Path) -> None:
+    request = asked(model, Vary(read_image(image, 3), 0.5), Choices())
     job = plan(request, Place(out=str(tmp_path / "x.ome.zarr"))).job
     assert job is not None
     assert job.device == "auto"
@@ -356,21 +375,21 @@ def test_sizes_of_a_folder_that_do_not_fit_are_told_before_the_work(
     assert "must be a multiple of 4 px" in message and not out.exists()
 
 
-def small(count: int = 1, **choices: Any) -> Request:
+def small(model: str, count: int = 1, **choices: Any) -> Request:
     """Return a request of small images."""
-    return asked(MODEL, New(), Choices(count=count, **choices), (16, 16))
+    return asked(model, New(), Choices(count=count, **choices), (16, 16))
 
 
-def test_a_cancelled_request_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
+def test_a_cancelled_request_keeps_what_is_finished_and_goes_on(model: str, tmp_path: Path) -> None:
     place, done = Place(out=str(tmp_path / "x.png")), []
     with pytest.raises(Interrupted, match="stopped after 2 of 3 images; the same command goes on"):
-        list(run(small(3), place, lambda *share: done.append(share), lambda: done[-1][1] > 2.0))
+        list(run(small(model, 3), place, lambda *share: done.append(share), lambda: done[-1][1] > 2.0))
     assert {path.name for path in tmp_path.iterdir()} == {"x-000.png", "x-001.png"}
-    assert [file.was_there for file in run(small(3), place)] == [True, True, False]
+    assert [file.was_there for file in run(small(model, 3), place)] == [True, True, False]
 
 
-def test_a_cancelled_large_image_goes_on_to_the_same_pixels(tmp_path: Path) -> None:
-    request, whole = asked(MODEL, New(), Choices(), (32, 48)), Place(out=str(tmp_path / "whole.png"), tile=16)
+def test_a_cancelled_large_image_goes_on_to_the_same_pixels(model: str, tmp_path: Path) -> None:
+    request, whole = asked(model, New(), Choices(), (32, 48)), Place(out=str(tmp_path / "whole.png"), tile=16)
     place, done = replace(whole, out=str(tmp_path / "x.png")), []
     with pytest.raises(Interrupted, match="stopped at .*%; the same command goes on from there"):
         list(run(request, place, lambda *share: done.append(share), lambda: len(done) > 3))
@@ -380,15 +399,15 @@ def test_a_cancelled_large_image_goes_on_to_the_same_pixels(tmp_path: Path) -> N
     assert np.array_equal(*(np.asarray(Image.open(tmp_path / name)) for name in ("x.png", "whole.png")))
 
 
-def test_progress_is_told_of_all_images_together(tmp_path: Path) -> None:
+def test_progress_is_told_of_all_images_together(model: str, tmp_path: Path) -> None:
     told = []
-    list(run(small(2), Place(out=str(tmp_path / "x.png")), lambda *share: told.append(share)))
+    list(run(small(model, 2), Place(out=str(tmp_path / "x.png")), lambda *share: told.append(share)))
     assert told[-1] == ("images", 2.0, 2)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
-def test_a_batch_changes_no_byte(image: Path, tmp_path: Path) -> None:
-    request = asked(MODEL, Vary(read_image(image, 3), 0.5), Choices(count=3))
+def test_a_batch_changes_no_byte(model: str, image: Path, tmp_path: Path) -> None:
+    request = asked(model, Vary(read_image(image, 3), 0.5), Choices(count=3))
     for name, batch in (("one", 1), ("two", 2)):
         list(run(request, Place(out=str(tmp_path / f"{name}.png"), batch=batch)))
     for index in range(3):
@@ -397,34 +416,34 @@ def test_a_batch_changes_no_byte(image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tile", [None, 16])
-def test_a_file_cut_short_is_not_finished(tmp_path: Path, tile: int | None) -> None:
+def test_a_file_cut_short_is_not_finished(model: str, tmp_path: Path, tile: int | None) -> None:
     place, out = Place(out=str(tmp_path / "x.png"), tile=tile), tmp_path / "x.png"
-    list(run(small(), place))
+    list(run(small(model), place))
     whole = out.read_bytes()
     out.write_bytes(whole[: len(whole) * 2 // 3])
     if tile is None:
-        assert [made.was_there for made in run(small(), place)] == [False]
+        assert [made.was_there for made in run(small(model), place)] == [False]
         assert out.read_bytes() == whole
     else:
         with pytest.raises(ValueError, match=r"x\.png: is there, and damaged"):
-            list(run(small(), place))
+            list(run(small(model), place))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.ome.zarr"])
-def test_a_second_command_on_one_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_second_command_on_one_file_is_refused(model: str, tmp_path: Path, name: str) -> None:
     place = Place(out=str(tmp_path / name))
     with lock(place.out), pytest.raises(ValueError, match=f"{name}: another command writes it"):
-        list(run(small(), place))
+        list(run(small(model), place))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.ome.zarr", "x.ome.tif"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(Path, "write_bytes", refuse)  # as a full disk does
     with pytest.raises(OSError, match=rf"disk/{name}: cannot be written \(no space left on device\)"):
-        plan(small(), Place(out=str(tmp_path / "disk" / name)))
+        plan(small(model), Place(out=str(tmp_path / "disk" / name)))
 
 
 def refuse(path: Path, _: bytes) -> None:
@@ -432,22 +451,22 @@ def refuse(path: Path, _: bytes) -> None:
 
 
 @pytest.mark.parametrize("tile", [-16, 0, 17])
-def test_a_tile_is_checked_also_where_the_image_is_finished(tmp_path: Path, tile: int) -> None:
+def test_a_tile_is_checked_also_where_the_image_is_finished(model: str, tmp_path: Path, tile: int) -> None:
     place = Place(out=str(tmp_path / "x.png"))
-    list(run(small(), place))
+    list(run(small(model), place))
     with pytest.raises(ValueError, match=f"tile={tile}: must be a multiple"):
-        list(run(small(), replace(place, tile=tile)))
+        list(run(small(model), replace(place, tile=tile)))
 
 
-def test_what_others_keep_beside_the_work_stays(tmp_path: Path) -> None:
+def test_what_others_keep_beside_the_work_stays(model: str, tmp_path: Path) -> None:
     (tmp_path / "x.png.work").mkdir()
     (tmp_path / "x.png.work" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"x\.png\.work: holds notes\.txt, which diffnca did not make"):
-        list(run(small(), Place(out=str(tmp_path / "x.png"), tile=16)))
+        list(run(small(model), Place(out=str(tmp_path / "x.png"), tile=16)))
     assert [path.name for path in (tmp_path / "x.png.work").iterdir()] == ["notes.txt"]
 
 
-def test_so_many_images_that_nobody_waits_for_them_begin_at_once(tmp_path: Path) -> None:
-    made = run(small(10**8), Place(out=str(tmp_path / "x.png")))
+def test_so_many_images_that_nobody_waits_for_them_begin_at_once(model: str, tmp_path: Path) -> None:
+    made = run(small(model, 10**8), Place(out=str(tmp_path / "x.png")))
     assert Path(next(made).path).name == "x-00000000.png"
     made.close()
