@@ -21,8 +21,8 @@ from diffnca.sampling.task import walk_of
 MODEL = "pathology-4step"
 
 
-def test_the_last_cell_step_is_the_estimate() -> None:
-    denoiser, whole = load(MODEL), Canvas(16, 16).whole
+def test_the_last_cell_step_is_the_estimate(model: str) -> None:
+    denoiser, whole = load(model), Canvas(16, 16).whole
     x_t, level = Noise((0,)).normal(Stream.INITIAL, 0, whole, 3), walk_of(denoiser, None, None)[1][0]
     with torch.no_grad():
         estimates = watched(denoiser, Query(x_t, level, whole))
@@ -32,10 +32,10 @@ def test_the_last_cell_step_is_the_estimate() -> None:
     assert not torch.equal(estimates[-2], expected)
 
 
-def test_a_filmed_image_is_the_image() -> None:
-    filmed = Filmed(load(MODEL), 4)
+def test_a_filmed_image_is_the_image(model: str) -> None:
+    filmed = Filmed(load(model), 4)
     image = generate(filmed, height=16, width=24, seed=3)
-    assert torch.equal(image, generate(load(MODEL), height=16, width=24, seed=3))
+    assert torch.equal(image, generate(load(model), height=16, width=24, seed=3))
 
 
 def test_a_film_shows_every_cell_step_of_a_short_walk(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_odd_sides_of_an_mp4_are_made_even_by_repeating_the_edge(tmp_path: Path)
     assert np.abs(first[:299, :301].astype(int) - ramp).max() <= 6
 
 
-def test_frames_between_two_seeds_begin_and_end_with_their_images(tmp_path: Path) -> None:
+def test_frames_between_two_seeds_begin_and_end_with_their_images(model: str, tmp_path: Path) -> None:
     size = ["--height", "12", "--width", "16"]
     frames = ["--seeds", "3", "8", "--frames", "3", "--batch", "2", "--out", str(tmp_path / "frames")]
-    assert main(["interpolate", MODEL, *size, *frames]) == 0
+    assert main(["interpolate", model, *size, *frames]) == 0
     for seed, name in ((3, "0000.png"), (8, "0002.png")):
-        assert main(["sample", MODEL, *size, "--seed", str(seed), "--out", str(tmp_path / "a.png")]) == 0
+        assert main(["sample", model, *size, "--seed", str(seed), "--out", str(tmp_path / "a.png")]) == 0
         expected, frame = (
             np.asarray(Image.open(path)) for path in (tmp_path / "a.png", tmp_path / "frames" / name)
         )
@@ -131,9 +131,9 @@ def test_frames_are_not_written_over_a_file(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_frames_do_not_join_those_of_a_longer_film(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["interpolate", MODEL, "--seeds", "1", "2", "--height", "16", "--width", "16", "--out"]
+    arguments = ["interpolate", model, "--seeds", "1", "2", "--height", "16", "--width", "16", "--out"]
     for frames in ("3", "3"):  # the same ones are written again
         assert main([*arguments, str(tmp_path / "film"), "--frames", frames]) == 0
     assert main([*arguments, str(tmp_path / "film"), "--frames", "2"]) == 2
