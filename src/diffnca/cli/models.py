@@ -112,13 +112,15 @@ def plan_lines(session: Session) -> Iterator[str]:
 
 
 def weights_of(session: Session) -> str:
-    """Say with which weights a run begins, and why."""
+    """Say with which weights a run begins, why, and on what terms."""
     if session.start is None:
         return "random"
-    if not session.errors:
-        return f"of {session.start}"
+    from diffnca.models.file import find_model, read_card
+
+    licence = read_card(find_model(session.start)).get("licence", "not stated")
     ranking = ", ".join(f"{name} {error:.3f}" for name, error in session.errors.items())
-    return f"of {session.start}, by its error on the images ({ranking}); --from none takes random ones"
+    reason = f" by its error on the images ({ranking}; --from none takes random ones)" if ranking else ""
+    return f"of {session.start}{reason}; their licence: {licence}"
 
 
 @dataclass(frozen=True)
