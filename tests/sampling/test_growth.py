@@ -1,6 +1,7 @@
 """Growing: which canvases an image passes, and that each image is the one before, enlarged."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,19 @@ from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
 from diffnca.config.recipes import recipe_named
+from diffnca.diffusion.denoiser import Denoiser
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown_seed
 from diffnca.sampling.upscale import upscale
 
 
+@cache
+def made(name: str) -> Denoiser:
+    return build_denoiser(recipe_named(name))
+
+
 def sizes(name: str, height: int, width: int) -> list[tuple[int, int]]:
-    canvases = canvases_of(build_denoiser(recipe_named(name)), Canvas(height, width))
+    canvases = canvases_of(made(name), Canvas(height, width))
     return [(canvas.height, canvas.width) for canvas in canvases]
 
 
@@ -50,7 +57,7 @@ class TestCanvases:
 
     def test_circular_sides_fit_the_cells(self) -> None:
         canvas = Canvas(100, 200, ("circular", "reflect"))
-        first = canvases_of(build_denoiser(recipe_named("fourier_diff_nca")), canvas)[0]
+        first = canvases_of(made("fourier_diff_nca"), canvas)[0]
         assert (first.height % 4, first.boundary) == (0, canvas.boundary)
 
 
@@ -72,7 +79,7 @@ class TestImages:
     def test_in_tiles_it_is_the_same_as_in_memory(self, tmp_path: Path) -> None:
         command = ["sample", "faces", "--height", "96", "--width", "100", "--steps", "2", "--out"]
         assert main([*command, str(tmp_path / "whole.png")]) == 0
-        assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "32"]) == 0
+        assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "64"]) == 0
         tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
         assert np.array_equal(
             np.moveaxis(tiles.squeeze(), 0, -1), np.asarray(Image.open(tmp_path / "whole.png"))
@@ -82,7 +89,7 @@ class TestImages:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         command = ["sample", "faces", "--height", "96", "--width", "96", "--steps", "1", "--out"]
-        command += [str(tmp_path / "a.ome.zarr"), "--tile", "32"]
+        command += [str(tmp_path / "a.ome.zarr"), "--tile", "64"]
         assert main(command) == 0
         assert main([*command, "--direct"]) != 0
         assert "grown" in capsys.readouterr().err
