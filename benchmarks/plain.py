@@ -19,8 +19,8 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.benchmark.products import floor_of, products
 from diffnca.benchmark.timing import in_turns
+from diffnca.benchmark.works import floor_of, products
 from diffnca.canvas.noise import Noise
 from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare

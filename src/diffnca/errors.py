@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import MISSING, field, fields
+from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
@@ -15,14 +17,21 @@ def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value}: must be {allowed}")
 
 
-def require_within(owner: object, prefix: str, limits: Mapping[str, tuple[int | float, int | float]]) -> None:
-    """Refuse attributes of `owner` that are NaN or out of their limits (least, most); `None` is allowed.
+def number(default: Any = MISSING, *, within: tuple[float, float]) -> Any:
+    """Return a field of a dataclass that `require_within` keeps in its limits (least, most)."""
+    return field(default=default, metadata={"within": within})
+
+
+def require_within(owner: Any, prefix: str) -> None:
+    """Refuse a `number` of a dataclass that is NaN or out of its limits; `None` is allowed.
 
     Messages put `prefix` before the name.
     """
-    for name, (least, most) in limits.items():
-        value = getattr(owner, name)
-        require(value is None or least <= value <= most, f"{prefix}{name}", value, f"from {least} to {most}")
+    for each in fields(owner):
+        if "within" in each.metadata:
+            value, (least, most) = getattr(owner, each.name), each.metadata["within"]
+            allowed = f"from {least} to {most}"
+            require(value is None or least <= value <= most, f"{prefix}{each.name}", value, allowed)
 
 
 def require_members(kind: str, thing: object, names: Iterable[str]) -> None:

@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffnca.benchmark.products import products
 from diffnca.benchmark.timing import Timing, in_turns, memory_of
-from diffnca.benchmark.works import bench_training
+from diffnca.benchmark.works import bench_training, products
 from diffnca.cli.main import main
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, FourierConfig, NCAConfig

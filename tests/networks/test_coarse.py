@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffnca import Canvas, Region
-from diffnca.benchmark.products import products
+from diffnca.benchmark.works import products
 from diffnca.cli.main import main
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig

@@ -1,4 +1,8 @@
-"""The works to time: denoiser calls in the engine, as trained, and compiled; a training step."""
+"""The works to time: denoiser calls in the engine, as trained, and compiled; a training step; their products.
+
+Of a network of cells, two operations a multiply-add count in perception, hidden layer and the projection of
+unprotected channels.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.baselines.unet import UNet
-from diffnca.benchmark.products import floor_of, products
 from diffnca.benchmark.timing import Timing, Work, finish, in_turns, memory_of, timed
+from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
-from diffnca.config.networks import NCAConfig
+from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
@@ -28,6 +32,8 @@ from diffnca.engine.machine import device_named, fast_dtype, has_compiler, machi
 from diffnca.errors import require
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load_denoiser
+from diffnca.networks.fourier import Window
+from diffnca.networks.patches import PatchGrid
 from diffnca.training.loop import Care, Trainer
 
 WARM_UP_STEPS = 3
@@ -179,3 +185,60 @@ def _short(dtype: torch.dtype) -> str:
 def _call(network: Callable[..., Tensor], x_t: Tensor) -> Callable[[], object]:
     t = torch.full((len(x_t),), 0.5, device=x_t.device, dtype=x_t.dtype)  # each time takes as long
     return torch.no_grad()(lambda: network(x_t, t))
+
+
+class Product(NamedTuple):
+    """A matrix product `rows x inner` by `inner x outputs`, computed `times` times in a call."""
+
+    rows: int
+    inner: int
+    outputs: int
+    times: int
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions of all `times` products."""
+        return 2 * self.rows * self.inner * self.outputs * self.times
+
+
+def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list[Product]:
+    """Return the matrix products of one call of the network on a canvas."""
+    canvas = Canvas(height, width)
+    cells = PatchGrid(canvas.whole, config.patch).cells
+    needed = _of_rule(config.cell, config.channels, config.cell_image_channels, batch * cells.area)
+    if config.coarse is not None:
+        coarse, squares = config.coarse, PatchGrid(canvas.whole, config.coarse.patch).cells
+        needed += _of_rule(coarse.cell, coarse.channels, config.coarse_image_channels, batch * squares.area)
+    if config.fourier is not None:
+        window = Window(config.fourier, canvas).region
+        channels, protected = 2 * config.spectrum_channels, 2 * config.image_channels
+        needed += _of_rule(config.fourier.cell, channels, protected, batch * window.area)
+    return needed
+
+
+def _of_rule(cell: CellConfig, channels: int, protected: int, rows: int) -> list[Product]:
+    seen, steps = channels + cell.embedding_channels * cell.perceive_embedding, cell.num_cell_steps
+    return [
+        Product(rows, 9 * seen, channels, steps),
+        Product(rows, seen + channels, cell.hidden, steps),
+        Product(rows, cell.hidden, channels - protected, steps),
+    ]
+
+
+def floor_of(needed: list[Product], dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
+    """Return a function that computes the matrix products alone, into preallocated outputs."""
+
+    def filled(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device).to(dtype)
+
+    operands = [
+        (filled(rows, inner), filled(inner, outputs), filled(rows, outputs), times)
+        for rows, inner, outputs, times in needed
+    ]
+
+    def work() -> None:
+        for left, right, out, times in operands:
+            for _ in range(times):
+                torch.mm(left, right, out=out)
+
+    return work

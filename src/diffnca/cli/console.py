@@ -9,42 +9,42 @@ import traceback
 from diffnca.progress import Progress, show
 
 
-class Console:
-    """Output of all commands."""
+def say(text: str) -> None:
+    """Print a result on stdout."""
+    show(text, sys.stdout)
 
-    def say(self, text: str) -> None:
-        """Print a result on stdout."""
-        show(text, sys.stdout)
 
-    def note(self, text: str) -> None:
-        """Print one line for the user on stderr."""
-        show(f"diffnca: {' '.join(text.split())}", sys.stderr)
+def note(text: str) -> None:
+    """Print one line for the user on stderr."""
+    show(f"diffnca: {' '.join(text.split())}", sys.stderr)
 
-    def trace(self, error: BaseException) -> None:
-        """Print the traceback of an error on stderr."""
-        show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
 
-    def flush(self) -> None:
-        """Flush the output of libraries; drop the output if nobody reads the stream."""
-        for stream in (sys.stdout, sys.stderr):
-            show("", stream, end="")
+def trace(error: BaseException) -> None:
+    """Print the traceback of an error on stderr."""
+    show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
 
-    def progress(self) -> Progress:
-        """Return a context manager that shows progress on stderr."""
-        return Progress(sys.stderr)
+
+def flush() -> None:
+    """Flush the output of libraries; drop the output if nobody reads the stream."""
+    for stream in (sys.stdout, sys.stderr):
+        show("", stream, end="")
+
+
+def progress() -> Progress:
+    """Return a context manager that shows progress on stderr."""
+    return Progress(sys.stderr)
 
 
 class Notes(logging.Handler):
     """Shows log records of the package as notes, each text once."""
 
-    def __init__(self, console: Console) -> None:
-        """Show notes on `console`."""
+    def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.console, self.shown = console, set[str]()
+        self.shown = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record unless its text was shown before."""
         text = record.getMessage()
         if text not in self.shown:
             self.shown.add(text)
-            self.console.note(text)
+            note(text)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from diffnca.cli.console import Console
+from diffnca.cli import console
 from diffnca.cli.images import Making, make
 from diffnca.errors import Interrupted
 from diffnca.progress import Number, Report
@@ -44,17 +44,17 @@ class Editing(Making):
         compression = self.output.compression_of(self.place.out)
         return asked(self.model, self._task(given), self.choices, compression=compression)
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Edit an image, or all images of a folder; return the exit code."""
         from diffnca.jobs.target import check_kept
 
         if self.image.is_dir():
-            return self._run_folder(console)
+            return self._run_folder()
         request = self._request(self.image)
         check_kept(self._reads(self.image), [self.place], request.count)
-        return make(console, request, self.place, self.output.dry_run)
+        return make(request, self.place, self.output.dry_run)
 
-    def _run_folder(self, console: Console) -> int:
+    def _run_folder(self) -> int:
         from diffnca.jobs.plan import check
         from diffnca.jobs.target import check_kept, places_in
 
@@ -71,7 +71,7 @@ class Editing(Making):
             for done, (image, place) in enumerate(places.items()):
                 report = partial(_share, progress, done, len(places))
                 try:
-                    make(console, self._request(image), place, report=report)
+                    make(self._request(image), place, report=report)
                 except KeyboardInterrupt:
                     done_text = f"stopped after {done} of {len(places)} images; the same command goes on"
                     raise Interrupted(done_text) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from diffnca.cli.console import Console
+from diffnca.cli import console
 from diffnca.jobs.options import Choices, Place, SamplerName, Seamless
 from diffnca.progress import Report, amount, duration
 
@@ -87,7 +87,7 @@ class Sample(Making):
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Make the images; return the exit code."""
         from diffnca.jobs.request import asked
         from diffnca.jobs.tasks import New
@@ -96,7 +96,7 @@ class Sample(Making):
         new = New(self.region, self.even_px, self.tone, () if self.direct else None)
         size = (self.height, self.width)
         request = asked(self.model, new, self.choices, size, compression)
-        return make(console, request, self.place, self.output.dry_run)
+        return make(request, self.place, self.output.dry_run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class Interpolate:
     batch: int = 8
     device: str = "auto"
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Make the film; return the exit code."""
         from diffnca.jobs.request import asked
         from diffnca.jobs.tasks import Interpolate as Task
@@ -141,12 +141,10 @@ class Interpolate:
         task = Task(self.seeds, self.frames, self.milliseconds)
         choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
         request = asked(self.model, task, choices, (self.height, self.width))
-        return make(console, request, Place(out=str(self.out), batch=self.batch, device=self.device))
+        return make(request, Place(out=str(self.out), batch=self.batch, device=self.device))
 
 
-def make(
-    console: Console, request: Request, place: Place, is_dry: bool = False, report: Report | None = None
-) -> int:
+def make(request: Request, place: Place, is_dry: bool = False, report: Report | None = None) -> int:
     """Print the plan of a request, make its images, and print their files; return the exit code."""
     from diffnca.jobs.plan import plan
     from diffnca.jobs.run import Made, run

@@ -15,15 +15,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import fields, is_dataclass, replace
-from typing import Annotated, Any, ClassVar, Protocol, Union, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, Union
 
 import tyro
 
-from diffnca.cli.console import Console, Notes
+from diffnca.cli import console
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.images import Interpolate, Sample
-from diffnca.cli.inspections import Info, Verify, View
-from diffnca.cli.measurements import Bench, Evaluate, Reproduce
+from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
 from diffnca.cli.models import Convert, Distill, Train
 from diffnca.config.model import Config
 from diffnca.config.recipes import recipe_named
@@ -38,13 +37,12 @@ DEBUG = "--debug"
 DESCRIPTION = f"Denoising diffusion with neural cellular automata. {DEBUG} shows where an error arose."
 
 
-@runtime_checkable
 class Verb(Protocol):
     """A command: its fields are the flags, its docstring is the help."""
 
     verb: ClassVar[str]
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Run the command; return the exit code."""
         ...
 
@@ -55,23 +53,9 @@ RECTANGLES = ("--box", "--region")
 REPEATED = ("--data",)
 """Flags with several values; users may also repeat such a flag."""
 
-VERBS: tuple[type[Verb], ...] = (
-    Train,
-    Distill,
-    Sample,
-    Inpaint,
-    Extend,
-    Upscale,
-    Vary,
-    Interpolate,
-    Evaluate,
-    Reproduce,
-    Verify,
-    View,
-    Convert,
-    Info,
-    Bench,
-)
+_MAKING = (Train, Distill, Sample, Inpaint, Extend, Upscale, Vary, Interpolate)
+_OTHERS = (Evaluate, Reproduce, Verify, View, Convert, Info, Bench)
+VERBS: tuple[type[Verb], ...] = (*_MAKING, *_OTHERS)
 """All commands. Add a new verb here: a frozen dataclass with `verb` and `run`."""
 
 
@@ -84,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is None:  # otherwise the next file gets its number, and the output of libraries
             os.open(os.devnull, os.O_RDWR)
-    console, command = Console(), None
+    command = None
     try:
-        with _noted(console):
+        with _noted():
             command = parse([word for word in words if word != DEBUG])
-            return command.run(console)
+            return command.run()
     except KeyboardInterrupt as stop:
         console.note(str(stop) or "stopped")
         return INTERRUPTED
@@ -104,13 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _noted(console: Console) -> Iterator[None]:
+def _noted() -> Iterator[None]:
     """Show log records of the package within the block."""
     try:
         os.getcwd()
     except OSError:
         raise ValueError("the current folder has been deleted; change to another one (cd)") from None
-    handler, logger = Notes(console), logging.getLogger("diffnca")
+    handler, logger = console.Notes(), logging.getLogger("diffnca")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

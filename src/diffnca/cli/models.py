@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from diffnca.cli.console import Console
+from diffnca.cli import console
 from diffnca.config.model import Config
 from diffnca.files import check_target
 from diffnca.training.options import RunOptions, StudentOptions
@@ -40,14 +40,14 @@ class Train:
     run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Train; return the exit code."""
         from diffnca.training.session import training
 
         with console.progress() as report:
             start = None if self.start == "none" else self.start
             session = training(self.run_options, self.config, start, report)
-        return carry_out(session, console, self.dry_run)
+        return carry_out(session, self.dry_run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +68,16 @@ class Distill:
     run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     student: Annotated[StudentOptions, tyro.conf.arg(name="")] = field(default_factory=StudentOptions)
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Train the student; return the exit code."""
         from diffnca.training.session import distillation
 
         with console.progress() as report:
             session = distillation(self.run_options, self.model, self.student, report)
-        return carry_out(session, console, self.dry_run)
+        return carry_out(session, self.dry_run)
 
 
-def carry_out(session: Session, console: Console, dry_run: bool) -> int:
+def carry_out(session: Session, dry_run: bool) -> int:
     """Print the plan of a run; unless `dry_run`, run it and print its result; return the exit code."""
     for name, text in session.images.skipped:
         console.note(f"left out {name}: {text}")
@@ -139,7 +139,7 @@ class Convert:
     out: tyro.conf.Positional[Path]
     image_channels: Literal[1, 3] = 3
 
-    def run(self, console: Console) -> int:
+    def run(self) -> int:
         """Write the model file; return the exit code."""
         from diffnca.models.file import write_model
         from diffnca.models.published import read_published_checkpoint

@@ -58,12 +58,9 @@ def launch(job: Path, watch: Callable[[], object]) -> None:
 def work(job: Path) -> None:
     """Train as a job says, and write the memory that the training took."""
     wanted = json.loads(job.read_text(encoding="utf-8"))
+    data, out = tuple(map(Path, wanted["data"])), Path(wanted["out"])
     options = RunOptions(
-        data=tuple(map(Path, wanted["data"])),
-        out=Path(wanted["out"]),
-        minutes=wanted["minutes"],
-        images=wanted["images"],
-        sample_minutes=0.0,
+        data=data, out=out, minutes=wanted["minutes"], images=wanted["images"], sample_minutes=0.0
     )
     training(options, from_json(wanted["config"])).run()
     if os.environ.get("RANK", "0") == "0":

@@ -9,9 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffnca.comparison.real import RealSelections, real_score, real_selections
 from diffnca.comparison.report import Report, write
-from diffnca.comparison.rows import Row, is_finished, measure, train
+from diffnca.comparison.rows import RealSelections, Row, is_finished, measure, train
 from diffnca.comparison.tables import Table, table_named
 from diffnca.comparison.terms import Terms
 from diffnca.config.model import Config
@@ -41,10 +40,10 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
     for row in rows:
         is_finished(row, terms)  # refuses a wrong run before the first training
     extractor = extractor_named(terms.features, terms.weights, terms.device)
-    real = real_selections(rows[0].config, terms, report)
+    real = RealSelections.of(rows[0].config, terms, report)
     terms.out.mkdir(exist_ok=True)
     kept, left_out = others(table, rows, terms)
-    best = real_score(real, extractor, terms, report)
+    best = real.evaluation(extractor, terms, report)
     reference = extract_cached(extractor, real.held_out.images, terms.cache)
     found = Report(table.name, _facts(terms, real), best, (), {}, left_out, {}, table.subject)
     features: dict[str, list[Tensor]] = {}

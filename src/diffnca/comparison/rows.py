@@ -1,4 +1,7 @@
-"""A row of a table: trained, sampled and measured, and what it costs; finished parts are not done again."""
+"""A row of a table: trained, sampled and measured, and what it costs; finished parts are not done again.
+
+All rows train on the first part of the real images; no row sees the held-out part.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
 from diffnca.comparison import child
-from diffnca.comparison.real import RealSelections
-from diffnca.comparison.terms import Terms
+from diffnca.comparison.terms import MIN_IMAGES, Terms
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
+from diffnca.data.images import images_for
 from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
-from diffnca.evaluation.selections import whole
+from diffnca.evaluation.selections import Selection, count_crops, crops, whole
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.models.file import load_denoiser
@@ -35,6 +38,41 @@ from diffnca.sampling.task import walk_of
 from diffnca.training.state import LOG_FILE, Progress, check_same_run, stored_run
 
 ERROR_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class RealSelections:
+    """The real images of all rows, and the number of unusable files (`left_out`)."""
+
+    training: Selection
+    held_out: Selection
+    fingerprint: str
+    left_out: int
+
+    @classmethod
+    def of(cls, config: Config, terms: Terms, report: Report) -> RealSelections:
+        """Return the real images, split as in the trainings; refuse too few of them."""
+        data, images = config.data, images_for(config, terms.data, report=report)
+        training, held_out = images.split(data.validation, data.split_seed)
+        num_training, num_held_out = (count_crops(each, data.crop) for each in (training, held_out))
+        if num_held_out < MIN_IMAGES:
+            raise ValueError(
+                f"--data: holds out {num_held_out} images or crops of {data.crop} px; at least {MIN_IMAGES} "
+                "are needed to compare with; give more images"
+            )
+        if terms.n > num_training:
+            raise ValueError(
+                f"--n {terms.n}: must be at most {num_training}, as many images as there are to train on"
+            )
+        shown, unseen = crops(training, num_training, data.crop), min(terms.n, num_held_out)
+        return cls(shown, crops(held_out, unseen, data.crop), images.fingerprint, len(images.skipped))
+
+    def evaluation(self, extractor: FeatureExtractor, terms: Terms, report: Report) -> Evaluation:
+        """Measure training images in the way of generated images."""
+        index = torch.arange(terms.n) * len(self.training) // terms.n
+        chosen = Selection(self.training.images[index], self.training.pictures[index])
+        protocol = Protocol(split="held out")
+        return evaluate(chosen, self.held_out, extractor, cache=terms.cache, protocol=protocol, report=report)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from diffnca.config.networks import (
     UNetConfig,
     VNCAConfig,
 )
-from diffnca.errors import require, require_within
+from diffnca.errors import number, require, require_within
 
 MOST_IMAGES = 10**12
 
@@ -35,17 +35,15 @@ class ScheduleConfig:
     """The noise schedule: `linear` in beta (Ho et al. 2020), or `cosine` (Nichol and Dhariwal 2021)."""
 
     kind: Literal["linear", "cosine"] = "cosine"
-    num_diffusion_steps: int = 300
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    offset: float = 0.008
-    min_beta: float = 1e-4
-    max_beta: float = 0.9999
+    num_diffusion_steps: int = number(300, within=(1, 100_000))
+    beta_start: float = number(1e-4, within=(0, 1))
+    beta_end: float = number(0.02, within=(0, 1))
+    offset: float = number(0.008, within=(0, 1))
+    min_beta: float = number(1e-4, within=(0, 1))
+    max_beta: float = number(0.9999, within=(0, 1))
 
     def __post_init__(self) -> None:
-        shares = ("beta_start", "beta_end", "offset", "min_beta", "max_beta")
-        limits = {"num_diffusion_steps": (1, 100_000)} | dict.fromkeys(shares, (0, 1))
-        require_within(self, "schedule.", limits)
+        require_within(self, "schedule.")
 
 
 @dataclass(frozen=True)
@@ -104,38 +102,27 @@ class TrainingConfig:
         checkpoint_cells: compute each cell step again in the backward pass, to save memory.
     """
 
-    batch: int = 8
+    batch: int = number(8, within=(1, 65_536))
     optimizer: Literal["adam", "muon"] = "adam"
-    learning_rate: float = 2e-3
+    learning_rate: float = number(2e-3, within=(0, 10))
     beta1: float = 0.9
     beta2: float = 0.99
     decay: Literal["cosine", "exponential"] = "cosine"
-    decay_per_batch: float = 0.9999
-    warmup_images: int = 2_000
-    max_gradient_norm: float | None = 1.0
+    decay_per_batch: float = number(0.9999, within=(0, 1))
+    warmup_images: int = number(2_000, within=(0, MOST_IMAGES))
+    max_gradient_norm: float | None = number(1.0, within=(0, LARGEST_CLAMP))
     ema: Literal["none", "halflife"] = "halflife"
-    ema_halflife_images: int = 5_000
+    ema_halflife_images: int = number(5_000, within=(1, MOST_IMAGES))
     ema_warmup: bool = True
-    images: int = 500_000
-    minutes: float | None = None
-    seed: int = 0
+    images: int = number(500_000, within=(1, MOST_IMAGES))
+    minutes: float | None = number(None, within=(0, 10**7))  # nineteen years
+    seed: int = number(0, within=(0, 2**63 - 1))
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_cells: bool = False
 
     def __post_init__(self) -> None:
-        limits = {
-            "batch": (1, 65_536),
-            "images": (1, MOST_IMAGES),
-            "ema_halflife_images": (1, MOST_IMAGES),
-            "warmup_images": (0, MOST_IMAGES),
-            "minutes": (0, 10**7),  # nineteen years
-            "max_gradient_norm": (0, LARGEST_CLAMP),
-            "learning_rate": (0, 10),
-            "decay_per_batch": (0, 1),
-            "seed": (0, 2**63 - 1),
-        }
-        require_within(self, "training.", limits)
+        require_within(self, "training.")
         for name in ("learning_rate", "decay_per_batch", "minutes", "max_gradient_norm"):
             value = getattr(self, name)
             require(value is None or value > 0, f"training.{name}", value, "above 0")
@@ -160,26 +147,18 @@ class DataConfig:
         microns_per_px: scale of whole slides in micrometres per pixel; `None` for other images.
     """
 
-    crop: int = 64
-    reduce: int = 1
+    crop: int = number(64, within=(1, 4096))  # memory holds the states of all cells of a crop
+    reduce: int = number(1, within=(1, 1024))
     flips: bool = True
     quarter_turns: bool = True
-    max_background: float = 1.0
+    max_background: float = number(1.0, within=(0, 1))
     validation: float = 0.0
-    split_seed: int = 0
-    cache_bytes: int = 2 << 30
-    microns_per_px: float | None = None
+    split_seed: int = number(0, within=(0, 2**63 - 1))
+    cache_bytes: int = number(2 << 30, within=(0, 2**50))
+    microns_per_px: float | None = number(None, within=(1e-6, 1e6))
 
     def __post_init__(self) -> None:
-        limits = {
-            "crop": (1, 4096),  # memory holds the states of all cells of a crop
-            "reduce": (1, 1024),
-            "max_background": (0, 1),
-            "split_seed": (0, 2**63 - 1),
-            "cache_bytes": (0, 2**50),
-            "microns_per_px": (1e-6, 1e6),
-        }
-        require_within(self, "data.", limits)
+        require_within(self, "data.")
         require(0 <= self.validation < 1, "data.validation", self.validation, "in [0, 1)")
 
 
@@ -203,10 +182,10 @@ class SamplingConfig:
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
     steps: int = 20
     visited: tuple[int, ...] | None = None
-    guidance: float = 1.0
-    guide_leaves_out: int = 1
+    guidance: float = number(1.0, within=(1, LARGEST_GUIDANCE))
+    guide_leaves_out: int = number(1, within=(0, MOST_CELL_STEPS))
     grown: bool = True
-    even_px: int = 0
+    even_px: int = number(0, within=(0, LARGEST_SQUARE_PX))
 
 
 @dataclass(frozen=True)
@@ -233,12 +212,7 @@ class Config:
             is_told = falls and len(sampling.visited) == sampling.steps
             allowed = f"{sampling.steps} falling steps from {last - 1} to 0, as many as sampling.steps"
             require(is_told, "sampling.visited", sampling.visited, allowed)
-        limits = {
-            "even_px": (0, LARGEST_SQUARE_PX),
-            "guidance": (1, LARGEST_GUIDANCE),
-            "guide_leaves_out": (0, MOST_CELL_STEPS),
-        }
-        require_within(sampling, "sampling.", limits)
+        require_within(sampling, "sampling.")
         stages = self.model.stages if isinstance(self.model, NCAConfig) else ()
         if sampling.guidance != 1.0:
             allowed = "1 for a model without cells; sample it with a --guide"

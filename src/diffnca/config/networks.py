@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffnca.errors import require, require_within
+from diffnca.errors import number, require, require_within
 
 MOST_CELL_STEPS = 1024
 """The published networks take 48 cell steps; time and radius grow with the number."""
@@ -46,30 +46,23 @@ class CellConfig:
         cell_step_period: embed the cell step as cell_step / period; `None` means `num_cell_steps`.
     """
 
-    hidden: int = 256
-    num_cell_steps: int = 8
+    hidden: int = number(256, within=(1, MOST_HIDDEN))
+    num_cell_steps: int = number(8, within=(1, MOST_CELL_STEPS))
     update_probability: float = 1.0
     dilations: tuple[int, ...] = (1,)
     padding: Literal["reflect", "zeros"] = "reflect"
     embedding: Literal["linear", "fourier"] = "fourier"
-    embedding_width: int = 64
-    embedding_channels: int = 64
+    embedding_width: int = number(64, within=(1, MOST_HIDDEN))
+    embedding_channels: int = number(64, within=(1, MOST_CHANNELS))
     positions: Literal["none", "relative", "pixels"] = "none"
     perceive_embedding: bool = False
     modulation: Literal["none", "gate", "scale_shift"] = "scale_shift"
     normalisation: Literal["cell", "group"] = "cell"
     weight_norm: bool = False
-    cell_step_period: int | None = None
+    cell_step_period: int | None = number(None, within=(1, 1_000_000))
 
     def __post_init__(self) -> None:
-        limits = {
-            "hidden": (1, MOST_HIDDEN),
-            "num_cell_steps": (1, MOST_CELL_STEPS),
-            "embedding_width": (1, MOST_HIDDEN),
-            "embedding_channels": (1, MOST_CHANNELS),
-            "cell_step_period": (1, 1_000_000),
-        }
-        require_within(self, "", limits)
+        require_within(self, "")
         share = self.update_probability
         require(0.0 < share <= 1.0, "update_probability", share, "in (0, 1]")
         fits = 1 <= len(self.dilations) <= MOST_DILATIONS
@@ -103,14 +96,14 @@ class FourierConfig:
         cell: cell rule; the state has real and imaginary parts, so twice the channels.
     """
 
-    window: int = 16
+    window: int = number(16, within=(1, 512))
     spectrum: Literal["quadrant", "half_plane"] = "half_plane"
     scaling: Literal["forward", "ortho"] = "ortho"
-    trained_px: int = 64
+    trained_px: int = number(64, within=(1, 16_384))
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        require_within(self, "model.fourier.", {"window": (1, 512), "trained_px": (1, 16_384)})
+        require_within(self, "model.fourier.")
 
 
 @dataclass(frozen=True)
@@ -124,18 +117,13 @@ class CoarseConfig:
         cell: cell rule.
     """
 
-    patch: int = 4
-    channels: int = 96
-    handed: int = 10
+    patch: int = number(4, within=(2, LARGEST_PATCH_PX))
+    channels: int = number(96, within=(1, MOST_CHANNELS))
+    handed: int = number(10, within=(1, MOST_CHANNELS))
     cell: CellConfig = field(default_factory=CellConfig)
 
     def __post_init__(self) -> None:
-        limits = {
-            "patch": (2, LARGEST_PATCH_PX),
-            "channels": (1, MOST_CHANNELS),
-            "handed": (1, MOST_CHANNELS),
-        }
-        require_within(self, "model.coarse.", limits)
+        require_within(self, "model.coarse.")
 
 
 @dataclass(frozen=True)
@@ -155,21 +143,16 @@ class NCAConfig:
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
     image_channels: int = 3
-    patch: int = 1
-    channels: int = 64
+    patch: int = number(1, within=(1, LARGEST_PATCH_PX))
+    channels: int = number(64, within=(1, MOST_CHANNELS))
     cell: CellConfig = field(default_factory=CellConfig)
     fourier: FourierConfig | None = None
     coarse: CoarseConfig | None = None
-    given_channels: int = 0
+    given_channels: int = number(0, within=(0, MOST_CHANNELS))
 
     def __post_init__(self) -> None:
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
-        limits = {
-            "patch": (1, LARGEST_PATCH_PX),
-            "channels": (1, MOST_CHANNELS),
-            "given_channels": (0, MOST_CHANNELS),
-        }
-        require_within(self, "model.", limits)
+        require_within(self, "model.")
         least = 2 * self.cell_image_channels
         allowed = f">= {least} (the noisy image and the prediction, 2 * image_channels * patch**2)"
         require(self.channels >= least, "channels", self.channels, allowed)
@@ -250,13 +233,13 @@ class UNetConfig:
     family: Literal["unet"] = "unet"
     image_channels: int = 3
     channels: tuple[int, ...] = (32, 64, 128)
-    layers: int = 2
+    layers: int = number(2, within=(1, MOST_LAYERS))
     attention: bool = True
-    groups: int = 32
+    groups: int = number(32, within=(1, MOST_UNET_CHANNELS))
 
     def __post_init__(self) -> None:
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
-        require_within(self, "model.", {"layers": (1, MOST_LAYERS), "groups": (1, MOST_UNET_CHANNELS)})
+        require_within(self, "model.")
         fits = 1 <= len(self.channels) <= MOST_LEVELS and sum(self.channels) <= MOST_UNET_CHANNELS
         fits = fits and all(channels > 0 and channels % self.groups == 0 for channels in self.channels)
         allowed = (
@@ -303,27 +286,19 @@ class VNCAConfig:
     family: Literal["vnca"] = "vnca"
     image_channels: int = 3
     size: int = 64
-    latent: int = 256
-    hidden: int = 128
-    num_residual_blocks: int = 4
-    encoder_channels: int = 32
+    latent: int = number(256, within=(1, MOST_CHANNELS))
+    hidden: int = number(128, within=(1, MOST_CHANNELS))
+    num_residual_blocks: int = number(4, within=(1, MOST_DILATIONS))
+    encoder_channels: int = number(32, within=(1, MOST_CHANNELS // 16))
     start: int = 2
-    num_cell_steps: int = 8
-    extra_cell_steps: int = 0
+    num_cell_steps: int = number(8, within=(1, MOST_CELL_STEPS))
+    extra_cell_steps: int = number(0, within=(0, MOST_CELL_STEPS))
     update_probability: float = 1.0
     damage: int = 0
 
     def __post_init__(self) -> None:
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
-        limits = {
-            "hidden": (1, MOST_CHANNELS),
-            "num_residual_blocks": (1, MOST_DILATIONS),
-            "encoder_channels": (1, MOST_CHANNELS // 16),
-            "latent": (1, MOST_CHANNELS),
-            "num_cell_steps": (1, MOST_CELL_STEPS),
-            "extra_cell_steps": (0, MOST_CELL_STEPS),
-        }
-        require_within(self, "model.", limits)
+        require_within(self, "model.")
         require(self.size >= 16 and self.size % 16 == 0, "model.size", self.size, "a multiple of 16")
         size_of_code = self.latent * self.encoder_channels * (self.size // 16) ** 2
         allowed = f"at most {MOST_OF_A_CODE}, as its square / 256 * latent * encoder_channels"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffnca.errors import require, require_within
+from diffnca.errors import number, require, require_within
 from diffnca.files import check_place, check_target
 
 MIN_IMAGES = 6
@@ -58,12 +58,12 @@ class Options:
     protocol: Literal["clean", "published"] = "clean"
     features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
     weights: Path | None = None
-    crop: int | None = None
+    crop: int | None = number(None, within=(1, MAX_SIDE_PX))
     reduce: int | None = None
     max_background: float | None = None
     microns_per_px: float | None = None
-    height: int | None = None
-    width: int | None = None
+    height: int | None = number(None, within=(1, MAX_SIDE_PX))
+    width: int | None = number(None, within=(1, MAX_SIDE_PX))
     seed: int = 0
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
     steps: int | None = None
@@ -83,7 +83,7 @@ class Options:
 def check(options: Options) -> None:
     """Refuse options that would fail only after hours, with a `ValueError` or an `OSError`."""
     require(MIN_IMAGES <= options.n <= MAX_IMAGES, "--n", options.n, f"from {MIN_IMAGES} to {MAX_IMAGES:,}")
-    require_within(options, "--", dict.fromkeys(("height", "width", "crop"), (1, MAX_SIDE_PX)))
+    require_within(options, "--")
     if options.protocol == "published":
         for name in ("held_out", "train", "pairs"):
             if getattr(options, name):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.data.given import Given, mask_of, read_mask
-from diffnca.errors import require_within
+from diffnca.errors import number, require_within
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
 from diffnca.sampling.task import MakeTask
@@ -129,11 +129,11 @@ class Interpolate:
     """Make `frames` images from that of the first seed to that of the second, both included."""
 
     seeds: tuple[int, int]
-    frames: int
-    milliseconds: int
+    frames: int = number(within=(2, MOST_FRAMES))
+    milliseconds: int = number(within=(1, MOST_MILLISECONDS))
 
     def __post_init__(self) -> None:
-        require_within(self, "", {"frames": (2, MOST_FRAMES), "milliseconds": (1, MOST_MILLISECONDS)})
+        require_within(self, "")
 
 
 Edit = Inpaint | Extend | Upscale | Vary
