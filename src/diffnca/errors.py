@@ -17,7 +17,7 @@ def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value}: must be {allowed}")
 
 
-def number(default: Any = MISSING, *, within: tuple[float, float]) -> Any:
+def number(default: Any = MISSING, *, within: tuple[int | float, int | float]) -> Any:
     """Return a field of a dataclass that `require_within` keeps in its limits (least, most)."""
     return field(default=default, metadata={"within": within})
 

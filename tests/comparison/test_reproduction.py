@@ -17,7 +17,7 @@ from PIL import Image
 from diffnca.cli.main import main
 from diffnca.comparison import child, reproduction
 from diffnca.comparison.rows import Row
-from diffnca.comparison.terms import Terms
+from diffnca.comparison.tables import Terms
 from diffnca.config.json import to_json
 from diffnca.errors import Interrupted
 from diffnca.models.build import build_model

@@ -17,7 +17,7 @@ from diffnca.baselines.likelihood import DiscretisedLogistic
 from diffnca.canvas.noise import CellNoise, Noise, Stream
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
-from diffnca.config.networks import FEWEST_TO_DAMAGE, VNCAConfig
+from diffnca.config.networks import FEWEST_DAMAGED, VNCAConfig
 
 
 class Autoencoder(nn.Module):
@@ -41,7 +41,7 @@ class Autoencoder(nn.Module):
         extra = int(torch.randint(self.choices.extra_cell_steps + 1, (), generator=generator))
         steps = self.choices.num_cell_steps + extra
         first = self.network.seed(latent)
-        if self.choices.damage and len(x_0) >= FEWEST_TO_DAMAGE:
+        if self.choices.damage and len(x_0) >= FEWEST_DAMAGED:
             first = self._partly_grown(first, steps, generator, masks)
         grown = self.network.grow(first, masks, steps).float()
         reconstruction = self._distribution(grown).log_prob(x_0)

@@ -38,9 +38,10 @@ class Editing(Making):
 
     def _request(self, image: Path) -> Request:
         from diffnca.data.given import read_image
-        from diffnca.jobs.request import asked, channels_of
+        from diffnca.jobs.request import asked
+        from diffnca.models.file import find_model, read_config
 
-        given = read_image(image, channels_of(self.model))
+        given = read_image(image, read_config(find_model(self.model)).model.image_channels)
         compression = self.output.compression_of(self.place.out)
         return asked(self.model, self._task(given), self.choices, compression=compression)
 

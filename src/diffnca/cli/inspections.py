@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from diffnca.cli import console
-from diffnca.comparison.terms import Terms
+from diffnca.comparison.tables import Terms
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.evaluation.options import Options
 from diffnca.files import check_target, replace_atomically

@@ -213,10 +213,12 @@ def _expanded(argument: str) -> str:
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
     """Return the defaults of `train`: its recipe, or the configuration of the model in `--from`."""
-    names = [b for a, b in itertools.pairwise(arguments) if a == "--recipe"]
-    names += [a.removeprefix("--recipe=") for a in arguments if a.startswith("--recipe=")]
-    starts = [b for a, b in itertools.pairwise(arguments) if a == "--from"]
-    starts += [a.removeprefix("--from=") for a in arguments if a.startswith("--from=")]
+
+    def values_of(flag: str) -> list[str]:
+        values = [b for a, b in itertools.pairwise(arguments) if a == flag]
+        return values + [a.removeprefix(f"{flag}=") for a in arguments if a.startswith(f"{flag}=")]
+
+    names, starts = values_of("--recipe"), values_of("--from")
     if names or not starts or starts[-1] in ("auto", "none"):
         return recipe_named(names[-1] if names else "diff_nca")
     from diffnca.models.file import find_model, read_config

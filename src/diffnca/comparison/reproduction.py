@@ -11,8 +11,7 @@ from torch import Tensor
 
 from diffnca.comparison.report import Report, write
 from diffnca.comparison.rows import RealSelections, Row, is_finished, measure, train
-from diffnca.comparison.tables import Table, table_named
-from diffnca.comparison.terms import Terms
+from diffnca.comparison.tables import Table, Terms, table_named
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.engine.machine import device_named, machine_of

@@ -18,7 +18,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
 from diffnca.comparison import child
-from diffnca.comparison.terms import MIN_IMAGES, Terms
+from diffnca.comparison.tables import MIN_IMAGES, Terms
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig

@@ -10,14 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from diffnca.config.networks import (
-    FEWEST_TO_DAMAGE,
-    MOST_CELL_STEPS,
-    Model,
-    NCAConfig,
-    UNetConfig,
-    VNCAConfig,
-)
+from diffnca.config.networks import FEWEST_DAMAGED, MOST_CELL_STEPS, Model, NCAConfig, UNetConfig, VNCAConfig
 from diffnca.errors import number, require, require_within
 
 MOST_IMAGES = 10**12
@@ -233,7 +226,7 @@ class Config:
         if isinstance(self.model, VNCAConfig):
             size = self.model.size
             require(self.data.crop == size, "data.crop", self.data.crop, f"model.size={size}; set both")
-            fewest, batch = FEWEST_TO_DAMAGE if self.model.damage else 1, self.training.batch
+            fewest, batch = FEWEST_DAMAGED if self.model.damage else 1, self.training.batch
             require(batch >= fewest, "training.batch", batch, f"{fewest} or more, a quarter is damaged")
 
 

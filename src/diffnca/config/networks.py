@@ -258,7 +258,7 @@ class UNetConfig:
         return int(2 ** (len(self.channels) - 1))
 
 
-FEWEST_TO_DAMAGE = 4
+FEWEST_DAMAGED = 4
 """Smallest batch: a quarter of its images is damaged."""
 
 

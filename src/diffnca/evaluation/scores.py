@@ -136,18 +136,12 @@ def evaluate(
     made: dict[str, str] | None = None,
     report: Report = unseen,
 ) -> Evaluation:
-    """Measure all numbers of `generated`.
+    """Measure all numbers of `generated` against real images of equal size (`reference`).
 
-    Args:
-        generated: the images to measure.
-        reference: real images of equal size, which the model has not seen if there is `training`.
-        extractor: the feature network.
-        training: images that the model has seen, for the report on memorisation; `None` leaves it out.
-        cache: folder that keeps features; `None` keeps none.
-        protocol: the name, the split, and how the generated images were stored.
-        seams: step across the seams of the generated images over the step elsewhere; `None` if unknown.
-        made: how the images were made; `None` if unknown.
-        report: receives the progress.
+    `training` are images that the model has seen, none of them in `reference`, for the report on
+    memorisation; `None` leaves it out. `cache` is a folder that keeps features; `None` keeps none. `seams` is
+    the step across the seams of the generated images over the step elsewhere, `made` how they were made;
+    `None` if unknown.
 
     Raises:
         ValueError: sizes differ, or there are too few images.

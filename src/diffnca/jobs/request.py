@@ -26,7 +26,7 @@ from diffnca.engine import Engine
 from diffnca.errors import require
 from diffnca.jobs.options import Choices
 from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
-from diffnca.models.file import find_model, load, load_denoiser, read_config
+from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.task import walk_of
@@ -123,11 +123,6 @@ class Request:
         return walk_of(self.opened(), self.sampler, self.steps)
 
 
-def channels_of(model: str) -> int:
-    """Return the channels of the images of a model."""
-    return read_config(find_model(model)).model.image_channels
-
-
 def asked(
     model: str,
     task: New | Edit | Interpolate,
@@ -137,12 +132,8 @@ def asked(
 ) -> Request:
     """Return the complete request of what is asked for; the model makes the choices that are left open.
 
-    Args:
-        model: a bundled model, a model file, a run's folder, or a hub id.
-        task: what to make.
-        choices: how to sample.
-        size: height and width of a new image; `None` is the size of the training crops.
-        compression: of a TIFF file.
+    `model` is a bundled model, a model file, a run's folder, or a hub id. `size` is the height and width of a
+    new image; `None` is the size of the training crops. `compression` is of a TIFF file.
 
     Raises:
         ValueError: a choice is not allowed.

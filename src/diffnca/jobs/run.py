@@ -62,12 +62,8 @@ def run(
 ) -> Iterator[Made]:
     """Make the images of a request; yield each file when it is finished.
 
-    Args:
-        request: what to make.
-        place: where.
-        report: is called with what is done.
-        cancelled: is asked after each step or tile whether to stop.
-        planned: what `plan` returned for this request and place, if it was called.
+    After each step or tile, `cancelled` is asked whether to stop. `planned` is what `plan` returned for this
+    request and place, if it was called.
 
     Raises:
         ValueError: it cannot be made; nothing is written.
