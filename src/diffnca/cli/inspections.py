@@ -220,19 +220,11 @@ def as_text(facts: Mapping[str, Any], depth: int = 0) -> str:
         name = f"{'  ' * depth}{key.replace('_', ' ') if depth == 0 else key}:"
         if isinstance(value, Mapping) and value:
             lines += [name, as_text(value, depth + 1)]
+        elif isinstance(value, list | tuple):
+            lines.append(f"{name} {', '.join(map(str, value))}")
         else:
-            lines.append(f"{name} {_shown(value)}")
+            lines.append(f"{name} {value:,}" if type(value) is int else f"{name} {value}")
     return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    match value:
-        case list() | tuple():
-            return ", ".join(map(str, value))
-        case int() if not isinstance(value, bool):
-            return f"{value:,}"
-        case _:
-            return str(value)
 
 
 def installation() -> dict[str, Any]:
