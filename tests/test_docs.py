@@ -2,8 +2,9 @@
 
 The pages say nothing about tests. Three rules make their blocks short and safe to run here:
 1. A command of ours runs in this process, with small numbers: `SMALL` bounds the value of a flag,
-   `ADDED` flags are added where the command has none of them, and `--minutes N` becomes `--images 16`.
-   A verb that samples gets `--steps 2` (a model named like `pathology-4step` keeps its own steps).
+   `ADDED` flags are added where the command has none of them, and `--minutes N` becomes `--images 8`.
+   A verb that samples gets `--steps 2`, for a region of a large canvas `--steps 1` (a model named like
+   `pathology-4step` keeps its own steps).
 2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way, and `generate` gets steps.
 3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
    `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2.
@@ -37,7 +38,8 @@ SMALL = {
 ADDED = {
     **{verb: {"--steps": "2"} for verb in ("sample", "upscale", "vary", "interpolate")},
     **{verb: {"--steps": "2", "--rounds": "1"} for verb in ("inpaint", "extend")},
-    **{verb: {"--sample-minutes": "0"} for verb in ("train", "distill")},
+    "train": {"--sample-minutes": "0", "--data.crop": "32"},
+    "distill": {"--sample-minutes": "0"},
     "bench": {"--height": "16", "--width": "16", "--batch": "1", "--rounds": "1"},
 }
 
@@ -68,6 +70,8 @@ def shortened(arguments: list[str]) -> list[str]:
     small = dict(SMALL)
     if "--region" in arguments or "--dry-run" in arguments:
         del small["--height"], small["--width"]
+    if "--region" in arguments:
+        small["--steps"] = 1  # each step of a part of a canvas computes more of what is around it
     if verb == "distill":
         del small["--steps"]  # they are what the student learns
     short = list(arguments)
@@ -75,13 +79,15 @@ def shortened(arguments: list[str]) -> list[str]:
         if flag in small:
             short[place] = str(min(int(value), small[flag]))
         elif flag == "--minutes":
-            short[place - 1 : place + 1] = ["--images", "16"]
+            short[place - 1 : place + 1] = ["--images", "8"]
     if "--region" in short:
         sides = slice(short.index("--region") + 3, short.index("--region") + 5)
         short[sides] = ["16", "16"]
     is_student = re.search(r"\d-?step", " ".join(arguments[1:2]))  # has the steps that it learned
-    added = {} if is_student or "--help" in arguments else ADDED.get(verb, {})
-    return short + [word for flag in added.keys() - set(short) for word in (flag, added[flag])]
+    added = {} if is_student or "--help" in arguments else dict(ADDED.get(verb, {}))
+    if "--steps" in added:
+        added["--steps"] = str(small["--steps"])
+    return short + [word for flag in added if flag not in short for word in (flag, added[flag])]
 
 
 def run_bash(code: str) -> None:
@@ -98,11 +104,9 @@ def run_bash(code: str) -> None:
 
 def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
     """Run a block of Python with small canvases and few steps."""
-    names_bounded = "steps" if "region=" in code else "height|width|steps"  # a region lies on a large canvas
+    most = {"steps": 1} if "region=" in code else {"height": 64, "width": 64, "steps": 2}  # see `shortened`
     bounded = re.sub(
-        rf"\b({names_bounded})=(\d+)(?=[,)])",
-        lambda m: f"{m[1]}={min(int(m[2]), SMALL['--' + m[1]])}",
-        code,
+        rf"\b({'|'.join(most)})=(\d+)(?=[,)])", lambda m: f"{m[1]}={min(int(m[2]), most[m[1]])}", code
     )
     if "steps=" not in bounded:
         bounded = re.sub(r"\bgenerate\((\w+), ", r"generate(\1, steps=2, ", bounded)
@@ -114,7 +118,10 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes longer than two batches
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes longer than a batch
+    monkeypatch.setattr("diffnca.training.start.NUM_CROPS", 1)  # by which weights to begin with are chosen
+    monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
+    monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", 64)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page.read_text()):
         if block.language == "bash":
@@ -144,10 +151,10 @@ def test_a_block_that_is_skipped_is_not_run_and_others_are_shortened() -> None:
     ("command", "short"),
     [
         ("sample m --height 4096 --width 9", "sample m --height 64 --width 9 --steps 2"),
-        ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 2"),
-        ("train --data . --minutes 5", "train --data . --images 16 --sample-minutes 0"),
+        ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 1"),
+        ("train --data . --minutes 5", "train --data . --images 8 --sample-minutes 0 --data.crop 32"),
         ("vary m-4step --image a.png", "vary m-4step --image a.png"),
-        ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 16 --sample-minutes 0"),
+        ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 8 --sample-minutes 0"),
     ],
 )
 def test_a_command_gets_small_numbers(command: str, short: str) -> None:
