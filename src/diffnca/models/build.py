@@ -28,7 +28,7 @@ def build_network(config: Model) -> Automaton | UNet | VNCA:
 def build_model(config: Config) -> Generator:
     """Return the model of `config`, with fresh weights."""
     if isinstance(config.model, VNCAConfig):
-        return Autoencoder(VNCA(config.model), config)
+        return Autoencoder(build_network(config.model), config)
     return build_denoiser(config)
 
 
