@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffnca.baselines.autoencoder import VNCA
+from diffnca.baselines.vnca import VNCA
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
 from diffnca.config.networks import VNCAConfig

@@ -35,7 +35,10 @@ class UNet(nn.Module):
 
     @checkpoint_cells.setter
     def checkpoint_cells(self, wanted: bool) -> None:
-        (self.unet.enable_gradient_checkpointing if wanted else self.unet.disable_gradient_checkpointing)()
+        if wanted:
+            self.unet.enable_gradient_checkpointing()
+        else:
+            self.unet.disable_gradient_checkpointing()
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that training compiles."""

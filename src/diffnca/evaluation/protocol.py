@@ -16,7 +16,7 @@ from diffnca.engine.machine import device_named
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
 from diffnca.evaluation.metrics.features import FeatureExtractor, cache_folder, efficientnet_lite0
 from diffnca.evaluation.metrics.inception import inception
-from diffnca.evaluation.metrics.manifolds import MIN_UNSEEN, check_unseen
+from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
 from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.evaluation.options import MIN_IMAGES, Options, check
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg

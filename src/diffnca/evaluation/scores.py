@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR, Distance, fid, kid
-from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached, key_of
-from diffnca.evaluation.metrics.manifolds import (
-    Memorisation,
-    density_coverage,
-    memorisation,
-    precision_recall,
-)
+from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
+from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
+from diffnca.evaluation.metrics.memorisation import Memorisation, memorisation
 from diffnca.evaluation.metrics.textures import colour_error, spectrum_error_db
 from diffnca.evaluation.selections import Selection
 from diffnca.progress import Report, unseen
@@ -106,10 +103,16 @@ class Evaluation:
     def terms(self) -> tuple[Any, ...]:
         """All that two evaluations must share, so that their numbers compare."""
         score = self.score
-        counts = (score.n, score.n_reference, score.pictures_reference)
-        network = (score.features, score.checksum, score.preprocessing)
-        # pairs within a picture count only in a set of one picture
-        return (self.protocol, *counts, score.pictures > 1, *network)
+        return (
+            self.protocol,
+            score.n,
+            score.n_reference,
+            score.pictures_reference,
+            score.pictures > 1,  # pairs within a picture count only in a set of one picture
+            score.features,
+            score.checksum,
+            score.preprocessing,
+        )
 
 
 def score(
@@ -153,7 +156,7 @@ def evaluate(
     precision, recall = precision_recall(features, features_reference)
     density, coverage = density_coverage(features, features_reference)
     return Evaluation(
-        protocol=replace(protocol, reference=key_of(reference.images).hex(), height=height, width=width),
+        protocol=replace(protocol, reference=_content_hash(reference), height=height, width=width),
         score=_score(generated, reference, features, features_reference, extractor),
         precision=precision,
         recall=recall,
@@ -188,6 +191,12 @@ def check_size(size: tuple[int, ...], reference: Selection) -> None:
             f"the generated images are {size[0]}x{size[1]} px and the reference {height}x{width} px (height "
             "x width): bring them to one size, or take crops"
         )
+
+
+def _content_hash(selection: Selection) -> str:
+    digest = hashlib.sha256(repr(tuple(selection.images.shape)).encode())
+    digest.update(selection.images.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _score(

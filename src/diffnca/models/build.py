@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from diffnca.baselines.autoencoder import VNCA, Autoencoder
+from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.baselines.unet import UNet
+from diffnca.baselines.vnca import VNCA
 from diffnca.config.model import Config
 from diffnca.config.networks import Model, NCAConfig, UNetConfig, VNCAConfig
 from diffnca.diffusion.denoiser import Denoiser

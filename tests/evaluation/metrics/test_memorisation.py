@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics.manifolds import _beta_binomial_tail, memorisation, nearest
+from diffnca.evaluation.metrics.memorisation import _beta_binomial_tail, memorisation, nearest
 
 
 def cloud(n: int, seed: int, d: int = 8) -> Tensor:

@@ -181,7 +181,7 @@ def extract_cached(
     if folder is None:
         return extract(extractor, images, report=report, title=title)
     place = _place(folder, extractor)
-    keys = [key_of(image) for image in images]
+    keys = [_key(image) for image in images]
     known = _known(place, set(keys))
     missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
     for start in range(0, len(missing), IMAGES_PER_FILE):
@@ -208,10 +208,9 @@ def _place(folder: Path, extractor: FeatureExtractor) -> Path:
     return place
 
 
-def key_of(pixels: UInt8[Tensor, "..."]) -> bytes:
-    """Return the SHA-256 of an image, or of several, with their shape."""
-    key = hashlib.sha256(repr(tuple(pixels.shape)).encode())
-    key.update(pixels.cpu().contiguous().flatten().numpy().data)
+def _key(image: UInt8[Tensor, "c h w"]) -> bytes:
+    key = hashlib.sha256(repr(tuple(image.shape)).encode())
+    key.update(image.cpu().contiguous().flatten().numpy().data)
     return key.digest()
 
 
