@@ -120,11 +120,14 @@ def spectrum(random: Generator, side: int, slope: float, lowest: float = 1.0) ->
 
 
 def band(random: Generator, side: int, waves: float, width: float, stretch: float = 1.0) -> Field:
-    """Return noise of about `waves` waves a picture; `stretch` above 1 makes streaks of a random direction."""
+    """Return noise of about `waves` waves a picture; a `stretch` above 1 makes streaks."""
     white, angle = random.standard_normal((side, side)), random.uniform(0.0, np.pi)
 
     def response(down: np.ndarray, right: np.ndarray) -> np.ndarray:
-        along, across = np.cos(angle) * down + np.sin(angle) * right, np.cos(angle) * right - np.sin(angle) * down
+        along, across = (
+            np.cos(angle) * down + np.sin(angle) * right,
+            np.cos(angle) * right - np.sin(angle) * down,
+        )
         radius = np.hypot(along * stretch, across) + 1e-9
         return np.exp(-0.5 * (np.log(radius / waves) / width) ** 2)
 
@@ -146,7 +149,7 @@ def warped(random: Generator, field: Field, strength: float) -> Field:
 
 
 def worley(random: Generator, side: int, cells: int, disorder: float) -> tuple[Field, Field, np.ndarray]:
-    """Return the distances to the two nearest of `cells**2` points (in cells), and the number of the nearest."""
+    """Return the distances to the two nearest of `cells**2` points, in cells, and the number of the nearest."""
     jitter = random.uniform(-0.5, 0.5, (cells, cells, 2)) * disorder + 0.5
     at = (np.arange(side) + 0.5) * cells / side
     row, column = np.meshgrid(at.astype(int), at.astype(int), indexing="ij")
@@ -155,7 +158,9 @@ def worley(random: Generator, side: int, cells: int, disorder: float) -> tuple[F
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             near = jitter[(row + down) % cells, (column + right) % cells]
-            apart = np.hypot(at[:, None] - row - down - near[..., 0], at[None, :] - column - right - near[..., 1])
+            apart = np.hypot(
+                at[:, None] - row - down - near[..., 0], at[None, :] - column - right - near[..., 1]
+            )
             is_nearest = apart < nearest
             second = np.where(is_nearest, nearest, np.minimum(second, apart))
             number = np.where(is_nearest, ((row + down) % cells) * cells + (column + right) % cells, number)
@@ -175,7 +180,7 @@ def clouds(random: Generator, side: int) -> Field:
 
 def marble(random: Generator, side: int) -> Field:
     """Veins: distances from the zeros of noise, warped."""
-    veins = -np.abs(spectrum(random, side, random.uniform(1.6, 2.4), random.uniform(2.0, 6.0))) ** 0.5
+    veins = -(np.abs(spectrum(random, side, random.uniform(1.6, 2.4), random.uniform(2.0, 6.0))) ** 0.5)
     return warped(random, veins, 0.03) + 0.15 * spectrum(random, side, 1.5)
 
 
@@ -213,7 +218,9 @@ def spots(random: Generator, side: int) -> Field:
 
 def labyrinth(random: Generator, side: int) -> Field:
     """Winding stripes of one width: fingerprints, corals, zebras."""
-    field = band(random, side, random.uniform(14.0, 50.0), random.uniform(0.08, 0.25), random.choice([1.0, 2.0]))
+    field = band(
+        random, side, random.uniform(14.0, 50.0), random.uniform(0.08, 0.25), random.choice([1.0, 2.0])
+    )
     return np.asarray(np.tanh(field * random.uniform(0.8, 4.0)))
 
 
@@ -284,12 +291,23 @@ def canopy(random: Generator, side: int) -> Field:
     return warped(random, field, 0.01)
 
 
-KINDS: dict[str, Callable[[Generator, int], Field]] = {
-    kind.__name__: kind
-    for kind in (
-        clouds, marble, cells, pebbles, cracks, spots, labyrinth, stripes, weave, bricks, wood, bark, fur, canopy,
-    )
-}  # fmt: skip
+MADE = (
+    clouds,
+    marble,
+    cells,
+    pebbles,
+    cracks,
+    spots,
+    labyrinth,
+    stripes,
+    weave,
+    bricks,
+    wood,
+    bark,
+    fur,
+    canopy,
+)
+KINDS: dict[str, Callable[[Generator, int], Field]] = {kind.__name__: kind for kind in MADE}
 """All kinds of textures by name."""
 
 

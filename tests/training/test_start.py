@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from diffnca.config.recipes import recipe_named
 from diffnca.models.file import bundled_models, read_config
 from diffnca.training.options import RunOptions
 from diffnca.training.session import Session, training
-from diffnca.training.start import AUTO, LEARNING_RATE, begun_with, candidates
+from diffnca.training.start import (
+    AUTO,
+    LEARNING_RATE,
+    RANDOM,
+    begun_with,
+    candidates,
+    from_random,
+)
 
 SMALL = {"training.compile": "off", "training.precision": "float32", "training.batch": 1, "data.crop": 16}
 CONFIG = with_fields(recipe_named("diff_nca"), SMALL)
@@ -64,6 +72,29 @@ def test_a_network_of_the_users_own_begins_with_random_weights(meadow: Path, tmp
     own = with_fields(CONFIG, {"model.cell.hidden": 24})
     made = session(meadow, tmp_path / "run", own)
     assert (made.start, made.config.model) == (None, own.model)
+
+
+@pytest.mark.parametrize(
+    ("budget", "prediction"),
+    [({"minutes": 10.0}, "clean"), ({"minutes": 60.0}, "velocity"), ({"images": 200_000}, "velocity")],
+)
+def test_random_weights_learn_the_clean_image_in_minutes_and_the_velocity_in_hours(
+    budget: dict[str, Any], prediction: str
+) -> None:
+    training = replace(recipe_named("diff_nca").training, **budget)
+    assert from_random(replace(CONFIG, training=training)).prediction == prediction
+
+
+def test_a_recipe_of_ones_own_predicts_what_it_says() -> None:
+    own = with_fields(CONFIG, {"prediction": "noise", "training.minutes": 10.0})
+    assert from_random(own) == own
+
+
+def test_a_small_budget_made_larger_does_not_change_the_prediction(meadow: Path, tmp_path: Path) -> None:
+    options = RunOptions(data=(meadow,), out=tmp_path / "run", images=1, sample_minutes=0.0)
+    training(options, CONFIG, RANDOM).run()
+    grown = training(replace(options, images=1_000_000), CONFIG, RANDOM)
+    assert (grown.config.prediction, grown.start) == ("clean", None)
 
 
 @pytest.mark.parametrize("name", candidates(CONFIG))

@@ -140,7 +140,7 @@ def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
 def parse(arguments: Sequence[str]) -> Verb:
     """Return the command of the arguments; raise `ValueError` if they are wrong."""
     recipe = _recipe_in(arguments)
-    start = "none" if any(word.partition("=")[0] == "--recipe" for word in arguments) else "auto"
+    start = None if any(word.partition("=")[0] == "--recipe" for word in arguments) else "auto"
     train = Train(recipe=recipe.name, start=start, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
     named += [Annotated[kind, tyro.conf.subcommand(kind.verb)] for kind in VERBS if kind is not Train]

@@ -26,7 +26,7 @@ class Train:
         recipe: a recipe that `diffnca info` lists; with --from, by default the recipe of that model.
         start: begin with the weights of this model: a bundled model, a model file, a run's folder, or a hub
             id; `auto` takes the bundled model with the smallest error on your images; `none` takes random
-            weights, as does a --recipe.
+            weights. With a --recipe, by default random weights.
         dry_run: print the plan; write no file.
         run_options: images, folder, budget and care.
         config: fields of the recipe.
@@ -35,7 +35,7 @@ class Train:
     verb: ClassVar = "train"
 
     recipe: str = "diff_nca"
-    start: Annotated[str, tyro.conf.arg(name="from")] = "auto"
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = "auto"
     dry_run: bool = False
     run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -45,8 +45,7 @@ class Train:
         from diffnca.training.session import training
 
         with console.progress() as report:
-            start = None if self.start == "none" else self.start
-            session = training(self.run_options, self.config, start, report)
+            session = training(self.run_options, self.config, self.start, report)
         return carry_out(session, self.dry_run)
 
 

@@ -36,7 +36,7 @@ from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.start import AUTO, begun_with, errors
+from diffnca.training.start import AUTO, RANDOM, begun_with, continued, errors, from_random
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -118,8 +118,8 @@ def training(
 ) -> Session:
     """Return a run that trains `config`; a new run fine-tunes the model `start`, if given.
 
-    The start `AUTO` is the bundled model with the smallest error on the images, if `config` has the network
-    of the recipe `diff_nca`.
+    For the network of the recipe `diff_nca`, `AUTO` takes the bundled model with the smallest error on the
+    images, and `RANDOM` lets the budget decide what the network predicts.
     """
     options.check()
     config = replace(config, training=_budgeted(config.training, options))
@@ -130,16 +130,17 @@ def training(
         )
     out, measured = _folder(options, config), dict[str, float]()
     stored = state.stored_run(out)
-    if start == AUTO and stored is not None:
-        start = stored.start
-        config = begun_with(config, start)
+    if start in (AUTO, RANDOM) and stored is not None:
+        start, config = stored.start, continued(config, stored)
+    elif start == RANDOM:
+        start, config = None, from_random(config)
     if start != AUTO:
         _check(options, config, out, start)
     images = _images(options, config, report)
     if start == AUTO:
         measured = errors(images, config, report)
         start = next(iter(measured), None)
-        config = begun_with(config, start)
+        config = from_random(config) if start is None else begun_with(config, start)
     card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
     return _session(options, config, out, images, start, card, told, OwnLoss, measured)
 

@@ -16,10 +16,13 @@ from diffnca.diffusion.velocity import velocity_error
 from diffnca.models.file import bundled_models, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
-from diffnca.training.state import NETWORK_FIELDS
+from diffnca.training.state import NETWORK_FIELDS, Run
 
-AUTO = "auto"
-"""Stands for the bundled model with the smallest error."""
+AUTO, RANDOM = "auto", "none"
+"""Stand for the bundled model with the smallest error, and for random weights."""
+
+YOUNG_MINUTES, YOUNG_IMAGES = 20.0, 30_000
+"""Largest budgets after which a network that predicts the clean image is ahead: it learns without grain."""
 
 NUM_CROPS, NUM_LEVELS = 8, 4
 """Few are enough to rank models, which see equal crops and equal noise."""
@@ -65,10 +68,24 @@ def is_as_in_recipe(config: Config) -> bool:
     return all(getattr(config, name) == getattr(recipe, name) for name in NETWORK_FIELDS)
 
 
-def begun_with(config: Config, start: str | None) -> Config:
-    """Return a training like that of `config`, of the network of the bundled model `start`, if any."""
-    if start is None:
-        return config
+def from_random(config: Config) -> Config:
+    """Return a training from random weights; with a small budget, the network predicts the clean image."""
+    training = config.training
+    is_young = (
+        training.images <= YOUNG_IMAGES if training.minutes is None else training.minutes <= YOUNG_MINUTES
+    )
+    return replace(config, prediction="clean") if is_young and is_as_in_recipe(config) else config
+
+
+def continued(config: Config, stored: Run) -> Config:
+    """Return a training like that of `config`, of the network that a stored run began with."""
+    if stored.start is not None:
+        return begun_with(config, stored.start)
+    return replace(config, prediction=stored.config.prediction) if is_as_in_recipe(config) else config
+
+
+def begun_with(config: Config, start: str) -> Config:
+    """Return a training like that of `config`, of the network of the bundled model `start`."""
     found = read_config(bundled_models()[start])
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
     if config.training.learning_rate != diff_nca().training.learning_rate:
