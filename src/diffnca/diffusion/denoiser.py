@@ -19,6 +19,7 @@ With `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -147,28 +148,16 @@ class Denoiser(nn.Module):
     It calls `network(x_t, t, region, noise, context, given)`; `prediction` says what the output means.
     """
 
+    image_channels = property(attrgetter("config.model.image_channels"))
+    radius = property(attrgetter("network.radius"))
+    has_context = property(attrgetter("network.has_context"))
+
     def __init__(self, network: Any, schedule: NoiseSchedule, config: Config) -> None:
         """Join a network and a schedule as `config` says; refuse a network without `NETWORK_MEMBERS`."""
         super().__init__()
         require_members("network", network, NETWORK_MEMBERS)
         self.network, self.schedule, self.config = network, schedule, config
         self.prediction: Prediction = config.prediction
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.config.model.image_channels
-
-    @property
-    def radius(self) -> int | None:
-        """Radius of an estimate in pixels, when the context is given; `None` if each pixel sees all."""
-        radius: int | None = self.network.radius
-        return radius
-
-    @property
-    def has_context(self) -> bool:
-        """Whether an estimate needs a context."""
-        return bool(self.network.has_context)
 
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""

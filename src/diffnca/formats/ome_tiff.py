@@ -20,10 +20,11 @@ from jaxtyping import UInt8
 
 from diffnca.errors import one_line
 from diffnca.files import check_target, replace_atomically
-from diffnca.formats.ome_zarr import Progress, check_finished, unseen
+from diffnca.formats.ome_zarr import Progress, check_finished
 from diffnca.formats.pyramid import microns_of
 from diffnca.formats.shards import REMEDY
 from diffnca.formats.stores import undamaged
+from diffnca.progress import unseen
 
 try:
     import imagecodecs  # noqa: F401

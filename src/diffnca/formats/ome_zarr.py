@@ -31,6 +31,7 @@ from zarr.storage import StorePath
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.formats.pyramid import UNFINISHED, halved, level_shapes
+from diffnca.progress import unseen
 
 COLOURS = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
 
@@ -39,10 +40,6 @@ OWN = r"zarr\.json|\d+"
 
 Progress = Callable[[int, int], object]
 """Takes the number of finished shards, and the number of all shards."""
-
-
-def unseen(done: int, total: int) -> None:
-    """Ignore the progress."""
 
 
 @dataclass(frozen=True)

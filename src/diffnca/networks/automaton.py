@@ -112,7 +112,12 @@ class Automaton(nn.Module):
             state = self.hand_down(coarse, state, grid)
         elif self.config.fourier is not None:
             if context is None:
-                require_whole(region)
+                if not (region.is_whole_y and region.is_whole_x):
+                    raise ValueError(
+                        f"context=None on {region.height}x{region.width} px of a canvas of "
+                        f"{region.canvas.height}x{region.canvas.width} px: must be the sum of "
+                        "network.context over the canvas; give it"
+                    )
                 context = analyse(pixels, region, Window(self.config.fourier, region.canvas))
             spectrum = self.transform(first[0], context, t.to(x_t.dtype), region.canvas, noise)
             state = torch.cat([state, self.draw(spectrum, grid, x_t.dtype)], dim=1)
@@ -186,13 +191,3 @@ def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:
 def _rule_of_squares(config: NCAConfig, stage: NCAConfig | CoarseConfig) -> CellRule:
     channels = stage.channels + config.given_channels * stage.patch**2
     return CellRule(stage.cell, channels, tuple(range(config.seen_channels(stage.patch))))
-
-
-def require_whole(region: Region) -> None:
-    """Refuse a part of a canvas, whose context must be given."""
-    if not (region.is_whole_y and region.is_whole_x):
-        raise ValueError(
-            f"context=None on {region.height}x{region.width} px of a canvas of "
-            f"{region.canvas.height}x{region.canvas.width} px: must be the sum of network.context "
-            "over the canvas; give it"
-        )

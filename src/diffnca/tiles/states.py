@@ -21,21 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.canvas.region import Canvas, Region
+from diffnca.formats import stores
 from diffnca.formats.ome_zarr import OWN as OF_AN_IMAGE
-from diffnca.formats.stores import (
-    Crc32cCodec,
-    attributes_of,
-    delete_folder,
-    exists,
-    facts_in,
-    is_remote,
-    listed,
-    opened,
-    others_in,
-    remove_own,
-    undamaged,
-    zarr,
-)
+from diffnca.formats.shards import WRITE_ALL, place_of
+from diffnca.formats.stores import zarr
 
 IMAGE, ESTIMATE, CONTEXT = "image", "estimate", "context"
 OWN = rf"zarr\.json|({IMAGE}|{ESTIMATE}|{CONTEXT})-\d{{4,}}"
@@ -63,7 +52,7 @@ class States:
     @cached_property
     def store(self) -> Any:
         """The open store of zarr."""
-        return opened(self.url)
+        return stores.opened(self.url)
 
     def begin(self, facts: dict[str, str]) -> None:
         """Note the facts of the image, unless facts are noted; refuse states without facts."""
@@ -71,14 +60,14 @@ class States:
             return
         if self.steps():
             raise ValueError(f"{self.url}: does not say of which image it is; {self.remedy}")
-        if exists(self.store, "zarr.json"):
+        if stores.exists(self.store, "zarr.json"):
             zarr.open_group(self.store, mode="r+").update_attributes({"diffnca": facts})
         else:
             zarr.create_group(self.store, attributes={"diffnca": facts})
 
     def create(self, step: int) -> None:
         """Create the arrays of the state before `step`, unless they exist."""
-        if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"):
+        if stores.exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"):
             return
         for name in (ESTIMATE, IMAGE) if self.has_estimates else (IMAGE,):
             zarr.create_array(
@@ -87,31 +76,31 @@ class States:
                 shape=(self.channels, self.canvas.height, self.canvas.width),
                 chunks=(self.channels, self.chunk_px, self.chunk_px),
                 dtype="float32",
-                compressors=(Crc32cCodec(),),
+                compressors=(stores.Crc32cCodec(),),
                 fill_value=float("nan"),
                 overwrite=True,
-                config={"write_empty_chunks": True},
+                config=WRITE_ALL,
             )
 
     def steps(self) -> list[int]:
         """Return the steps that have a state, complete or not."""
-        matches = [re.fullmatch(rf"{IMAGE}-(\d{{4,}})", name) for name in listed(self.store, "")]
+        matches = [re.fullmatch(rf"{IMAGE}-(\d{{4,}})", name) for name in stores.listed(self.store, "")]
         found = [int(match[1]) for match in matches if match is not None]
-        return sorted(step for step in found if exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
+        return sorted(step for step in found if stores.exists(self.store, f"{IMAGE}-{step:04d}/zarr.json"))
 
     def delete(self, step: int) -> None:
         """Remove the state before `step`."""
         for name in (IMAGE, ESTIMATE, CONTEXT):
-            delete_folder(self.store, f"{name}-{step:04d}")
+            stores.delete_folder(self.store, f"{name}-{step:04d}")
 
     def missing(self, step: int, tiles: list[Region]) -> list[Region]:
         """Return the tiles that are not finished up to `step`."""
         prefix = f"{IMAGE}-{step:04d}/c/0/"
         there = {
             (int(row), int(column))
-            for row in listed(self.store, prefix)
+            for row in stores.listed(self.store, prefix)
             if row.isdigit()
-            for column in listed(self.store, f"{prefix}{row}/")
+            for column in stores.listed(self.store, f"{prefix}{row}/")
             if column.isdigit()
         }
         return [tile for tile in tiles if not there.issuperset(self._chunks(tile))]
@@ -138,9 +127,9 @@ class States:
     def read_context(self, step: int) -> Tensor | None:
         """Return the context before `step`; `None` if it is not summed up yet."""
         name = f"{CONTEXT}-{step:04d}"
-        if not exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
+        if not stores.exists(self.store, f"{name}/c/" + "/".join("0" * 4)):
             return None
-        with undamaged(f"{self.url}/{name}", self.remedy):
+        with stores.undamaged(f"{self.url}/{name}", self.remedy):
             return torch.from_numpy(np.asarray(zarr.open_array(self.store, path=name, mode="r")[...]))
 
     def _chunks(self, tile: Region) -> Iterator[tuple[int, int]]:
@@ -167,7 +156,7 @@ class States:
         return torch.from_numpy(values)[None]
 
     def _array(self, name: str, mode: Any) -> Any:
-        with undamaged(f"{self.url}/{name}/zarr.json", self.remedy):
+        with stores.undamaged(f"{self.url}/{name}/zarr.json", self.remedy):
             array: Any = zarr.open_array(self.store, path=name, mode=mode)
             there = array.shape, array.chunks, str(array.dtype)
         chunk = (self.channels, self.chunk_px, self.chunk_px)
@@ -181,9 +170,9 @@ class States:
         size = self.chunk_px
         for row, column in self._chunks(region):
             key = f"{name}/c/0/{row}/{column}"
-            if not exists(self.store, key):
+            if not stores.exists(self.store, key):
                 raise ValueError(f"{self.url}/{key}: is missing; {self.remedy}")
-            with undamaged(f"{self.url}/{key}", self.remedy):
+            with stores.undamaged(f"{self.url}/{key}", self.remedy):
                 array[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
 
     @property
@@ -196,21 +185,20 @@ class States:
             remedy = "take another --sampler or more --steps"
             raise ValueError(f"the model gives values that are no numbers in step {step}; {remedy}")
         array = self._array(f"{name}-{step:04d}", "r+")
-        rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
-        array[:, rows, columns] = values[0].cpu().numpy()
+        array[place_of(tile)] = values[0].cpu().numpy()
 
 
 def noted(url: str) -> dict[str, str] | None:
     """Return the facts that are noted of the image with these states; `None` without facts."""
-    return facts_in(attributes_of(url), url)
+    return stores.facts_in(stores.attributes_of(url), url)
 
 
 def check_work(url: str) -> None:
     """Refuse a folder that holds other things, and name them."""
-    if not is_remote(url) and Path(url).is_file():
+    if not stores.is_remote(url) and Path(url).is_file():
         raise ValueError(f"{url}: is a file; move it away, or give another --out")
     for folder, own in OF_WORK.items():
-        others = others_in(f"{url}{folder}", own)
+        others = stores.others_in(f"{url}{folder}", own)
         if others:
             remedy = "move it away, or give another --out"
             raise ValueError(f"{url}{folder}: holds {others[0]}, which diffnca did not make; {remedy}")
@@ -219,8 +207,8 @@ def check_work(url: str) -> None:
 def remove_work(url: str) -> None:
     """Remove the files of an unfinished image, and the folder if it is then empty."""
     for folder in ("/states", "/image.ome.zarr"):
-        remove_own(f"{url}{folder}", OF_WORK[folder])
-    if not is_remote(url):
+        stores.remove_own(f"{url}{folder}", OF_WORK[folder])
+    if not stores.is_remote(url):
         with suppress(OSError):  # the folder is missing, or holds other files
             Path(url).rmdir()
 

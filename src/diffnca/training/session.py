@@ -136,7 +136,7 @@ def training(
         start, config = None, from_random(config)
     if start != AUTO:
         _check(options, config, out, start)
-    images = _images(options, config, report)
+    images = images_for(config, options.data, strict=options.strict, report=report)
     if start == AUTO:
         measured = errors(images, config, report)
         start = next(iter(measured), None)
@@ -170,7 +170,7 @@ def distillation(
     card = {"distilled_from": teacher} | guidance
     out = _folder(options, config)
     _check(options, config, out, teacher)
-    images = _images(options, config, report)
+    images = images_for(config, options.data, strict=options.strict, report=report)
     return _session(options, config, out, images, teacher, card, told, partial(Distillation, led), {})
 
 
@@ -202,10 +202,6 @@ def _check(options: RunOptions, config: Config, out: Path, start: str | None) ->
         state.check_same_network(find_model(start), config)
     _check_trackers(options.trackers)
     num_parameters(config)
-
-
-def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
-    return images_for(config, options.data, strict=options.strict, report=report)
 
 
 def _session(
