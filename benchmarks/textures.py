@@ -149,7 +149,7 @@ def warped(random: Generator, field: Field, strength: float) -> Field:
 
 
 def worley(random: Generator, side: int, cells: int, disorder: float) -> tuple[Field, Field, np.ndarray]:
-    """Return the distances (in cells) to the two nearest of `cells**2` points, and the number of the nearest."""
+    """Return the distances (in cells) to the two nearest of `cells**2` points, and which is the nearest."""
     jitter = random.uniform(-0.5, 0.5, (cells, cells, 2)) * disorder + 0.5
     at = (np.arange(side) + 0.5) * cells / side
     row, column = np.meshgrid(at.astype(int), at.astype(int), indexing="ij")
