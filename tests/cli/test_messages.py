@@ -42,7 +42,7 @@ def test_work_needs_neither_stdout_nor_stderr(tmp_path: Path) -> None:
 
 
 def test_an_error_is_an_error_where_nobody_reads_it(tmp_path: Path) -> None:
-    done = shell("$DIFFNCA sample nothing 2>&1 | true; exit ${PIPESTATUS[0]}", tmp_path)
+    done = shell("$DIFFNCA view nothing 2>&1 | true; exit ${PIPESTATUS[0]}", tmp_path)
     assert done.returncode == 2
 
 
