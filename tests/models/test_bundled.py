@@ -13,9 +13,12 @@ from torch import Tensor
 
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
+from diffnca.config.recipes import diff_nca
+from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
-from diffnca.models.file import bundled_models, find_model
+from diffnca.models.file import bundled_models, find_model, load_denoiser
+from diffnca.training.start import candidates
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = ROOT / "tests" / "reference"
@@ -54,8 +57,17 @@ def kid_to(kind: str, images: Tensor) -> float:
     return kid(extract(extractor, images), reference).value
 
 
-def test_every_bundled_model_has_a_limit() -> None:
-    assert set(bundled_models()) == set(LIMITS)
+def test_every_bundled_model_but_the_start_of_trainings_has_a_limit() -> None:
+    assert set(bundled_models()) == {*LIMITS, "texture"}
+
+
+@pytest.mark.release
+def test_the_start_of_trainings_knows_textures_better_than_any_other_model() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "textures.py"))
+    pictures = [made["picture"](kind, 10_000, 96) for kind in made["KINDS"]]
+    images = torch.from_numpy(np.stack([np.asarray(each) for each in pictures])).movedim(-1, 1)
+    of_each = {name: velocity_error(load_denoiser(name), images, 4) for name in candidates(diff_nca())}
+    assert min(of_each, key=lambda name: of_each[name]) == "texture", of_each
 
 
 @pytest.mark.release
@@ -67,7 +79,7 @@ def test_it_makes_what_it_was_trained_for(name: str) -> None:
     assert min(distances, key=lambda kind: distances[kind]) == own, distances
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", [*LIMITS, "texture"])
 def test_its_page_says_what_its_card_says(name: str) -> None:
     page = runpy.run_path(str(ROOT / "benchmarks" / "card_pages.py"))["page"]
     assert (ROOT / "docs" / "cards" / f"{name}.md").read_text(encoding="utf-8") == page(name)
