@@ -25,7 +25,7 @@ def small(config: Config) -> Config:
     model: Any = config.model
 
     def cells(cell: CellConfig) -> CellConfig:
-        return replace(cell, hidden=16, num_cell_steps=2, embedding_width=16, embedding_channels=8)
+        return replace(cell, hidden=16, num_cell_steps=2)
 
     if isinstance(model, NCAConfig):
         first = {

@@ -13,6 +13,8 @@ from diffnca.config.recipes import RECIPES, fourier_diff_nca
 from diffnca.models.build import build_model, build_network
 from diffnca.training.objectives import Batch, OwnLoss
 
+from .small import small
+
 
 def of_cells(*names: str, first: str = "fourier") -> set[str]:
     """Return fields of the cells of both stages."""
@@ -139,7 +141,7 @@ def test_published_training_is_that_of_the_published_network() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_takes_a_training_step(name: str) -> None:
-    objective = OwnLoss(build_model(row("ablation", name, reduce=4)), torch.device("cpu"))
+    objective = OwnLoss(build_model(small(row("ablation", name, reduce=4))), torch.device("cpu"))
     (player,) = objective.players()
     x_0 = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     loss = objective.loss(player.name, Batch(x_0, torch.Generator().manual_seed(1)))
