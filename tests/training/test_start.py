@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from diffnca import generate, load
+from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.models.file import bundled_models, read_config
@@ -28,15 +30,16 @@ CONFIG = with_fields(recipe_named("diff_nca"), SMALL)
 
 
 @pytest.fixture(scope="module")
-def meadow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("meadow")
-    source = Path(__file__).parents[2] / "examples" / "canopy" / "canopy_01.jpg"
-    Image.open(source).save(folder / "meadow.png")
+def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an image by the student of `pathology`."""
+    folder = tmp_path_factory.mktemp("tissue")
+    image = generate(load("pathology-4step"), height=96, width=96, seed=0)
+    Image.fromarray(to_uint8(image)[0]).save(folder / "tissue.png")
     return folder
 
 
-def session(meadow: Path, out: Path, config: Config = CONFIG, images: int = 1) -> Session:
-    options = RunOptions(data=(meadow,), out=out, images=images, sample_minutes=0.0)
+def session(tissue: Path, out: Path, config: Config = CONFIG, images: int = 1) -> Session:
+    options = RunOptions(data=(tissue,), out=out, images=images, sample_minutes=0.0)
     return training(options, config, AUTO)
 
 
@@ -45,14 +48,14 @@ SLOW = with_fields(CONFIG, {"training.learning_rate": 1e-12})
 
 
 @pytest.fixture(scope="module")
-def begun(meadow: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    made = session(meadow, tmp_path_factory.mktemp("begun") / "run", SLOW)
+def begun(tissue: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    made = session(tissue, tmp_path_factory.mktemp("begun") / "run", SLOW)
     made.run()
     return made
 
 
-def test_trees_from_the_air_begin_with_the_model_of_trees_from_the_air(begun: Session) -> None:
-    assert begun.start == "aerial"
+def test_tissue_begins_with_the_model_of_tissue(begun: Session) -> None:
+    assert begun.start == "pathology"
 
 
 def test_the_errors_are_sorted(begun: Session) -> None:
@@ -68,9 +71,9 @@ def test_gray_images_begin_with_no_weights_of_colour() -> None:
     assert candidates(with_fields(CONFIG, {"model.image_channels": 1})) == {}
 
 
-def test_a_network_of_the_users_own_begins_with_random_weights(meadow: Path, tmp_path: Path) -> None:
+def test_a_network_of_the_users_own_begins_with_random_weights(tissue: Path, tmp_path: Path) -> None:
     own = with_fields(CONFIG, {"model.cell.hidden": 24})
-    made = session(meadow, tmp_path / "run", own)
+    made = session(tissue, tmp_path / "run", own)
     assert (made.start, made.config.model) == (None, own.model)
 
 
@@ -90,8 +93,8 @@ def test_a_recipe_of_ones_own_predicts_what_it_says() -> None:
     assert from_random(own) == own
 
 
-def test_a_small_budget_made_larger_does_not_change_the_prediction(meadow: Path, tmp_path: Path) -> None:
-    options = RunOptions(data=(meadow,), out=tmp_path / "run", images=1, sample_minutes=0.0)
+def test_a_small_budget_made_larger_does_not_change_the_prediction(tissue: Path, tmp_path: Path) -> None:
+    options = RunOptions(data=(tissue,), out=tmp_path / "run", images=1, sample_minutes=0.0)
     training(options, CONFIG, RANDOM).run()
     grown = training(replace(options, images=1_000_000), CONFIG, RANDOM)
     assert (grown.config.prediction, grown.start) == ("clean", None)
@@ -114,11 +117,11 @@ def test_the_users_learning_rate_stays() -> None:
 
 
 def test_the_run_begins_with_the_weights_of_its_start(begun: Session) -> None:
-    one, other = load_file(begun.out / "model.safetensors"), load_file(bundled_models()["aerial"])
+    one, other = load_file(begun.out / "model.safetensors"), load_file(bundled_models()["pathology"])
     for name, weight in one.items():
         np.testing.assert_allclose(weight, other[name].astype(np.float32), atol=1e-6)
 
 
-def test_a_stopped_run_goes_on_with_its_start_without_a_new_look(meadow: Path, begun: Session) -> None:
-    again = session(meadow, begun.out, SLOW, images=2)
-    assert (again.start, again.errors) == ("aerial", {}) and again.run().progress.images == 2
+def test_a_stopped_run_goes_on_with_its_start_without_a_new_look(tissue: Path, begun: Session) -> None:
+    again = session(tissue, begun.out, SLOW, images=2)
+    assert (again.start, again.errors) == ("pathology", {}) and again.run().progress.images == 2
