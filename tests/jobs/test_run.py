@@ -186,19 +186,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def folder_filled(model: str, folder: Path, out: Path) -> list[str]:
+    """Return the command that fills a box in each image of a folder."""
+    return list(map(str, ["inpaint", model, *ONCE, "--image", folder, *BOX, "--out", out]))
+
+
 def test_all_images_of_a_folder_are_edited_as_each_alone(
     model: str, edited: Edited, folder: Path, tmp_path: Path
 ) -> None:
-    arguments = [
-        "inpaint",
-        model,
-        *map(str, ONCE),
-        "--image",
-        str(folder),
-        *map(str, BOX),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    arguments = folder_filled(model, folder, tmp_path / "out")
     assert main(arguments) == 0
     alone = edited(tmp_path / "alone.png", "inpaint", *ONCE, "--image", folder / "b.png", *BOX)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), alone)
@@ -208,16 +204,7 @@ def test_all_images_of_a_folder_are_edited_as_each_alone(
 def test_a_stopped_folder_goes_on(
     model: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "inpaint",
-        model,
-        *map(str, ONCE),
-        "--image",
-        str(folder),
-        *map(str, BOX),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    arguments = folder_filled(model, folder, tmp_path / "out")
     assert main(arguments) == 0
     (tmp_path / "out" / "b.png").unlink()
     capsys.readouterr()

@@ -64,11 +64,11 @@ def test_the_errors_are_sorted(begun: Session) -> None:
 
 
 def test_students_and_models_of_whole_images_begin_no_training() -> None:
-    assert not {"pathology-4step", "faces", "faces-4step"} & candidates(CONFIG).keys()
+    assert not {"pathology-4step", "faces", "faces-4step"} & set(candidates(CONFIG))
 
 
 def test_gray_images_begin_with_no_weights_of_colour() -> None:
-    assert candidates(with_fields(CONFIG, {"model.image_channels": 1})) == {}
+    assert candidates(with_fields(CONFIG, {"model.image_channels": 1})) == []
 
 
 def test_a_network_of_the_users_own_begins_with_random_weights(tissue: Path, tmp_path: Path) -> None:
@@ -125,3 +125,16 @@ def test_the_run_begins_with_the_weights_of_its_start(begun: Session) -> None:
 def test_a_stopped_run_goes_on_with_its_start_without_a_new_look(tissue: Path, begun: Session) -> None:
     again = session(tissue, begun.out, SLOW, images=2)
     assert (again.start, again.errors) == ("pathology", {}) and again.run().progress.images == 2
+
+
+def test_a_run_that_began_with_a_file_goes_on_without_its_name(tissue: Path, tmp_path: Path) -> None:
+    options = RunOptions(data=(tissue,), out=tmp_path / "run", images=1, sample_minutes=0.0)
+    first = str(bundled_models()["aerial"])
+    training(options, begun_with(SLOW, "aerial"), first).run()
+    assert training(replace(options, images=2), SLOW, AUTO).start == first
+
+
+def test_what_a_new_run_cannot_have_is_refused_before_the_look(tissue: Path, tmp_path: Path) -> None:
+    options = RunOptions(data=(tissue,), out=tmp_path / "run", images=1, trackers=("abacus",))
+    with pytest.raises(ValueError, match="--trackers abacus"):
+        training(options, CONFIG, AUTO)

@@ -134,15 +134,16 @@ def training(
         start, config = stored.start, continued(config, stored)
     elif start == RANDOM:
         start, config = None, from_random(config)
-    if start != AUTO:
-        _check(options, config, out, start)
+    _check(options, config, out, None if start == AUTO else start)
     images = images_for(config, options.data, strict=options.strict, report=report)
     if start == AUTO:
-        measured = errors(images, config, report)
+        seen, _ = images.split(config.data.validation, config.data.split_seed)
+        measured = errors(seen, config, report)
         start = next(iter(measured), None)
         config = from_random(config) if start is None else begun_with(config, start)
     card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
-    return _session(options, config, out, images, start, card, told, OwnLoss, measured)
+    session = _session(options, config, out, images, start, card, told, OwnLoss)
+    return replace(session, errors=measured)
 
 
 def distillation(
@@ -171,7 +172,7 @@ def distillation(
     out = _folder(options, config)
     _check(options, config, out, teacher)
     images = images_for(config, options.data, strict=options.strict, report=report)
-    return _session(options, config, out, images, teacher, card, told, partial(Distillation, led), {})
+    return _session(options, config, out, images, teacher, card, told, partial(Distillation, led))
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
@@ -213,13 +214,12 @@ def _session(
     card: dict[str, Any],
     told: str,
     objective: ObjectiveOf,
-    measured: dict[str, float],
 ) -> Session:
     """Hold images out and join all facts; `told` is what the fingerprint says besides images."""
     images, held_out = found.split(config.data.validation, config.data.split_seed)
     known = _card_of(options, config, images, held_out) | card
     fingerprint, parameters = images.fingerprint + told, num_parameters(config)
-    return Session(config, parameters, options, out, images, known, start, fingerprint, objective, measured)
+    return Session(config, parameters, options, out, images, known, start, fingerprint, objective)
 
 
 def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:

@@ -13,7 +13,7 @@ from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
 from diffnca.diffusion.velocity import velocity_error
-from diffnca.models.file import bundled_models, load_denoiser, read_config
+from diffnca.models.file import bundled_models, find_model, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
 from diffnca.training.state import NETWORK_FIELDS, Run
@@ -32,17 +32,17 @@ LEARNING_RATE = 1e-3
 """Peak learning rate after a start from trained weights, unless the user gives another one."""
 
 
-def candidates(config: Config) -> dict[str, Config]:
+def candidates(config: Config) -> list[str]:
     """Return the bundled models that can begin the training of `config`: local cells that know all levels."""
     read = {name: read_config(path) for name, path in bundled_models().items()}
-    return {
-        name: each
+    return [
+        name
         for name, each in read.items()
         if isinstance(each.model, NCAConfig)
         and each.model.family == "diff_nca"
         and each.model.image_channels == config.model.image_channels
         and each.sampling.visited is None
-    }
+    ]
 
 
 def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[str, float]:
@@ -85,8 +85,8 @@ def continued(config: Config, stored: Run) -> Config:
 
 
 def begun_with(config: Config, start: str) -> Config:
-    """Return a training like that of `config`, of the network of the bundled model `start`."""
-    found = read_config(bundled_models()[start])
+    """Return a training like that of `config`, of the network of the model `start`."""
+    found = read_config(find_model(start))
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
     if config.training.learning_rate != diff_nca().training.learning_rate:
         return config
