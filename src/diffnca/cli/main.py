@@ -53,9 +53,23 @@ RECTANGLES = ("--box", "--region")
 REPEATED = ("--data",)
 """Flags with several values; users may also repeat such a flag."""
 
-_MAKING = (Train, Distill, Sample, Inpaint, Extend, Upscale, Vary, Interpolate)
-_OTHERS = (Evaluate, Reproduce, Verify, View, Convert, Info, Bench)
-VERBS: tuple[type[Verb], ...] = (*_MAKING, *_OTHERS)
+VERBS: tuple[type[Verb], ...] = (
+    Train,
+    Distill,
+    Sample,
+    Inpaint,
+    Extend,
+    Upscale,
+    Vary,
+    Interpolate,
+    Evaluate,
+    Reproduce,
+    Verify,
+    View,
+    Convert,
+    Info,
+    Bench,
+)
 """All commands. Add a new verb here: a frozen dataclass with `verb` and `run`."""
 
 
