@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.data import ImageSet, open_images
+from diffnca.data import open_images
+from diffnca.data.held_out import split
 
 CANOPY = Path(__file__).parent / "canopy"
 
@@ -44,8 +45,8 @@ def test_images_of_one_name_cannot_be_held_out(tmp_path: Path) -> None:
         save(tmp_path / folder / "0.png"), save(tmp_path / folder / "1.png")
     images = open_images([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(ValueError, match=r"^0.png: 2 images have this name.* give the folder above them"):
-        images.split(0.25, seed=0)
-    assert len(images.split(0.0, seed=0)[0]) == 4
+        split(images, 0.25, seed=0, side=16)
+    assert len(split(images, 0.0, seed=0, side=16)[0]) == 4
 
 
 def test_what_lies_in_hidden_folders_is_left_out(tmp_path: Path) -> None:
@@ -207,47 +208,6 @@ def test_the_fingerprint_changes_with_the_data(tmp_path: Path, change: str) -> N
     else:
         save(first)
     assert open_images([folder]).fingerprint != open_images([CANOPY]).fingerprint
-
-
-def names_of_split(images: ImageSet, fraction: float, seed: int) -> tuple[set[str], set[str]]:
-    training, validation = images.split(fraction, seed)
-    return set(training.names), set(validation.names)
-
-
-@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.01, 1), (0.34, 2), (0.5, 3)])
-def test_a_split_is_a_partition_of_the_images(fraction: float, count: int) -> None:
-    images = open_images([CANOPY])
-    training, validation = names_of_split(images, fraction, seed=0)
-    assert len(validation) == count
-    assert training | validation == set(images.names)
-    assert not training & validation
-
-
-def test_a_split_depends_on_the_seed_only() -> None:
-    splits = [names_of_split(open_images([CANOPY]), 0.34, seed) for seed in (0, 0, 1, 2, 3)]
-    assert splits[0] == splits[1]
-    assert any(split != splits[0] for split in splits[2:])
-
-
-def test_one_more_image_moves_at_most_one_image_of_the_split(tmp_path: Path) -> None:
-    folder = shutil.copytree(CANOPY, tmp_path / "more")
-    save(folder / "new.png")
-    _, before = names_of_split(open_images([CANOPY]), 0.34, seed=0)
-    _, after = names_of_split(open_images([folder]), 0.34, seed=0)
-    assert len(before - after) <= 1
-
-
-def test_the_parts_of_a_split_hold_the_images_of_their_names() -> None:
-    images = open_images([CANOPY])
-    by_name = dict(zip(images.names, images, strict=True))
-    for part in images.split(0.5, seed=0):
-        assert all(np.array_equal(image, by_name[name]) for name, image in zip(part.names, part, strict=True))
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, 0.95])
-def test_a_split_that_leaves_nothing_to_train_on_is_an_error(fraction: float) -> None:
-    with pytest.raises(ValueError, match="validation fraction"):
-        open_images([CANOPY]).split(fraction, seed=0)
 
 
 def test_the_examples_for_the_tutorial_can_be_read() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffnca.data import open_images
 from diffnca.data.crops import crops
+from diffnca.data.held_out import split
 from diffnca.data.slides import Slide, tissue
 
 tifffile = pytest.importorskip("tifffile")
@@ -106,7 +107,7 @@ def test_the_tiles_cover_a_slide_that_is_all_tissue_once(all_tissue: Path) -> No
 def test_a_slide_is_held_out_as_a_whole(tmp_path: Path) -> None:
     for name in "abc":
         write_slide(tmp_path / f"{name}.tif", pink_texture(600, 1200))
-    training, held_out = open_images([tmp_path], microns_per_px=0.5).split(0.3, seed=0)
+    training, held_out = split(open_images([tmp_path], microns_per_px=0.5), 0.3, seed=0, side=64)
     (slide,) = {name.partition("[")[0] for name in held_out.names}
     assert len(held_out) > 1 and not any(name.startswith(slide) for name in training.names)
 

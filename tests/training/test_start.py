@@ -13,7 +13,7 @@ from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
-from diffnca.models.file import bundled_models, read_config
+from diffnca.models.file import bundled_models, read_card, read_config
 from diffnca.training.options import RunOptions
 from diffnca.training.session import Session, training
 from diffnca.training.start import (
@@ -60,15 +60,69 @@ def test_tissue_begins_with_the_model_of_tissue(begun: Session) -> None:
 
 def test_the_errors_are_sorted(begun: Session) -> None:
     found = list(begun.errors.values())
-    assert found == sorted(found) and len(found) == len(candidates(CONFIG)) > 1
+    assert found == sorted(found) and len(found) == len(candidates()) > 1
 
 
 def test_students_and_models_of_whole_images_begin_no_training() -> None:
-    assert not {"pathology-4step", "faces", "faces-4step"} & set(candidates(CONFIG))
+    assert not {"pathology-4step", "faces", "faces-4step"} & set(candidates())
 
 
-def test_gray_images_begin_with_no_weights_of_colour() -> None:
-    assert candidates(with_fields(CONFIG, {"model.image_channels": 1})) == []
+def soft_photo(path: Path, channels: int) -> None:
+    """Write smooth noise without detail below some 16 px."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, channels), dtype=np.uint8)
+    small = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    small.resize((320, 320), Image.Resampling.BICUBIC).save(path)
+
+
+def undecided(images: int = 1) -> Config:
+    return with_fields(CONFIG, {"data.reduce": 0, "data.validation": None, "training.images": images})
+
+
+@pytest.fixture(scope="module")
+def gray_run(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("gray")
+    soft_photo(folder / "a.png", channels=1)
+    made = training(options_of(folder / "a.png", folder / "run"), undecided(), AUTO)
+    made.run()
+    return made
+
+
+def options_of(data: Path, out: Path) -> RunOptions:
+    return RunOptions(data=(data,), out=out, sample_minutes=0.0)
+
+
+def test_gray_images_train_a_gray_network_that_begins_with_weights_of_colour(gray_run: Session) -> None:
+    assert gray_run.config.model.image_channels == 1
+    assert gray_run.start in candidates()
+
+
+def test_a_soft_photo_is_trained_on_at_the_size_of_its_detail(gray_run: Session) -> None:
+    assert gray_run.config.data.reduce == 5  # 64 px, four crops a side, remain
+
+
+def test_of_one_photo_a_strip_is_held_out(gray_run: Session) -> None:
+    assert gray_run.held_out.names == ("a.png[0:64, 48:64]",)
+    assert read_card(gray_run.out / "model.safetensors")["held_out"] == list(gray_run.held_out.names)
+
+
+def test_a_run_goes_on_with_the_choices_that_its_images_made(gray_run: Session) -> None:
+    again = training(options_of(gray_run.out.parent / "a.png", gray_run.out), undecided(images=2), AUTO)
+    assert again.config == with_fields(gray_run.config, {"training.images": 2})
+
+
+def test_a_scale_of_ones_own_is_taken(gray_run: Session, tmp_path: Path) -> None:
+    options = replace(options_of(gray_run.out.parent / "a.png", tmp_path / "run"), scale="2px")
+    assert training(options, undecided(), RANDOM).config.data.reduce == 2
+
+
+@pytest.mark.parametrize("scale", ["2", "0px", "-1px", "1.5px", "um", "0um", "2 km"])
+def test_a_scale_that_is_none_is_refused(scale: str) -> None:
+    with pytest.raises(ValueError, match="must be pixels, such as 2px, or micrometres, such as 0.5um"):
+        RunOptions(scale=scale).scaled(CONFIG.data)
+
+
+def test_micrometres_are_a_scale_of_slides() -> None:
+    assert RunOptions(scale="0.5um").scaled(CONFIG.data).microns_per_px == 0.5
 
 
 def test_a_network_of_the_users_own_begins_with_random_weights(tissue: Path, tmp_path: Path) -> None:
@@ -100,7 +154,7 @@ def test_a_small_budget_made_larger_does_not_change_the_prediction(tissue: Path,
     assert (grown.config.prediction, grown.start) == ("clean", None)
 
 
-@pytest.mark.parametrize("name", candidates(CONFIG))
+@pytest.mark.parametrize("name", candidates())
 def test_all_but_the_network_is_as_asked_for(name: str) -> None:
     begun = begun_with(CONFIG, name)
     kept = replace(begun, model=CONFIG.model, training=CONFIG.training)

@@ -23,7 +23,7 @@ from diffnca.cli import console
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
-from diffnca.cli.models import Convert, Distill, Train
+from diffnca.cli.models import Convert, Distill, Look, Train, unasked
 from diffnca.config.model import Config
 from diffnca.config.recipes import recipe_named
 from diffnca.errors import one_line
@@ -55,6 +55,7 @@ REPEATED = ("--data",)
 
 VERBS: tuple[type[Verb], ...] = (
     Train,
+    Look,
     Distill,
     Sample,
     Inpaint,
@@ -154,7 +155,10 @@ def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
 def parse(arguments: Sequence[str]) -> Verb:
     """Return the command of the arguments; raise `ValueError` if they are wrong."""
     recipe = _recipe_in(arguments)
-    start = None if any(word.partition("=")[0] == "--recipe" for word in arguments) else "auto"
+    flags = {word.partition("=")[0] for word in arguments}
+    start = None if "--recipe" in flags else "auto"
+    if not flags & {"--recipe", "--from"}:
+        recipe = unasked(recipe)
     train = Train(recipe=recipe.name, start=start, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
     named += [Annotated[kind, tyro.conf.subcommand(kind.verb)] for kind in VERBS if kind is not Train]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from diffnca.cli import console
-from diffnca.config.model import Config
+from diffnca.config.model import Config, DataConfig
+from diffnca.config.recipes import diff_nca
 from diffnca.files import check_target
 from diffnca.training.options import RunOptions, StudentOptions
 
 if TYPE_CHECKING:
+    from diffnca.data import ImageSet
+    from diffnca.training.preview import Preview
     from diffnca.training.session import Session
+
+MOST_PAIRS = 3
+"""Largest number of pairs of equal images that a look names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,69 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """Look at your images before you train: what was found, scale, background, doubles, speed.
+
+    Attributes:
+        data: folders (searched recursively), zip files, images or whole slides.
+        out: also write a PNG with crops as training would see them.
+        strict: stop at the first unusable image, instead of leaving it out.
+    """
+
+    verb: ClassVar = "look"
+
+    data: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+    strict: bool = False
+
+    def run(self) -> int:
+        """Print the facts; return the exit code."""
+        from diffnca.training.preview import preview
+
+        if self.out is not None:
+            check_target(self.out, (".png",))
+        with console.progress() as report:
+            seen = preview(self.data, unasked(diff_nca()), self.strict, report)
+        note_remarks(seen.images)
+        for line in preview_lines(seen):
+            console.say(line)
+        if self.out is not None:
+            seen.write_sheet(self.out)
+            console.say(f"sheet     {self.out}")
+        return 0
+
+
+def unasked(recipe: Config) -> Config:
+    """Return a recipe that lets the images decide their reduction and what is held out."""
+    return replace(recipe, data=replace(recipe.data, reduce=0, validation=None))
+
+
+def preview_lines(seen: Preview) -> Iterator[str]:
+    """Yield what a look found, as lines for the user."""
+    images, facts, data = seen.images, seen.facts, seen.config.data
+    sides = [f"{width}x{height}" for height, width in sorted(images.sizes.tolist(), key=prod)]
+    sizes = sides[0] if sides[0] == sides[-1] else f"{sides[0]} to {sides[-1]}"
+    yield f"images    {len(images):,} of {sizes} px, {images.sizes.prod(axis=1).sum() / 1e6:,.1f} megapixels"
+    yield f"colours   {'gray: the model is gray too' if facts.is_gray else 'RGB'}"
+    yield f"white     {facts.background:.0%} of the pixels, background or highlights"
+    pairs = "; ".join(f"{one} and {other}" for one, other in facts.duplicates[:MOST_PAIRS])
+    yield f"alike     {len(facts.duplicates)} pairs{f': {pairs}' if pairs else ''}"
+    yield f"scale     {scale_of(data)}"
+    yield f"weights   {', '.join(f'{name} {error:.3f}' for name, error in seen.errors.items()) or 'random'}"
+    speed = seen.crops_per_second
+    yield f"speed     at least {speed:.1f} crops of {data.crop} px a second here; compiled code is faster"
+
+
+def scale_of(data: DataConfig) -> str:
+    """Say how much smaller images are made, and why."""
+    if data.microns_per_px is not None:
+        return f"{data.microns_per_px:g} micrometres per pixel"
+    if data.reduce == 1:
+        return "as the images are"
+    return f"made {data.reduce} times smaller: there is no finer detail; --scale 1px keeps the size"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill:
     """Train a student of a model that samples in few steps; repeat the command to continue a stopped run.
 
@@ -78,10 +148,7 @@ class Distill:
 
 def carry_out(session: Session, dry_run: bool) -> int:
     """Print the plan of a run; unless `dry_run`, run it and print its result; return the exit code."""
-    for name, text in session.images.skipped:
-        console.note(f"left out {name}: {text}")
-    for name, text in session.images.notes:
-        console.note(f"{name}: {text}")
+    note_remarks(session.images)
     for line in plan_lines(session):
         console.say(line)
     if dry_run:
@@ -89,8 +156,48 @@ def carry_out(session: Session, dry_run: bool) -> int:
     with console.progress() as report:
         result = session.run(report)
     said = f"{result.out} is finished already ({{}})" if result.was_finished else "finished: {}"
-    console.say(f"{said.format(result.progress)}; sample it: diffnca sample {result.out}")
+    console.say(said.format(result.progress))
+    if not result.was_finished:
+        say_closeness(session)
+    console.say(f"sample it: diffnca sample {result.out} --height 512 --width 512 --out sample.png")
     return 0
+
+
+def say_closeness(session: Session) -> None:
+    """Print how close samples come to the held-out crops, for a model of texture."""
+    from diffnca.evaluation.closeness import closeness
+
+    if session.config.model.family != "diff_nca" or not len(session.held_out):
+        return
+    try:
+        with console.progress() as report:
+            found = closeness(session.out, session.images, session.held_out, report)
+    except ValueError as error:  # the features are an extra
+        console.note(str(error))
+        return
+    if found is not None:
+        own, seen = found.samples.kid.x1000(0), found.seen.kid.x1000(0)
+        console.say(f"KID x 1000 of samples from held-out crops: {own}; of crops that training saw: {seen}")
+
+
+def held_out_of(held_out: ImageSet) -> str:
+    """Say what is held out."""
+    if not len(held_out):
+        return ""
+    from diffnca.data.held_out import Part
+
+    kind = "a strip of each" if isinstance(held_out.sources[0], Part) else str(len(held_out))
+    return f", {kind} held out"
+
+
+def note_remarks(images: ImageSet) -> None:
+    """Say which images are left out, and what is special about others; images of one remark share a line."""
+    from diffnca.data import summary
+
+    for line in summary(images.skipped):
+        console.note(f"left out {line}")
+    for line in summary(images.notes):
+        console.note(line)
 
 
 def plan_lines(session: Session) -> Iterator[str]:
@@ -98,12 +205,15 @@ def plan_lines(session: Session) -> Iterator[str]:
     config, options, skipped = session.config, session.options, session.images.skipped
     data, training = config.data, config.training
     left_out = f", {len(skipped)} left out" if skipped else ""
-    reduced = f", made {data.reduce} times smaller" if data.reduce > 1 else ""
     images = f"{training.images:,} images"
     budget = f"{training.minutes:g} minutes" if training.minutes is not None else images
     yield f"model    {config.name}, {session.parameters:,} parameters"
     crops = f"crops of {data.crop} px, {training.batch} per step"
-    yield f"data     {len(session.images)} images{left_out}{reduced}; {crops}"
+    held_out = held_out_of(session.held_out)
+    count = len(session.images)
+    yield f"data     {count} image{'s' if count != 1 else ''}{left_out}{held_out}; {crops}"
+    if data.reduce > 1 or data.microns_per_px is not None:
+        yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None
     yield f"budget   {budget}{', for want of --minutes or --images' if is_default else ''}"
     yield f"weights  {weights_of(session)}"

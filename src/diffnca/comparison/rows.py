@@ -22,6 +22,7 @@ from diffnca.comparison.tables import MIN_IMAGES, Terms
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
+from diffnca.data.held_out import split
 from diffnca.data.images import images_for
 from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.diffusion.velocity import velocity_error
@@ -53,7 +54,7 @@ class RealSelections:
     def of(cls, config: Config, terms: Terms, report: Report) -> RealSelections:
         """Return the real images, split as in the trainings; refuse too few of them."""
         data, images = config.data, images_for(config, terms.data, report=report)
-        training, held_out = images.split(data.validation, data.split_seed)
+        training, held_out = split(images, data.validation, data.split_seed, data.crop)
         num_training, num_held_out = (count_crops(each, data.crop) for each in (training, held_out))
         if num_held_out < MIN_IMAGES:
             raise ValueError(

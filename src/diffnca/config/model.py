@@ -130,29 +130,32 @@ class DataConfig:
 
     Attributes:
         crop: side of the training crops in pixels, after `reduce`.
-        reduce: make images smaller first by this whole factor (Lanczos).
+        reduce: make images smaller first by this whole factor (Lanczos); 0 takes the factor from the
+            detail in the images.
         flips: mirror crops left-right at random.
         quarter_turns: turn crops by multiples of 90 degrees (and mirror up-down) at random.
         max_background: leave out images with a larger share of near-white pixels.
-        validation: share of the images to hold out.
+        validation: share of the images to hold out; `None` holds out a tenth, or a strip of each image
+            if there are fewer than ten.
         split_seed: seed that chooses the held-out images.
         cache_bytes: memory for decoded images, in bytes.
         microns_per_px: scale of whole slides in micrometres per pixel; `None` for other images.
     """
 
     crop: int = number(64, within=(1, 4096))  # memory holds the states of all cells of a crop
-    reduce: int = number(1, within=(1, 1024))
+    reduce: int = number(1, within=(0, 1024))
     flips: bool = True
     quarter_turns: bool = True
     max_background: float = number(1.0, within=(0, 1))
-    validation: float = 0.0
+    validation: float | None = 0.0
     split_seed: int = number(0, within=(0, 2**63 - 1))
     cache_bytes: int = number(2 << 30, within=(0, 2**50))
     microns_per_px: float | None = number(None, within=(1e-6, 1e6))
 
     def __post_init__(self) -> None:
         require_within(self, "data.")
-        require(0 <= self.validation < 1, "data.validation", self.validation, "in [0, 1)")
+        share = self.validation
+        require(share is None or 0 <= share < 1, "data.validation", share, "in [0, 1), or None")
 
 
 @dataclass(frozen=True)

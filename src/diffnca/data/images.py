@@ -5,28 +5,50 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
 from diffnca.config.model import Config
-from diffnca.data.decoding import Pixels
+from diffnca.data.decoding import Decoded, Pixels
 from diffnca.data.refusals import UnusableImageError
-from diffnca.data.slides import SlideTile, tiles_of
-from diffnca.data.sources import File, Listing, Remark, is_slide, listed
+from diffnca.data.slides import tiles_of
+from diffnca.data.sources import Listing, Remark, is_slide, listed
 from diffnca.errors import require
 from diffnca.progress import Report, unseen
 
 MAX_DECODING_THREADS = 8
 
-Source = File | SlideTile
 Checked = tuple[tuple[int, int] | None, list[Remark]]
+
+
+@runtime_checkable
+class Source(Hashable, Protocol):
+    """An image that can be read again at any time: a file, a tile of a slide, or a part of these.
+
+    Attributes:
+        name: path inside the folder or zip file, for messages and for the choice of held-out images.
+        picture: the file or slide that the image belongs to.
+        num_bytes: size of the stored image, to notice changed data.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def picture(self) -> str: ...  # noqa: D102
+
+    @property
+    def num_bytes(self) -> int: ...  # noqa: D102
+
+    def read(self, *, channels: int, reduce: int) -> Decoded:
+        """Decode the image; raises `UnusableImageError`."""
 
 
 class ImageCache:
@@ -117,40 +139,6 @@ class ImageSet:
         )
         return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
-    def split(self, validation_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-        """Hold out complete images, and complete slides: return the training and the validation set.
-
-        A hash of `seed` and the name ranks the images, so a few more images hardly change the choice. A
-        fraction above 0 holds out at least one. Refuse to leave no image to train on, and two images of one
-        name: nobody could tell later which of them was held out.
-        """
-        if not 0.0 <= validation_fraction < 1.0:
-            raise ValueError(f"validation fraction {validation_fraction}: must lie in [0, 1)")
-        pictures = {source.picture for source in self.sources}
-        count = max(round(len(pictures) * validation_fraction), int(validation_fraction > 0))
-        if count >= len(pictures):
-            raise ValueError(
-                f"validation fraction {validation_fraction} of {len(pictures)} image(s) leaves none to train "
-                "on; give more images or a fraction of 0"
-            )
-        name, namesakes = Counter(self.names).most_common(1)[0]
-        if count and namesakes > 1:
-            raise ValueError(
-                f"{name}: {namesakes} images have this name, so they cannot be told apart when some are held "
-                "out; give the folder above them, or hold out none"
-            )
-
-        def rank(name: str) -> bytes:
-            return sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
-
-        held_out = set(sorted(pictures, key=rank)[:count])
-        is_held_out = np.array([source.picture in held_out for source in self.sources])
-        return self._subset(np.flatnonzero(~is_held_out)), self._subset(np.flatnonzero(is_held_out))
-
-    def _subset(self, indices: Int64[np.ndarray, " k"]) -> ImageSet:
-        sources = tuple(self.sources[i] for i in indices)
-        return replace(self, sources=sources, sizes=self.sizes[indices])
-
 
 def images_for(
     config: Config, paths: Sequence[Path], *, strict: bool = False, report: Report = unseen
@@ -181,11 +169,10 @@ def open_images(
     strict: bool = False,
     channels: int = 3,
     microns_per_px: float | None = None,
+    at_most: int | None = None,
     report: Report = unseen,
 ) -> ImageSet:
-    """Find, decode and check the images of folders, zip files, image files and slides.
-
-    Threads decode every image once, so that damaged images show now and not in the middle of a run.
+    """Find, decode and check images, once, so that damaged images show now and not in the middle of a run.
 
     Args:
         paths: folders (searched recursively), zip files, images, slides.
@@ -197,6 +184,7 @@ def open_images(
         strict: stop at the first image that cannot be used, instead of skipping it.
         channels: 1 for gray, 3 for RGB; images of the other kind are converted.
         microns_per_px: scale of slides; with a scale, tiled TIFF pyramids are slides too.
+        at_most: number of images to open, evenly spread among all; `None` opens all.
         report: is called with the number of decoded images.
     """
     require(reduce >= 1, "reduce", reduce, "an integer >= 1")
@@ -217,7 +205,7 @@ def open_images(
 
     places = [Path(path) for path in paths]
     listing = listed(places)
-    sources = _sources(listing, microns_per_px, background_level, min_size, strict)
+    sources = _some(_sources(listing, microns_per_px, background_level, min_size, strict), at_most)
     checked = _in_threads(check, sources, report)
     used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
     sizes = np.array([size for size, _ in checked if size], np.int64)
@@ -262,6 +250,12 @@ def _sources(
         except UnusableImageError as error:
             listing.left_out.append(_refusal(file.name, error, strict))
     return sources
+
+
+def _some(sources: list[Source], at_most: int | None) -> list[Source]:
+    if at_most is None or len(sources) <= at_most:
+        return sources
+    return [sources[number * len(sources) // at_most] for number in range(at_most)]
 
 
 def _in_threads(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffnca.config.model import Config, DataConfig
+from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, open_images
 from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
@@ -21,7 +22,7 @@ from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_r
 from diffnca.evaluation.options import MIN_IMAGES, Options, check
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, Protocol, check_size, evaluate
-from diffnca.evaluation.selections import Picture, Pictures, Selection, count_crops, crops, whole
+from diffnca.evaluation.selections import Pictures, Selection, count_crops, crops, whole
 from diffnca.files import check_place
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
@@ -171,7 +172,7 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     if options.protocol == "published":
         n, split = options.n, "the first images of training"
     elif options.held_out:
-        seen, pictures = _apart(images, model, is_model=config is not None)
+        seen, pictures = _apart(images, model, config)
         where, split = f"the held-out part of {where}", "held out"
     elif options.train is not None:
         seen = train = _read(options.train, config, options, report)
@@ -195,8 +196,13 @@ def _read(path: Path, config: Config | None, options: Options, report: Report) -
     )
 
 
-def _apart(images: ImageSet, model: str, is_model: bool) -> tuple[list[Picture], list[Picture]]:
-    names = set(read_card(find_model(model)).get("held_out", ())) if is_model else set()
+def _apart(images: ImageSet, model: str, config: Config | None) -> tuple[Pictures, Pictures]:
+    """Return the images that the training of a model saw, and those that it held out, as its card says."""
+    names = set() if config is None else set(read_card(find_model(model)).get("held_out", ()))
+    if config is not None and config.data.validation is None:
+        parts = split(images, None, config.data.split_seed, config.data.crop)
+        if names == set(parts[1].names):
+            return parts
     held_out = [index for index, name in enumerate(images.names) if name in names]
     seen = [index for index, name in enumerate(images.names) if name not in names]
     if not held_out or not seen:

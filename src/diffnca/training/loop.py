@@ -29,9 +29,10 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.engine.machine import fast_dtype, has_compiler
 from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
-from diffnca.models.file import MODEL_FILE, load_weights, write_model
+from diffnca.models.file import MODEL_FILE, write_model
 from diffnca.progress import Recent, Report, unseen
 from diffnca.training import state
+from diffnca.training.gray import load_start
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
 from diffnca.training.optimizer import ema_decay, update_ema
 from diffnca.training.signals import Stopped, stop_requests
@@ -155,7 +156,7 @@ class Trainer:
         torch.manual_seed(training.seed)
         self.model = build_model(self.config)
         if start is not None:
-            load_weights(self.model, start)
+            load_start(self.model, start)
         self.model.network.checkpoint_cells = training.checkpoint_cells
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.is_compiling = self._compile()  # true until the end of the first step

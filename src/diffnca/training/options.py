@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from diffnca.config.model import DataConfig
+
+SCALES = ((r"\d{1,4}", "px"), (r"\d+\.?\d*|\.\d+", "(?:um|µm)"))
+"""Patterns of a scale in pixels and in micrometres: the number, and the unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +19,8 @@ class RunOptions:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
+        scale: the pixel of the model: `2px` makes images two times smaller, `0.5um` reads slides at 0.5
+            micrometres per pixel; without it, the detail in the images decides.
         out: folder of the run; its parent must exist; without it, MODEL-DATA in the current folder.
         minutes: budget of training time.
         images: budget of training images; an image counts each time training sees it.
@@ -23,6 +31,7 @@ class RunOptions:
     """
 
     data: tuple[Path, ...] = ()
+    scale: str | None = None
     out: Path | None = None
     minutes: float | None = None
     images: int | None = None
@@ -45,6 +54,17 @@ class RunOptions:
                 raise ValueError(f"--{name} {value}: must be 0 or more")
         if self.minutes is not None and self.images is not None:
             raise ValueError("--minutes and --images: give one of them")
+
+    def scaled(self, data: DataConfig) -> DataConfig:
+        """Return how images are shown, at the scale that the user wants; refuse a scale that is none."""
+        if self.scale is None:
+            return data
+        pixels, microns = (re.fullmatch(rf"({kind}) ?{unit}", self.scale) for kind, unit in SCALES)
+        if pixels and int(pixels[1]) > 0:
+            return replace(data, reduce=int(pixels[1]), microns_per_px=None)
+        if microns and float(microns[1]) > 0:
+            return replace(data, reduce=1, microns_per_px=float(microns[1]))
+        raise ValueError(f"--scale {self.scale}: must be pixels, such as 2px, or micrometres, such as 0.5um")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
+from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, images_for
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
@@ -36,7 +37,7 @@ from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.start import AUTO, RANDOM, begun_with, continued, errors, from_random
+from diffnca.training.start import AUTO, RANDOM, begun_with, continued, errors, from_random, suited
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -60,8 +61,9 @@ class Result:
 class Session:
     """A run that is ready to begin or to go on in the folder `out`.
 
-    A new run begins with the weights of the model `start`. Other images, first weights or teachers give
-    another `fingerprint`. The `card` holds the facts that are known before training.
+    Training sees the `images`, and not the `held_out` ones. A new run begins with the weights of the model
+    `start`. Other images, first weights or teachers give another `fingerprint`. The `card` holds the facts
+    that are known before training.
     """
 
     config: Config
@@ -69,6 +71,7 @@ class Session:
     options: RunOptions
     out: Path
     images: ImageSet
+    held_out: ImageSet
     card: dict[str, Any]
     start: str | None
     fingerprint: str
@@ -122,22 +125,24 @@ def training(
     images, and `RANDOM` lets the budget decide what the network predicts.
     """
     options.check()
-    config = replace(config, training=_budgeted(config.training, options))
+    config = replace(config, training=_budgeted(config.training, options), data=options.scaled(config.data))
     if start is not None and config.sampling.visited is not None:
         raise ValueError(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    out, measured = _folder(options, config), dict[str, float]()
+    out, measured, asked = _folder(options, config), dict[str, float](), start
     stored = state.stored_run(out)
     if start in (AUTO, RANDOM) and stored is not None:
         start, config = stored.start, continued(config, stored)
     elif start == RANDOM:
         start, config = None, from_random(config)
     _check(options, config, out, None if start == AUTO else start)
+    if stored is None:
+        config = suited(config, options.data, asked)
     images = images_for(config, options.data, strict=options.strict, report=report)
     if start == AUTO:
-        seen, _ = images.split(config.data.validation, config.data.split_seed)
+        seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
         start = next(iter(measured), None)
         config = from_random(config) if start is None else begun_with(config, start)
@@ -165,7 +170,9 @@ def distillation(
         learning_rate=student.learning_rate,
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
-    config = replace(config, name=name, training=_budgeted(training, options))
+    config = replace(
+        config, name=name, training=_budgeted(training, options), data=options.scaled(config.data)
+    )
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
     card = {"distilled_from": teacher} | guidance
@@ -216,10 +223,11 @@ def _session(
     objective: ObjectiveOf,
 ) -> Session:
     """Hold images out and join all facts; `told` is what the fingerprint says besides images."""
-    images, held_out = found.split(config.data.validation, config.data.split_seed)
+    data = config.data
+    images, held_out = split(found, data.validation, data.split_seed, data.crop)
     known = _card_of(options, config, images, held_out) | card
     fingerprint, parameters = images.fingerprint + told, num_parameters(config)
-    return Session(config, parameters, options, out, images, known, start, fingerprint, objective)
+    return Session(config, parameters, options, out, images, held_out, known, start, fingerprint, objective)
 
 
 def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:

@@ -1,21 +1,24 @@
-"""The first weights of a training: of the bundled model with the smallest error on the images."""
+"""How a training begins: what the images decide, and the weights with the smallest error on them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, with_fields
-from diffnca.config.networks import NCAConfig
+from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
+from diffnca.data.survey import glance, is_gray, reduction_of
 from diffnca.diffusion.velocity import velocity_error
 from diffnca.models.file import bundled_models, find_model, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
+from diffnca.training.gray import COLOURS
 from diffnca.training.state import NETWORK_FIELDS, Run
 
 AUTO, RANDOM = "auto", "none"
@@ -28,19 +31,43 @@ NUM_CROPS, NUM_LEVELS = 8, 4
 """Few are enough to rank models, which see equal crops and equal noise."""
 
 CROP_PX = 96
+CROPS_PER_SIDE = 4
+"""Crops that fit along the shorter side of an image, at least, after a reduction that the images decide."""
+
 LEARNING_RATE = 1e-3
 """Peak learning rate after a start from trained weights, unless the user gives another one."""
 
 
-def candidates(config: Config) -> list[str]:
-    """Return the bundled models that can begin the training of `config`: local cells that know all levels."""
+def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config:
+    """Return a training with the choices that images decide: `data.reduce` if 0, and gray or colour.
+
+    The user decides about colours with a `start` of their own, and with a network of their own.
+    """
+    data, decides_colours = config.data, start in (AUTO, RANDOM) and is_as_in_recipe(config)
+    if data.reduce > 0 and not decides_colours:
+        return config
+    some = glance(paths, data.microns_per_px)
+    if decides_colours and some and all(map(is_gray, some)):
+        config = with_fields(config, {"model.image_channels": 1})
+    if data.reduce > 0:
+        return config
+    at_scale = data.microns_per_px is not None
+    factor, _ = (1, 0.0) if at_scale else reduction_of(some, CROPS_PER_SIDE * data.crop)
+    return with_fields(config, {"data.reduce": factor})
+
+
+def candidates() -> list[str]:
+    """Return the bundled models that can begin a training: local cells of two stages that know all levels.
+
+    Cells of one stage, with as many parameters, take seven times as long for an image.
+    """
     read = {name: read_config(path) for name, path in bundled_models().items()}
     return [
         name
         for name, each in read.items()
         if isinstance(each.model, NCAConfig)
+        and each.model.coarse is not None
         and each.model.family == "diff_nca"
-        and each.model.image_channels == config.model.image_channels
         and each.sampling.visited is None
     ]
 
@@ -54,7 +81,8 @@ def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[st
         return {}
     side = min(CROP_PX, int(images.sizes.min()))
     looked_at = crops(images, size=side, batch=NUM_CROPS, seed=0, step=0, flips=False, quarter_turns=False)
-    pixels, found = torch.from_numpy(to_uint8(looked_at)).movedim(-1, 1), candidates(config)
+    pixels, found = torch.from_numpy(to_uint8(looked_at)).movedim(-1, 1), candidates()
+    pixels = pixels.expand(-1, COLOURS, -1, -1)
     measured: dict[str, float] = {}
     for number, name in enumerate(found):
         report("looking for weights to begin with", float(number), float(len(found)))
@@ -63,8 +91,11 @@ def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[st
 
 
 def is_as_in_recipe(config: Config) -> bool:
-    """Return whether network, prediction and schedule of a configuration are those of `diff_nca`."""
+    """Return whether network, prediction and schedule are those of `diff_nca`, for gray or colour images."""
     recipe = diff_nca()
+    own: Model = config.model
+    if isinstance(own, NCAConfig):
+        config = replace(config, model=replace(own, image_channels=recipe.model.image_channels))
     return all(getattr(config, name) == getattr(recipe, name) for name in NETWORK_FIELDS)
 
 
@@ -77,17 +108,26 @@ def from_random(config: Config) -> Config:
     return replace(config, prediction="clean") if is_young and is_as_in_recipe(config) else config
 
 
-def continued(config: Config, stored: Run) -> Config:
-    """Return a training like that of `config`, of the network that a stored run began with."""
-    if stored.start is not None:
-        return begun_with(config, stored.start)
-    return replace(config, prediction=stored.config.prediction) if is_as_in_recipe(config) else config
-
-
 def begun_with(config: Config, start: str) -> Config:
     """Return a training like that of `config`, of the network of the model `start`."""
-    found = read_config(find_model(start))
+    found, channels = read_config(find_model(start)), config.model.image_channels
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
-    if config.training.learning_rate != diff_nca().training.learning_rate:
-        return config
-    return with_fields(config, {"training.learning_rate": LEARNING_RATE})
+    changes: dict[str, float] = {"model.image_channels": channels} if channels == 1 else {}
+    if config.training.learning_rate == diff_nca().training.learning_rate:
+        changes["training.learning_rate"] = LEARNING_RATE
+    return with_fields(config, changes)
+
+
+def continued(config: Config, stored: Run) -> Config:
+    """Return a training like that of `config`, with the choices that a stored run made when it began."""
+    old, default = stored.config, diff_nca()
+    if is_as_in_recipe(config):
+        config = replace(config, **{name: getattr(old, name) for name in NETWORK_FIELDS})
+    changes: dict[str, float | None] = {}
+    if config.training.learning_rate == default.training.learning_rate:
+        changes["training.learning_rate"] = old.training.learning_rate
+    if config.data.reduce == 0:
+        changes["data.reduce"] = old.data.reduce
+    if config.data.validation is None:
+        changes["data.validation"] = old.data.validation
+    return with_fields(config, changes)

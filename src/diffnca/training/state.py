@@ -17,6 +17,7 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
 from diffnca.files import PARTIAL, replace_atomically
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_config, read_header, read_tensors, write_tensors
+from diffnca.training.gray import fits_in_gray
 from diffnca.training.objectives import Player
 
 LOG_FILE = "log.jsonl"
@@ -162,7 +163,8 @@ def check_same_network(start: Path, wanted: Config) -> None:
     """Raise `ValueError` if a model to fine-tune has another network, prediction or schedule."""
     stored = read_config(start)
     for name in NETWORK_FIELDS:
-        if getattr(stored, name) != getattr(wanted, name):
+        is_gray = name == "model" and fits_in_gray(stored.model, wanted.model)
+        if getattr(stored, name) != getattr(wanted, name) and not is_gray:
             raise ValueError(
                 f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"
             )

@@ -1,0 +1,76 @@
+"""A look at images before training: what they hold, how a training would begin, how fast it would be."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffnca.canvas.pixels import to_uint8
+from diffnca.config.model import Config
+from diffnca.data.crops import crops
+from diffnca.data.images import ImageSet, images_for
+from diffnca.data.survey import Survey, survey
+from diffnca.engine.machine import fast_dtype
+from diffnca.formats.png import contact_sheet, write_png
+from diffnca.models.build import build_model
+from diffnca.progress import Report, unseen
+from diffnca.training.objectives import Batch, OwnLoss
+from diffnca.training.start import AUTO, CROPS_PER_SIDE, begun_with, errors, from_random, suited
+
+SHEET_CROPS = 25
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a training on some images would be.
+
+    Attributes:
+        config: the training, with the choices that the images decide.
+        facts: facts about the images, before any reduction.
+        errors: errors of the bundled models on the images, the smallest first.
+        crops_per_second: speed here without compiled code, which is faster.
+    """
+
+    config: Config
+    images: ImageSet
+    facts: Survey
+    errors: dict[str, float]
+    crops_per_second: float
+
+    def write_sheet(self, path: Path) -> None:
+        """Write a sheet of crops as training would see them."""
+        shown = crops(self.images, size=self.config.data.crop, batch=SHEET_CROPS, seed=0, step=0)
+        write_png(path, contact_sheet(np.stack(list(to_uint8(shown)))), {"diffnca:look": "training crops"})
+
+
+def preview(paths: tuple[Path, ...], config: Config, strict: bool, report: Report = unseen) -> Preview:
+    """Look at the images of a training of `config`; write nothing."""
+    config = suited(config, paths, AUTO)
+    images = images_for(config, paths, strict=strict, report=report)
+    facts = survey(images, CROPS_PER_SIDE * config.data.crop)
+    measured = errors(images, config, report)
+    start = next(iter(measured), None)
+    config = from_random(config) if start is None else begun_with(config, start)
+    report("timing a few steps", 0.0, 0.0)
+    return Preview(config, images, facts, measured, _speed(config, images))
+
+
+def _speed(config: Config, images: ImageSet) -> float:
+    """Return how many crops a second training sees here, without compiled code."""
+    data, training, device = config.data, config.training, torch.device("cpu")
+    objective = OwnLoss(build_model(config), device)
+    x_0 = crops(images, size=data.crop, batch=training.batch, seed=0, step=0)
+    seconds = []
+    for _ in range(1 + TIMED_STEPS):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
+            loss = objective.loss("model", Batch(x_0, torch.Generator().manual_seed(0)))
+        loss.backward()
+        objective.player.optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    return training.batch / float(np.median(seconds[1:]))
