@@ -18,7 +18,8 @@ from diffnca.training.options import RunOptions
 from diffnca.training.session import Session, training
 from diffnca.training.start import (
     AUTO,
-    LEARNING_RATE,
+    GUIDANCE,
+    LEFT_OUT,
     RANDOM,
     begun_with,
     candidates,
@@ -157,17 +158,18 @@ def test_a_small_budget_made_larger_does_not_change_the_prediction(tissue: Path,
 @pytest.mark.parametrize("name", candidates())
 def test_all_but_the_network_is_as_asked_for(name: str) -> None:
     begun = begun_with(CONFIG, name)
-    kept = replace(begun, model=CONFIG.model, training=CONFIG.training)
+    kept = replace(begun, model=CONFIG.model, sampling=CONFIG.sampling)
     assert kept == CONFIG and begun.model == read_config(bundled_models()[name]).model
 
 
-def test_weights_that_know_something_learn_at_a_lower_rate() -> None:
-    assert begun_with(CONFIG, "aerial").training.learning_rate == LEARNING_RATE
+def test_samples_are_guided_after_a_start_from_weights() -> None:
+    sampling = begun_with(CONFIG, "aerial").sampling
+    assert (sampling.guidance, sampling.guide_leaves_out) == (GUIDANCE, LEFT_OUT)
 
 
-def test_the_users_learning_rate_stays() -> None:
-    own = with_fields(CONFIG, {"training.learning_rate": 3e-4})
-    assert begun_with(own, "aerial").training.learning_rate == 3e-4
+def test_the_users_guidance_stays() -> None:
+    own = with_fields(CONFIG, {"sampling.guidance": 1.3})
+    assert begun_with(own, "aerial").sampling == own.sampling
 
 
 def test_the_run_begins_with_the_weights_of_its_start(begun: Session) -> None:

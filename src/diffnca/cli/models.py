@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from diffnca.training.preview import Preview
     from diffnca.training.session import Session
 
+FEWEST_SCORED = 1_000
+"""Training images of the shortest run whose samples are scored at its end."""
+
 MOST_PAIRS = 3
 """Largest number of pairs of equal images that a look names."""
 
@@ -157,7 +160,7 @@ def carry_out(session: Session, dry_run: bool) -> int:
         result = session.run(report)
     said = f"{result.out} is finished already ({{}})" if result.was_finished else "finished: {}"
     console.say(said.format(result.progress))
-    if not result.was_finished:
+    if not result.was_finished and result.progress.images >= FEWEST_SCORED:
         say_closeness(session)
     console.say(f"sample it: diffnca sample {result.out} --height 512 --width 512 --out sample.png")
     return 0

@@ -34,8 +34,9 @@ CROP_PX = 96
 CROPS_PER_SIDE = 4
 """Crops that fit along the shorter side of an image, at least, after a reduction that the images decide."""
 
-LEARNING_RATE = 1e-3
-"""Peak learning rate after a start from trained weights, unless the user gives another one."""
+
+GUIDANCE, LEFT_OUT = 1.1, 4
+"""Sampling after such a start: guided by the network without its last cell steps, which takes grain away."""
 
 
 def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config:
@@ -109,23 +110,23 @@ def from_random(config: Config) -> Config:
 
 
 def begun_with(config: Config, start: str) -> Config:
-    """Return a training like that of `config`, of the network of the model `start`."""
+    """Return a training like that of `config`, of the network of the model `start`, with guided sampling."""
     found, channels = read_config(find_model(start)), config.model.image_channels
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
     changes: dict[str, float] = {"model.image_channels": channels} if channels == 1 else {}
-    if config.training.learning_rate == diff_nca().training.learning_rate:
-        changes["training.learning_rate"] = LEARNING_RATE
+    if config.sampling == diff_nca().sampling:
+        changes |= {"sampling.guidance": GUIDANCE, "sampling.guide_leaves_out": LEFT_OUT}
     return with_fields(config, changes)
 
 
 def continued(config: Config, stored: Run) -> Config:
     """Return a training like that of `config`, with the choices that a stored run made when it began."""
-    old, default = stored.config, diff_nca()
+    old = stored.config
     if is_as_in_recipe(config):
         config = replace(config, **{name: getattr(old, name) for name in NETWORK_FIELDS})
+    if config.sampling == diff_nca().sampling:
+        config = replace(config, sampling=old.sampling)
     changes: dict[str, float | None] = {}
-    if config.training.learning_rate == default.training.learning_rate:
-        changes["training.learning_rate"] = old.training.learning_rate
     if config.data.reduce == 0:
         changes["data.reduce"] = old.data.reduce
     if config.data.validation is None:
