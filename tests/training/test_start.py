@@ -1,5 +1,6 @@
 """The first weights of a training: those of the bundled model with the smallest error on the images."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,14 @@ def test_the_run_begins_with_the_weights_of_its_start(begun: Session) -> None:
 def test_a_stopped_run_goes_on_with_its_start_without_a_new_look(tissue: Path, begun: Session) -> None:
     again = session(tissue, begun.out, SLOW, images=2)
     assert (again.start, again.errors) == ("pathology", {}) and again.run().progress.images == 2
+
+
+def test_a_folder_of_the_same_name_does_not_stand_in_for_a_bundled_model(
+    tissue: Path, begun: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(begun.out, tmp_path / "pathology")
+    assert session(tissue, tmp_path / "run").first_weights == bundled_models()["pathology"]
 
 
 def test_a_run_that_began_with_a_file_goes_on_without_its_name(tissue: Path, tmp_path: Path) -> None:

@@ -227,9 +227,11 @@ def weights_of(session: Session) -> str:
     """Say with which weights a run begins, why, and on what terms."""
     if session.start is None:
         return "random"
-    from diffnca.models.file import find_model, read_card
+    from diffnca.models.file import read_card
 
-    licence = read_card(find_model(session.start)).get("licence", "not stated")
+    if session.first_weights is None:
+        return f"its own; the run began with those of {session.start}"
+    licence = read_card(session.first_weights).get("licence", "not stated")
     ranking = ", ".join(f"{name} {error:.3f}" for name, error in session.errors.items())
     reason = f" by its error on the images ({ranking}; --from none takes random ones)" if ranking else ""
     return f"of {session.start}{reason}; their licence: {licence}"

@@ -28,7 +28,7 @@ from diffnca.errors import Interrupted, one_line
 from diffnca.files import lock
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import Generator, build_network
-from diffnca.models.file import find_model, load_denoiser
+from diffnca.models.file import bundled_models, find_model, load_denoiser
 from diffnca.progress import Report, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
@@ -79,6 +79,13 @@ class Session:
     errors: dict[str, float] = field(default_factory=dict)
     """Errors on the images of the bundled models among which `start` was chosen, the smallest first."""
 
+    @property
+    def first_weights(self) -> Path | None:
+        """The file with which a new run begins; `None` for random weights, and for a run that goes on."""
+        if self.start is None or state.stored_run(self.out) is not None:
+            return None
+        return bundled_models()[self.start] if self.errors else find_model(self.start)
+
     def run(self, report: Report = unseen) -> Result:
         """Train until the budget is spent.
 
@@ -92,7 +99,6 @@ class Session:
             is_main = PartialState().is_main_process
         with lock(out) if is_main else nullcontext():  # one command with all its processes
             state.remove_leftovers(out)
-            start = None if self.start is None or state.stored_run(out) else find_model(self.start)
             care = Care(
                 checkpoint_seconds=options.checkpoint_seconds,
                 sample_seconds=60.0 * options.sample_minutes,
@@ -101,7 +107,8 @@ class Session:
                 trackers=options.trackers,
                 card=self.card,
             )
-            trainer = Trainer(self.config, out, self._batch, care, start, self.fingerprint, self.objective)
+            first, fingerprint = self.first_weights, self.fingerprint
+            trainer = Trainer(self.config, out, self._batch, care, first, fingerprint, self.objective)
             if trainer.is_finished:
                 trainer.save()  # a killed run may have no model file, or its sampling has changed
                 return Result(out, trainer.progress, was_finished=True)

@@ -15,7 +15,7 @@ from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
 from diffnca.data.survey import glance, is_gray, reduction_of
 from diffnca.diffusion.velocity import velocity_error
-from diffnca.models.file import bundled_models, find_model, load_denoiser, read_config
+from diffnca.models.file import bundled_models, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
 from diffnca.training.gray import COLOURS
@@ -36,7 +36,7 @@ CROPS_PER_SIDE = 4
 
 
 GUIDANCE, LEFT_OUT = 1.1, 4
-"""Sampling after such a start: guided by the network without its last cell steps, which takes grain away."""
+"""Sampling after a short training: guided by the network without its last cell steps, grain goes away."""
 
 
 def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config:
@@ -86,8 +86,9 @@ def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[st
     pixels = pixels.expand(-1, COLOURS, -1, -1)
     measured: dict[str, float] = {}
     for number, name in enumerate(found):
+        path = bundled_models()[name]  # not a folder of this name
         report("looking for weights to begin with", float(number), float(len(found)))
-        measured[name] = velocity_error(prepare(load_denoiser(name), torch.device("cpu")), pixels, NUM_LEVELS)
+        measured[name] = velocity_error(prepare(load_denoiser(path), torch.device("cpu")), pixels, NUM_LEVELS)
     return dict(sorted(measured.items(), key=lambda item: item[1]))
 
 
@@ -106,17 +107,23 @@ def from_random(config: Config) -> Config:
     is_young = (
         training.images <= YOUNG_IMAGES if training.minutes is None else training.minutes <= YOUNG_MINUTES
     )
-    return replace(config, prediction="clean") if is_young and is_as_in_recipe(config) else config
+    if not is_as_in_recipe(config):
+        return config
+    return _led(replace(config, prediction="clean") if is_young else config)
 
 
 def begun_with(config: Config, start: str) -> Config:
-    """Return a training like that of `config`, of the network of the model `start`, with guided sampling."""
-    found, channels = read_config(find_model(start)), config.model.image_channels
+    """Return a training like that of `config`, of the network of a bundled model, with guided sampling."""
+    found, channels = read_config(bundled_models()[start]), config.model.image_channels
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
-    changes: dict[str, float] = {"model.image_channels": channels} if channels == 1 else {}
-    if config.sampling == diff_nca().sampling:
-        changes |= {"sampling.guidance": GUIDANCE, "sampling.guide_leaves_out": LEFT_OUT}
-    return with_fields(config, changes)
+    return _led(with_fields(config, {"model.image_channels": channels} if channels == 1 else {}))
+
+
+def _led(config: Config) -> Config:
+    """Return a training whose samples are guided, unless the user has chosen how to sample."""
+    if config.sampling != diff_nca().sampling:
+        return config
+    return with_fields(config, {"sampling.guidance": GUIDANCE, "sampling.guide_leaves_out": LEFT_OUT})
 
 
 def continued(config: Config, stored: Run) -> Config:
