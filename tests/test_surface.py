@@ -31,7 +31,7 @@ NAMES = {
 }
 FLAGS = {
     "train": "--recipe --data --out --minutes --images --from --scale --dry-run --strict --model.channels",
-    "look": "--out --strict",
+    "look": "--scale --out --strict",
     "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device",
     "inpaint": "--image --mask --box --out --method --jump --rounds --seed --count --film",
     "extend": "--image --top --bottom --left --right --out --seamless --method --jump --rounds",

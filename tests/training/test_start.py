@@ -112,6 +112,12 @@ def test_a_run_goes_on_with_the_choices_that_its_images_made(gray_run: Session) 
     assert again.config == with_fields(gray_run.config, {"training.images": 2})
 
 
+def test_images_without_content_are_refused_before_a_training(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="nothing can be learnt"):
+        training(options_of(tmp_path / "a.png", tmp_path / "run"), undecided(), AUTO)
+
+
 def test_a_scale_of_ones_own_is_taken(gray_run: Session, tmp_path: Path) -> None:
     options = replace(options_of(gray_run.out.parent / "a.png", tmp_path / "run"), scale="2px")
     assert training(options, undecided(), RANDOM).config.data.reduce == 2

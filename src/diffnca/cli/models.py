@@ -65,6 +65,7 @@ class Look:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
+        scale: pixels (`2px`) or micrometres (`1um`) in a pixel of the model; without it, the detail decides.
         out: also write a PNG with crops as training would see them.
         strict: stop at the first unusable image, instead of leaving it out.
     """
@@ -72,6 +73,7 @@ class Look:
     verb: ClassVar = "look"
 
     data: tyro.conf.Positional[tuple[Path, ...]]
+    scale: str | None = None
     out: Path | None = None
     strict: bool = False
 
@@ -82,7 +84,9 @@ class Look:
         if self.out is not None:
             check_target(self.out, (".png",))
         with console.progress() as report:
-            seen = preview(self.data, unasked(diff_nca()), self.strict, report)
+            config = unasked(diff_nca())
+            config = replace(config, data=RunOptions(scale=self.scale).scaled(config.data))
+            seen = preview(self.data, config, self.strict, report)
         note_remarks(seen.images)
         for line in preview_lines(seen):
             console.say(line)

@@ -13,7 +13,7 @@ LARGEST_IMAGE_PX = 178_956_970
 LARGEST_FILE_BYTES = 2 << 30
 TOO_LARGE = (
     f"more than the {LARGEST_IMAGE_PX:,} pixels that are decoded; cut it into parts, or read a tiled pyramid "
-    "as a slide with microns_per_px"
+    "as a slide, with a scale (--scale 1um, microns_per_px=1.0)"
 )
 
 

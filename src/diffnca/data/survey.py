@@ -106,14 +106,14 @@ def _spectrum(image: Pixels) -> tuple[np.ndarray, np.ndarray]:
 
 def near_duplicates(images: ImageSet) -> tuple[tuple[str, str], ...]:
     """Return pairs of names of images whose coarse outlines are nearly equal."""
-    chosen = _evenly(len(images), MOST_COMPARED)
+    chosen, names = _evenly(len(images), MOST_COMPARED), images.names
     outlines = np.array([_outline(images[index]) for index in chosen])
     packed = np.packbits(outlines, axis=1)
     pairs = []
     for row, outline in enumerate(packed[:-1]):
         apart = np.bitwise_count(packed[row + 1 :] ^ outline).sum(axis=1)
         pairs += [(row, row + 1 + int(other)) for other in np.flatnonzero(apart <= MOST_BITS_APART)]
-    return tuple((images.names[chosen[one]], images.names[chosen[other]]) for one, other in pairs)
+    return tuple((names[chosen[one]], names[chosen[other]]) for one, other in pairs)
 
 
 def _outline(image: Pixels) -> Bool[np.ndarray, " bits"]:

@@ -42,12 +42,15 @@ GUIDANCE, LEFT_OUT = 1.1, 4
 def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config:
     """Return a training with the choices that images decide: `data.reduce` if 0, and gray or colour.
 
-    The user decides about colours with a `start` of their own, and with a network of their own.
+    The user decides about colours with a `start` of their own, and with a network of their own. Refuse images
+    without content.
     """
     data, decides_colours = config.data, start in (AUTO, RANDOM) and is_as_in_recipe(config)
     if data.reduce > 0 and not decides_colours:
         return config
     some = glance(paths, data.microns_per_px)
+    if some and all((each == each[:1, :1]).all() for each in some):
+        raise ValueError(f"{paths[0]}: its images show one colour each: nothing can be learnt; give others")
     if decides_colours and some and all(map(is_gray, some)):
         config = with_fields(config, {"model.image_channels": 1})
     if data.reduce > 0:
