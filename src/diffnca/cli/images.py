@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from diffnca.cli import console
-from diffnca.jobs.options import Choices, Place, SamplerName, Seamless
+from diffnca.config.model import SamplerName
+from diffnca.jobs.options import Choices, Place, Seamless
 from diffnca.progress import Report, amount, duration
 
 if TYPE_CHECKING:

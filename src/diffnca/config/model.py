@@ -19,6 +19,10 @@ LARGEST_CLAMP, LARGEST_LOGIT, LARGEST_GUIDANCE = 1e9, 10.0, 10
 
 LONGEST_NAME = 100
 
+SamplerName = Literal["ddpm", "ddim", "dpmpp2m"]
+Engine = Literal["auto", "eager"]
+"""`auto`: what is fast and exact on the device; `eager`: as in training."""
+
 LARGEST_SQUARE_PX = 1024
 """Largest `even_px`: a tile draws the noise of all squares that it touches."""
 
@@ -172,7 +176,7 @@ class SamplingConfig:
             texture an even tone; 0 does not change the noise.
     """
 
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    sampler: SamplerName = "dpmpp2m"
     steps: int = 20
     visited: tuple[int, ...] | None = None
     guidance: float = number(1.0, within=(1, LARGEST_GUIDANCE))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffnca.config.model import SamplerName
 from diffnca.errors import number, require, require_within
 from diffnca.files import check_place, check_target
 
@@ -65,7 +66,7 @@ class Options:
     height: int | None = number(None, within=(1, MAX_SIDE_PX))
     width: int | None = number(None, within=(1, MAX_SIDE_PX))
     seed: int = 0
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
     device: str = "auto"
     seam_px: int | None = None

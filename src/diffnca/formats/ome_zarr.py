@@ -153,7 +153,7 @@ class OmeZarrWriter:
         Raises:
             ValueError: the metadata are damaged.
         """
-        return stores.facts_in(stores.attributes_of(self.url, "0"), self.url)
+        return stores.facts_of(self.url, "0")
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
         zarr.create_array(
@@ -244,7 +244,7 @@ def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
     if fault is not None:
         again = "" if fault == UNFINISHED else "; make the image again (`diffnca verify` names all faults)"
         raise ValueError(f"{url}: {fault}{again}")
-    return attributes | {"diffnca": stores.facts_in(attributes, url) or {}}, list(levels.values())
+    return attributes | {"diffnca": stores.facts_of(url) or {}}, list(levels.values())
 
 
 def verify(url: str, progress: Progress = unseen) -> list[str]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffnca.config.model import Engine, SamplerName
 from diffnca.errors import require
 
 Seamless = Literal["none", "x", "y", "both"]
-SamplerName = Literal["ddpm", "ddim", "dpmpp2m"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Choices:
     guidance: float | None = None
     guide: str | None = None
     windows: int | None = None
-    engine: Literal["auto", "eager"] = "auto"
+    engine: Engine = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,8 @@ class Target:
     def is_finished(self, request: Request) -> bool:
         """Return whether the large file is there; refuse the file of another image."""
         from diffnca.formats.ome_zarr import OmeZarrWriter
-        from diffnca.tiles.states import check_work, noted
+        from diffnca.formats.stores import facts_of
+        from diffnca.tiles.states import check_work
 
         finished = self._text()
         if finished is not None:  # the rest may have been removed in part
@@ -75,7 +76,7 @@ class Target:
         check_work(self.work)
         if OmeZarrWriter(self.image).is_foreign:
             raise ValueError(f"{self.image}: holds something else; give another --out")
-        for there in (noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
+        for there in (facts_of(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
             if there is not None:
                 self._check_same(there, request)
         return False
