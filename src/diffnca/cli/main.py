@@ -3,8 +3,6 @@
 Each error that a user can cause gives one line on stderr and exit code 2.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools

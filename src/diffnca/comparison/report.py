@@ -1,7 +1,5 @@
 """The report of a table: `results.json` for machines, `table.md` for people."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """A table from start to end: train and measure one row after the other; a stopped table goes on."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import replace

@@ -3,8 +3,6 @@
 All rows of a table see equal images. A row is a recipe, or a recipe with one change.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

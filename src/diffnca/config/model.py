@@ -3,8 +3,6 @@
 `diffnca.config.networks` has the choices of the network. A recipe is a function that returns a `Config`.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace

@@ -3,8 +3,6 @@
 `diffnca.config.model` puts them into a `Config`; `diffnca.models.build` builds the networks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """How pictures are refused: one error, whose message gives the reason and the fix, but no name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -20,8 +20,6 @@ References:
     [4] Kingma et al., "Variational Diffusion Models", 2021.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, get_args, runtime_checkable

@@ -1,7 +1,5 @@
 """The engine: runs networks fast and exactly on the given device."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any, get_args

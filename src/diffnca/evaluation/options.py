@@ -1,7 +1,5 @@
 """The options of an evaluation; without torch, so that a command line starts quickly."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

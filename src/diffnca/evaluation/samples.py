@@ -1,7 +1,5 @@
 """Generated images to be scored: each has its seed and its file, so that a stopped run goes on."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

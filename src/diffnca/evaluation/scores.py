@@ -1,7 +1,5 @@
 """Score generated images against real images, and store each number with all that it depends on."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

@@ -8,8 +8,6 @@ References:
     [2] Zarr version 3 and its sharding codec (ZEP 2).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping

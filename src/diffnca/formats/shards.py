@@ -1,7 +1,5 @@
 """Shards, the files of a zarr image: their places, their pixels, their faults."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

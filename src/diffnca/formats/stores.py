@@ -4,8 +4,6 @@ A key appears complete or not at all: zarr renames complete files, and object st
 unreachable address is an `OSError` of one line. A damaged file is a `ValueError` that names the file.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import functools

@@ -1,7 +1,5 @@
 """What can be chosen for an image: how it is sampled, and where it is made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

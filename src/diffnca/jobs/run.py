@@ -3,8 +3,6 @@
 A stopped request goes on: what is finished is there, and is not made again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The file of an image: whether it can be written, whether it is there, whether it is the one asked for."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterable, Mapping

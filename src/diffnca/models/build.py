@@ -1,7 +1,5 @@
 """Build networks and models from their configuration, with fresh weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

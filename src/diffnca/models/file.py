@@ -3,8 +3,6 @@
 A run holds `model.safetensors`, the averaged weights that `load` reads, and `state.safetensors`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -4,8 +4,6 @@
 [2] Kalkhof et al., arXiv 2401.06291.
 """
 
-from __future__ import annotations
-
 from typing import Any, Unpack
 
 import torch

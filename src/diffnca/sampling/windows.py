@@ -7,8 +7,6 @@ show. But the image is not coherent beyond a window, and windows cost about four
 [1] Bar-Tal et al., "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation", 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

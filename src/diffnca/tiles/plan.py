@@ -11,8 +11,6 @@ pixel of a denoiser call, and b those per pixel read or written. A sweep of m st
 `PATIENCE_SECONDS`. A canvas of one tile has no halo, so all its steps are one sweep, in memory.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

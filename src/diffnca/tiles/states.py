@@ -5,8 +5,6 @@ last estimate. Each chunk is a file, written in one piece, the estimate before t
 image that exists is finished, with its estimate. Nothing else records progress.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import suppress
