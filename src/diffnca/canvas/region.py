@@ -68,9 +68,9 @@ class Region:
         ):
             if not 1 <= length <= size:
                 allowed = f"from 1 to {size} px, as its canvas"
-                raise ValueError(f"region {length_name}={length}: must be {allowed}; cut it")
+                raise ValueError(f"region of {length_name} {length}: must be {allowed}; cut it")
             if boundary == "reflect" and not 0 <= start <= size - length:
-                span = f"{start_name}={start}, {length_name}={length}"
+                span = f"of {start_name} {start}, {length_name} {length}"
                 raise ValueError(f"region {span}: must lie in [0, {size}) of a reflecting canvas; cut it")
 
     @property

@@ -240,8 +240,8 @@ def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
         missing = (key for key, _ in shards.shards_of(level, path) if not stores.exists(level.store, key))
         fault = fault or next((f"{key} is missing" for key in missing), None)
     if fault is not None:
-        again = "" if fault == UNFINISHED else "; make the image again (`diffnca verify` names all faults)"
-        raise ValueError(f"{url}: {fault}{again}")
+        remedy = "; delete it and make it again (`diffnca verify` names all faults)"
+        raise ValueError(f"{url}: {fault}{'' if fault == UNFINISHED else remedy}")
     return attributes | {"diffnca": stores.facts_of(url) or {}}, list(levels.values())
 
 

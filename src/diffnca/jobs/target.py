@@ -62,14 +62,16 @@ class Target:
         return False
 
     def is_finished(self, request: Request) -> bool:
-        """Return whether the large file is there; refuse the file of another image."""
-        from diffnca.formats.ome_zarr import OmeZarrWriter
+        """Return whether the large file is there; refuse another image, and an image with missing files."""
+        from diffnca.formats.ome_zarr import OmeZarrWriter, check_finished
         from diffnca.formats.stores import facts_of
         from diffnca.tiles.states import check_work
 
         finished = self._text()
         if finished is not None:  # the rest may have been removed in part
             self._check_same(finished, request)
+            if self.is_zarr:
+                check_finished(self.out)
             return True
         check_work(self.work)
         if OmeZarrWriter(self.image).is_foreign:

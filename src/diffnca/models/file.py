@@ -135,6 +135,7 @@ def find_model(name: str | Path) -> Path:
 
     The hub is asked only for a name that contains a `/` and is no path.
     """
+    require(isinstance(name, str | Path), "model", repr(name), "a name or a path")
     path = Path(name)
     bundled = bundled_models()
     if str(name) in bundled and path.exists():
