@@ -26,6 +26,7 @@ from PIL import Image
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.data import ImageSet, open_images
+from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.features import efficientnet_lite0
 from diffnca.evaluation.scores import Score, score
 from diffnca.evaluation.selections import Picture, count_crops, crops
@@ -154,7 +155,7 @@ def report(options: Options, name: str, result: Score) -> None:
         )
         return
     print(
-        f"{name:6} KID x1000 {result.kid.x1000(2):>14}   FID {result.fid:7.2f}   "
+        f"{name:6} KID x1000 {with_error(result.kid_x1000, result.error, 2):>14}   FID {result.fid:7.2f}   "
         f"n {result.n} against {result.n_reference} crops of {options.crop} px   "
         f"{result.features} {result.checksum[:8]}",
         flush=True,

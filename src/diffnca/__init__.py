@@ -7,8 +7,6 @@
 The names below are imported at their first use, so that `import diffnca` and `diffnca --help` need no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

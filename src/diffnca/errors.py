@@ -1,7 +1,5 @@
 """Errors for users: each message is one line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import MISSING, field, fields
 from typing import Any

@@ -4,8 +4,6 @@ A file appears complete or not at all. Only this package gives the names of its 
 removes no other file.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -24,6 +24,14 @@ def unseen(*_: object) -> None:
     """Ignore a report."""
 
 
+def part_of(report: Report, title: str, before: Number, size: Number, total: Number) -> Callable[..., object]:
+    """Return a report for a part of some work: it is of `size`, and begins when `before` of `total` is done.
+
+    The part reports what it has done and its own total, with or without a title.
+    """
+    return lambda *told: report(title, before + size * told[-2] / max(told[-1], 1e-9), total)
+
+
 def show(text: str, stream: Any, end: str = "\n") -> None:
     """Print a line on a stream; characters that its encoding lacks become `?`.
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from diffnca.baselines.likelihood import DiscretisedLogistic
+from diffnca.baselines.autoencoder import DiscretisedLogistic
 
 LEVELS = (torch.arange(256, dtype=torch.float64) * 2 - 255) / 255
 

@@ -180,7 +180,7 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["train", "--data", ".", "--minutes", "nan"], "--minutes nan: must be above 0"),
         (["train", "--data", ".", "--out", "a/b/c"], "does not exist"),
         (["train", "--data", ".", "--model.chanels", "3"], "--model.chan"),
-        (["train", "--data", ".", "--model.channels", "2"], "channels=2: must be >= 2"),
+        (["train", "--data", ".", "--model.channels", "2"], "--model.channels 2: must be >= 2"),
         (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
         (
             ["sample", "pathology", "--height", "7", "--seamless", "y"],
@@ -192,6 +192,7 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         ),
         (["train", "--data", ".", "--training.minutes", "-1"], "--training.minutes -1.0: must be from 0 to"),
         (["train", "--data", ".", "--sampling.steps", "999"], "--sampling.steps 999: must be 1 to 300"),
+        (["sample", "aerial", "--region", "0,0,0,9"], "region of height 0: must be from 1 to"),
         (["sample", "aerial", "--device", "meta"], "--device meta: not available here"),
         (["convert", "missing.pth", "out.safetensors"], "missing.pth"),
         (["convert", "missing.pth", "out.bin"], "must end in .safetensors"),

@@ -109,6 +109,10 @@ def test_messages_name_flags_as_they_are_typed(command: cli.Verb, text: str, typ
     assert as_typed(text, set(cli.flags_of(command))) == typed
 
 
+def test_messages_complete_the_name_of_a_flag_as_it_was_typed() -> None:
+    assert as_typed("hidden=0: must", {"data", "model.cell.hidden"}) == "--model.cell.hidden 0: must"
+
+
 def test_the_home_folder_is_expanded_also_after_an_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     command = cli.parse(["vary", "aerial", "--out=~/x.png", "--image", "~/y.png", "--film=~/z.gif"])

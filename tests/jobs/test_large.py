@@ -143,6 +143,15 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_dry_run_tells_what_is_made_in_memory(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sample", model, *SIZE, "--count", "3", "--out", str(tmp_path / "x.png"), "--dry-run"]
+    assert main(arguments) == 0
+    assert "3 in all, in memory" in capsys.readouterr().out
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["x.ome.zarr", "x.ome.tif"])
 def test_a_finished_image_is_not_made_again(
     model: str, once: Once, capsys: pytest.CaptureFixture[str], name: str
@@ -627,6 +636,14 @@ def test_a_tiff_at_an_address_is_refused_before_the_work(
 ) -> None:
     arguments = ["sample", model, *SIZE, "--out", "s3://made/x.ome.tif"]
     assert "must end in .ome.zarr" in error_of(capsys, arguments)
+
+
+def test_an_image_that_lost_a_file_is_not_finished(
+    model: str, finished: Once, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = finished("x.ome.zarr")
+    next(path for path in (there / "0" / "c").rglob("*") if path.is_file()).unlink()
+    assert "is missing; delete it and make it again" in error_of(capsys, command(model, there))
 
 
 def test_a_slash_at_the_end_is_no_other_image(

@@ -9,7 +9,8 @@ import pytest
 
 from diffnca.canvas.region import Canvas
 from diffnca.formats.ome_zarr import OmeZarrWriter
-from diffnca.tiles.states import States, check_work, noted, remove_work
+from diffnca.formats.stores import facts_of
+from diffnca.tiles.states import States, check_work, remove_work
 
 FACTS = {"diffnca:seed": "7"}
 
@@ -69,7 +70,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_noted_comes_back(tmp_path: Path) -> None:
-    assert noted(begun(tmp_path).url) == FACTS
+    assert facts_of(begun(tmp_path).url) == FACTS
 
 
 def test_a_group_without_notes_is_noted_when_the_image_is_begun(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_group_without_notes_is_noted_when_the_image_is_begun(tmp_path: Path) 
     states.delete(1)
     write_attributes(tmp_path / "states", {})
     states.begin(FACTS)
-    assert noted(states.url) == FACTS
+    assert facts_of(states.url) == FACTS
 
 
 def test_states_of_an_unknown_image_are_refused(tmp_path: Path) -> None:
@@ -102,7 +103,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-@pytest.mark.parametrize("read", [noted, lambda url: OmeZarrWriter(url).is_finished], ids=["states", "image"])
+@pytest.mark.parametrize(
+    "read", [facts_of, lambda url: OmeZarrWriter(url).is_finished], ids=["states", "image"]
+)
 def test_broken_metadata_are_one_line_that_names_the_file(
     tmp_path: Path, content: str, read: Callable[[str], Any]
 ) -> None:
@@ -118,7 +121,7 @@ def test_notes_of_another_form_are_one_line_that_names_the_folder(tmp_path: Path
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"diffnca": facts}}
     (tmp_path / "zarr.json").write_text(json.dumps(group))
     with pytest.raises(ValueError, match="its `diffnca` metadata are damaged; delete"):
-        noted(str(tmp_path))
+        facts_of(str(tmp_path))
 
 
 @pytest.mark.parametrize("change", [{"shape": [3, 16, 25]}, {"data_type": "float64"}])

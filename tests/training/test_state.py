@@ -155,6 +155,11 @@ def test_a_folder_with_other_files_is_no_run(tmp_path: Path, name: str) -> None:
         check_folder(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_refused() -> None:
+    with pytest.raises(OSError, match="/proc/run: cannot be written"):
+        check_folder(Path("/proc/run"))
+
+
 def test_what_a_killed_run_left_does_not_stop_a_new_one(tmp_path: Path) -> None:
     for name in (LOG_FILE, ".lock", *LEFT):
         (tmp_path / name).touch()

@@ -3,8 +3,6 @@
 [1] Ho et al., "Denoising Diffusion Probabilistic Models", 2020: the architecture, as diffusers has it.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

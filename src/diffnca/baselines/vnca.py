@@ -3,8 +3,6 @@
 [1] Palm et al., "Variational Neural Cellular Automata", ICLR 2022, section 3 and appendix A.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -1,7 +1,5 @@
 """Timing in turns: the load of a machine changes, so shares mean more than seconds."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import dataclasses

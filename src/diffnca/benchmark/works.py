@@ -4,8 +4,6 @@ Of a network of cells, two operations a multiply-add count in perception, hidden
 unprotected channels.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 import statistics

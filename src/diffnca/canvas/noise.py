@@ -21,8 +21,6 @@ results). `torch.compile` may round a product and a sum only once, so keep `Nois
 [2] Wichura, "Algorithm AS 241: the percentage points of the normal distribution", 1988.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum

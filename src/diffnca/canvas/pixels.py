@@ -4,8 +4,6 @@ Models see float32 numbers in [-1, 1], `c h w`. Files hold unsigned integers fro
 their type, `h w c`. Colours are red, green and blue, then any further channels; gray images have one channel.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8

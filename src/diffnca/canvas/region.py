@@ -68,9 +68,9 @@ class Region:
         ):
             if not 1 <= length <= size:
                 allowed = f"from 1 to {size} px, as its canvas"
-                raise ValueError(f"region {length_name}={length}: must be {allowed}; cut it")
+                raise ValueError(f"region of {length_name} {length}: must be {allowed}; cut it")
             if boundary == "reflect" and not 0 <= start <= size - length:
-                span = f"{start_name}={start}, {length_name}={length}"
+                span = f"of {start_name} {start}, {length_name} {length}"
                 raise ValueError(f"region {span}: must lie in [0, {size}) of a reflecting canvas; cut it")
 
     @property
@@ -103,8 +103,8 @@ class Region:
         if n < 0:
             raise ValueError(f"grow by {n} px: must be >= 0; make a smaller Region instead")
         boundary_y, boundary_x = self.canvas.boundary
-        top, height = _grow_span(self.top, self.height, n, self.canvas.height, boundary_y)
-        left, width = _grow_span(self.left, self.width, n, self.canvas.width, boundary_x)
+        top, height = grow_span(self.top, self.height, n, self.canvas.height, boundary_y)
+        left, width = grow_span(self.left, self.width, n, self.canvas.width, boundary_x)
         return Region(top, left, height, width, self.canvas)
 
     def crop(self, tensor: Tensor, of: Region) -> Tensor:
@@ -145,7 +145,8 @@ def fold(index: Int[Tensor, "*shape"], size: int, boundary: Boundary) -> Int[Ten
     return torch.minimum(index, 2 * (size - 1) - index)
 
 
-def _grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
+def grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
+    """Return start and length of a span of an axis with `n` px more on each side, as `Region.grow` does."""
     if n == 0:
         return start, length  # a region that covers a circular axis may begin anywhere
     if boundary == "circular":

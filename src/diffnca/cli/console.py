@@ -1,7 +1,5 @@
 """The only module that prints: results on stdout, notes and progress on stderr."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback

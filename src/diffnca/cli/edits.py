@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from diffnca.cli import console
 from diffnca.cli.images import Making, make
 from diffnca.errors import Interrupted
-from diffnca.progress import Number, Report
+from diffnca.progress import part_of
 
 if TYPE_CHECKING:
     from diffnca.data.given import Given
@@ -70,8 +69,8 @@ class Editing(Making):
         Path(self.place.out).mkdir(exist_ok=True)
         with console.progress() as progress:
             for done, (image, place) in enumerate(places.items()):
-                report = partial(_share, progress, done, len(places))
                 try:
+                    report = part_of(progress, "images", done, 1, len(places))
                     make(self._request(image), place, report=report)
                 except KeyboardInterrupt:
                     done_text = f"stopped after {done} of {len(places)} images; the same command goes on"
@@ -192,8 +191,3 @@ class Vary(Editing):
         from diffnca.jobs import tasks
 
         return tasks.Vary(given, self.strength)
-
-
-def _share(report: Report, before: int, count: int, _: str, done: Number, total: Number) -> None:
-    """Report the progress of one image of a folder as a part of all images."""
-    report("images", before + done / max(total, 1e-9), count)

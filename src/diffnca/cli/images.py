@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from diffnca.cli import console
-from diffnca.jobs.options import Choices, Place, SamplerName, Seamless
+from diffnca.config.model import SamplerName
+from diffnca.jobs.options import Choices, Place, Seamless
 from diffnca.progress import Report, amount, duration
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ def make(request: Request, place: Place, is_dry: bool = False, report: Report | 
     if is_dry:
         if planned.is_finished:
             console.say(told(Made(place.out, was_there=True, is_large=True), request))
+        elif planned.tiles is None and planned.region_cost is None:
+            canvas = request.canvas
+            console.say(f"image    {canvas.height}x{canvas.width} px, {request.count:,} in all, in memory")
         return 0
     with nullcontext(report) if report is not None else console.progress() as progress:
         for made in run(request, place, progress, planned=planned):

@@ -3,8 +3,6 @@
 Each error that a user can cause gives one line on stderr and exit code 2.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools
@@ -132,11 +130,15 @@ def explained(error: Exception) -> tuple[int, str]:
 
 
 def as_typed(text: str, flags: Set[str]) -> str:
-    """Return a message with flags as a user types them: `even_px=0` becomes `--even-px 0`."""
+    """Return a message with flags as a user types them: `even_px=0` becomes `--even-px 0`.
+
+    The end of one flag's name is enough: `hidden=0` becomes `--model.cell.hidden 0`.
+    """
 
     def typed(match: re.Match[str]) -> str:
-        flag = match[1].replace("_", "-")
-        return f"--{flag} " if flag in flags else match[0]
+        name = match[1].replace("_", "-")
+        found = [name] if name in flags else [flag for flag in flags if flag.endswith(f".{name}")]
+        return f"--{found[0]} " if len(found) == 1 else match[0]
 
     return re.sub(r"(?<![\w./-])([a-z][\w.]*)=(?=\S)", typed, text)
 

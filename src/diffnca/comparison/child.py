@@ -1,7 +1,5 @@
 """A training of a table in a process with its own memory: `python -m diffnca.comparison.child JOB.json`."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

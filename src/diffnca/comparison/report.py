@@ -1,7 +1,5 @@
 """The report of a table: `results.json` for machines, `table.md` for people."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -11,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffnca.comparison.rows import Result
-from diffnca.evaluation.metrics.bootstrap import Difference
-from diffnca.evaluation.metrics.distances import Distance
+from diffnca.evaluation.metrics.distances import Difference, with_error
 from diffnca.evaluation.scores import Evaluation, require_one_protocol
 from diffnca.files import replace_atomically
 
@@ -78,7 +75,8 @@ def as_markdown(report: Report) -> str:
 def brief(result: Result) -> str:
     """Return the result of a training as one line."""
     score = result.evaluation.score
-    return f"{result.name}, training {result.seed}: KID x 1000 {score.kid.x1000()}, FID {score.fid:.1f}"
+    kid = with_error(score.kid_x1000, score.error)
+    return f"{result.name}, training {result.seed}: KID x 1000 {kid}, FID {score.fid:.1f}"
 
 
 def _kid(evaluations: Iterable[Evaluation]) -> float:
@@ -86,13 +84,11 @@ def _kid(evaluations: Iterable[Evaluation]) -> float:
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    kids, error = [each.score.kid_x1000 for each in evaluations], evaluations[0].score.kid.error
-    if len(kids) > 1:
-        error = _over_trainings(kids) / 1000
+    spread = _over_trainings([each.score.kid_x1000 for each in evaluations])
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
     return (
         name,
-        Distance(_kid(evaluations) / 1000, error).x1000(),
+        with_error(_kid(evaluations), evaluations[0].score.error if spread is None else spread),
         f"{statistics.mean(each.score.fid for each in evaluations):.1f}",
         *(f"{statistics.mean(getattr(each, key) for each in evaluations):.2f}" for key in HEAD[3:7]),
         f"{statistics.mean(each.spectrum_error_db for each in evaluations):.1f}",
@@ -100,17 +96,14 @@ def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     )
 
 
-def _over_trainings(numbers: Sequence[float]) -> float:
+def _over_trainings(numbers: Sequence[float]) -> float | None:
     """Return the standard error of the mean over trainings, which differ more than images do."""
-    return statistics.stdev(numbers) / math.sqrt(len(numbers))
+    return statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
 
 
 def _held_out_error(results: Sequence[Result]) -> str:
     errors = [each.held_out_error for each in results if each.held_out_error is not None]
-    if not errors:
-        return ""
-    spread = f" ± {_over_trainings(errors):.4f}" if len(errors) > 1 else ""
-    return f"{statistics.mean(errors):.4f}{spread}"
+    return with_error(statistics.mean(errors), _over_trainings(errors), 4) if errors else ""
 
 
 def _costs(results: Sequence[Result]) -> tuple[str, ...]:

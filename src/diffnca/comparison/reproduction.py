@@ -1,7 +1,5 @@
 """A table from start to end: train and measure one row after the other; a stopped table goes on."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +14,7 @@ from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.engine.machine import device_named, machine_of
 from diffnca.errors import Interrupted, one_line
-from diffnca.evaluation.metrics.bootstrap import Difference, kid_difference
+from diffnca.evaluation.metrics.distances import Difference, kid_difference
 from diffnca.evaluation.metrics.features import extract_cached
 from diffnca.evaluation.protocol import extractor_named
 from diffnca.progress import Report as Seen

@@ -3,15 +3,13 @@
 All rows of a table see equal images. A row is a recipe, or a recipe with one change.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diffnca.config.model import Config, DataConfig, LossConfig, ScheduleConfig, with_fields
+from diffnca.config.model import Config, DataConfig, LossConfig, SamplerName, ScheduleConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 from diffnca.errors import require
@@ -215,7 +213,7 @@ class Terms:
     reduce: int = 1
     microns_per_px: float | None = None
     n: int = 2048
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    sampler: SamplerName = "dpmpp2m"
     steps: int = 20
     seeds: int = 1
     features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"

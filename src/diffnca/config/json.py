@@ -1,7 +1,5 @@
 """The JSON form of a configuration, for the header of a weights file."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

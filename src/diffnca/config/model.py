@@ -3,8 +3,6 @@
 `diffnca.config.networks` has the choices of the network. A recipe is a function that returns a `Config`.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -18,6 +16,10 @@ MOST_IMAGES = 10**12
 LARGEST_CLAMP, LARGEST_LOGIT, LARGEST_GUIDANCE = 1e9, 10.0, 10
 
 LONGEST_NAME = 100
+
+SamplerName = Literal["ddpm", "ddim", "dpmpp2m"]
+Engine = Literal["auto", "eager"]
+"""`auto`: what is fast and exact on the device; `eager`: as in training."""
 
 LARGEST_SQUARE_PX = 1024
 """Largest `even_px`: a tile draws the noise of all squares that it touches."""
@@ -175,7 +177,7 @@ class SamplingConfig:
             texture an even tone; 0 does not change the noise.
     """
 
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "dpmpp2m"
+    sampler: SamplerName = "dpmpp2m"
     steps: int = 20
     visited: tuple[int, ...] | None = None
     guidance: float = number(1.0, within=(1, LARGEST_GUIDANCE))

@@ -3,8 +3,6 @@
 `diffnca.config.model` puts them into a `Config`; `diffnca.models.build` builds the networks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -155,9 +153,9 @@ class NCAConfig:
         require_within(self, "model.")
         least = 2 * self.cell_image_channels
         allowed = f">= {least} (the noisy image and the prediction, 2 * image_channels * patch**2)"
-        require(self.channels >= least, "channels", self.channels, allowed)
+        require(self.channels >= least, "model.channels", self.channels, allowed)
         if (self.fourier is None) == (self.family == "fourier_diff_nca"):
-            raise ValueError(f"family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
+            raise ValueError(f"model.family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
         if self.coarse is not None:
             self._require_fitting(self.coarse)
 

@@ -10,8 +10,6 @@ References:
     [3] Palm et al., "Variational Neural Cellular Automata", ICLR 2022.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from diffnca.config.model import (

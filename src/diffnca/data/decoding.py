@@ -5,8 +5,6 @@ also where the camera used fewer bits; 16-bit colour keeps its upper 8 bits. For
 are laid over white, the background of slides. Colour profiles and broken metadata are ignored.
 """
 
-from __future__ import annotations
-
 import io
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files to edit: images and masks."""
 
-from __future__ import annotations
-
 import logging
 import unicodedata
 import warnings

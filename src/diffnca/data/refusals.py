@@ -1,7 +1,5 @@
 """How pictures are refused: one error, whose message gives the reason and the fix, but no name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,5 +58,6 @@ def require_content(head: bytes) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the complaint of a decoder in one line."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    text = repr(error) if isinstance(error, KeyError) else str(error)  # its text is the key alone
+    line = next(iter(text.strip().splitlines()), type(error).__name__)
     return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", line).replace("image file image", "image")

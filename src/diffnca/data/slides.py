@@ -5,8 +5,6 @@ tiffslide (the extra `slides`) reads the level just finer than the chosen scale;
 [1] Otsu (1979), A threshold selection method from gray-level histograms.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 import weakref

@@ -1,7 +1,5 @@
 """TIFF files: files that Pillow misreads, channels in pages, tiles, the size of a pixel."""
 
-from __future__ import annotations
-
 import io
 import logging
 import re

@@ -16,8 +16,6 @@ With `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
 [5] Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal, Protocol, runtime_checkable

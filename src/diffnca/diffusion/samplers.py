@@ -20,19 +20,18 @@ References:
     [4] Kingma et al., "Variational Diffusion Models", 2021.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from diffnca.config.model import SamplerName
 from diffnca.diffusion.schedule import Level
 from diffnca.errors import require, require_members
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp2m")
+SAMPLERS = get_args(SamplerName)
 
 
 class Memory(NamedTuple):

@@ -1,7 +1,5 @@
 """The error of a denoiser on held-out images: what training makes small, without the hours that KID needs."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import UInt8
 from torch import Tensor

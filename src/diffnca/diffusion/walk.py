@@ -1,7 +1,5 @@
 """The walk from noise to image: all diffusion steps, and the constraint after each step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,16 +1,15 @@
 """The engine: runs networks fast and exactly on the given device."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffnca.canvas.region import Canvas
+from diffnca.config.model import Engine
 from diffnca.engine.cpu import BlockedRule
 from diffnca.engine.machine import fast_dtype
 from diffnca.engine.threads import computing_alone
@@ -23,9 +22,6 @@ __all__ = ["Engine", "prepare"]
 
 SMALL_IMAGE_PX = 64
 """Side of an image whose cells should fill a block."""
-
-Engine = Literal["auto", "eager"]
-"""`auto`: what is fast and exact on the device; `eager`: as in training."""
 
 
 class Prepared(nn.Module):

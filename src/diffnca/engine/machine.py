@@ -1,7 +1,5 @@
 """The machine: its devices, its fast data type, its memory and that of a process."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Threads that do not change a result, however many they are."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

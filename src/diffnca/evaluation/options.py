@@ -1,12 +1,11 @@
 """The options of an evaluation; without torch, so that a command line starts quickly."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffnca.config.model import SamplerName
 from diffnca.errors import number, require, require_within
 from diffnca.files import check_place, check_target
 
@@ -65,7 +64,7 @@ class Options:
     height: int | None = number(None, within=(1, MAX_SIDE_PX))
     width: int | None = number(None, within=(1, MAX_SIDE_PX))
     seed: int = 0
-    sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
     device: str = "auto"
     seam_px: int | None = None

@@ -1,7 +1,5 @@
 """Generated images to be scored: each has its seed and its file, so that a stopped run goes on."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from diffnca.evaluation.selections import Picture
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
 from diffnca.models.file import find_model, load
-from diffnca.progress import Report, unseen
+from diffnca.progress import Report, part_of, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.task import walk_of
 
@@ -70,16 +68,10 @@ class Samples:
             folder.mkdir(exist_ok=True)
         for first in range(0, n, batch):
             seeds = range(self.seed + first, self.seed + min(first + batch, n))
-
-            def step(done: int, total: int, before: int = first, size: int = len(seeds)) -> None:
-                report("generated images", before + size * done / total, n)
-
-            yield from self._batch(seeds, folder, step)
+            yield from self._batch(seeds, folder, part_of(report, "generated images", first, len(seeds), n))
             report("generated images", first + len(seeds), n)
 
-    def _batch(
-        self, seeds: Sequence[int], folder: Path | None, step: Callable[[int, int], None]
-    ) -> list[Picture]:
+    def _batch(self, seeds: Sequence[int], folder: Path | None, step: Callable[..., object]) -> list[Picture]:
         kept = {} if folder is None else _kept(folder, seeds, self.facts)
         missing = [seed for seed in seeds if seed not in kept]
         if missing:

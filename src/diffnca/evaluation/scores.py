@@ -1,8 +1,5 @@
 """Score generated images against real images, and store each number with all that it depends on."""
 
-from __future__ import annotations
-
-import hashlib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,8 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR, Distance, fid, kid
-from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
+from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR, fid, kid, with_error
+from diffnca.evaluation.metrics.features import FeatureExtractor, digest_of, extract_cached
 from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
 from diffnca.evaluation.metrics.memorisation import Memorisation, memorisation
 from diffnca.evaluation.metrics.textures import colour_error, spectrum_error_db
@@ -45,11 +42,6 @@ class Score:
     features: str
     checksum: str
     preprocessing: str
-
-    @property
-    def kid(self) -> Distance:
-        """The distance and its error."""
-        return Distance(self.kid_x1000 / 1000, None if self.error is None else self.error / 1000)
 
 
 @dataclass(frozen=True)
@@ -156,7 +148,7 @@ def evaluate(
     precision, recall = precision_recall(features, features_reference)
     density, coverage = density_coverage(features, features_reference)
     return Evaluation(
-        protocol=replace(protocol, reference=_content_hash(reference), height=height, width=width),
+        protocol=replace(protocol, reference=digest_of(reference.images).hex(), height=height, width=width),
         score=_score(generated, reference, features, features_reference, extractor),
         precision=precision,
         recall=recall,
@@ -193,12 +185,6 @@ def check_size(size: tuple[int, ...], reference: Selection) -> None:
         )
 
 
-def _content_hash(selection: Selection) -> str:
-    digest = hashlib.sha256(repr(tuple(selection.images.shape)).encode())
-    digest.update(selection.images.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _score(
     generated: Selection,
     reference: Selection,
@@ -226,7 +212,7 @@ def as_table(evaluation: Evaluation) -> str:
     score, protocol = evaluation.score, evaluation.protocol
     made = {name: value[:16] if name == "weights" else value for name, value in evaluation.made.items()}
     lines = [
-        ("KID x 1000", score.kid.x1000(2) + _why_no_error(evaluation)),
+        ("KID x 1000", with_error(score.kid_x1000, score.error, 2) + _why_no_error(evaluation)),
         ("FID", f"{score.fid:.2f}"),
         ("precision, recall", f"{evaluation.precision:.3f}, {evaluation.recall:.3f}"),
         ("density, coverage", f"{evaluation.density:.3f}, {evaluation.coverage:.3f}"),

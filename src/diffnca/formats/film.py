@@ -1,7 +1,5 @@
 """Films: animated GIF, WebP and PNG, repeated without end, and MP4 (H.264)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -4,8 +4,6 @@ OME-XML and resolution tags both hold the pixel size, because some readers use o
 one row of tiles in memory and replaces the file atomically. Equal images give equal bytes.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import uuid

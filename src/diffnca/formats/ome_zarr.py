@@ -8,8 +8,6 @@ References:
     [2] Zarr version 3 and its sharding codec (ZEP 2).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -153,7 +151,7 @@ class OmeZarrWriter:
         Raises:
             ValueError: the metadata are damaged.
         """
-        return stores.facts_in(stores.attributes_of(self.url, "0"), self.url)
+        return stores.facts_of(self.url, "0")
 
     def _create(self, store: Store, level: int, shape: tuple[int, int, int], text: dict[str, str]) -> None:
         zarr.create_array(
@@ -242,9 +240,9 @@ def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
         missing = (key for key, _ in shards.shards_of(level, path) if not stores.exists(level.store, key))
         fault = fault or next((f"{key} is missing" for key in missing), None)
     if fault is not None:
-        again = "" if fault == UNFINISHED else "; make the image again (`diffnca verify` names all faults)"
-        raise ValueError(f"{url}: {fault}{again}")
-    return attributes | {"diffnca": stores.facts_in(attributes, url) or {}}, list(levels.values())
+        remedy = "; delete it and make it again (`diffnca verify` names all faults)"
+        raise ValueError(f"{url}: {fault}{'' if fault == UNFINISHED else remedy}")
+    return attributes | {"diffnca": stores.facts_of(url) or {}}, list(levels.values())
 
 
 def verify(url: str, progress: Progress = unseen) -> list[str]:

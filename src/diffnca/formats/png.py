@@ -1,7 +1,5 @@
 """PNG files for images that fit in memory; text chunks record how an image was made."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from pathlib import Path

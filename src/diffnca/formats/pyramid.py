@@ -1,7 +1,5 @@
 """Levels of a pyramid: each level has the means of 2x2 pixels of the level before; what OME says of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shards, the files of a zarr image: their places, their pixels, their faults."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,29 +20,21 @@ REMEDY = "delete it, then the command that makes the image makes it again"
 
 
 def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
-    """Return the pixels of a region of a level; refuse missing and damaged shards by name."""
+    """Return the pixels of a region of a level; refuse missing and damaged shards by name.
+
+    The region begins at the corner of a shard.
+    """
     side = array.shards[1]
     pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
-    for top, height in _spans(region.top, region.height, side):
-        for left, width in _spans(region.left, region.width, side):
-            part = Region(top, left, height, width, region.canvas)
-            key = key_of(path, part, side)
-            with undamaged(f"{url}/{key}", REMEDY):
-                values = array[place_of(part)]
-            if not values.any() and not exists(array.store, key):  # zarr reads a missing shard as black
-                raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
-            rows = slice(top - region.top, top - region.top + height)
-            pixels[:, rows, left - region.left : left - region.left + width] = values
+    for part in region.tiles(side, side):
+        key = key_of(path, part, side)
+        with undamaged(f"{url}/{key}", REMEDY):
+            values = array[place_of(part)]
+        if not values.any() and not exists(array.store, key):  # zarr reads a missing shard as black
+            raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
+        top, left = part.top - region.top, part.left - region.left
+        pixels[:, top : top + part.height, left : left + part.width] = values
     return pixels
-
-
-def _spans(start: int, length: int, side: int) -> Iterator[tuple[int, int]]:
-    """Cut a span at the edges of shards; yield start and length of each part."""
-    stop = start + length
-    while start < stop:
-        end = min(stop, start - start % side + side)
-        yield start, end - start
-        start = end
 
 
 def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:

@@ -4,8 +4,6 @@ A key appears complete or not at all: zarr renames complete files, and object st
 unreachable address is an `OSError` of one line. A damaged file is a `ValueError` that names the file.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import functools
@@ -162,12 +160,11 @@ def attributes_of(url: str, path: str = "") -> dict[str, Any] | None:
         return dict(zarr.open(store, path=path, mode="r").attrs.asdict())
 
 
-def facts_in(attributes: dict[str, Any] | None, url: str) -> dict[str, str] | None:
-    """Return the `diffnca` metadata in attributes; `None` without such metadata; refuse another form."""
-    facts = None if attributes is None else attributes.get("diffnca")
-    if facts is None:
-        return None
-    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+def facts_of(url: str, path: str = "") -> dict[str, str] | None:
+    """Return the `diffnca` metadata at `path`; `None` without such metadata; refuse another form."""
+    facts: dict[str, str] | None = (attributes_of(url, path) or {}).get("diffnca")
+    is_text = isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values())
+    if facts is not None and not is_text:
         raise ValueError(
             f"{url}: its `diffnca` metadata are damaged; delete {url}, then the same command begins again"
         )

@@ -1,15 +1,13 @@
 """What can be chosen for an image: how it is sampled, and where it is made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffnca.config.model import Engine, SamplerName
 from diffnca.errors import require
 
 Seamless = Literal["none", "x", "y", "both"]
-SamplerName = Literal["ddpm", "ddim", "dpmpp2m"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class Choices:
     guidance: float | None = None
     guide: str | None = None
     windows: int | None = None
-    engine: Literal["auto", "eager"] = "auto"
+    engine: Engine = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,6 @@ from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frame
 from diffnca.jobs.tasks import Interpolate, New
 from diffnca.models.file import find_model, read_card
 from diffnca.sampling.growth import grown_seed, planned
-from diffnca.sampling.guidance import prepare
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, check_parts, check_region
 
@@ -117,13 +116,13 @@ def plan(request: Request, place: Place) -> Plan:
         Target(place.out).check_place()
     if not is_in_tiles(request, place):
         return Plan(request, place)
-    from diffnca.tiles.states import noted
+    from diffnca.formats.stores import facts_of
 
     target = large_target(place)
     if target.is_finished(request):
         return Plan(request, place, is_finished=True)
     job = job_of(request, place, target)
-    is_begun = noted(f"{target.work}/states") is not None
+    is_begun = facts_of(f"{target.work}/states") is not None
     made = Plan(request, place, False, is_begun, tiles_of(job, place.tile), job)
     if not is_begun:
         assert made.tiles is not None
@@ -133,7 +132,7 @@ def plan(request: Request, place: Place) -> Plan:
 
 def check(request: Request, place: Place) -> None:
     """Refuse what cannot be made, before any work and whatever lies in the folder."""
-    device = torch.device(device_named(place.device))
+    device_named(place.device)
     if isinstance(request.task, Interpolate):
         out = Path(place.out)
         is_film = bool(out.suffix) and not out.is_dir()
@@ -151,7 +150,6 @@ def check(request: Request, place: Place) -> None:
             )
         return
     check_region(model, request.region)
-    prepare(model, device, request.engine)
     if in_tiles:
         crew_of(place)  # needs zarr
         check_parts(model)

@@ -3,8 +3,6 @@
 A stopped request goes on: what is finished is there, and is not made again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +27,7 @@ from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_tar
 from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
-from diffnca.progress import Number, Report, unseen
+from diffnca.progress import Number, Report, part_of, unseen
 from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
@@ -159,10 +157,7 @@ def _pixels(
 ) -> UInt8[np.ndarray, "b h w c"]:
     """Return the images of these seeds, the first of which is image `first` of the request."""
     device, canvas = torch.device(device_named(place.device)), request.canvas
-
-    def progress(done: Number, total: Number) -> None:
-        watch("images", first + len(seeds) * done / total, request.count)
-
+    progress = part_of(watch, "images", first, len(seeds), request.count)
     model: Any = request.opened() if filmed is None else filmed
     if isinstance(model, Autoencoder):
         drawn = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
@@ -173,7 +168,7 @@ def _pixels(
 
 
 def _task(
-    request: Request, denoiser: ImageDenoiser, noise: Noise, progress: Callable[[int, int], None]
+    request: Request, denoiser: ImageDenoiser, noise: Noise, progress: Callable[..., object]
 ) -> tuple[Task, Noise]:
     """Return the task and what it draws from, after making the smaller images from which a new one grows."""
     if not isinstance(request.task, New):

@@ -1,7 +1,5 @@
 """The file of an image: whether it can be written, whether it is there, whether it is the one asked for."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -64,18 +62,21 @@ class Target:
         return False
 
     def is_finished(self, request: Request) -> bool:
-        """Return whether the large file is there; refuse the file of another image."""
-        from diffnca.formats.ome_zarr import OmeZarrWriter
-        from diffnca.tiles.states import check_work, noted
+        """Return whether the large file is there; refuse another image, and an image with missing files."""
+        from diffnca.formats.ome_zarr import OmeZarrWriter, check_finished
+        from diffnca.formats.stores import facts_of
+        from diffnca.tiles.states import check_work
 
         finished = self._text()
         if finished is not None:  # the rest may have been removed in part
             self._check_same(finished, request)
+            if self.is_zarr:
+                check_finished(self.out)
             return True
         check_work(self.work)
         if OmeZarrWriter(self.image).is_foreign:
             raise ValueError(f"{self.image}: holds something else; give another --out")
-        for there in (noted(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
+        for there in (facts_of(f"{self.work}/states"), OmeZarrWriter(self.image).read_text()):
             if there is not None:
                 self._check_same(there, request)
         return False

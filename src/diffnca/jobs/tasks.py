@@ -1,7 +1,5 @@
 """What can be asked for: new images, and what is done to given ones. A new task is one dataclass here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Build networks and models from their configuration, with fresh weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +9,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.baselines.unet import UNet
 from diffnca.baselines.vnca import VNCA
 from diffnca.config.model import Config
-from diffnca.config.networks import Model, NCAConfig, UNetConfig, VNCAConfig
+from diffnca.config.networks import Model, NCAConfig, UNetConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.networks.automaton import Automaton
@@ -28,16 +26,23 @@ def build_network(config: Model) -> Automaton | UNet | VNCA:
 
 def build_model(config: Config) -> Generator:
     """Return the model of `config`, with fresh weights."""
-    if isinstance(config.model, VNCAConfig):
-        return Autoencoder(build_network(config.model), config)
-    return build_denoiser(config)
+    network = build_network(config.model)
+    if isinstance(network, VNCA):
+        return Autoencoder(network, config)
+    return Denoiser(network, NoiseSchedule.from_config(config.schedule), config)
 
 
 def build_denoiser(config: Config) -> Denoiser:
     """Return the denoiser of `config`, with fresh weights; refuse a model that is no denoiser."""
-    if isinstance(config.model, VNCAConfig):
-        raise ValueError(f"model {config.name}: must be a denoiser, not a variational autoencoder (vnca)")
-    return Denoiser(build_network(config.model), NoiseSchedule.from_config(config.schedule), config)
+    return denoiser_of(build_model(config))
+
+
+def denoiser_of(model: Generator) -> Denoiser:
+    """Return a model as a denoiser; refuse a model that is none."""
+    if isinstance(model, Autoencoder):
+        name = model.config.name
+        raise ValueError(f"model {name}: must be a denoiser, not a variational autoencoder (vnca)")
+    return model
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -3,16 +3,14 @@
 A run holds `model.safetensors`, the averaged weights that `load` reads, and `state.safetensors`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,14 +22,12 @@ from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import one_line, require
 from diffnca.files import replace_atomically
-from diffnca.models.build import Generator, build_denoiser, build_model, fill
+from diffnca.models.build import Generator, build_model, denoiser_of, fill
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
-
-AnyModel = TypeVar("AnyModel", bound=Generator)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -139,6 +135,7 @@ def find_model(name: str | Path) -> Path:
 
     The hub is asked only for a name that contains a `/` and is no path.
     """
+    require(isinstance(name, str | Path), "model", repr(name), "a name or a path")
     path = Path(name)
     bundled = bundled_models()
     if str(name) in bundled and path.exists():
@@ -181,20 +178,16 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
     Raises:
         ValueError: the model does not exist, or its file is damaged.
     """
-    return _loaded(build_model, name, device)
+    path = find_model(name)
+    model = build_model(read_config(path))
+    load_weights(model, path)
+    model.to(device).eval().requires_grad_(False)
+    return model
 
 
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     """Return a trained denoiser like `load`; refuse a model that is no denoiser."""
-    return _loaded(build_denoiser, name, device)
-
-
-def _loaded(build: Callable[[Config], AnyModel], name: str | Path, device: torch.device | str) -> AnyModel:
-    path = find_model(name)
-    model = build(read_config(path))
-    load_weights(model, path)
-    model.to(device).eval().requires_grad_(False)
-    return model
+    return denoiser_of(load(name, device))
 
 
 def load_weights(model: Generator, path: Path) -> None:

@@ -10,8 +10,6 @@ References:
         Computing, 2025.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

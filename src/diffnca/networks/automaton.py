@@ -11,8 +11,6 @@ written into these others.
 [1] Kalkhof et al., arXiv 2401.06291, sections 3.2 and 3.3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -4,8 +4,6 @@
 [2] Vaswani et al., "Attention is all you need", 2017.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

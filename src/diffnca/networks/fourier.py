@@ -23,8 +23,6 @@ pixels, with a further factor `K / N`.
     1987.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The squares begin at pixel (0, 0) of the canvas, so the cells of a tile are cells of the canvas.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

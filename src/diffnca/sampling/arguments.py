@@ -1,7 +1,5 @@
 """Checks of the arguments that all tasks share: numbers, seeds, models, devices and images."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

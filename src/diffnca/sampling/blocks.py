@@ -8,8 +8,6 @@ the diagonal, so elimination uses only `NEIGHBOURS` blocks. The error is 1% at a
 0.1% from 1.25 on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partialmethod

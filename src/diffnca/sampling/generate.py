@@ -1,7 +1,5 @@
 """New images from noise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ frequency holds more image beside equal noise. So the first canvas has the train
 and its image is exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

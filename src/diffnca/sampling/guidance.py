@@ -74,8 +74,7 @@ class Guided(AroundDenoiser):
     guidance: float
 
     def __post_init__(self) -> None:
-        allowed = f"from 1 to {LARGEST_GUIDANCE:g}"
-        require(1.0 <= self.guidance <= LARGEST_GUIDANCE, "guidance", self.guidance, allowed)
+        _require_guidance(self.guidance)
         for name, own, other in (
             ("channels", self.denoiser.image_channels, self.guide.image_channels),
             ("a schedule", self.denoiser.config.schedule, self.guide.config.schedule),
@@ -118,8 +117,14 @@ def guided(
     if guide is not None:
         return Guided(model, guide, 2.0 if guidance is None else guidance)
     own = model.config.sampling
-    config = replace(model.config, sampling=own if guidance is None else replace(own, guidance=guidance))
+    strength = own.guidance if guidance is None else guidance
+    _require_guidance(strength)
+    config = replace(model.config, sampling=replace(own, guidance=strength))
     return self_guided(Denoiser(model.network, model.schedule, config))
+
+
+def _require_guidance(strength: float) -> None:
+    require(1.0 <= strength <= LARGEST_GUIDANCE, "guidance", strength, f"from 1 to {LARGEST_GUIDANCE:g}")
 
 
 def self_guided(model: Denoiser) -> Denoiser:

@@ -4,8 +4,6 @@
 [2] Kalkhof et al., arXiv 2401.06291.
 """
 
-from __future__ import annotations
-
 from typing import Any, Unpack
 
 import torch
@@ -16,6 +14,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import CLEAN, Level
+from diffnca.errors import require
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
@@ -23,6 +22,9 @@ from diffnca.sampling.task import MakeTask, Options, Task, sample_images
 
 JUMP, ROUNDS = 5, 4
 """Diffusion steps of a part of the walk, and how often each part is walked."""
+
+MOST_ROUNDS = 1000
+"""Largest number of rounds; the walk, a list of levels, grows by this factor."""
 
 
 def inpaint(
@@ -47,7 +49,7 @@ def inpaint(
         mask: h w, boolean, true where to fill.
         method: how to impose the known pixels.
         jump: diffusion steps of a part of the way, >= 1.
-        rounds: how often `"repaint"` walks each part, >= 1; the time grows in proportion.
+        rounds: how often `"repaint"` walks each part, from 1 to 1000; the time grows in proportion.
         **options: see `Options`.
 
     Raises:
@@ -117,8 +119,9 @@ def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> t
     """Return the levels to visit; `"repaint"` noises and walks each part `rounds` times ([1] algorithm 1)."""
     if method not in ("repaint", "paste"):
         raise ValueError(f"method={method!r}: must be repaint or paste")
-    if whole_number("jump", jump) < 1 or whole_number("rounds", rounds) < 1:
-        raise ValueError(f"jump={jump}, rounds={rounds}: both must be >= 1; 1 round walks once")
+    require(whole_number("jump", jump) >= 1, "jump", jump, ">= 1")
+    allowed = f"from 1 to {MOST_ROUNDS}; 1 round walks once"
+    require(1 <= whole_number("rounds", rounds) <= MOST_ROUNDS, "rounds", rounds, allowed)
     if method == "paste":
         return levels
     path: list[Level] = []

@@ -8,8 +8,6 @@ times fresh noise from a separate stream. A clean image receives exact values.
 [3] Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

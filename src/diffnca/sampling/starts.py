@@ -7,8 +7,6 @@ all squares of the size that the model sees start with one mean.
 [1] Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What to sample: the start of the walk, the noise levels, what is known of the image; and the sampling."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@
 [2] Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ show. But the image is not coherent beyond a window, and windows cost about four
 [1] Bar-Tal et al., "MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation", 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +17,7 @@ from torch import Tensor
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser, Query, estimate_alone
+from diffnca.networks.cell import edges
 from diffnca.sampling.guidance import AroundDenoiser
 
 
@@ -50,7 +49,7 @@ class Blended(AroundDenoiser):
         weights = x_t.new_zeros(1, 1, *x_t.shape[-2:])
         for window, rows, columns in self._windows(region):
             place = (..., rows[:, None].to(x_t.device), columns.to(x_t.device))
-            own = self._own(window).whole
+            own = Canvas(window.height, window.width, edges(window)).whole
             masks = None if noise is None else WindowNoise(noise, window, own.canvas)
             given = None if query.given is None else query.given[place]
             weight = (_tent(window.height)[:, None] * _tent(window.width)).to(x_t)
@@ -58,11 +57,6 @@ class Blended(AroundDenoiser):
             total[place] += weight * estimate_alone(self.denoiser, asked)
             weights[place] += weight
         return total / weights.clamp(min=1.0)
-
-    def _own(self, window: Region) -> Canvas:
-        y, x = window.canvas.boundary
-        boundary = y if window.is_whole_y else "reflect", x if window.is_whole_x else "reflect"
-        return Canvas(window.height, window.width, boundary)
 
     def _windows(self, region: Region) -> Iterator[tuple[Region, Tensor, Tensor]]:
         canvas = region.canvas

@@ -3,8 +3,6 @@
 A worker does one piece at a time, because the engine already uses all threads of the worker.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """A cluster of Dask as a crew."""
 
-from __future__ import annotations
-
 import logging
 import uuid
 from collections.abc import Callable, Iterator

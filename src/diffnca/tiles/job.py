@@ -1,7 +1,5 @@
 """One tile: what a worker must know, how it moves a tile some steps on, and which jobs a process knows."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial

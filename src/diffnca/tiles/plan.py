@@ -11,16 +11,13 @@ pixel of a denoiser call, and b those per pixel read or written. A sweep of m st
 `PATIENCE_SECONDS`. A canvas of one tile has no halo, so all its steps are one sweep, in memory.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
-
-from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.canvas.region import Canvas, Region, grow_span
 
 TILE_OVERHEAD = 0.08
 """Extra share that a tile of the default side computes for its halo, up to `LARGEST_TILE_PX`."""
@@ -110,7 +107,7 @@ class Plan:
         """A region as large as the largest region that is computed at once."""
         reach = self.radius * self.fused
         heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
-        return Region(0, 0, int(heights.max()), int(widths.max()), self.canvas)
+        return Region(0, 0, max(heights), max(widths), self.canvas)
 
     def _computed(self, sweep: range) -> int:
         side, steps = self.side(sweep), range(1, len(sweep) + 1)
@@ -178,19 +175,11 @@ def _even(longer: int, unit_px: int, wanted: float) -> int:
 @lru_cache(maxsize=10_000)  # a plan of many steps repeats its questions
 def _grown_area(canvas: Canvas, tile_px: int, reach: int) -> int:
     heights, widths = _sides(canvas, tile_px, reach)
-    return int(heights.sum()) * int(widths.sum())
+    return sum(heights) * sum(widths)
 
 
-def _sides(canvas: Canvas, tile_px: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    heights = _lengths(canvas.height, canvas.boundary[0], tile_px, reach)
-    return heights, _lengths(canvas.width, canvas.boundary[1], tile_px, reach)
-
-
-def _lengths(size: int, boundary: Boundary, tile_px: int, reach: int) -> np.ndarray:
-    starts = np.arange(0, size, tile_px)
-    ends = np.minimum(starts + tile_px, size)
-    if boundary == "circular":
-        starts, ends = starts - reach, ends + reach
-    else:
-        starts, ends = np.maximum(starts - reach, 0), np.minimum(ends + reach, size)
-    return (ends - starts).clip(max=size)
+def _sides(canvas: Canvas, tile_px: int, reach: int) -> Iterator[list[int]]:
+    """Yield the heights of all rows of grown tiles, then the widths of all columns."""
+    for size, boundary in zip((canvas.height, canvas.width), canvas.boundary, strict=True):
+        tiles = ((start, min(tile_px, size - start)) for start in range(0, size, tile_px))
+        yield [grow_span(*tile, reach, size, boundary)[1] for tile in tiles]

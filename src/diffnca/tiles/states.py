@@ -5,8 +5,6 @@ last estimate. Each chunk is a file, written in one piece, the estimate before t
 image that exists is finished, with its estimate. Nothing else records progress.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,7 +54,7 @@ class States:
 
     def begin(self, facts: dict[str, str]) -> None:
         """Note the facts of the image, unless facts are noted; refuse states without facts."""
-        if noted(self.url) is not None:
+        if stores.facts_of(self.url) is not None:
             return
         if self.steps():
             raise ValueError(f"{self.url}: does not say of which image it is; {self.remedy}")
@@ -186,11 +184,6 @@ class States:
             raise ValueError(f"the model gives values that are no numbers in step {step}; {remedy}")
         array = self._array(f"{name}-{step:04d}", "r+")
         array[place_of(tile)] = values[0].cpu().numpy()
-
-
-def noted(url: str) -> dict[str, str] | None:
-    """Return the facts that are noted of the image with these states; `None` without facts."""
-    return stores.facts_in(stores.attributes_of(url), url)
 
 
 def check_work(url: str) -> None:

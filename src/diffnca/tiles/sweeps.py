@@ -1,7 +1,5 @@
 """The order of the work: sweep after sweep over all tiles, resumed where it stopped."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

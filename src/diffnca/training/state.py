@@ -15,7 +15,7 @@ from torch import Tensor
 from diffnca.config.json import from_json, object_of, to_json
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
-from diffnca.files import PARTIAL, replace_atomically
+from diffnca.files import PARTIAL, check_place, replace_atomically
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_config, read_header, read_tensors, write_tensors
 from diffnca.training.gray import fits_in_gray
 from diffnca.training.objectives import Player
@@ -91,7 +91,7 @@ def stored_run(out: Path) -> Run | None:
 
 def _progress_of(text: str, path: Path) -> Progress:
     try:
-        values = json.loads(text)
+        values = object_of(text, "progress")
         progress = Progress(**values)
         is_whole = all(type(values[name]) is int and values[name] >= 0 for name in ("step", "images"))
         is_number = all(type(value) in (int, float) for value in values.values())
@@ -198,10 +198,9 @@ def check_goes_on(out: Path, stored: Run, wanted: Run) -> None:
 
 def check_folder(out: Path) -> None:
     """Raise `ValueError` if the parent of a folder is missing or the folder holds files of no run."""
-    if not out.resolve().parent.is_dir():
-        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
+    check_place(out)
     if out.is_dir() and not (out / STATE_FILE).exists():
         known = {LOG_FILE, SAMPLE_FOLDER, TRACKER_FOLDER, ".lock"}  # former versions left their lock
         other = {path.name for path in out.iterdir() if not is_leftover(path)} - known

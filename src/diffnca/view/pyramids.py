@@ -1,7 +1,5 @@
 """Images as pyramids of which any tile can be read: OME-Zarr, TIFF, and small pictures."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress

@@ -4,8 +4,6 @@ The server is bound to 127.0.0.1 and answers only to this name; the page loads n
 is read when the page asks for it, so memory does not grow with the image (but pictures are held in memory).
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics.bootstrap import kid_difference
-from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.distances import kid, kid_difference
 
 
 def cloud(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffnca.files import replace_atomically
-from diffnca.progress import Report, unseen
+from diffnca.progress import Report, part_of, unseen
 
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -181,16 +181,13 @@ def extract_cached(
     if folder is None:
         return extract(extractor, images, report=report, title=title)
     place = _place(folder, extractor)
-    keys = [_key(image) for image in images]
+    keys = [digest_of(image) for image in images]
     known = _known(place, set(keys))
     missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
     for start in range(0, len(missing), IMAGES_PER_FILE):
         part = missing[start : start + IMAGES_PER_FILE]
-
-        def seen(title: str, done: float | int, _: float | int, before: int = start) -> None:
-            report(title, before + done, len(missing))
-
-        features = extract(extractor, images[part], report=seen, title=title).cpu().contiguous()
+        seen = part_of(report, title, start, len(part), len(missing))
+        features = extract(extractor, images[part], report=seen).cpu().contiguous()
         _write(place, [keys[index] for index in part], features)
         known |= {keys[index]: vector for index, vector in zip(part, features, strict=True)}
     return torch.stack([known[key] for key in keys])
@@ -208,10 +205,11 @@ def _place(folder: Path, extractor: FeatureExtractor) -> Path:
     return place
 
 
-def _key(image: UInt8[Tensor, "c h w"]) -> bytes:
-    key = hashlib.sha256(repr(tuple(image.shape)).encode())
-    key.update(image.cpu().contiguous().flatten().numpy().data)
-    return key.digest()
+def digest_of(pixels: UInt8[Tensor, "..."]) -> bytes:
+    """Return the SHA-256 of the shape and the values of pixels."""
+    digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+    digest.update(pixels.cpu().contiguous().flatten().numpy().data)
+    return digest.digest()
 
 
 def _known(place: Path, wanted: set[bytes]) -> dict[bytes, Float[Tensor, " d"]]:
