@@ -27,6 +27,7 @@ from PIL import Image
 from diffnca.data import ImageSet, open_images
 from diffnca.data.held_out import split
 from diffnca.evaluation.closeness import CROP_PX, NUM_CROPS, SAMPLE_PX, closeness
+from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.textures import spectrum_error_db
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.selections import crops
@@ -119,8 +120,8 @@ def scored(run: Path, data: Path, factor: int) -> dict[str, str]:
     spectrum = spectrum_error_db(crops(made, NUM_CROPS, CROP_PX, seed=0).images, reference.images)
     card = samples.generator.config
     facts = {
-        "kid": found.samples.kid.x1000(0),
-        "seen": found.seen.kid.x1000(0),
+        "kid": with_error(found.samples.kid_x1000, found.samples.error, 0),
+        "seen": with_error(found.seen.kid_x1000, found.seen.error, 0),
         "spectrum": f"{spectrum:.1f}",
         "start": start_of(run),
         "guidance": str(getattr(card, "sampling", None)),
