@@ -173,6 +173,7 @@ def carry_out(session: Session, dry_run: bool) -> int:
 def say_closeness(session: Session) -> None:
     """Print how close samples come to the held-out crops, for a model of texture."""
     from diffnca.evaluation.closeness import closeness
+    from diffnca.evaluation.metrics.distances import with_error
 
     if session.config.model.family != "diff_nca" or not len(session.held_out):
         return
@@ -183,7 +184,7 @@ def say_closeness(session: Session) -> None:
         console.note(str(error))
         return
     if found is not None:
-        own, seen = found.samples.kid.x1000(0), found.seen.kid.x1000(0)
+        own, seen = (with_error(each.kid_x1000, each.error, 0) for each in (found.samples, found.seen))
         console.say(f"KID x 1000 of samples from held-out crops: {own}; of crops that training saw: {seen}")
 
 
