@@ -3,8 +3,6 @@
 Computing code takes a `Report` and calls it. Only the command line makes a `Progress`, which is a `Report`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -73,7 +71,7 @@ class Progress:
         self.bar: Any = None
         self.task: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> "Progress":
         if self.stream is not None and not self.stream.closed and self.stream.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn

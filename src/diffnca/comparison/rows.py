@@ -3,8 +3,6 @@
 All rows train on the first part of the real images; no row sees the held-out part.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +49,7 @@ class RealSelections:
     left_out: int
 
     @classmethod
-    def of(cls, config: Config, terms: Terms, report: Report) -> RealSelections:
+    def of(cls, config: Config, terms: Terms, report: Report) -> "RealSelections":
         """Return the real images, split as in the trainings; refuse too few of them."""
         data, images = config.data, images_for(config, terms.data, report=report)
         training, held_out = split(images, data.validation, data.split_seed, data.crop)

@@ -4,8 +4,6 @@ Matrix products, sums and exponentials may round differently in the last rows of
 numbers of threads. So blocks have a fixed, padded number of cells, and one thread computes a block.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +56,7 @@ class BlockedRule:
     @contextmanager
     def begin(
         self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
-    ) -> Iterator[BlockedCells]:
+    ) -> "Iterator[BlockedCells]":
         """Return the cells before the first cell step; the arguments are those of `cell.Rule.begin`."""
         with torch.inference_mode(False), torch.no_grad(), computing_alone() as num_threads:
             yield BlockedCells(self, state, t, region, origin, num_threads)

@@ -1,7 +1,5 @@
 """An evaluation from start to end: a model, or a folder of images, against real images."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,6 +29,20 @@ from diffnca.progress import Report, unseen
 PAIR_PX = 128
 
 Generated = tuple[Pictures, dict[str, str], tuple[Remark, ...]]
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of an evaluation.
+
+    `split` says in words which images the `reference` is. `training` is `None` if nobody knows what the model
+    has seen. `skipped` holds unusable files by the flag of their folder.
+    """
+
+    reference: Selection
+    training: Selection | None
+    split: str
+    skipped: dict[str, tuple[Remark, ...]]
 
 
 def measure(
@@ -143,20 +155,6 @@ def _write_pairs(path: Path, generated: Selection, training: Selection, evaluati
         times = max(1, -(-PAIR_PX // min(both[0].shape[:2])))
         rows.append(pair.repeat(times, 0).repeat(times, 1))
     write_png(path, contact_sheet(np.stack(rows), gap_px=8), {"diffnca:pairs": "generated, then training"})
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """The real images of an evaluation.
-
-    `split` says in words which images the `reference` is. `training` is `None` if nobody knows what the model
-    has seen. `skipped` holds unusable files by the flag of their folder.
-    """
-
-    reference: Selection
-    training: Selection | None
-    split: str
-    skipped: dict[str, tuple[Remark, ...]]
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:

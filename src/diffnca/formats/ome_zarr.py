@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffnca.errors import one_line
+from diffnca.errors import one_line, require
 from diffnca.files import check_place
 from diffnca.formats import shards, stores  # or a hint
 
@@ -59,11 +59,9 @@ class OmeZarrWriter:
     def __post_init__(self) -> None:
         if not self.url.endswith(".zarr"):
             raise ValueError(f"{self.url}: the name of the image must end in .ome.zarr")
-        if self.microns_per_px is not None and not 0.0 < self.microns_per_px < math.inf:
-            raise ValueError(
-                f"microns_per_px={self.microns_per_px}: must be a positive number of micrometres; "
-                "give None if it is not known"
-            )
+        microns = self.microns_per_px
+        allowed = "a positive number of micrometres; give None if it is not known"
+        require(microns is None or 0.0 < microns < math.inf, "microns_per_px", microns, allowed)
         if self.chunk_px < 1 or self.shard_px < 1 or self.shard_px % self.chunk_px:
             raise ValueError(f"shard={self.shard_px} px: must be a multiple of the chunk, {self.chunk_px} px")
 
@@ -236,9 +234,8 @@ def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
 def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
     """Return attributes and levels of a finished image; refuse damaged metadata and missing shards."""
     attributes, levels, fault = _levels(url)
-    for path, level in levels.items() if fault is None else ():
-        missing = (key for key, _ in shards.shards_of(level, path) if not stores.exists(level.store, key))
-        fault = fault or next((f"{key} is missing" for key in missing), None)
+    missing = (key for array, key, _ in shards.shards_of(levels) if not stores.exists(array.store, key))
+    fault = fault or next((f"{key} is missing" for key in missing), None)
     if fault is not None:
         remedy = "; delete it and make it again (`diffnca verify` names all faults)"
         raise ValueError(f"{url}: {fault}{'' if fault == UNFINISHED else remedy}")
@@ -257,9 +254,8 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
     arrays = list(levels.values())
     shapes, expected = [array.shape[1:] for array in arrays], level_shapes(*arrays[0].shape[1:])
     problems = [] if shapes == expected else [f"its levels are of {shapes} px, not {expected}"]
-    total = sum(1 for path, array in levels.items() for _ in shards.shards_of(array, path))
-    parts = ((array, *shard) for path, array in levels.items() for shard in shards.shards_of(array, path))
-    for done, (array, key, place) in enumerate(parts, start=1):
+    total = sum(1 for _ in shards.shards_of(levels))
+    for done, (array, key, place) in enumerate(shards.shards_of(levels), start=1):
         fault = shards.fault_of(array, place) if stores.exists(array.store, key) else "is missing"
         problems += [] if fault is None else [f"{key} {fault}"]
         progress(done, total)

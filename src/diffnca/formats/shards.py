@@ -1,6 +1,6 @@
 """Shards, the files of a zarr image: their places, their pixels, their faults."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffnca.errors import one_line
@@ -37,11 +37,12 @@ def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.nda
     return pixels
 
 
-def shards_of(array: Any, path: str) -> Iterator[tuple[str, tuple[slice, slice, slice]]]:
-    """Yield key and place of each shard of the level at `path`."""
-    side = array.shards[1]
-    for shard in Canvas(*array.shape[1:]).whole.tiles(side, side):
-        yield key_of(path, shard, side), place_of(shard)
+def shards_of(levels: Mapping[str, Any]) -> Iterator[tuple[Any, str, tuple[slice, slice, slice]]]:
+    """Yield array, key and place of each shard of the levels, by path."""
+    for path, array in levels.items():
+        side = array.shards[1]
+        for shard in Canvas(*array.shape[1:]).whole.tiles(side, side):
+            yield array, key_of(path, shard, side), place_of(shard)
 
 
 def key_of(level: int | str, shard: Region, shard_px: int) -> str:

@@ -4,8 +4,6 @@ A request is complete: no choice is left to the model any more. Two requests of 
 pixels. Where they are made, and on how many workers, is no part of a request.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
@@ -57,7 +55,7 @@ class Weights:
     digest: str
 
     @classmethod
-    def of(cls, name: str) -> Weights:
+    def of(cls, name: str) -> "Weights":
         """Return the weights of a model as they are now."""
         return cls(name, sha256(find_model(name).read_bytes()).hexdigest()[:16])
 
@@ -102,7 +100,7 @@ class Request:
         part = self.task.region if isinstance(self.task, New) else None
         return self.canvas.whole if part is None else Region(*part, self.canvas)
 
-    def image(self, index: int) -> Request:
+    def image(self, index: int) -> "Request":
         """Return the request of one of the images alone."""
         return replace(self, seed=self.seed + index, count=1)
 

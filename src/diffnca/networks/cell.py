@@ -7,8 +7,6 @@ and the hidden layer has H. An engine provides a `Rule`, and `begin` of this rul
 [2] Mordvintsev et al., "Growing Neural Cellular Automata", Distill 2020.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -161,7 +159,7 @@ class CellRule(nn.Module):
     @contextmanager
     def begin(
         self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
-    ) -> Iterator[EagerCells]:
+    ) -> "Iterator[EagerCells]":
         """Return the cells before the first cell step; the arguments are those of `Rule.begin`."""
         empty = state.new_zeros(len(state), self.channels - state.shape[1], *state.shape[-2:])
         full = torch.cat([state, empty], dim=1).contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.errors import one_line, require_members
+from diffnca.errors import one_line, require, require_members
 
 
 @contextmanager
@@ -54,8 +54,7 @@ def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
     """Return one seed per image."""
     if not isinstance(seed, Sequence) or isinstance(seed, str):
         first, count = whole_number("seed", seed), 1 if batch is None else whole_number("batch", batch)
-        if count < 1:
-            raise ValueError(f"batch={batch}: must be >= 1, the number of images to make")
+        require(count >= 1, "batch", batch, ">= 1, the number of images to make")
         return tuple(range(first, first + count))
     if batch is not None and batch != len(seed):
         raise ValueError(f"batch={batch} with {len(seed)} seeds: give one seed per image, or no batch")

@@ -1,7 +1,5 @@
 """Films of sampling: the noisy image, and beside it the estimate after each cell step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -32,7 +30,7 @@ class Filmed(AroundDenoiser):
     cells: ImageDenoiser | None = None
     shown: list[Frame] = field(default_factory=list)
 
-    def prepare(self, device: torch.device, engine: Engine) -> Filmed:
+    def prepare(self, device: torch.device, engine: Engine) -> "Filmed":
         """Return a film of the prepared denoiser; both films share the frames."""
         trained = self.denoiser
         cells = trained.to(device) if isinstance(trained, Denoiser) else None

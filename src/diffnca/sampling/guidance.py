@@ -14,8 +14,6 @@ guided spectrum.
 [2] Hyung et al., "Spatiotemporal Skip Guidance for Enhanced Video Diffusion Sampling", CVPR 2025.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -89,7 +87,7 @@ class Guided(AroundDenoiser):
         own, other = self.denoiser.radius, self.guide.radius
         return None if own is None or other is None else max(own, other)
 
-    def prepare(self, device: torch.device, engine: Engine) -> Guided:
+    def prepare(self, device: torch.device, engine: Engine) -> "Guided":
         """Return both models prepared for `device`, neither of them guided by itself."""
         better, weaker = (prepare(each, device, engine, False) for each in (self.denoiser, self.guide))
         return Guided(better, weaker, self.guidance)
