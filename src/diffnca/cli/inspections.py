@@ -1,7 +1,5 @@
 """Commands that look at an image or a model: check, view, describe, measure, compare, time."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import platform

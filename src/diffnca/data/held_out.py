@@ -1,7 +1,5 @@
 """Which images training does not see: complete images and slides, or a strip of each image."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """A set of images to train on, checked when it is opened so that nothing fails in the middle of a run."""
 
-from __future__ import annotations
-
 import os
 import threading
 import warnings

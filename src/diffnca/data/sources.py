@@ -3,8 +3,6 @@
 Pictures that are left out are returned with the reason; hidden and other files are ignored.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A look at a set of images before training: shades, background, near-duplicates, scale of the detail."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

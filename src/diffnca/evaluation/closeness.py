@@ -1,7 +1,5 @@
 """How close the samples of a new texture model come to held-out crops, in about a minute."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

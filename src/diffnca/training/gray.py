@@ -4,8 +4,6 @@ The gray network sees its image three times, as the colour network sees a gray i
 the three predictions. Channels that become free keep fresh weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Every random choice of step i is a function of (seed, i, process, player). A che
 average, optimisers and counters. So a stopped run goes on as if it had never stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

@@ -9,8 +9,6 @@ steps as its teacher learns the estimates of the guided teacher at all levels ([
 [2] Meng et al., "On Distillation of Guided Diffusion Models", CVPR 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise

@@ -5,8 +5,6 @@
 [3] Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Options of a run; without torch, so that the command line shows its help at once."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A look at images before training: what they hold, how a training would begin, how fast it would be."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

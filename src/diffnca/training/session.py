@@ -1,7 +1,5 @@
 """One run of training from images to a folder; `Session.run` alone writes files."""
 
-from __future__ import annotations
-
 import logging
 import platform
 from contextlib import nullcontext

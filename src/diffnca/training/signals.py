@@ -1,7 +1,5 @@
 """Requests to stop that wait for the current step."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 from collections.abc import Callable, Iterator

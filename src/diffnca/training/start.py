@@ -1,7 +1,5 @@
 """How a training begins: what the images decide, and the weights with the smallest error on them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The folder of a run: its state, its log (for people only), and checks before a run goes on."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
