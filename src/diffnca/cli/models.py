@@ -118,12 +118,12 @@ def preview_lines(seen: Preview) -> Iterator[str]:
 
 
 def scale_of(data: DataConfig) -> str:
-    """Say how much smaller images are made, and why."""
+    """Say how large a pixel of the model is."""
     if data.microns_per_px is not None:
         return f"{data.microns_per_px:g} micrometres per pixel"
     if data.reduce == 1:
         return "as the images are"
-    return f"made {data.reduce} times smaller: there is no finer detail; --scale 1px keeps the size"
+    return f"made {data.reduce} times smaller (--scale 1px keeps the size)"
 
 
 @dataclass(frozen=True, kw_only=True)

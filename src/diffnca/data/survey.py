@@ -36,27 +36,20 @@ class Survey:
         is_gray: whether all measured images have equal channels.
         background: mean share of pixels that are white or nearly white, in [0, 1].
         duplicates: pairs of names of images that look alike.
-        reduction: the largest factor, from 1 to 8, by which images can be made smaller and lose no detail.
-        lost: share of the variance that this reduction takes away, in [0, 1].
     """
 
     is_gray: bool
     background: float
     duplicates: tuple[tuple[str, str], ...]
-    reduction: int
-    lost: float
 
 
-def survey(images: ImageSet, smallest_side: int) -> Survey:
-    """Return facts about images; no reduction leaves a shorter side below `smallest_side` px."""
+def survey(images: ImageSet) -> Survey:
+    """Return facts about images."""
     measured = [images[index] for index in _evenly(len(images), MOST_MEASURED)]
-    reduction, lost = reduction_of(measured, smallest_side)
     return Survey(
         all(is_gray(each) for each in measured),
         float(np.mean([(each >= BACKGROUND_LEVEL).all(axis=2).mean() for each in measured])),
         near_duplicates(images),
-        reduction,
-        lost,
     )
 
 
@@ -73,20 +66,21 @@ def is_gray(image: Pixels) -> bool:
     return bool((image == image[..., :1]).all())
 
 
-def reduction_of(images: list[Pixels], smallest_side: int) -> tuple[int, float]:
-    """Return the largest factor that keeps the detail of most images, and the share of variance it takes.
+def reduction_of(images: list[Pixels], smallest_side: int) -> int:
+    """Return the largest factor, from 1 to 8, that keeps the detail of most images.
 
     A smaller image has no frequencies above its own limit. A photo that is soft, or much enlarged, holds
-    almost nothing there: cells would learn its softness in place of its content.
+    almost nothing there: cells would learn its softness in place of its content. No shorter side falls below
+    `smallest_side` px.
     """
-    best = 1, 0.0
+    best = 1
     room = min((min(image.shape[:2]) // max(smallest_side, 1) for image in images), default=1)
     spectra = [_spectrum(image) for image in images]
     for factor in range(2, min(LARGEST_REDUCTION, room) + 1):
         lost = float(np.median([power[frequency > 0.5 / factor].sum() for power, frequency in spectra]))
         if lost > MOST_LOST:
             break
-        best = factor, lost
+        best = factor
     return best
 
 

@@ -17,7 +17,7 @@ from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.progress import Report, unseen
 from diffnca.training.objectives import Batch, OwnLoss
-from diffnca.training.start import AUTO, CROPS_PER_SIDE, begun_with, errors, from_random, suited
+from diffnca.training.start import begun_with, errors, from_random, suited
 
 SHEET_CROPS = 25
 TIMED_STEPS = 3
@@ -29,7 +29,8 @@ class Preview:
 
     Attributes:
         config: the training, with the choices that the images decide.
-        facts: facts about the images, before any reduction.
+        images: the images as training would see them.
+        facts: facts about these images.
         errors: errors of the bundled models on the images, the smallest first.
         crops_per_second: speed here without compiled code, which is faster.
     """
@@ -48,14 +49,13 @@ class Preview:
 
 def preview(paths: tuple[Path, ...], config: Config, strict: bool, report: Report = unseen) -> Preview:
     """Look at the images of a training of `config`; write nothing."""
-    config = suited(config, paths, AUTO)
+    config = suited(config, paths, decides_colours=True)
     images = images_for(config, paths, strict=strict, report=report)
-    facts = survey(images, CROPS_PER_SIDE * config.data.crop)
     measured = errors(images, config, report)
     start = next(iter(measured), None)
     config = from_random(config) if start is None else begun_with(config, start)
     report("timing a few steps", 0.0, 0.0)
-    return Preview(config, images, facts, measured, _speed(config, images))
+    return Preview(config, images, survey(images), measured, _speed(config, images))
 
 
 def _speed(config: Config, images: ImageSet) -> float:

@@ -136,15 +136,15 @@ def training(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    out, measured, asked = _folder(options, config), dict[str, float](), start
+    out, measured, is_open = _folder(options, config), dict[str, float](), start in (AUTO, RANDOM)
     stored = state.stored_run(out)
-    if start in (AUTO, RANDOM) and stored is not None:
+    if is_open and stored is not None:
         start, config = stored.start, continued(config, stored)
     elif start == RANDOM:
         start, config = None, from_random(config)
     _check(options, config, out, None if start == AUTO else start)
     if stored is None:
-        config = suited(config, options.data, asked)
+        config = suited(config, options.data, decides_colours=is_open)
     images = images_for(config, options.data, strict=options.strict, report=report)
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)

@@ -37,13 +37,12 @@ GUIDANCE, LEFT_OUT = 1.1, 4
 """Sampling after a short training: guided by the network without its last cell steps, grain goes away."""
 
 
-def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config:
+def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:
     """Return a training with the choices that images decide: `data.reduce` if 0, and gray or colour.
 
-    The user decides about colours with a `start` of their own, and with a network of their own. Refuse images
-    without content.
+    Images decide about colours for the network of the recipe only. Refuse images without content.
     """
-    data, decides_colours = config.data, start in (AUTO, RANDOM) and is_as_in_recipe(config)
+    data, decides_colours = config.data, decides_colours and is_as_in_recipe(config)
     if data.reduce > 0 and not decides_colours:
         return config
     some = glance(paths, data.microns_per_px)
@@ -54,7 +53,7 @@ def suited(config: Config, paths: tuple[Path, ...], start: str | None) -> Config
     if data.reduce > 0:
         return config
     at_scale = data.microns_per_px is not None
-    factor, _ = (1, 0.0) if at_scale else reduction_of(some, CROPS_PER_SIDE * data.crop)
+    factor = 1 if at_scale else reduction_of(some, CROPS_PER_SIDE * data.crop)
     return with_fields(config, {"data.reduce": factor})
 
 
