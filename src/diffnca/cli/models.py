@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FEWEST_SCORED = 1_000
 """Training images of the shortest run whose samples are scored at its end."""
 
+PLAIN_CROPS = 9_000
+"""Crops after which samples of four materials were recognised (docs/training-log.md)."""
+
 MOST_PAIRS = 3
 """Largest number of pairs of equal images that a look names."""
 
@@ -115,6 +118,10 @@ def preview_lines(seen: Preview) -> Iterator[str]:
     yield f"weights   {', '.join(f'{name} {error:.3f}' for name, error in seen.errors.items()) or 'random'}"
     speed = seen.crops_per_second
     yield f"speed     at least {speed:.1f} crops of {data.crop} px a second here; compiled code is faster"
+    crops = ", ".join(
+        f"{round(60 * minutes * speed, -2):,.0f} crops in {minutes} minutes" for minutes in (5, 20, 60)
+    )
+    yield f"expect    {crops}; the material is plain to see from about {PLAIN_CROPS:,}"
 
 
 def scale_of(data: DataConfig) -> str:
