@@ -15,6 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+LFS_POINTER = b"version https://git-lfs"
+"""First bytes of a file that Git LFS has not fetched yet."""
+
 PARTIAL = ".diffnca-partial"
 """Ending of the names of partial files."""
 

@@ -247,3 +247,9 @@ def test_an_entry_that_is_no_plain_tensor_is_refused(entry: Any, tmp_path: Path)
 def test_a_quantised_entry_is_refused(tmp_path: Path) -> None:
     entry = torch.quantize_per_tensor(torch.zeros(16), 0.1, 0, torch.qint8)
     test_an_entry_that_is_no_plain_tensor_is_refused(entry, tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model0.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ValueError, match="is a pointer of Git LFS; fetch the file with `git lfs pull`"):
+        read_published_checkpoint(tmp_path / "model0.pth")

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+from diffnca.files import LFS_POINTER
+
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused (a small file may unpack to any size). It is Pillow's own limit."""
 LARGEST_FILE_BYTES = 2 << 30
@@ -50,7 +52,7 @@ def require_reasonable_bytes(num_bytes: int) -> None:
 
 def require_content(head: bytes) -> None:
     """Refuse files that stand for a picture, by their first bytes."""
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS_POINTER):
         raise UnusableImageError("is a Git LFS pointer, not the picture; fetch it with `git lfs pull`")
     if head[:100].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise UnusableImageError("is a web page, not a picture; download the picture itself")

@@ -21,7 +21,7 @@ from diffnca.config.json import from_json, object_of, to_json
 from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import one_line, require
-from diffnca.files import replace_atomically
+from diffnca.files import LFS_POINTER, replace_atomically
 from diffnca.models.build import Generator, build_model, denoiser_of, fill
 
 MODEL_FILE = "model.safetensors"
@@ -74,7 +74,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         with open(path, "rb") as start:
-            is_pointer = start.read(100).startswith(b"version https://git-lfs")
+            is_pointer = start.read(100).startswith(LFS_POINTER)
         if is_pointer:
             raise ValueError(f"{path}: is a pointer of Git LFS; fetch the file with `git lfs pull`") from None
         reason = f"not a readable safetensors file ({one_line(error)})"

@@ -24,6 +24,7 @@ from torch import Tensor
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import NCAConfig
 from diffnca.config.recipes import recipe_named
+from diffnca.files import LFS_POINTER
 from diffnca.models.build import fill
 from diffnca.networks.automaton import Automaton
 
@@ -123,6 +124,8 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}: must be a readable model0.pth") from error
+    if content.startswith(LFS_POINTER):
+        raise ValueError(f"{path}: is a pointer of Git LFS; fetch the file with `git lfs pull`")
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles; they are refused later
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
