@@ -73,6 +73,19 @@ def test_what_no_run_can_be_made_of_is_refused(
         training(replace(options, **changes), CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "seconds"),
+    [
+        ({"minutes": 10.0}, 120.0),
+        ({"minutes": 90.0}, 600.0),
+        ({"images": 9}, 600.0),
+        ({"sample_minutes": 3.0}, 180.0),
+    ],
+)
+def test_a_short_training_shows_five_sheets(chosen: dict[str, float], seconds: float) -> None:
+    assert RunOptions(**chosen).sample_seconds == seconds
+
+
 def test_a_tracker_that_is_not_installed_is_named_with_its_own_package(
     options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from diffnca.config.model import DataConfig
 
+MOST_SAMPLE_MINUTES, SHEETS = 10.0, 5
+"""Longest time between sample grids by default, and their number in a short budget."""
+
 SCALES = ((r"\d{1,4}", "px"), (r"\d+\.?\d*|\.\d+", "(?:um|µm)"))
 """Patterns of a scale in pixels and in micrometres: the number, and the unit."""
 
@@ -24,7 +27,8 @@ class RunOptions:
         images: budget of training images; an image counts each time training sees it.
         strict: stop at the first unusable image, instead of leaving it out.
         checkpoint_seconds: time between checkpoints.
-        sample_minutes: time between sample grids in OUT/samples; the end makes a last grid; 0 makes none.
+        sample_minutes: time between sample grids in OUT/samples; the end makes a last grid; 0 makes none;
+            by default 10 minutes, or a fifth of a budget in minutes if that is less.
         trackers: also log to these trackers (tensorboard, wandb and others that accelerate knows).
     """
 
@@ -35,7 +39,7 @@ class RunOptions:
     images: int | None = None
     strict: bool = False
     checkpoint_seconds: float = 60.0
-    sample_minutes: float = 10.0
+    sample_minutes: float | None = None
     trackers: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -48,10 +52,17 @@ class RunOptions:
                 raise ValueError(f"--{name} {value}: must be above 0")
         for name in ("checkpoint-seconds", "sample-minutes"):
             value = getattr(self, name.replace("-", "_"))
-            if not 0 <= value < math.inf:
+            if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"--{name} {value}: must be 0 or more")
         if self.minutes is not None and self.images is not None:
             raise ValueError("--minutes and --images: give one of them")
+
+    @property
+    def sample_seconds(self) -> float:
+        """Time between sample grids."""
+        if self.sample_minutes is not None:
+            return 60.0 * self.sample_minutes
+        return 60.0 * min(MOST_SAMPLE_MINUTES, (self.minutes or math.inf) / SHEETS)
 
     def scaled(self, data: DataConfig) -> DataConfig:
         """Return how images are shown, at the scale that the user wants; refuse a scale that is none."""

@@ -99,7 +99,7 @@ class Session:
             state.remove_leftovers(out)
             care = Care(
                 checkpoint_seconds=options.checkpoint_seconds,
-                sample_seconds=60.0 * options.sample_minutes,
+                sample_seconds=options.sample_seconds,
                 report=report,
                 sample=partial(sample_sheet, self._crops(SHEET_IMAGES, step=0)),
                 trackers=options.trackers,
