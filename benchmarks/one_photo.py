@@ -1,6 +1,6 @@
 """Train a model on each of the photos in examples/textures, and draw the figures of docs/one-photo.md.
 
-    python benchmarks/one_photo.py runs/photos --images 15000
+    python benchmarks/one_photo.py runs/photos --images 9000
 
 A figure shows the photo, a sample twice as wide, and four copies of a seamless tile. Runs that are there are
 taken as they are.
@@ -28,7 +28,7 @@ class Options:
 
     runs: tyro.conf.Positional[Path]
     """Folder of the runs."""
-    images: int = 15_000
+    images: int = 9_000
     """Budget of a run in crops."""
     seed: int = 1
     """Seed of the samples."""

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffnca.cli import models
 from diffnca.cli.main import condensed, main
+from diffnca.evaluation import closeness
 from diffnca.formats.png import read_png_text
 from diffnca.jobs import run as jobs
 from diffnca.jobs.target import numbered
@@ -277,3 +279,28 @@ def test_images_tell_the_weights_they_were_made_with(
     assert main(command) == 0
     texts = [read_png_text(tmp_path / f"a-{index:03d}.png") for index in range(2)]
     assert [text["diffnca:weights"] for text in texts] == [weights, weights]
+
+
+def test_a_training_ends_with_how_close_it_came_and_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wall.png")
+    monkeypatch.setattr(models, "FEWEST_SCORED", 1)
+    for name, number in (("NUM_CROPS", 8), ("NUM_SAMPLES", 2), ("SAMPLE_PX", 72)):
+        monkeypatch.setattr(closeness, name, number)
+    small = [
+        "--data.crop",
+        "16",
+        "--training.batch",
+        "1",
+        "--training.compile",
+        "off",
+        "--sampling.steps",
+        "2",
+    ]
+    command = ["train", "--data", str(tmp_path / "wall.png"), "--images", "1", "--out", str(tmp_path / "run")]
+    assert main([*command, *small, "--sample-minutes", "0"]) == 0
+    *_, score, following = capsys.readouterr().out.splitlines()
+    assert score.startswith("KID x 1000 of samples from held-out crops: ")
+    assert following.startswith(f"sample it: diffnca sample {tmp_path / 'run'} ")
