@@ -54,7 +54,7 @@ def figure(photo: Path, run: Path, seed: int) -> Image.Image:
     real = Image.open(photo).convert("RGB").crop((0, 0, side, side)).resize((SIDE_PX, SIDE_PX))
     wide = to_uint8(generate(model, height=SIDE_PX, width=2 * SIDE_PX, seed=seed))[0]
     half = SIDE_PX // 2
-    tile = to_uint8(generate(model, height=half, width=half, seed=seed, boundary="circular"))[0]
+    tile = to_uint8(generate(model, height=half, width=half, seed=seed, boundary=("circular", "circular")))[0]
     gap = np.full((SIDE_PX, GAP_PX, 3), 255, np.uint8)
     return Image.fromarray(
         np.concatenate([np.asarray(real), gap, wide, gap, np.tile(tile, (2, 2, 1))], axis=1)
