@@ -20,6 +20,8 @@ from diffnca.canvas.pixels import to_uint8
 
 ROOT = Path(__file__).parents[1]
 SIDE_PX, GAP_PX, QUALITY = 256, 8, 85
+UPRIGHT = {"coral": ("--data.no-flips", "--data.no-quarter-turns")}
+"""Photos with a direction, which mirrored and turned crops would lose."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def main(options: Options) -> None:
         run = options.runs / photo.stem
         if not (run / "model.safetensors").is_file():
             words = ["train", "--data", str(photo), "--images", str(options.images), "--out", str(run)]
+            words += UPRIGHT.get(photo.stem, ())
             subprocess.run([sys.executable, "-m", "diffnca", *words], check=True)
         path = ROOT / "docs" / "images" / "one_photo" / photo.name
         path.parent.mkdir(exist_ok=True)
