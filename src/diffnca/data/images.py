@@ -224,9 +224,8 @@ def open_images(
     checked = _in_threads(check, sources, report)
     used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
     sizes = np.array([size for size, _ in checked if size], np.int64)
-    refused = tuple(remark for size, remarks in checked if not size for remark in remarks)
     notes = tuple(remark for size, remarks in checked if size for remark in remarks)
-    skipped = (*listing.left_out, *refused)
+    skipped = (*listing.left_out, *(remark for size, remarks in checked if not size for remark in remarks))
     if not used:
         raise ValueError(_nothing_left(places, skipped))
     planes = 0 if layouts is None else layouts.legend.num_planes

@@ -113,6 +113,14 @@ def numbers_in(encoded: bytes, legend: LayoutConfig) -> Numbers:
         return numbers
 
 
+def coloured(numbers: UInt8[np.ndarray, "*shape"], legend: LayoutConfig) -> UInt8[np.ndarray, "*shape 3"]:
+    """Return a layout in the colours of its legend, gray where it is unknown."""
+    colours = np.full((256, 3), 128, dtype=np.uint8)
+    colours[: len(legend.classes)] = legend.colours
+    picture: np.ndarray = colours[numbers]
+    return picture
+
+
 def count_classes(files: Iterable[File]) -> int:
     """Return how many classes the numbers of label images need; images that cannot be read are passed over.
 

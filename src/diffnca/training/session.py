@@ -35,7 +35,16 @@ from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.start import AUTO, RANDOM, begun_with, continued, errors, from_random, suited
+from diffnca.training.start import (
+    AUTO,
+    RANDOM,
+    begun_with,
+    conditioned,
+    continued,
+    errors,
+    from_random,
+    suited,
+)
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -113,12 +122,12 @@ class Session:
             return Result(out, trainer.run(), was_finished=False)
 
     def _batch(self, step: int) -> Tensor:
-        return self._crops(self.config.training.batch, step)
+        return self._crops(self.config.training.batch, step, self.config.layout.dropped)
 
-    def _crops(self, batch: int, step: int) -> Tensor:
+    def _crops(self, batch: int, step: int, dropped: float = 0.0) -> Tensor:
         data, seed = self.config.data, self.config.training.seed
         turns = {"flips": data.flips, "quarter_turns": data.quarter_turns}
-        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, **turns)
+        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, dropped=dropped, **turns)
 
 
 def training(
@@ -136,6 +145,7 @@ def training(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
+    config = conditioned(config, options.layouts)
     out, measured, asked = _folder(options, config), dict[str, float](), start
     stored = state.stored_run(out)
     if start in (AUTO, RANDOM) and stored is not None:
@@ -145,7 +155,7 @@ def training(
     _check(options, config, out, None if start == AUTO else start)
     if stored is None:
         config = suited(config, options.data, asked)
-    images = images_for(config, options.data, strict=options.strict, report=report)
+    images = _images(options, config, report)
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
@@ -166,7 +176,9 @@ def distillation(
     led, guidance = _guided_teacher(student, alone)
     if student.steps == 0 and not guidance:
         raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
-    config = student_config(alone.config, student.steps or None)
+    if options.layouts and not alone.config.layout.classes:
+        raise ValueError(f"--layouts: must be left out, as the teacher {teacher} was trained without them")
+    config = conditioned(student_config(alone.config, student.steps or None), options.layouts)
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -183,7 +195,7 @@ def distillation(
     card = {"distilled_from": teacher} | guidance
     out = _folder(options, config)
     _check(options, config, out, teacher)
-    images = images_for(config, options.data, strict=options.strict, report=report)
+    images = _images(options, config, report)
     return _session(options, config, out, images, teacher, card, told, partial(Distillation, led))
 
 
@@ -197,6 +209,10 @@ def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDeno
     if student.guide is not None:
         told |= {"guide": student.guide, "guide_weights": _hash_of(find_model(student.guide))}
     return teacher, told
+
+
+def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
+    return images_for(config, options.data, layouts=options.layouts, strict=options.strict, report=report)
 
 
 def _folder(options: RunOptions, config: Config) -> Path:
@@ -274,13 +290,15 @@ def _check_trackers(names: tuple[str, ...]) -> None:
 
 def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     microns = config.data.microns_per_px
+    layouts = ", ".join(str(path) for path in options.layouts)
+    told = {"microns_per_px": microns, "layouts": layouts or None}
     return {
         "data": ", ".join(str(path) for path in options.data),
         "images": len(images),
         "held_out": list(held_out.names),
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    } | ({} if microns is None else {"microns_per_px": microns})
+    } | {name: fact for name, fact in told.items() if fact is not None}
 
 
 def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
@@ -308,7 +326,8 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         steps=steps,
         progress=watch,
     )
-    halves = np.stack([contact_sheet(to_uint8(each)) for each in (images, real)])
+    shown = real[:, : model.image_channels]
+    halves = np.stack([contact_sheet(to_uint8(each)) for each in (images, shown)])
     text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
     write_png(path, contact_sheet(halves, columns=2, gap_px=SHEET_GAP_PX), text)
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
