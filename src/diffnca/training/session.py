@@ -20,6 +20,7 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, images_for
+from diffnca.data.layouts import coloured
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
 from diffnca.errors import Interrupted, one_line
@@ -30,6 +31,7 @@ from diffnca.models.file import bundled_models, find_model, load_denoiser
 from diffnca.progress import Report, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
+from diffnca.sampling.layouts import shown_layout
 from diffnca.training import state
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
@@ -304,6 +306,7 @@ def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Im
 def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
     """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
 
+    The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle.
     Raise `Interrupted` after a request to stop.
     """
     side, own = model.config.data.crop, model.config.sampling
@@ -316,6 +319,8 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         if stopped():
             raise Interrupted
 
+    channels, legend = model.image_channels, model.config.layout
+    layout = shown_layout(real[:, channels:]) if legend.classes else None
     images = generate(
         model,
         height=side,
@@ -325,11 +330,12 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         sampler=sampler,
         steps=steps,
         progress=watch,
+        layout=None if layout is None else layout.signed,
     )
-    shown = real[:, : model.image_channels]
-    halves = np.stack([contact_sheet(to_uint8(each)) for each in (images, shown)])
+    maps = [] if layout is None else [coloured(layout.numbers.numpy(), legend)[..., :channels]]
+    parts = [contact_sheet(each) for each in (to_uint8(images), *maps, to_uint8(real[:, :channels]))]
     text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
-    write_png(path, contact_sheet(halves, columns=2, gap_px=SHEET_GAP_PX), text)
+    write_png(path, contact_sheet(np.stack(parts), columns=len(parts), gap_px=SHEET_GAP_PX), text)
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
 
 
