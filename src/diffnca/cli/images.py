@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffnca.jobs.plan import Plan
     from diffnca.jobs.request import Request
     from diffnca.jobs.run import Made
+    from diffnca.sampling.layouts import Layout
 
 Nested = tyro.conf.arg(name="")
 """Marks a group of flags whose names have no prefix."""
@@ -76,6 +77,11 @@ class Sample(Making):
             with 0, tones differ from place to place; without it, the model's own choice.
         tone: colours at the start of the walk, in standard deviations, one number for each channel
             (--tone 1 0 -1); without it, the seed decides.
+        layout: a label image (PNG or TIFF) that says what stands where: class numbers, or the colours of the
+            legend in `diffnca info MODEL`; what is transparent is free. It has any size, which is the size of
+            the image without --height and --width.
+        obey: how closely to follow the layout, from 0 (not at all) to 10; above 1 the model is led away from
+            what it would make without, in twice the time.
     """
 
     verb: ClassVar = "sample"
@@ -87,6 +93,8 @@ class Sample(Making):
     direct: bool = False
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
+    layout: Path | None = None
+    obey: float = 1.0
 
     def run(self) -> int:
         """Make the images; return the exit code."""
@@ -94,10 +102,21 @@ class Sample(Making):
         from diffnca.jobs.tasks import New
 
         compression = self.output.compression_of(self.place.out)
-        new = New(self.region, self.even_px, self.tone, () if self.direct else None)
+        grown = () if self.direct else None
+        new = New(self.region, self.even_px, self.tone, grown, self._layout(), self.obey)
         size = (self.height, self.width)
         request = asked(self.model, new, self.choices, size, compression)
         return make(request, self.place, self.output.dry_run)
+
+    def _layout(self) -> Layout | None:
+        from diffnca.jobs.target import check_kept
+        from diffnca.models.file import find_model, read_config
+        from diffnca.sampling.layouts import read_layout
+
+        if self.layout is None:
+            return None
+        check_kept([self.layout], [self.place], self.choices.count)
+        return read_layout(self.layout, read_config(find_model(self.model)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,4 +249,10 @@ def facts_of(name: str) -> dict[str, Any]:
     network = build_network(config.model)
     facts = {"name": name, "recipe": config.name, "parameters": sum(p.numel() for p in network.parameters())}
     radius = "the whole image" if network.radius is None else network.radius
-    return {**facts, "radius_px": radius, **card, "config": asdict(config)}
+    facts |= {"radius_px": radius, **card}
+    fields = asdict(config)
+    if not config.layout.classes:
+        del fields["layout"]
+        return {**facts, "config": fields}
+    legend = {str(number): text for number, text in enumerate(config.layout.classes)}
+    return {**facts, "legend": legend, "config": fields}

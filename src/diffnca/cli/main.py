@@ -48,7 +48,7 @@ class Verb(Protocol):
 RECTANGLES = ("--box", "--region")
 """Flags whose value is TOP,LEFT,HEIGHT,WIDTH."""
 
-REPEATED = ("--data",)
+REPEATED = ("--data", "--layouts")
 """Flags with several values; users may also repeat such a flag."""
 
 VERBS: tuple[type[Verb], ...] = (

@@ -227,6 +227,9 @@ def plan_lines(session: Session) -> Iterator[str]:
     held_out = held_out_of(session.held_out)
     count = len(session.images)
     yield f"data     {count} image{'s' if count != 1 else ''}{left_out}{held_out}; {crops}"
+    if config.layout.classes:
+        names, dropped = ", ".join(config.layout.names), config.layout.dropped
+        yield f"layouts  {names}; {dropped:.0%} of the crops are shown without"
     if data.reduce > 1 or data.microns_per_px is not None:
         yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None

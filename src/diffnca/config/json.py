@@ -7,6 +7,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config
 from diffnca.errors import one_line, require
 
@@ -19,6 +20,8 @@ def to_json(config: Config) -> str:
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
     if values["model"].get("given_channels") == 0:  # files of before given planes stay equal
         del values["model"]["given_channels"]
+    if config.layout == LayoutConfig():  # and files of before layouts
+        del values["layout"]
     return json.dumps(values, sort_keys=True, indent=1)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.networks import FEWEST_DAMAGED, MOST_CELL_STEPS, Model, NCAConfig, UNetConfig, VNCAConfig
 from diffnca.errors import number, require, require_within
 
@@ -198,6 +199,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
 
     def __post_init__(self) -> None:
         is_name = 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
@@ -225,6 +227,11 @@ class Config:
             is_normed = any(stage.weight_norm for stage in stages)
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
+        if self.layout.classes:
+            planes = self.layout.num_planes
+            fits = isinstance(self.model, NCAConfig) and self.model.given_channels in (0, planes)
+            allowed = f"of a model of cells with model.given_channels={planes}, as the classes and one more"
+            require(fits, "layout.classes", ", ".join(self.layout.names), allowed)
         if isinstance(self.model, UNetConfig):
             divisor = self.model.divisor
             require(self.data.crop % divisor == 0, "data.crop", self.data.crop, f"a multiple of {divisor}")

@@ -8,6 +8,9 @@ from torch import Tensor
 from diffnca.canvas.pixels import to_model
 from diffnca.data.images import ImageSet
 
+_LOWER_BITS = np.uint64(2**53 - 1)
+"""Bits of a drawn number that say whether the layout of a crop is dropped."""
+
 
 def crops(
     image_set: ImageSet,
@@ -18,8 +21,12 @@ def crops(
     step: int,
     flips: bool = True,
     quarter_turns: bool = True,
+    dropped: float = 0.0,
 ) -> Float32[Tensor, "b c size size"]:
     """Return batch number `step` of random square crops, in [-1, 1].
+
+    The planes of layouts follow the channels of their images, in [0, 1]; a share `dropped` of the crops has
+    planes of zeros.
 
     Every position in any image is equally likely, so large images are drawn more often. `flips` mirrors half
     of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees, both in place.
@@ -35,15 +42,21 @@ def crops(
     numbers = np.random.PCG64([seed, step]).random_raw((batch, 2))
     positions = (numbers[:, 0] % np.uint64(last_of_image[-1])).astype(np.int64)
     images = np.searchsorted(last_of_image, positions, side="right")
-    chosen = np.empty((batch, size, size, image_set.channels), dtype=np.uint8)
+    channels = image_set.channels
+    chosen = np.empty((batch, size, size, channels + image_set.planes), dtype=np.uint8)
     for row in np.argsort(images, kind="stable"):  # an image that is not cached is decoded once per batch
         index = int(images[row])
         columns = int(image_set.sizes[index, 1]) - size + 1
         top, left = divmod(int(last_of_image[index] - 1 - positions[row]), columns)
-        crop = image_set[index][top : top + size, left : left + size]
+        crop = image_set.labelled(index)[top : top + size, left : left + size]
         orientation = int(numbers[row, 1] >> np.uint64(61))  # three bits
         if flips and orientation & 4:
             crop = crop[:, ::-1]
         chosen[row] = np.rot90(crop, orientation & 3) if quarter_turns else crop
     # numpy only: threads of torch would slow down training, and training would slow them down
-    return torch.from_numpy(np.stack([to_model(crop).numpy() for crop in chosen]))
+    pictures = np.stack([to_model(crop[..., :channels]).numpy() for crop in chosen])
+    if not image_set.planes:
+        return torch.from_numpy(pictures)
+    is_shown = (numbers[:, 1] & _LOWER_BITS) >= dropped * 2.0**53  # the upper bits turn the crop
+    shares = np.moveaxis(chosen[..., channels:], -1, 1) / np.float32(255) * is_shown[:, None, None, None]
+    return torch.from_numpy(np.concatenate([pictures, shares], axis=1))

@@ -50,12 +50,14 @@ class Picture:
         image: upright, 8 bits a sample, in any mode of Pillow; `RGBA` if and only if it is not opaque.
         notes: what a user should know.
         microns_per_px: width of a pixel; `None` if unknown.
+        is_deep: whether the file has more than 8 bits a sample.
     """
 
     image: Image.Image
     notes: tuple[str, ...]
     texts: dict[str, str]
     microns_per_px: float | None
+    is_deep: bool = False
 
 
 def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
@@ -123,7 +125,7 @@ def _loaded(image: Image.Image, encoded: bytes) -> Picture:
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     upright = _upright(_to_8_bits(image) if merged is None else merged)
     is_tiff = encoded.startswith(tiff.SIGNATURES)
-    return Picture(_opaque_or_rgba(upright, is_tiff), notes, texts, microns)
+    return Picture(_opaque_or_rgba(upright, is_tiff), notes, texts, microns, is_16_bit)
 
 
 def _without_text(encoded: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """Files to edit: images and masks."""
 
 import logging
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import Tensor
 from diffnca.canvas.pixels import to_model
 from diffnca.data.decoding import Picture, flat, picture_in, to_array
 from diffnca.data.refusals import UnusableImageError
-from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed, summary
+from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed, stem_of, summary
 from diffnca.data.tiff import SLIDE_SUFFIXES
 
 _log = logging.getLogger(__name__)
@@ -73,9 +72,8 @@ def mask_of(image: Path, masks: Path) -> Path:
     """Return the mask of an image: `masks` itself, or the file in this folder with the name of the image."""
     if not masks.is_dir():
         return masks
-    name = unicodedata.normalize("NFC", image.stem)  # names are equal in any normal form of Unicode
     paths = [masks / file.name for file in folder_listed(masks, is_recursive=False).files]
-    namesakes = [path for path in paths if unicodedata.normalize("NFC", path.stem) == name]
+    namesakes = [path for path in paths if stem_of(path.name) == stem_of(image.name)]
     if not namesakes:
         raise ValueError(f"{masks}: holds no mask for {image.name}; it must have the same name")
     suffixes = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)

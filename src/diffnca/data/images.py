@@ -15,9 +15,10 @@ from jaxtyping import Int64
 
 from diffnca.config.model import Config
 from diffnca.data.decoding import Decoded, Pixels
+from diffnca.data.layouts import Layouts
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
-from diffnca.data.sources import Listing, Remark, is_slide, listed
+from diffnca.data.sources import File, Listing, Remark, is_slide, listed
 from diffnca.errors import require
 from diffnca.progress import Report, unseen
 
@@ -89,6 +90,7 @@ class ImageSet:
     Attributes:
         sizes: height and width of each image.
         channels: 1 for gray, 3 for RGB.
+        planes: number of planes of the layouts of the images; 0 for images without layouts.
         skipped: what was found but cannot be used, and why; a split keeps these remarks.
         notes: what a user should know of the images that are used.
     """
@@ -100,12 +102,18 @@ class ImageSet:
     reduce: int
     skipped: tuple[Remark, ...] = ()
     notes: tuple[Remark, ...] = ()
+    planes: int = 0
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Pixels:
         """Return image `index`; raises `ValueError` if the file is no longer as it was at the start."""
+        labelled = self.labelled(index)
+        return labelled[..., : self.channels] if self.planes else labelled
+
+    def labelled(self, index: int) -> Pixels:
+        """Return image `index`, and after its channels the planes of its layout; raises as for the image."""
         source = self.sources[index]
         image = self.cache.get(source)
         if image is None:
@@ -139,9 +147,14 @@ class ImageSet:
 
 
 def images_for(
-    config: Config, paths: Sequence[Path], *, strict: bool = False, report: Report = unseen
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    layouts: Sequence[Path] = (),
+    strict: bool = False,
+    report: Report = unseen,
 ) -> ImageSet:
-    """Open images as the training of `config` sees them."""
+    """Open images, and the layouts that belong to them, as the training of `config` sees them."""
     data = config.data
     return open_images(
         paths,
@@ -152,6 +165,7 @@ def images_for(
         strict=strict,
         channels=config.model.image_channels,
         microns_per_px=data.microns_per_px,
+        layouts=Layouts(layouts, config.layout) if layouts else None,
         report=report,
     )
 
@@ -168,6 +182,7 @@ def open_images(
     channels: int = 3,
     microns_per_px: float | None = None,
     at_most: int | None = None,
+    layouts: Layouts | None = None,
     report: Report = unseen,
 ) -> ImageSet:
     """Find, decode and check images, once, so that damaged images show now and not in the middle of a run.
@@ -183,6 +198,7 @@ def open_images(
         channels: 1 for gray, 3 for RGB; images of the other kind are converted.
         microns_per_px: scale of slides; with a scale, tiled TIFF pyramids are slides too.
         at_most: number of images to open, evenly spread among all; `None` opens all.
+        layouts: label images; an image without one is skipped. `None` for images alone.
         report: is called with the number of decoded images.
     """
     require(reduce >= 1, "reduce", reduce, "an integer >= 1")
@@ -195,7 +211,7 @@ def open_images(
     def check(source: Source) -> Checked:
         try:
             pixels, notes = source.read(channels=channels, reduce=reduce)
-            _require_usable(pixels, min_size, max_background, background_level)
+            _require_usable(pixels[..., :channels], min_size, max_background, background_level)
         except (OSError, UnusableImageError) as error:
             return None, [_refusal(source.name, error, strict)]
         cache.put(source, pixels)
@@ -203,16 +219,17 @@ def open_images(
 
     places = [Path(path) for path in paths]
     listing = listed(places)
-    sources = _some(_sources(listing, microns_per_px, background_level, min_size, strict), at_most)
+    sources = _sources(listing, microns_per_px, background_level, min_size, strict)
+    sources = _some(_with_layouts(sources, layouts, listing, strict), at_most)
     checked = _in_threads(check, sources, report)
     used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
     sizes = np.array([size for size, _ in checked if size], np.int64)
-    refused = tuple(remark for size, remarks in checked if not size for remark in remarks)
     notes = tuple(remark for size, remarks in checked if size for remark in remarks)
-    skipped = (*listing.left_out, *refused)
+    skipped = (*listing.left_out, *(remark for size, remarks in checked if not size for remark in remarks))
     if not used:
         raise ValueError(_nothing_left(places, skipped))
-    return ImageSet(used, sizes, cache, channels, reduce, skipped, notes)
+    planes = 0 if layouts is None else layouts.legend.num_planes
+    return ImageSet(used, sizes, cache, channels, reduce, skipped, notes, planes)
 
 
 def _refusal(name: str, error: Exception, strict: bool) -> Remark:
@@ -248,6 +265,24 @@ def _sources(
         except UnusableImageError as error:
             listing.left_out.append(_refusal(file.name, error, strict))
     return sources
+
+
+def _with_layouts(
+    sources: list[Source], layouts: Layouts | None, listing: Listing, strict: bool
+) -> list[Source]:
+    """Return the images with their layouts; add images without one to what the listing has left out."""
+    if layouts is None:
+        return sources
+    files = [source for source in sources if isinstance(source, File)]
+    if len(files) < len(sources):
+        raise ValueError("--layouts: must be of images, not of slides; export parts of the slides as images")
+    labelled: list[Source] = []
+    for file, found in zip(files, layouts.of(files), strict=True):
+        if isinstance(found, UnusableImageError):
+            listing.left_out.append(_refusal(file.name, found, strict))
+        else:
+            labelled.append(found)
+    return labelled
 
 
 def _some(sources: list[Source], at_most: int | None) -> list[Source]:

@@ -3,6 +3,7 @@
 Pictures that are left out are returned with the reason; hidden and other files are ignored.
 """
 
+import unicodedata
 import zipfile
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -52,13 +53,16 @@ class File:
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decode the file; raises `UnusableImageError`."""
+        return decode(self.content(), channels=channels, reduce=reduce)
+
+    def content(self) -> bytes:
+        """Return the stored bytes; raises `UnusableImageError`."""
         if self.member is None:
-            return decode(content_of(self.path), channels=channels, reduce=reduce)
+            return content_of(self.path)
         archive, info = self.member
         require_reasonable_bytes(self.num_bytes)
         with refusing("unreadable in the zip file"):
-            encoded = archive.read(info)
-        return decode(encoded, channels=channels, reduce=reduce)
+            return archive.read(info)
 
 
 @dataclass
@@ -159,6 +163,11 @@ def _without_own(listing: Listing) -> Listing:
     names = {remark.name for remark in own}
     files = [file for file in listing.files if file.name not in names]
     return Listing(files, listing.left_out + own) if files else listing
+
+
+def stem_of(name: str) -> str:
+    """Return the name of a file without folders and ending; names are equal in any normal form of Unicode."""
+    return unicodedata.normalize("NFC", PurePosixPath(name).stem)
 
 
 def summary(remarks: Sequence[Remark]) -> list[str]:

@@ -159,15 +159,24 @@ class Denoiser(nn.Module):
 
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""
-        given = () if query.given is None else (query.given,)
-        context: Tensor | None = self.network.context(query.x_t, self.times(query), query.region, *given)
+        planes = self.planes(query.x_t, query.given)
+        context: Tensor | None = self.network.context(query.x_t, self.times(query), query.region, **planes)
         return context
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image."""
-        given = () if query.given is None else (query.given,)
-        asked = (query.x_t, self.times(query), query.region, query.cell_noise, query.context, *given)
-        return self.clean(self.network(*asked), query)
+        asked = (query.x_t, self.times(query), query.region, query.cell_noise, query.context)
+        return self.clean(self.network(*asked, **self.planes(query.x_t, query.given)), query)
+
+    def planes(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> dict[str, Tensor]:
+        """Return the given planes as an argument of the network; no argument for a network without planes.
+
+        A model with a legend sees zeros where nothing is given: no layout is known.
+        """
+        count = self.config.layout.num_planes
+        if given is None and count:
+            given = x_t.new_zeros(len(x_t), count, *x_t.shape[-2:])
+        return {} if given is None else {"given": given}
 
     def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image from an output of the network."""
@@ -195,7 +204,7 @@ class Denoiser(nn.Module):
         alpha = self.schedule.alphas()[steps].to(x_0)[:, None, None, None]
         sigma = self.schedule.sigmas()[steps].to(x_0)[:, None, None, None]
         t = (steps.double() / self.schedule.num_diffusion_steps).to(x_0)
-        planes = {} if given is None else {"given": given}
+        planes = self.planes(x_0, given)
         output = self.network(alpha * x_0 + sigma * noise, t, None, masks, **planes).float()
         error = output - target_of(self.prediction, x_0, noise, alpha, sigma)
         distance = error.square()

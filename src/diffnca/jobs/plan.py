@@ -184,7 +184,7 @@ def task_of(request: Request) -> Task:
     model, (_, levels) = request.opened(), request.walk()
     if isinstance(request.task, New):
         start = start_of(model, request.task.even_px, request.task.tone)
-        return planned(model, canvases_of(request), levels, start)
+        return planned(model, canvases_of(request), levels, start, request.task.layout)
     assert not isinstance(request.task, Interpolate)
     return request.task.on(request.canvas.boundary)[1](model, levels)
 
@@ -279,11 +279,12 @@ def _measured(job: Job) -> Rates:
     own = Canvas(min(MEASURED_PX, canvas.height), min(MEASURED_PX, canvas.width))
     noise, level = job.walk.noise, job.task.levels[0]
     x = torch.zeros(1, job.denoiser.image_channels, own.height, own.width, device=job.place)
+    given = None if job.task.given is None else job.task.given(own.whole).to(x)
 
     def call() -> float:
         begun = time.perf_counter()
         with torch.no_grad():
-            estimate_alone(job.ready, Query(x, level, own.whole, noise.at(0))).sum().item()
+            estimate_alone(job.ready, Query(x, level, own.whole, noise.at(0), given=given)).sum().item()
         return time.perf_counter() - begun
 
     call()

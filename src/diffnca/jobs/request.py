@@ -27,6 +27,7 @@ from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
+from diffnca.sampling.layouts import Layout, obeying
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
 
@@ -114,7 +115,7 @@ class Request:
 
     def opened(self) -> Any:
         """Return the model on the CPU, as it is sampled; `Any` is a denoiser or an `Autoencoder`."""
-        return _opened(self.model, self.guide, self.guidance, self.windows)
+        return _opened(self.model, self.guide, self.guidance, self.windows, _obey_of(self.task))
 
     def walk(self) -> tuple[Sampler, tuple[Level, ...]]:
         """Return the sampler, and the levels of the walk from pure noise."""
@@ -131,16 +132,16 @@ def asked(
     """Return the complete request of what is asked for; the model makes the choices that are left open.
 
     `model` is a bundled model, a model file, a run's folder, or a hub id. `size` is the height and width of a
-    new image; `None` is the size of the training crops. `compression` is of a TIFF file.
+    new image; `None` is the size of its layout, or of the training crops. `compression` is of a TIFF file.
 
     Raises:
         ValueError: a choice is not allowed.
     """
     guide = None if choices.guide is None else Weights.of(choices.guide)
     weights, boundary = Weights.of(model), SEAMLESS[choices.seamless]
-    opened = _opened(weights, guide, choices.guidance, choices.windows)
+    opened = _opened(weights, guide, choices.guidance, choices.windows, _obey_of(task))
     if isinstance(task, New | Interpolate):
-        height, width = (opened.config.data.crop if side is None else side for side in size)
+        height, width = _sides(task, size, opened.config.data.crop)
         canvas = Canvas(height, width, boundary)
     else:
         canvas = _canvas_of_edit(task, boundary)
@@ -171,14 +172,29 @@ def asked(
     )
 
 
+def _obey_of(task: New | Edit | Interpolate) -> float:
+    return task.obey if isinstance(task, New) else 1.0
+
+
+def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: int) -> tuple[int, int]:
+    """Return height and width of a new image: those asked for, of its layout, or of the training crops."""
+    if isinstance(task, New) and task.layout is not None:
+        return task.layout.size(*size)
+    height, width = (crop if side is None else side for side in size)
+    return height, width
+
+
 @lru_cache(maxsize=2)
-def _opened(model: Weights, guide: Weights | None, guidance: float | None, windows: int | None) -> Any:
+def _opened(
+    model: Weights, guide: Weights | None, guidance: float | None, windows: int | None, obey: float
+) -> Any:
     """Return the model of a request on the CPU, as workers may have other devices."""
     if guide is None and guidance is None:
         opened: Any = load(model.name)
     else:
         weaker = None if guide is None else load_denoiser(guide.name)
         opened = guided(load_denoiser(model.name), guidance, weaker)
+    opened = obeying(opened, obey)
     if windows is None:
         return opened
     if isinstance(opened, Autoencoder):
@@ -216,8 +232,11 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
                 yield "mask", _fingerprint(value.holes.numpy())
         case _, Tensor():
             yield name, _fingerprint(value.numpy())
-        case "guidance", _:
+        case "guidance" | "obey", _:
             yield name, f"{value:g}"
+        case _, Layout():
+            height, width = value.numbers.shape[1:]
+            yield name, f"{height}x{width} {_fingerprint(value.numbers.numpy())}"
         case "region", _:
             yield name, ",".join(map(str, value))
         case "grown", _:

@@ -175,7 +175,8 @@ def _task(
         return task_of(request), noise
     sampler, levels = request.walk()
     start = start_of(denoiser, request.task.even_px, request.task.tone)
-    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress)
+    layout = request.task.layout
+    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, layout)
 
 
 def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:

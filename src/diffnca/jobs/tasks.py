@@ -13,6 +13,7 @@ from diffnca.data.given import Given, mask_of, read_mask
 from diffnca.errors import number, require_within
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
+from diffnca.sampling.layouts import Layout, check_obey
 from diffnca.sampling.task import MakeTask
 from diffnca.sampling.upscale import enlarged_canvas, enlargement
 from diffnca.sampling.vary import variation
@@ -30,12 +31,19 @@ class New:
         even_px, tone: as for `generate`; `None` leaves them to the model and to the seed.
         grown: height and width of each smaller image out of which this one grows; `None` leaves this to the
             model, until the request is complete.
+        layout: what stands where; `None` leaves it to the seed.
+        obey: how closely the model follows the layout, as for `generate`.
     """
 
     region: tuple[int, int, int, int] | None = None
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
     grown: tuple[tuple[int, int], ...] | None = None
+    layout: Layout | None = None
+    obey: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_obey(self.obey, has_layout=self.layout is not None)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def watched(denoiser: ImageDenoiser | None, query: Query) -> list[Tensor]:
     if not isinstance(denoiser, Denoiser) or not isinstance(denoiser.network, Automaton):
         return []
     outputs: list[Tensor] = []
-    asked = (query.x_t, denoiser.times(query), query.region, query.cell_noise, query.context, query.given)
-    denoiser.network(*asked, observe=outputs.append)
+    asked = (query.x_t, denoiser.times(query), query.region, query.cell_noise, query.context)
+    planes = denoiser.planes(query.x_t, query.given)
+    denoiser.network(*asked, **planes, observe=outputs.append)
     return [denoiser.clean(output.float(), query) for output in outputs]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
@@ -17,6 +17,7 @@ from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.layouts import layout_of, obeying
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import check_region, sample_task, walk_of
 
@@ -36,13 +37,13 @@ def generate(
     direct: bool = False,
     even_px: int | None = None,
     tone: Sequence[float] | None = None,
+    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    obey: float = 1.0,
     progress: Progress | None = None,
     device: str | torch.device | None = None,
     engine: Engine = "auto",
 ) -> Float[Tensor, "b c h w"]:
-    """Make new images from noise.
-
-    The start is noise of variance 1, even if the schedule does not reach pure noise.
+    """Make new images from noise of variance 1, even if the schedule does not reach pure noise.
 
     Args:
         model: as `diffnca.load` returns it. An `Autoencoder` takes no steps and has one image size.
@@ -58,6 +59,8 @@ def generate(
         even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
             tone vary with the place; `None` takes the choice of the model.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
+        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps.
+        obey: how closely to follow the layout, from 0 to 10; 1 is as trained, others take twice the time.
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
@@ -69,16 +72,16 @@ def generate(
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
     canvas = canvas_of(height, width, boundary)
-    region = _region_on(canvas, region)
-    place = place_of(model, device)
+    region, place = _region_on(canvas, region), place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone))
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout))
     method, levels = walk_of(model, sampler, steps)
-    denoiser = prepare(model, place, engine)
+    planes = layout_of(layout, obey, model.config, len(noise.seeds))
+    denoiser = prepare(obeying(model, obey), place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
-    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress)
+    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(task, denoiser, method, noise, region, progress)
 
 
@@ -96,7 +99,9 @@ def _drawn(
 ) -> Float[Tensor, "b c h w"]:
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
-        raise ValueError(f"model {name}: must be without sampler, steps, even_px and tone; leave them out")
+        raise ValueError(
+            f"model {name}: must be without sampler, steps, even_px, tone and layout; leave them out"
+        )
     if region != Canvas(size, size).whole:
         raise ValueError(
             f"model {name}: must make whole images of {size}x{size} px with edges; ask for these"

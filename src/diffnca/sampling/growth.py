@@ -15,7 +15,7 @@ from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
-from diffnca.diffusion.walk import Progress
+from diffnca.diffusion.walk import Planes, Progress
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
@@ -45,14 +45,18 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
 
 
 def planned(
-    denoiser: ImageDenoiser, canvases: tuple[Canvas, ...], levels: tuple[Level, ...], initial: Initial
+    denoiser: ImageDenoiser,
+    canvases: tuple[Canvas, ...],
+    levels: tuple[Level, ...],
+    initial: Initial,
+    given: Planes | None = None,
 ) -> Task:
     """Return the task of the last image, with zeros for the smaller image that is not made yet."""
     if len(canvases) == 1:
-        return Task(canvases[0], levels, initial)
+        return Task(canvases[0], levels, initial, given=given)
     before = canvases[-2]
     unknown = torch.zeros(1, denoiser.image_channels, before.height, before.width)
-    return enlargement(canvases[-1], unknown, "noise", STRENGTH)(denoiser, levels)
+    return replace(enlargement(canvases[-1], unknown, "noise", STRENGTH)(denoiser, levels), given=given)
 
 
 def grown(
@@ -63,15 +67,17 @@ def grown(
     noise: Noise,
     initial: Initial,
     progress: Progress | None = None,
+    given: Planes | None = None,
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task and the noise of the last image.
 
-    `levels` belong to a walk from pure noise. The task lies on the CPU, so another machine can take it.
+    `levels` belong to a walk from pure noise. All images see the planes of `given`, each on its own canvas.
+    The task lies on the CPU, so another machine can take it.
     """
-    task = Task(canvases[0], levels, initial)
+    task = Task(canvases[0], levels, initial, given=given)
     for canvas in canvases[1:]:
         image = sample_task(task, denoiser, sampler, noise, progress=progress)
-        task = enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels)
+        task = replace(enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels), given=given)
         noise = replace(noise, seeds=tuple(grown_seed(seed, 1) for seed in noise.seeds))
     return task, noise
 

@@ -64,7 +64,7 @@ class Guided(AroundDenoiser):
         guidance: how far to go, from 1 to 10.
 
     Raises:
-        ValueError: the models differ in channels, noise levels or visible frequencies.
+        ValueError: the models differ in channels, noise levels, classes or visible frequencies.
     """
 
     denoiser: ImageDenoiser
@@ -76,6 +76,7 @@ class Guided(AroundDenoiser):
         for name, own, other in (
             ("channels", self.denoiser.image_channels, self.guide.image_channels),
             ("a schedule", self.denoiser.config.schedule, self.guide.config.schedule),
+            ("a legend", self.denoiser.config.layout.classes, self.guide.config.layout.classes),
             ("a window of frequencies", *map(_window_of, (self.denoiser.config, self.guide.config))),
         ):
             if own != other:

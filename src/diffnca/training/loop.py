@@ -30,11 +30,11 @@ from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, write_model
 from diffnca.progress import Recent, Report, unseen
 from diffnca.training import state
-from diffnca.training.gray import load_start
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
 from diffnca.training.optimizer import ema_decay, update_ema
 from diffnca.training.signals import Stopped, stop_requests
 from diffnca.training.state import Progress, Run
+from diffnca.training.transfer import load_start
 
 LOG_EVERY_STEPS = 20
 FINAL_LEARNING_RATE = 0.01
@@ -46,7 +46,9 @@ SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Batches = Callable[[int], Tensor]
-"""Returns the clean images `b c h w` of a training step; a pure function of the step number."""
+"""Returns the clean images `b c h w` of a training step, with the planes of their layouts as last channels.
+
+It is a pure function of the step number."""
 
 
 class DivergedError(ValueError):
@@ -253,7 +255,8 @@ class Trainer:
         self._require_gradients(player)
         for group in optimizer.param_groups:
             group["lr"] = rate * player.rate
-        batch = Batch(x_0, step_generator(training.seed, step, self.accelerator.process_index, number))
+        generator = step_generator(training.seed, step, self.accelerator.process_index, number)
+        batch = Batch.of(x_0, self.config.layout.num_planes, generator)
         with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
             loss = module(batch)
         optimizer.zero_grad()

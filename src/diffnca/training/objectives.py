@@ -23,7 +23,7 @@ from diffnca.config.model import Config, SamplingConfig
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
-from diffnca.models.build import Generator
+from diffnca.models.build import Generator, denoiser_of
 from diffnca.sampling.guidance import prepare
 from diffnca.training.optimizer import build_optimizer
 
@@ -33,10 +33,21 @@ TEACHER_STEPS = 6
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step."""
+    """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step.
+
+    `given` holds the planes of their layouts, `b k h w`; `None` for images without layouts.
+    """
 
     x_0: Tensor
     generator: torch.Generator
+    given: Tensor | None = None
+
+    @classmethod
+    def of(cls, channels: Tensor, num_planes: int, generator: torch.Generator) -> "Batch":
+        """Return a batch from images whose last channels are `num_planes` planes."""
+        if num_planes == 0:
+            return cls(channels, generator)
+        return cls(channels[:, :-num_planes], generator, channels[:, -num_planes:])
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
         """Draw a mask `b 1 h w`: true where a cell of `region` updates."""
@@ -81,7 +92,9 @@ class OwnLoss:
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of the model."""
-        return self.model.loss(batch.x_0, batch.generator, batch)
+        if batch.given is None:
+            return self.model.loss(batch.x_0, batch.generator, batch)
+        return denoiser_of(self.model).loss(batch.x_0, batch.generator, batch, batch.given)
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:
@@ -138,18 +151,20 @@ class Distillation(OwnLoss):
         region = Canvas(*x_t.shape[-2:]).whole
         with torch.no_grad():
             if len(self.substeps[jump]) == 2:
-                target = self.teacher.estimate(Query(x_t, start, region))
+                target = self.teacher.estimate(Query(x_t, start, region, given=batch.given))
             else:
-                target = estimate_of_jump(x_t, self._walked(x_t, self.substeps[jump]), start, end)
-        estimate = self.student.estimate(Query(x_t, start, region, batch))
+                walked = self._walked(x_t, self.substeps[jump], batch.given)
+                target = estimate_of_jump(x_t, walked, start, end)
+        estimate = self.student.estimate(Query(x_t, start, region, batch, given=batch.given))
         error: Tensor = (estimate.float() - target) / start.sigma
         return error.square().mean()
 
     @torch.no_grad()
-    def _walked(self, x: Tensor, levels: tuple[Level, ...]) -> Tensor:
+    def _walked(self, x: Tensor, levels: tuple[Level, ...], given: Tensor | None) -> Tensor:
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
-            estimate = self.teacher.estimate(Query(x, level_t, Canvas(*x.shape[-2:]).whole))
+            query = Query(x, level_t, Canvas(*x.shape[-2:]).whole, given=given)
+            estimate = self.teacher.estimate(query)
             x, memory = DPMSolverPP2M().step(Step(x, estimate, level_t, level_s, None, memory))
         return x
 

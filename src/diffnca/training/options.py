@@ -20,6 +20,8 @@ class RunOptions:
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
+        layouts: folders or zip files of label images (PNG or TIFF) with the names of the images. They hold
+            class numbers 0, 1, 2, ... or the colours of --layout.classes; the model learns to follow them.
         scale: the pixel of the model: `2px` makes images two times smaller, `0.5um` reads slides at 0.5
             micrometres per pixel; without it, the detail in the images decides.
         out: folder of the run; its parent must exist; without it, MODEL-DATA in the current folder.
@@ -33,6 +35,7 @@ class RunOptions:
     """
 
     data: tuple[Path, ...] = ()
+    layouts: tuple[Path, ...] = ()
     scale: str | None = None
     out: Path | None = None
     minutes: float | None = None

@@ -20,6 +20,7 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, images_for
+from diffnca.data.layouts import coloured
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
 from diffnca.errors import Interrupted, one_line
@@ -30,12 +31,22 @@ from diffnca.models.file import bundled_models, find_model, load_denoiser
 from diffnca.progress import Report, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
+from diffnca.sampling.layouts import shown_layout
 from diffnca.training import state
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.signals import Stopped
-from diffnca.training.start import AUTO, RANDOM, begun_with, continued, errors, from_random, suited
+from diffnca.training.start import (
+    AUTO,
+    RANDOM,
+    begun_with,
+    conditioned,
+    continued,
+    errors,
+    from_random,
+    suited,
+)
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
@@ -113,12 +124,12 @@ class Session:
             return Result(out, trainer.run(), was_finished=False)
 
     def _batch(self, step: int) -> Tensor:
-        return self._crops(self.config.training.batch, step)
+        return self._crops(self.config.training.batch, step, self.config.layout.dropped)
 
-    def _crops(self, batch: int, step: int) -> Tensor:
+    def _crops(self, batch: int, step: int, dropped: float = 0.0) -> Tensor:
         data, seed = self.config.data, self.config.training.seed
         turns = {"flips": data.flips, "quarter_turns": data.quarter_turns}
-        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, **turns)
+        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, dropped=dropped, **turns)
 
 
 def training(
@@ -136,6 +147,7 @@ def training(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
+    config = conditioned(config, options.layouts)
     out, measured, is_open = _folder(options, config), dict[str, float](), start in (AUTO, RANDOM)
     stored = state.stored_run(out)
     if is_open and stored is not None:
@@ -145,7 +157,7 @@ def training(
     _check(options, config, out, None if start == AUTO else start)
     if stored is None:
         config = suited(config, options.data, decides_colours=is_open)
-    images = images_for(config, options.data, strict=options.strict, report=report)
+    images = _images(options, config, report)
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
@@ -166,7 +178,9 @@ def distillation(
     led, guidance = _guided_teacher(student, alone)
     if student.steps == 0 and not guidance:
         raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
-    config = student_config(alone.config, student.steps or None)
+    if options.layouts and not alone.config.layout.classes:
+        raise ValueError(f"--layouts: must be left out, as the teacher {teacher} was trained without them")
+    config = conditioned(student_config(alone.config, student.steps or None), options.layouts)
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -183,7 +197,7 @@ def distillation(
     card = {"distilled_from": teacher} | guidance
     out = _folder(options, config)
     _check(options, config, out, teacher)
-    images = images_for(config, options.data, strict=options.strict, report=report)
+    images = _images(options, config, report)
     return _session(options, config, out, images, teacher, card, told, partial(Distillation, led))
 
 
@@ -197,6 +211,10 @@ def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDeno
     if student.guide is not None:
         told |= {"guide": student.guide, "guide_weights": _hash_of(find_model(student.guide))}
     return teacher, told
+
+
+def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
+    return images_for(config, options.data, layouts=options.layouts, strict=options.strict, report=report)
 
 
 def _folder(options: RunOptions, config: Config) -> Path:
@@ -274,18 +292,21 @@ def _check_trackers(names: tuple[str, ...]) -> None:
 
 def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: ImageSet) -> dict[str, Any]:
     microns = config.data.microns_per_px
+    layouts = ", ".join(str(path) for path in options.layouts)
+    told = {"microns_per_px": microns, "layouts": layouts or None}
     return {
         "data": ", ".join(str(path) for path in options.data),
         "images": len(images),
         "held_out": list(held_out.names),
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    } | ({} if microns is None else {"microns_per_px": microns})
+    } | {name: fact for name, fact in told.items() if fact is not None}
 
 
 def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
     """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
 
+    The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle.
     Raise `Interrupted` after a request to stop.
     """
     side, own = model.config.data.crop, model.config.sampling
@@ -298,6 +319,8 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         if stopped():
             raise Interrupted
 
+    channels, legend = model.image_channels, model.config.layout
+    layout = shown_layout(real[:, channels:]) if legend.classes else None
     images = generate(
         model,
         height=side,
@@ -307,10 +330,12 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         sampler=sampler,
         steps=steps,
         progress=watch,
+        layout=None if layout is None else layout.signed,
     )
-    halves = np.stack([contact_sheet(to_uint8(each)) for each in (images, real)])
+    maps = [] if layout is None else [coloured(layout.numbers.numpy(), legend)[..., :channels]]
+    parts = [contact_sheet(each) for each in (to_uint8(images), *maps, to_uint8(real[:, :channels]))]
     text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
-    write_png(path, contact_sheet(halves, columns=2, gap_px=SHEET_GAP_PX), text)
+    write_png(path, contact_sheet(np.stack(parts), columns=len(parts), gap_px=SHEET_GAP_PX), text)
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
 
 

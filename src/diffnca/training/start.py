@@ -6,18 +6,21 @@ from pathlib import Path
 import torch
 
 from diffnca.canvas.pixels import to_uint8
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
+from diffnca.data.layouts import count_classes, layouts_in
 from diffnca.data.survey import glance, is_gray, reduction_of
 from diffnca.diffusion.velocity import velocity_error
+from diffnca.errors import require
 from diffnca.models.file import bundled_models, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
-from diffnca.training.gray import COLOURS
 from diffnca.training.state import NETWORK_FIELDS, Run
+from diffnca.training.transfer import COLOURS
 
 AUTO, RANDOM = "auto", "none"
 """Stand for the bundled model with the smallest error, and for random weights."""
@@ -35,6 +38,24 @@ CROPS_PER_SIDE = 4
 
 GUIDANCE, LEFT_OUT = 1.1, 4
 """Sampling after a short training: guided by the network without its last cell steps, grain goes away."""
+
+
+def conditioned(config: Config, layouts: tuple[Path, ...]) -> Config:
+    """Return a training whose network sees the planes of `layouts`; without layouts, `config` itself.
+
+    If the configuration names no classes, their names are the numbers in the layouts. Refuse classes without
+    layouts, and a network without cells.
+    """
+    classes = config.layout.classes
+    if not layouts:
+        allowed = "left out without --layouts; give the folder of the label images"
+        require(not classes, "layout.classes", ", ".join(config.layout.names), allowed)
+        return config
+    if not isinstance(config.model, NCAConfig):
+        raise ValueError(f"--layouts: must be for a model of cells, not for {config.name}; leave them out")
+    classes = classes or tuple(str(number) for number in range(count_classes(layouts_in(layouts))))
+    planes = LayoutConfig(classes).num_planes
+    return with_fields(config, {"layout.classes": classes, "model.given_channels": planes})
 
 
 def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:
@@ -82,6 +103,7 @@ def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[st
         return {}
     side = min(CROP_PX, int(images.sizes.min()))
     looked_at = crops(images, size=side, batch=NUM_CROPS, seed=0, step=0, flips=False, quarter_turns=False)
+    looked_at = looked_at[:, : images.channels]
     pixels, found = torch.from_numpy(to_uint8(looked_at)).movedim(-1, 1), candidates()
     pixels = pixels.expand(-1, COLOURS, -1, -1)
     measured: dict[str, float] = {}
@@ -93,11 +115,13 @@ def errors(images: ImageSet, config: Config, report: Report = unseen) -> dict[st
 
 
 def is_as_in_recipe(config: Config) -> bool:
-    """Return whether network, prediction and schedule are those of `diff_nca`, for gray or colour images."""
+    """Return whether network, prediction and schedule are those of `diff_nca`, for any colours and legend."""
     recipe = diff_nca()
     own: Model = config.model
     if isinstance(own, NCAConfig):
-        config = replace(config, model=replace(own, image_channels=recipe.model.image_channels))
+        planes = 0 if config.layout.classes else own.given_channels
+        own = replace(own, image_channels=recipe.model.image_channels, given_channels=planes)
+        config = replace(config, model=own)
     return all(getattr(config, name) == getattr(recipe, name) for name in NETWORK_FIELDS)
 
 
@@ -116,7 +140,10 @@ def begun_with(config: Config, start: str) -> Config:
     """Return a training like that of `config`, of the network of a bundled model, with guided sampling."""
     found, channels = read_config(bundled_models()[start]), config.model.image_channels
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
-    return _led(with_fields(config, {"model.image_channels": channels} if channels == 1 else {}))
+    changes = {"model.image_channels": channels} if channels == 1 else {}
+    if config.layout.classes:
+        changes["model.given_channels"] = config.layout.num_planes
+    return _led(with_fields(config, changes))
 
 
 def _led(config: Config) -> Config:

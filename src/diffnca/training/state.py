@@ -15,8 +15,8 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
 from diffnca.files import PARTIAL, check_place, replace_atomically
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_config, read_header, read_tensors, write_tensors
-from diffnca.training.gray import fits_in_gray
 from diffnca.training.objectives import Player
+from diffnca.training.transfer import fits
 
 LOG_FILE = "log.jsonl"
 SAMPLE_FOLDER = "samples"
@@ -158,11 +158,13 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_same_network(start: Path, wanted: Config) -> None:
-    """Raise `ValueError` if a model to fine-tune has another network, prediction or schedule."""
+    """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend."""
     stored = read_config(start)
+    if stored.layout.classes not in ((), wanted.layout.classes):
+        raise ValueError(f"--from {start}: has other classes; give --layout.classes {stored.layout.told}")
     for name in NETWORK_FIELDS:
-        is_gray = name == "model" and fits_in_gray(stored.model, wanted.model)
-        if getattr(stored, name) != getattr(wanted, name) and not is_gray:
+        is_fit = name == "model" and fits(stored.model, wanted.model)
+        if getattr(stored, name) != getattr(wanted, name) and not is_fit:
             raise ValueError(
                 f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"
             )

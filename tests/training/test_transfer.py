@@ -1,4 +1,4 @@
-"""A network for gray images begins with the weights of a colour network."""
+"""A network begins with the weights of another one: gray with those of colour, with planes or without."""
 
 from dataclasses import replace
 
@@ -7,11 +7,13 @@ import torch
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, with_fields
+from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import find_model, load_denoiser
-from diffnca.training.gray import fits_in_gray, in_gray, load_start
+from diffnca.networks.automaton import Automaton
+from diffnca.training.transfer import fits, load_start, transferred
 
 
 def in_gray_of(config: Config) -> Config:
@@ -32,7 +34,9 @@ def x_t() -> torch.Tensor:
 def blind_to_colour(colour: Denoiser) -> Denoiser:
     """Return a colour network that treats all colours alike: every channel shows the gray network's image."""
     gray = build_denoiser(in_gray_of(colour.config))
-    weights = in_gray(colour.network.state_dict(), colour.config.model, gray.network.state_dict())
+    weights = transferred(
+        colour.network.state_dict(), colour.config.model, gray.config.model, gray.network.state_dict()
+    )
     gray.network.load_state_dict(weights)
     return gray
 
@@ -70,10 +74,60 @@ def test_gray_weights_of_a_bundled_model_predict_nearly_as_it_does(x_t: torch.Te
     assert error < 0.02
 
 
-def test_only_the_number_of_channels_may_differ() -> None:
+def test_only_the_number_of_colours_may_differ() -> None:
     colour = recipe_named("diff_nca").model
     gray = replace(colour, image_channels=1)
-    assert fits_in_gray(colour, gray)
-    assert not fits_in_gray(colour, replace(gray, channels=64))
-    assert not fits_in_gray(gray, gray)
-    assert not fits_in_gray(recipe_named("fourier_diff_nca").model, replace(colour, image_channels=1))
+    assert fits(colour, gray)
+    assert not fits(colour, replace(gray, channels=64))
+    assert not fits(gray, colour)
+    assert not fits(recipe_named("fourier_diff_nca").model, replace(colour, image_channels=1))
+
+
+CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
+WITHOUT_PLANES = {
+    "image": NCAConfig(patch=2, channels=27, cell=CELL),
+    "coarse": NCAConfig(patch=2, channels=27, cell=CELL, coarse=CoarseConfig(4, 60, 3, CELL)),
+    "fourier": NCAConfig("fourier_diff_nca", channels=9, cell=CELL, fourier=FourierConfig(4, cell=CELL)),
+}
+every_stage = pytest.mark.parametrize("name", WITHOUT_PLANES)
+
+
+def widened(name: str) -> tuple[Automaton, Automaton]:
+    """Return a network with random weights, and the network with two planes that begins with them."""
+    torch.manual_seed(0)
+    old = Automaton(WITHOUT_PLANES[name])
+    for parameter in old.parameters():
+        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+    new = Automaton(replace(old.config, given_channels=2))
+    new.load_state_dict(transferred(old.state_dict(), old.config, new.config, new.state_dict()))
+    return old, new
+
+
+def drawn(channels: int) -> torch.Tensor:
+    return torch.randn(1, channels, 16, 20, generator=torch.Generator().manual_seed(channels))
+
+
+@every_stage
+def test_a_network_with_planes_begins_by_predicting_what_the_network_without_them_does(name: str) -> None:
+    old, new = widened(name)
+    t = torch.tensor([0.4])
+    with torch.no_grad():
+        expected, found = old(drawn(3), t), new(drawn(3), t, given=drawn(2))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@every_stage
+def test_every_stage_of_such_a_network_learns_from_the_planes(name: str) -> None:
+    _, new = widened(name)
+    new(drawn(3), torch.tensor([0.4]), given=drawn(2)).square().mean().backward()
+    first = new.config.image_channels
+    for rule in new.compiled_parts():
+        patch = new.config.patch if rule is new.image else getattr(new.config.coarse, "patch", 1)
+        columns = slice(first * patch**2, (first + 2) * patch**2)
+        assert rule.expand.weight.grad[:, columns].abs().max() > 0
+
+
+def test_planes_may_be_more_but_not_others() -> None:
+    plain, two, three = (replace(WITHOUT_PLANES["coarse"], given_channels=planes) for planes in (0, 2, 3))
+    assert fits(plain, two) and fits(two, two)
+    assert not fits(two, three) and not fits(two, plain)

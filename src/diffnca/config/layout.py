@@ -1,0 +1,85 @@
+"""The legend of layouts: the classes of a map that says what stands where in an image."""
+
+import colorsys
+import re
+from dataclasses import dataclass
+
+from diffnca.errors import number, require, require_within
+
+MOST_CLASSES = 32
+"""A map with more numbers is taken for one that counts objects."""
+
+LONGEST_CLASS = 40
+
+MEASURED = "white"
+"""A class of this name is measured: it holds the pixels of an image that are white or nearly white."""
+
+TURN = 0.618_034
+"""The golden ratio: any number of hues that are this far apart are all different."""
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """The classes of the maps that a model follows, and how training shows these maps.
+
+    Attributes:
+        classes: name and colour of each class in the order of their numbers (0, 1, 2, ...), such as
+            `gland=#8250a5`. A name alone gets a colour. The class `white` is measured from the images.
+        dropped: share of the crops that training shows without their map.
+    """
+
+    classes: tuple[str, ...] = ()
+    dropped: float = number(0.15, within=(0, 1))
+
+    def __post_init__(self) -> None:
+        require_within(self, "layout.")
+        count, name = len(self.classes), "layout.classes"
+        require(count <= MOST_CLASSES, name, f"{count} classes", f"at most {MOST_CLASSES} classes")
+        classes = tuple(_coloured(text, index) for index, text in enumerate(self.classes))
+        object.__setattr__(self, "classes", classes)
+        for kind, values in (("names", self.names), ("colours", self.colours)):
+            require(len(set(values)) == count, name, ", ".join(classes), f"classes of different {kind}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each class."""
+        return tuple(text.partition("=")[0] for text in self.classes)
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """Red, green and blue of each class, from 0 to 255."""
+        numbers = (bytes.fromhex(text.partition("=#")[2]) for text in self.classes)
+        return tuple((red, green, blue) for red, green, blue in numbers)
+
+    @property
+    def told(self) -> str:
+        """Names and colours of all classes, as a user types them."""
+        return " ".join(f"'{text}'" if " " in text else text for text in self.classes)
+
+    @property
+    def num_planes(self) -> int:
+        """Number of given planes: one for each class, and one that tells where a map is known."""
+        return len(self.classes) + 1 if self.classes else 0
+
+    @property
+    def measured(self) -> int | None:
+        """Number of the class that is measured; `None` without such a class."""
+        return self.names.index(MEASURED) if MEASURED in self.names else None
+
+
+def _coloured(text: str, index: int) -> str:
+    """Return name and colour of a class; a class without a colour gets that of its number."""
+    name, equals, colour = text.partition("=")
+    is_name = 0 < len(name) <= LONGEST_CLASS and name.isprintable() and name == name.strip()
+    is_class = is_name and (not equals or re.fullmatch(r"#[0-9a-fA-F]{6}", colour) is not None)
+    require(is_class, "layout.classes", text[:60], "NAME or NAME=#RRGGBB, such as gland=#8250a5")
+    return f"{name}={colour.lower() if equals else _colour_of(name, index)}"
+
+
+def _colour_of(name: str, index: int) -> str:
+    red, green, blue = (
+        (1.0, 1.0, 1.0) if name == MEASURED else colorsys.hsv_to_rgb(index * TURN % 1, 0.6, 0.8)
+    )
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

@@ -1,0 +1,166 @@
+"""Layouts of new images: a map says which class stands where, and the model makes the image of it.
+
+A model that was trained with layouts, and at times without them, guides itself to follow a map [1]:
+
+    obeying = without + obey * (with - without)
+
+[1] Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor
+
+from diffnca.canvas.region import Region
+from diffnca.config.layout import LayoutConfig
+from diffnca.config.model import LARGEST_GUIDANCE, Config
+from diffnca.data.layouts import UNKNOWN, numbers_in, planes_of
+from diffnca.data.refusals import UnusableImageError
+from diffnca.data.sources import content_of
+from diffnca.diffusion.denoiser import ImageDenoiser, Query
+from diffnca.errors import require
+from diffnca.sampling.guidance import AroundDenoiser
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A map of classes, as the given planes of any canvas: nearest neighbours stretch it to the canvas.
+
+    Attributes:
+        numbers: the class of each place, 255 where it is unknown; one map for all images, or one for each.
+        num_classes: number of classes of the legend.
+    """
+
+    numbers: UInt8[Tensor, "b y x"]
+    num_classes: int
+
+    def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
+        """Return the planes on `region`."""
+        height, width = self.numbers.shape[1:]
+        rows = _nearest(region.rows(), region.canvas.height, height)
+        columns = _nearest(region.columns(), region.canvas.width, width)
+        part = self.numbers[:, rows[:, None], columns].numpy()
+        planes = np.stack([planes_of(each, self.num_classes) for each in part])
+        return torch.from_numpy(planes).movedim(-1, 1) / 255.0
+
+    @property
+    def signed(self) -> Int64[Tensor, "b y x"]:
+        """The numbers as `generate` takes them: -1 where a class is unknown."""
+        return self.numbers.long().where(self.numbers != UNKNOWN, -1)
+
+    def size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Return the sides of a canvas: those of the map, and a single side in the proportion of the map."""
+        own_height, own_width = self.numbers.shape[1:]
+        if height is None and width is None:
+            return own_height, own_width
+        if height is None:
+            assert width is not None
+            return max(round(own_height * width / own_width), 1), width
+        return height, max(round(own_width * height / own_height), 1) if width is None else width
+
+
+def layout_of(
+    numbers: Shaped[Tensor, "*b y x"] | None, obey: float, config: Config, images: int
+) -> Layout | None:
+    """Return the layout of class numbers, -1 where a class is unknown; `None` if there are no numbers.
+
+    Raises:
+        ValueError: the numbers are no classes of the model, or no maps for so many images; or `obey` has no
+            layout.
+    """
+    check_obey(obey, has_layout=numbers is not None)
+    if numbers is None:
+        return None
+    legend = legend_of(config)
+    is_map = isinstance(numbers, Tensor) and numbers.ndim in (2, 3) and 0 not in numbers.shape
+    if not is_map or numbers.is_floating_point() or numbers.is_complex():
+        raise ValueError("layout: must be a tensor of whole numbers, (height, width) or (b, height, width)")
+    signed, last = numbers.cpu().long().reshape(-1, *numbers.shape[-2:]), len(legend.classes) - 1
+    worst = int(signed.max() if signed.min() >= -1 else signed.min())
+    allowed = f"from 0 to {last} ({', '.join(legend.names)}), or -1 where unknown"
+    require(-1 <= worst <= last, "layout", worst, allowed)
+    if len(signed) not in (1, images):
+        raise ValueError(f"layout of {len(signed)} maps: must be one map, or one for each of {images} images")
+    return Layout(signed.where(signed >= 0, UNKNOWN).to(torch.uint8), last + 1)
+
+
+def read_layout(path: Path, config: Config) -> Layout:
+    """Return the layout in a label image, for the model of `config`; refuse what does not fit its legend."""
+    legend = legend_of(config)
+    try:
+        numbers = numbers_in(content_of(path), legend)
+    except UnusableImageError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Layout(torch.from_numpy(numbers.copy())[None], len(legend.classes))
+
+
+def shown_layout(planes: Float[Tensor, "b k h w"]) -> Layout:
+    """Return the layout whose classes have the largest share in given planes."""
+    largest = planes[:, :-1].argmax(dim=1)
+    numbers = torch.where(planes[:, -1] >= 0.5, largest, UNKNOWN)
+    return Layout(numbers.to(torch.uint8), planes.shape[1] - 1)
+
+
+def legend_of(config: Config) -> LayoutConfig:
+    """Return the legend of a model; refuse a model that knows no layouts."""
+    if not config.layout.classes:
+        raise ValueError(
+            f"layout: must be left out for the model {config.name}, which was trained without layouts; or "
+            "draw the image in its colours, and make variations of the drawing (diffnca vary)"
+        )
+    return config.layout
+
+
+@dataclass(frozen=True)
+class Obeying(AroundDenoiser):
+    """A denoiser that its own estimate without a layout guides; each call evaluates both.
+
+    Attributes:
+        denoiser: the model.
+        obey: how closely it follows the layout, from 0 to 10: 0 not at all, 1 as it was trained.
+    """
+
+    denoiser: ImageDenoiser
+    obey: float
+
+    def __post_init__(self) -> None:
+        check_obey(self.obey, has_layout=True)
+
+    def context(self, query: Query) -> Tensor | None:
+        """Return the context with the layout, and after it the context without."""
+        followed = self.denoiser.context(query)
+        if followed is None or query.given is None:
+            return followed
+        free = self.denoiser.context(replace(query, given=None))
+        assert free is not None
+        return torch.cat([followed, free], dim=1)
+
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image, led to the layout."""
+        if query.given is None:
+            return self.denoiser.estimate(query)
+        contexts: Any = (None, None) if query.context is None else query.context.chunk(2, dim=1)
+        followed = self.denoiser.estimate(replace(query, context=contexts[0]))
+        free = self.denoiser.estimate(replace(query, context=contexts[1], given=None))
+        return self.obey * followed - (self.obey - 1.0) * free
+
+
+def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
+    """Return a model that follows layouts as closely as asked; 1 is the model itself."""
+    return model if obey == 1.0 else Obeying(model, obey)
+
+
+def check_obey(obey: float, has_layout: bool) -> None:
+    """Refuse a number out of range, and one that leads to no layout."""
+    require(0.0 <= obey <= LARGEST_GUIDANCE, "obey", obey, f"from 0 to {LARGEST_GUIDANCE}")
+    require(has_layout or obey == 1.0, "obey", obey, "1 without a layout; give one")
+
+
+def _nearest(places: Int64[Tensor, " n"], size: int, length: int) -> Int64[Tensor, " n"]:
+    """Return the places on an axis of `length` nearest to the middles of pixels on an axis of `size`."""
+    return (2 * places + 1) * length // (2 * size)
