@@ -30,9 +30,11 @@ NAMES = {
     "vary",
 }
 FLAGS = {
-    "train": "--recipe --data --out --minutes --images --from --scale --dry-run --strict --model.channels",
+    "train": "--recipe --data --layouts --layout.classes --out --minutes --images --from --scale --dry-run "
+    "--strict --model.channels",
     "look": "--scale --out --strict",
-    "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device",
+    "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device --layout "
+    "--obey",
     "inpaint": "--image --mask --box --out --method --jump --rounds --seed --count --film",
     "extend": "--image --top --bottom --left --right --out --seamless --method --jump --rounds",
     "upscale": "--image --factor --out --method --strength --tile --workers --scheduler --dry-run",

@@ -212,6 +212,12 @@ def test_namesakes_do_not_share_a_layout(tmp_path: Path) -> None:
         open_images([tmp_path / "photos"], layouts=Layouts([tmp_path / "maps"], LEGEND))
 
 
+def test_layouts_that_lie_among_the_images_are_no_images(tmp_path: Path) -> None:
+    photos(tmp_path)
+    images = open_images([tmp_path], layouts=Layouts([tmp_path / "maps"], LEGEND))
+    assert images.names == ("photos/0.png", "photos/1.png", "photos/2.png")
+
+
 def test_other_layouts_give_another_fingerprint(tmp_path: Path) -> None:
     before = photos(tmp_path).fingerprint
     saved(np.zeros((24, 30), dtype=np.uint8), tmp_path / "maps" / "0.png")

@@ -101,7 +101,7 @@ def seen_of(rule: CellRule, network: Automaton) -> int:
     """Return how many channels of a rule hold the image and the planes."""
     patch = network.config.patch if rule is network.image else getattr(network.config.coarse, "patch", 1)
     parts = 2 if rule is network.fourier else 1  # real and imaginary
-    return 5 * patch**2 * parts
+    return (3 * patch**2 + 2) * parts
 
 
 @every_stage
@@ -109,7 +109,7 @@ def test_the_planes_change_the_prediction_through_the_first_stage_too(name: str)
     network, whole = denoiser_of(name).network, Canvas(16, 16).whole
     if name != "image":  # let the image stage itself see none
         rule, patch = network.image, network.config.patch
-        hidden = slice(3 * patch**2, 5 * patch**2)
+        hidden = slice(3 * patch**2, 3 * patch**2 + 2)
         rule.perceive.weight[:, hidden] = 0.0
         rule.expand.weight[:, hidden] = 0.0
     found = [network(noisy(whole), T, whole, given=given) for given in (planes(whole), 0 * planes(whole))]

@@ -126,3 +126,9 @@ def test_a_wave_is_drawn_on_cells_as_on_the_pixels_that_they_begin_with() -> Non
 def test_the_state_must_hold_the_squares_twice() -> None:
     with pytest.raises(ValueError, match="channels=23: must be >= 24"):
         NCAConfig(patch=2, channels=23)
+
+
+def test_a_cell_has_the_mean_of_a_plane_over_its_pixels() -> None:
+    planes = torch.randint(0, 2, (1, 2, 8, 12), generator=torch.Generator().manual_seed(0)).float()
+    found = PatchGrid(Canvas(8, 12).whole, 4).averaged(planes)
+    assert torch.equal(found, torch.nn.functional.avg_pool2d(planes, 4))

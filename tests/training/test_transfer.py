@@ -123,7 +123,7 @@ def test_every_stage_of_such_a_network_learns_from_the_planes(name: str) -> None
     first = new.config.image_channels
     for rule in new.compiled_parts():
         patch = new.config.patch if rule is new.image else getattr(new.config.coarse, "patch", 1)
-        columns = slice(first * patch**2, (first + 2) * patch**2)
+        columns = slice(first * patch**2, first * patch**2 + 2)
         assert rule.expand.weight.grad[:, columns].abs().max() > 0
 
 

@@ -136,7 +136,7 @@ class NCAConfig:
         cell: cell rule of the image stage.
         fourier: Fourier stage, for `fourier_diff_nca` only.
         coarse: stage of larger cells before the image stage, for `diff_nca` only; `None` for no such stage.
-        given_channels: number of given planes; all cells see these planes, and no cell step changes them.
+        given_channels: number of given planes; all cells see their means, and no cell step changes them.
     """
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
@@ -183,8 +183,8 @@ class NCAConfig:
         return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
 
     def seen_channels(self, patch: int = 1) -> int:
-        """Return how many numbers of the image and the given planes a square of side `patch` has."""
-        return (self.image_channels + self.given_channels) * patch**2
+        """Return how many numbers a cell of side `patch` sees: its pixels, and a mean of each given plane."""
+        return self.image_channels * patch**2 + self.given_channels
 
     @property
     def spectrum_channels(self) -> int:

@@ -276,7 +276,7 @@ def _with_layouts(
     files = [source for source in sources if isinstance(source, File)]
     if len(files) < len(sources):
         raise ValueError("--layouts: must be of images, not of slides; export parts of the slides as images")
-    labelled: list[Source] = []
+    files, labelled = layouts.without_own(files), list[Source]()
     for file, found in zip(files, layouts.of(files), strict=True):
         if isinstance(found, UnusableImageError):
             listing.left_out.append(_refusal(file.name, found, strict))

@@ -162,10 +162,16 @@ class Layouts:
 
     def __init__(self, paths: Sequence[Path], legend: LayoutConfig) -> None:
         self.legend, self.where = legend, ", ".join(map(str, paths))
+        self.files = layouts_in(paths)
         self.by_path, self.by_stem = dict[str, list[File]](), dict[str, list[File]]()
-        for file in sorted(layouts_in(paths), key=lambda file: LAYOUT_SUFFIXES.index(_suffix(file))):
+        for file in sorted(self.files, key=lambda file: LAYOUT_SUFFIXES.index(_suffix(file))):
             self.by_path.setdefault(_path_of(file), []).append(file)
             self.by_stem.setdefault(stem_of(file.name), []).append(file)
+
+    def without_own(self, images: Iterable[File]) -> list[File]:
+        """Return the images that are no layouts, as images and layouts may lie in one folder."""
+        own = {file.path.resolve() for file in self.files if file.member is None}
+        return [image for image in images if image.member is not None or image.path.resolve() not in own]
 
     def of(self, images: Sequence[File]) -> list[Labelled | UnusableImageError]:
         """Return each image with its layout, or why it has none.

@@ -102,10 +102,10 @@ class Automaton(nn.Module):
         region = region or Canvas(*x_t.shape[-2:]).whole
         pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)
         *first, image = self.compiled_parts() if rules is None else rules
-        state = grid.gather(pixels)
+        state = self.gathered(pixels, grid)
         if self.config.coarse is not None:
             squares, first_mask = PatchGrid(region, self.config.coarse.patch), self.config.cell.num_cell_steps
-            coarse = squares.gather(pixels)
+            coarse = self.gathered(pixels, squares)
             coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=first_mask)
             state = self.hand_down(coarse, state, grid)
         elif self.config.fourier is not None:
@@ -137,6 +137,13 @@ class Automaton(nn.Module):
                 f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
             )
         return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
+
+    def gathered(self, seen: Float[Tensor, "b m h w"], grid: PatchGrid) -> Float[Tensor, "b s y x"]:
+        """Return what cells see: all pixels of the image in a cell, and the mean of each given plane."""
+        if self.config.given_channels == 0:
+            return grid.gather(seen)
+        image, planes = seen[:, : self.image_channels], seen[:, self.image_channels :]
+        return torch.cat([grid.gather(image), grid.averaged(planes)], dim=1)
 
     def hand_down(
         self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid
@@ -187,5 +194,5 @@ def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:
 
 
 def _rule_of_squares(config: NCAConfig, stage: NCAConfig | CoarseConfig) -> CellRule:
-    channels = stage.channels + config.given_channels * stage.patch**2
+    channels = stage.channels + config.given_channels
     return CellRule(stage.cell, channels, tuple(range(config.seen_channels(stage.patch))))

@@ -52,6 +52,14 @@ class PatchGrid:
         filled = image.index_select(2, rows.to(image.device)).index_select(3, columns.to(image.device))
         return F.pixel_unshuffle(filled, self.patch)
 
+    def averaged(self, planes: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k y x"]:
+        """Return the mean of each plane over the pixels of each cell, beyond the region as for `gather`."""
+        if self.patch == 1:
+            return planes
+        parts = self.gather(planes).unflatten(1, (planes.shape[1], -1)).unbind(2)
+        total: Tensor = sum(parts[1:], parts[0])  # in one order, so tiles equal the whole to the bit
+        return total / len(parts)
+
     def scatter(self, cells: Float[Tensor, "b n_p_p y x"]) -> Float[Tensor, "b n h w"]:
         """Return the image whose pixels the cells hold."""
         if self.patch == 1:

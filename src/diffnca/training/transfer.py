@@ -96,7 +96,7 @@ def _channels_of(stage: str, old: NCAConfig, new: NCAConfig, count: int) -> _Cha
 def _channels(old: NCAConfig, new: NCAConfig, patch: int, count: int, has_prediction: bool) -> _Channels:
     width, first = new.image_channels * patch**2, new.seen_channels(patch)
     image = torch.arange(old.image_channels * patch**2) % width
-    known = width + torch.arange(old.given_channels * patch**2)
+    known = width + torch.arange(old.given_channels)
     shown = [image, known, *([first + image] if has_prediction else [])]
     others = first + width * has_prediction + torch.arange(count - sum(map(len, shown)))
     return _Channels(torch.cat([*shown, others]), torch.arange(width + len(known), first))
