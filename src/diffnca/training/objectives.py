@@ -160,7 +160,7 @@ class Distillation(OwnLoss):
         return error.square().mean()
 
     @torch.no_grad()
-    def _walked(self, x: Tensor, levels: tuple[Level, ...], given: Tensor | None) -> Tensor:
+    def _walked(self, x: Tensor, levels: tuple[Level, ...], given: Tensor | None = None) -> Tensor:
         memory: Memory | None = None
         for level_t, level_s in pairwise(levels):
             query = Query(x, level_t, Canvas(*x.shape[-2:]).whole, given=given)
