@@ -13,7 +13,6 @@ from torch import Tensor
 
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
-from diffnca.config.recipes import diff_nca
 from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
@@ -66,7 +65,7 @@ def test_the_start_of_trainings_knows_textures_better_than_any_other_model() -> 
     made = runpy.run_path(str(ROOT / "benchmarks" / "textures.py"))
     pictures = [made["picture"](kind, 10_000, 96) for kind in made["KINDS"]]
     images = torch.from_numpy(np.stack([np.asarray(each) for each in pictures])).movedim(-1, 1)
-    of_each = {name: velocity_error(load_denoiser(name), images, 4) for name in candidates(diff_nca())}
+    of_each = {name: velocity_error(load_denoiser(name), images, 4) for name in candidates()}
     assert min(of_each, key=lambda name: of_each[name]) == "texture", of_each
 
 
