@@ -24,14 +24,15 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from diffnca.data import ImageSet, open_images
+from diffnca.data import open_images
 from diffnca.data.held_out import split
-from diffnca.evaluation.closeness import CROP_PX, NUM_CROPS, SAMPLE_PX, closeness
+from diffnca.evaluation.closeness import CROP_PX, NUM_CROPS, SAMPLE_PX, closeness, random_crops
 from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.textures import spectrum_error_db
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.selections import crops
 from diffnca.formats.png import write_png
+from diffnca.models.file import find_model, read_card
 
 WAYS = {"default": (), "scratch": ("--from", "none")}
 ROOM_PX = 64
@@ -116,30 +117,16 @@ def scored(run: Path, data: Path, factor: int) -> dict[str, str]:
     made = [rgb(each) for each in samples.pictures(4)]
     real = [rgb(image[:SAMPLE_PX, :SAMPLE_PX]) for image in seen][:4]
     write_png(run / "sheet.png", sheet([made, real]), {"diffnca:rows": "samples, training images"})
-    reference = crops([rgb(image) for image in held], min(NUM_CROPS, places(held)), CROP_PX, seed=0)
-    spectrum = spectrum_error_db(crops(made, NUM_CROPS, CROP_PX, seed=0).images, reference.images)
-    card = samples.generator.config
+    reference = random_crops(held).images.expand(-1, 3, -1, -1)
+    spectrum = spectrum_error_db(crops(made, NUM_CROPS, CROP_PX, seed=0).images, reference)
     facts = {
         "kid": with_error(found.samples.kid_x1000, found.samples.error, 0),
         "seen": with_error(found.seen.kid_x1000, found.seen.error, 0),
         "spectrum": f"{spectrum:.1f}",
-        "start": start_of(run),
-        "guidance": str(getattr(card, "sampling", None)),
+        "start": str(read_card(find_model(run)).get("fine_tuned_from", "random")),
     }
     path.write_text(json.dumps(facts))
     return facts
-
-
-def start_of(run: Path) -> str:
-    """Return the first weights of a run."""
-    from diffnca.models.file import find_model, read_card
-
-    return str(read_card(find_model(run)).get("fine_tuned_from", "random"))
-
-
-def places(images: ImageSet) -> int:
-    """Return how many crops there are at all."""
-    return int((images.sizes - CROP_PX + 1).clip(min=0).prod(axis=1).sum())
 
 
 def rgb(pixels: np.ndarray) -> np.ndarray:

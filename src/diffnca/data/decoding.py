@@ -22,6 +22,9 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from diffnca.data import tiff
 from diffnca.data.refusals import UnusableImageError, refusing, require_content, require_decodable_size
 
+NEARLY_WHITE = 220
+"""A pixel all of whose channels are at least so bright is white: glass, background."""
+
 OPAQUE = 250
 """Alpha from this value on counts as opaque: some programs store 254 everywhere."""
 

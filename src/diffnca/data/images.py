@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from diffnca.config.model import Config
-from diffnca.data.decoding import Decoded, Pixels
+from diffnca.data.decoding import NEARLY_WHITE, Decoded, Pixels
 from diffnca.data.layouts import Layouts
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
@@ -176,7 +176,7 @@ def open_images(
     reduce: int = 1,
     cache_bytes: int = 2 << 30,
     max_background: float = 1.0,
-    background_level: int = 220,
+    background_level: int = NEARLY_WHITE,
     min_size: int = 1,
     strict: bool = False,
     channels: int = 3,

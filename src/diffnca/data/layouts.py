@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from diffnca.config.layout import MOST_CLASSES, LayoutConfig
-from diffnca.data.decoding import OPAQUE, Decoded, picture_in
+from diffnca.data.decoding import NEARLY_WHITE, OPAQUE, Decoded, picture_in
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import File, listed, stem_of
 
@@ -25,9 +25,6 @@ LAYOUT_SUFFIXES = (".png", ".tif", ".tiff")
 
 UNKNOWN = 255
 """The number of a pixel whose class is unknown."""
-
-WHITE_LEVEL = 220
-"""The measured class holds the pixels all of whose channels are at least so bright."""
 
 BLACK_AND_WHITE = {0, 255}
 
@@ -68,7 +65,7 @@ class Labelled:
                 f"{width}x{height} px, as the image; save it in this size"
             )
         if self.legend.measured is not None:
-            is_white = (whole.pixels >= WHITE_LEVEL).all(axis=2) & (numbers != UNKNOWN)
+            is_white = (whole.pixels >= NEARLY_WHITE).all(axis=2) & (numbers != UNKNOWN)
             numbers = np.where(is_white, np.uint8(self.legend.measured), numbers)
         planes = reduced(planes_of(numbers, len(self.legend.classes)), reduce)
         return Decoded(np.concatenate([made.pixels, planes], axis=2), made.notes)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from diffnca.data.decoding import Pixels
+from diffnca.data.decoding import NEARLY_WHITE, Pixels
 from diffnca.data.images import ImageSet, open_images
 
 MOST_MEASURED = 16
@@ -24,8 +24,6 @@ WINDOW_PX = 512
 HASH_SIDE = 16
 MOST_BITS_APART = 12
 """Of 256 bits; two photographs of different places differ in about half of their bits."""
-
-BACKGROUND_LEVEL = 220
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def survey(images: ImageSet) -> Survey:
     measured = [images[index] for index in _evenly(len(images), MOST_MEASURED)]
     return Survey(
         all(is_gray(each) for each in measured),
-        float(np.mean([(each >= BACKGROUND_LEVEL).all(axis=2).mean() for each in measured])),
+        float(np.mean([(each >= NEARLY_WHITE).all(axis=2).mean() for each in measured])),
         near_duplicates(images),
     )
 

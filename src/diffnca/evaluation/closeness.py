@@ -34,15 +34,15 @@ def closeness(model: Path, seen: ImageSet, held_out: ImageSet, report: Report = 
     if len(held_out) == 0 or count_crops(held_out, CROP_PX) < FEWEST_CROPS:
         return None
     extractor = efficientnet_lite0()
-    reference = _crops(held_out)
+    reference = random_crops(held_out)
     samples = Samples(str(model), SAMPLE_PX, SAMPLE_PX)
     pictures = list(samples.pictures(NUM_SAMPLES, report=report))
     report("comparing with held-out crops", 0.0, 0.0)
     made = crops(pictures, NUM_CROPS, CROP_PX, seed=0)
-    return Closeness(score(made, reference, extractor), score(_crops(seen), reference, extractor))
+    return Closeness(score(made, reference, extractor), score(random_crops(seen), reference, extractor))
 
 
-def _crops(images: ImageSet) -> Selection:
+def random_crops(images: ImageSet) -> Selection:
     """Return crops at random places, where they can overlap: a strip holds few apart."""
     places = int(((images.sizes - CROP_PX + 1).clip(min=0)).prod(axis=1).sum())
     return crops(images, min(NUM_CROPS, places), CROP_PX, seed=0)

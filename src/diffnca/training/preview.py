@@ -17,7 +17,7 @@ from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.progress import Report, unseen
 from diffnca.training.objectives import Batch, OwnLoss
-from diffnca.training.start import begun_with, errors, from_random, suited
+from diffnca.training.start import chosen, errors, suited
 
 SHEET_CROPS = 25
 TIMED_STEPS = 3
@@ -52,8 +52,7 @@ def preview(paths: tuple[Path, ...], config: Config, strict: bool, report: Repor
     config = suited(config, paths, decides_colours=True)
     images = images_for(config, paths, strict=strict, report=report)
     measured = errors(images, config, report)
-    start = next(iter(measured), None)
-    config = from_random(config) if start is None else begun_with(config, start)
+    _, config = chosen(config, measured)
     report("timing a few steps", 0.0, 0.0)
     return Preview(config, images, survey(images), measured, _speed(config, images))
 

@@ -40,7 +40,7 @@ from diffnca.training.signals import Stopped
 from diffnca.training.start import (
     AUTO,
     RANDOM,
-    begun_with,
+    chosen,
     conditioned,
     continued,
     errors,
@@ -161,8 +161,7 @@ def training(
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
-        start = next(iter(measured), None)
-        config = from_random(config) if start is None else begun_with(config, start)
+        start, config = chosen(config, measured)
     card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
     session = _session(options, config, out, images, start, card, told, OwnLoss)
     return replace(session, errors=measured)

@@ -81,7 +81,7 @@ def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Co
 def candidates() -> list[str]:
     """Return the bundled models that can begin a training: local cells of two stages that know all levels.
 
-    Cells of one stage, with as many parameters, take seven times as long for an image.
+    Cells of one stage, with as many parameters, take seven times the arithmetic for an image.
     """
     read = {name: read_config(path) for name, path in bundled_models().items()}
     return [
@@ -134,6 +134,15 @@ def from_random(config: Config) -> Config:
     if not is_as_in_recipe(config):
         return config
     return _led(replace(config, prediction="clean") if is_young else config)
+
+
+def chosen(config: Config, measured: dict[str, float]) -> tuple[str | None, Config]:
+    """Return the model with the smallest of the `measured` errors, and the training that begins with it.
+
+    Without errors, the training begins with random weights.
+    """
+    start = next(iter(measured), None)
+    return start, from_random(config) if start is None else begun_with(config, start)
 
 
 def begun_with(config: Config, start: str) -> Config:
