@@ -21,7 +21,7 @@ def test_classes_without_a_colour_get_different_ones_that_stay() -> None:
 
 
 def test_there_is_a_plane_for_each_class_and_one_for_what_is_known() -> None:
-    assert [LayoutConfig(classes).num_planes for classes in ((), ("a",), ("a", "b"))] == [0, 2, 3]
+    assert [LayoutConfig(classes).num_planes(3) for classes in ((), ("a",), ("a", "b"))] == [0, 1, 2]
 
 
 def test_the_class_white_is_the_measured_one() -> None:
@@ -44,7 +44,7 @@ def test_another_legend_is_refused(classes: tuple[str, ...], message: str) -> No
 
 
 def test_a_file_keeps_the_legend() -> None:
-    config = with_fields(Config(), {"layout.classes": ("a", "b"), "model.given_channels": 3})
+    config = with_fields(Config(), {"layout.classes": ("a", "b"), "model.given_channels": 2})
     assert from_json(to_json(config)) == config
 
 
@@ -56,4 +56,4 @@ def test_a_network_has_the_planes_of_the_legend() -> None:
     with pytest.raises(
         ValueError, match="layout.classes=a, b: must be of a model of cells with model.given_"
     ):
-        with_fields(Config(), {"layout.classes": ("a", "b"), "model.given_channels": 2})
+        with_fields(Config(), {"layout.classes": ("a", "b"), "model.given_channels": 3})

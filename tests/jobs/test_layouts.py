@@ -31,7 +31,7 @@ SIZE = ["--height", "40", "--width", "56", "--steps", "3", "--seed", "4"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The file of a small model that knows two classes."""
-    changes = {"layout.classes": ("stroma=#ff0000", "gland=#0000ff"), "model.given_channels": 3}
+    changes = {"layout.classes": ("stroma=#ff0000", "gland=#0000ff"), "model.given_channels": 2}
     path = tmp_path_factory.mktemp("model") / "layouts.safetensors"
     return write_small(path, with_fields(small(), changes))
 

@@ -16,7 +16,7 @@ from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Query
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_card, read_config
-from diffnca.training.objectives import Batch, OwnLoss
+from diffnca.training.objectives import Batch, OwnLoss, seen_coarsely
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
 from diffnca.training.start import AUTO
@@ -55,7 +55,7 @@ def run(options: RunOptions) -> Path:
 def test_the_model_of_a_run_has_the_classes_of_its_layouts(run: Path) -> None:
     config = read_config(run / "model.safetensors")
     assert config.layout.names == ("0", "1")
-    assert config.model.given_channels == 3
+    assert config.model.given_channels == 2
 
 
 def test_the_classes_have_the_names_that_are_asked_for(options: RunOptions) -> None:
@@ -95,14 +95,14 @@ def test_training_drops_as_many_layouts_as_it_is_told(options: RunOptions) -> No
 
 def test_the_loss_depends_on_the_layout() -> None:
     torch.manual_seed(0)
-    changes = {"layout.classes": ("a",), "model.given_channels": 2}
-    objective = OwnLoss(build_denoiser(with_fields(CONFIG, changes)), torch.device("cpu"))
+    config = with_fields(CONFIG, {"layout.classes": ("a", "b"), "model.given_channels": 2})
+    objective = OwnLoss(build_denoiser(config), torch.device("cpu"))
     for parameter in objective.player.module.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     channels = torch.randn(2, 5, 16, 16, generator=torch.Generator().manual_seed(0))
     other = torch.cat([channels[:, :3], -channels[:, 3:]], dim=1)
     losses = [
-        objective.loss("model", Batch.of(each, 2, torch.Generator().manual_seed(0)))
+        objective.loss("model", Batch.of(each, config, torch.Generator().manual_seed(0)))
         for each in (channels, other)
     ]
     assert losses[0] != losses[1]
@@ -113,7 +113,7 @@ def test_without_a_layout_a_model_sees_planes_of_zeros(run: Path) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     query = Query(torch.ones(1, 3, 16, 16), model.schedule.level(100), region)
-    zeros = replace(query, given=torch.zeros(1, 3, 16, 16))
+    zeros = replace(query, given=torch.zeros(1, 2, 16, 16))
     assert torch.equal(model.estimate(query), model.estimate(zeros))
 
 
@@ -128,7 +128,7 @@ def test_a_model_without_planes_begins_a_model_with_them(options: RunOptions, tm
 def test_the_bundled_models_can_begin_a_training_with_layouts(options: RunOptions) -> None:
     small = {"training.compile": "off", "training.precision": "float32", "data.crop": 16}
     session = training(options, with_fields(recipe_named("diff_nca"), small), AUTO)
-    assert len(session.errors) > 0 and session.config.model.given_channels == 3
+    assert len(session.errors) > 0 and session.config.model.given_channels == 2
 
 
 def test_a_finished_run_with_layouts_is_finished_already(options: RunOptions, run: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_student_of_a_model_with_layouts_learns_with_layouts(options: RunOptio
 def test_a_model_of_other_classes_begins_no_training(
     options: RunOptions, run: Path, tmp_path: Path, classes: tuple[str, ...]
 ) -> None:
-    changes = {"layout.classes": classes, "model.given_channels": len(classes) + 1}
+    changes = {"layout.classes": classes, "model.given_channels": len(classes)}
     with pytest.raises(ValueError, match="has other classes; give --layout.classes 0="):
         training(replace(options, out=tmp_path / "other"), with_fields(CONFIG, changes), str(run))
 
@@ -181,3 +181,22 @@ def test_a_network_without_cells_takes_no_layouts(options: RunOptions) -> None:
 def test_the_legend_is_among_the_facts_of_a_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(run)]) == 0
     assert "\nlegend:\n  0: 0=#" in capsys.readouterr().out
+
+
+def test_colours_of_a_map_are_means_of_the_image_with_the_noise_that_their_trust_says() -> None:
+    x_0 = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    planes = seen_coarsely(x_0, 8, torch.Generator().manual_seed(1))
+    trust, means = planes[:, 3:], torch.nn.functional.avg_pool2d(x_0, 8)
+    assert 0.3 < (trust.amax(dim=(1, 2, 3)) > 0).float().mean() < 0.7
+    known = trust[:, 0, 0, 0] > 0
+    shown, of_known = (planes[:, :3, ::8, ::8] / trust[..., ::8, ::8])[known], trust[known][..., :1, :1]
+    noise = (shown - means[known]) / (1 - of_known)
+    assert abs(float(noise.std()) - 1.0) < 0.05 and abs(float(noise.mean())) < 0.05
+    assert planes[~known].abs().max() == 0
+
+
+def test_a_training_with_colours_has_their_planes(options: RunOptions, tmp_path: Path) -> None:
+    config = with_fields(CONFIG, {"layout.classes": ("a", "b"), "layout.coarse": 4})
+    session = training(replace(options, out=tmp_path / "coloured"), config)
+    assert session.config.model.given_channels == 2 + 3 + 1
+    assert session.run().progress.images == options.images

@@ -11,6 +11,8 @@ MOST_CLASSES = 32
 
 LONGEST_CLASS = 40
 
+LARGEST_COARSE = 64
+
 MEASURED = "white"
 """A class of this name is measured: it holds the pixels of an image that are white or nearly white."""
 
@@ -28,10 +30,13 @@ class LayoutConfig:
         classes: name and colour of each class in the order of their numbers (0, 1, 2, ...), such as
             `gland=#8250a5`. A name alone gets a colour. The class `white` is measured from the images.
         dropped: share of the crops that training shows without their map.
+        coarse: with maps that also have colours, how many times smaller these are than the image; 0 is for
+            maps of classes alone. Training measures the colours, and shows them for half of the crops.
     """
 
     classes: tuple[str, ...] = ()
     dropped: float = number(0.15, within=(0, 1))
+    coarse: int = number(0, within=(0, LARGEST_COARSE))
 
     def __post_init__(self) -> None:
         require_within(self, "layout.")
@@ -41,6 +46,8 @@ class LayoutConfig:
         object.__setattr__(self, "classes", classes)
         for kind, values in (("names", self.names), ("colours", self.colours)):
             require(len(set(values)) == count, name, ", ".join(classes), f"classes of different {kind}")
+        require(self.coarse != 1, "layout.coarse", self.coarse, "0, or 2 and more")
+        require(bool(count) or not self.coarse, "layout.coarse", self.coarse, "0 without layout.classes")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,10 +65,9 @@ class LayoutConfig:
         """Names and colours of all classes, as a user types them."""
         return " ".join(f"'{text}'" if " " in text else text for text in self.classes)
 
-    @property
-    def num_planes(self) -> int:
-        """Number of given planes: one for each class, and one that tells where a map is known."""
-        return len(self.classes) + 1 if self.classes else 0
+    def num_planes(self, image_channels: int) -> int:
+        """Return the number of given planes: one for each class; one for each colour, and their trust."""
+        return len(self.classes) + (image_channels + 1 if self.coarse else 0)
 
     @property
     def measured(self) -> int | None:

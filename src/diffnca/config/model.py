@@ -228,10 +228,13 @@ class Config:
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
         if self.layout.classes:
-            planes = self.layout.num_planes
+            planes = self.layout.num_planes(self.model.image_channels)
             fits = isinstance(self.model, NCAConfig) and self.model.given_channels in (0, planes)
-            allowed = f"of a model of cells with model.given_channels={planes}, as the classes and one more"
+            allowed = f"of a model of cells with model.given_channels={planes}, as the classes and colours"
             require(fits, "layout.classes", ", ".join(self.layout.names), allowed)
+            coarse, crop = self.layout.coarse, self.data.crop
+            divides = coarse == 0 or crop % coarse == 0
+            require(divides, "data.crop", crop, f"a multiple of layout.coarse={coarse}")
         if isinstance(self.model, UNetConfig):
             divisor = self.model.divisor
             require(self.data.crop % divisor == 0, "data.crop", self.data.crop, f"a multiple of {divisor}")

@@ -136,7 +136,7 @@ class NCAConfig:
         cell: cell rule of the image stage.
         fourier: Fourier stage, for `fourier_diff_nca` only.
         coarse: stage of larger cells before the image stage, for `diff_nca` only; `None` for no such stage.
-        given_channels: number of given planes; all cells see their means, and no cell step changes them.
+        given_channels: number of given planes; each cell sees its own means, and no cell step changes them.
     """
 
     family: Literal["diff_nca", "fourier_diff_nca"] = "diff_nca"
@@ -188,8 +188,8 @@ class NCAConfig:
 
     @property
     def spectrum_channels(self) -> int:
-        """Channels of the state of the Fourier stage: image, given planes, and the channels for the cells."""
-        return self.seen_channels() + self.channels - self.cell_image_channels
+        """Channels of the state of the Fourier stage without given planes: image, and those for the cells."""
+        return self.image_channels + self.channels - self.cell_image_channels
 
     @property
     def channels_per_px(self) -> float:

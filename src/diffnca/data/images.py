@@ -228,7 +228,7 @@ def open_images(
     skipped = (*listing.left_out, *(remark for size, remarks in checked if not size for remark in remarks))
     if not used:
         raise ValueError(_nothing_left(places, skipped))
-    planes = 0 if layouts is None else layouts.legend.num_planes
+    planes = 0 if layouts is None else len(layouts.legend.classes)
     return ImageSet(used, sizes, cache, channels, reduce, skipped, notes, planes)
 
 

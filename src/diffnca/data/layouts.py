@@ -2,7 +2,7 @@
 
 A layout holds the numbers of classes (0, 1, 2, ...), or the colours of the legend. A mask in black and white
 holds the classes 0 and 1. What is transparent is unknown. Planes are stored as uint8, where 255 is all of a
-pixel: a plane for each class, then a plane that tells where the layout is known.
+pixel: a plane for each class. All planes are 0 where the class is unknown.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageFilter
 
 from diffnca.config.layout import MOST_CLASSES, LayoutConfig
 from diffnca.data.decoding import NEARLY_WHITE, OPAQUE, Decoded, picture_in
@@ -27,6 +27,9 @@ UNKNOWN = 255
 """The number of a pixel whose class is unknown."""
 
 BLACK_AND_WHITE = {0, 255}
+
+WHITE_RADIUS_PX = 3
+"""White pixels that stand alone are no white place."""
 
 Numbers = UInt8[np.ndarray, "h w"]
 
@@ -65,7 +68,7 @@ class Labelled:
                 f"{width}x{height} px, as the image; save it in this size"
             )
         if self.legend.measured is not None:
-            is_white = (whole.pixels >= NEARLY_WHITE).all(axis=2) & (numbers != UNKNOWN)
+            is_white = white_in(whole.pixels) & (numbers != UNKNOWN)
             numbers = np.where(is_white, np.uint8(self.legend.measured), numbers)
         planes = reduced(planes_of(numbers, len(self.legend.classes)), reduce)
         return Decoded(np.concatenate([made.pixels, planes], axis=2), made.notes)
@@ -78,9 +81,15 @@ class Labelled:
 
 
 def planes_of(numbers: Numbers, num_classes: int) -> UInt8[np.ndarray, "h w k"]:
-    """Return the planes of a layout: 255 where a pixel has the class, and 255 where its class is known."""
-    of_classes = numbers[..., None] == np.arange(num_classes, dtype=np.uint8)
-    return np.concatenate([of_classes, numbers[..., None] != UNKNOWN], axis=2).astype(np.uint8) * 255
+    """Return the planes of a layout: 255 where a pixel has the class."""
+    return (numbers[..., None] == np.arange(num_classes, dtype=np.uint8)).astype(np.uint8) * 255
+
+
+def white_in(pixels: UInt8[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
+    """Return where an image is nearly white; the mean of `2 * WHITE_RADIUS_PX + 1` pixels a side decides."""
+    smooth = Image.fromarray(pixels.squeeze()).filter(ImageFilter.BoxBlur(WHITE_RADIUS_PX))
+    darkest: np.ndarray = np.asarray(smooth).reshape(pixels.shape).min(axis=2)
+    return darkest >= NEARLY_WHITE
 
 
 def reduced(planes: UInt8[np.ndarray, "h w k"], factor: int) -> UInt8[np.ndarray, "y x k"]:

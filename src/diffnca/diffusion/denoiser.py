@@ -173,7 +173,7 @@ class Denoiser(nn.Module):
 
         A model with a legend sees zeros where nothing is given: no layout is known.
         """
-        count = self.config.layout.num_planes
+        count = self.config.layout.num_planes(self.image_channels)
         if given is None and count:
             given = x_t.new_zeros(len(x_t), count, *x_t.shape[-2:])
         return {} if given is None else {"given": given}

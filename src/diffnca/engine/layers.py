@@ -117,12 +117,16 @@ class Layers:
 def lay_out(rule: CellRule, active: int, written: int) -> Layers:
     """Return the layers of `rule` for states that are zero from `active` on, for outputs from `written`."""
     perceive, perceive_bias = _parameters_of(rule.perceive)
+    perceive = F.pad(
+        perceive, (0, 0, 0, 0, rule.planes, 0)
+    )  # cells do not see the planes of their neighbours
     expand, expand_bias = _parameters_of(rule.expand)
     project, project_bias = _parameters_of(rule.project)
     channels, seen = rule.channels, perceive.shape[1]
+    perceived = channels - rule.planes
     kept = [*range(active), *range(channels, seen)]
     kept += [-1] * (-len(kept) % 4)
-    near = [*range(seen, seen + channels)] + [-1] * (_padded(channels) - channels)
+    near = [*range(seen, seen + perceived)] + [-1] * (_padded(perceived) - perceived)
     order = torch.tensor(kept + near)
     writable = rule.writable.flatten()
     everything, hidden = _tall(expand.flatten(1), expand_bias), len(expand_bias)

@@ -4,7 +4,7 @@
 of pixels. **FourierDiff-NCA** has a Fourier stage: its cells are the low frequencies of the canvas, and they
 see the complete image [1].
 
-A state has three groups of channels: the noisy image with the given planes, which no cell step overwrites;
+A state has three groups of channels: the given planes and the noisy image, which no cell step overwrites;
 the prediction; all others. Before the first cell step of the image stage, the output of the first stage is
 written into these others.
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
@@ -128,7 +129,7 @@ class Automaton(nn.Module):
         return predicted(run_cells(image, state, t, grid.cells, noise, observe=shown))
 
     def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
-        """Return the noisy image and the given planes, which no cell step overwrites."""
+        """Return the given planes and the noisy image, which no cell step overwrites."""
         planes = self.config.given_channels
         expected = (len(x_t), planes, *x_t.shape[-2:])
         found = (len(x_t), 0, *x_t.shape[-2:]) if given is None else tuple(given.shape)
@@ -136,21 +137,21 @@ class Automaton(nn.Module):
             raise ValueError(
                 f"given planes of shape {found}: must be {expected}, as model.given_channels={planes}"
             )
-        return x_t if given is None else torch.cat([x_t, given.to(x_t)], dim=1)
+        return x_t if given is None else torch.cat([given.to(x_t), x_t], dim=1)
 
     def gathered(self, seen: Float[Tensor, "b m h w"], grid: PatchGrid) -> Float[Tensor, "b s y x"]:
-        """Return what cells see: all pixels of the image in a cell, and the mean of each given plane."""
-        if self.config.given_channels == 0:
+        """Return what cells see: the mean of each given plane, and all pixels of the image in a cell."""
+        count = self.config.given_channels
+        if count == 0:
             return grid.gather(seen)
-        image, planes = seen[:, : self.image_channels], seen[:, self.image_channels :]
-        return torch.cat([grid.gather(image), grid.averaged(planes)], dim=1)
+        return torch.cat([grid.averaged(seen[:, :count]), grid.gather(seen[:, count:])], dim=1)
 
     def hand_down(
         self, coarse: Float[Tensor, "b m v u"], seen: Float[Tensor, "b s y x"], grid: PatchGrid
     ) -> Float[Tensor, "b a y x"]:
         """Return the first channels in which the cells of `grid` begin, after the coarse stage.
 
-        These are `seen` (noisy image and given planes), an empty prediction, and the output of `coarse`.
+        These are `seen` (given planes and noisy image), an empty prediction, and the output of `coarse`.
         """
         choice, patch = self.config.coarse, self.config.patch
         assert choice is not None
@@ -171,28 +172,31 @@ class Automaton(nn.Module):
                 f"{canvas.height}x{canvas.width} px; sum network.context over this canvas"
             )
         scaled = (context * window.analysis_scale().to(context.device)).to(t.dtype)
-        empty = scaled.new_zeros(len(t), self.config.spectrum_channels - seen, *expected[2:])
-        real, imaginary = scaled.chunk(2, dim=1)
-        state = torch.cat([real, empty, imaginary, empty], dim=1)
+        count = self.config.given_channels
+        halves = scaled.unflatten(1, (2, -1))
+        hidden = (0, 0, 0, 0, 0, self.config.spectrum_channels - self.image_channels)
+        others = F.pad(halves[:, :, count:], hidden)
+        state = torch.cat([halves[:, :, :count].flatten(1, 2), others.flatten(1, 2)], dim=1)
         first_mask = self.config.cell.num_cell_steps  # the image stage has the smaller numbers
         return run_cells(rule, state, t, window.region, noise, window.origin, first_mask)
 
     def draw(self, spectrum: Tensor, grid: PatchGrid, dtype: torch.dtype) -> Float[Tensor, "b hidden y x"]:
         """Return the channels that the Fourier stage gives to the cells of `grid`."""
-        window, seen = Window(self.fourier_config, grid.pixels.canvas), self.config.seen_channels()
+        window = Window(self.fourier_config, grid.pixels.canvas)
         with torch.autocast(spectrum.device.type, enabled=False):
             precise = spectrum.to(torch.promote_types(spectrum.dtype, torch.float32))
             scaled = precise * window.synthesis_scale().to(precise)
-            real, imaginary = scaled.chunk(2, dim=1)
-            hidden = torch.cat([real[:, seen:], imaginary[:, seen:]], dim=1)
+            halves = scaled[:, 2 * self.config.given_channels :].unflatten(1, (2, -1))
+            hidden = halves[:, :, self.image_channels :].flatten(1, 2)
             return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:
-    channels, seen = config.spectrum_channels, config.seen_channels()
-    return CellRule(stage.cell, 2 * channels, (*range(seen), *range(channels, channels + seen)))
+    planes, image, half = 2 * config.given_channels, config.image_channels, config.spectrum_channels
+    protected = (*range(planes + image), *range(planes + half, planes + half + image))
+    return CellRule(stage.cell, planes + 2 * half, protected, planes)
 
 
 def _rule_of_squares(config: NCAConfig, stage: NCAConfig | CoarseConfig) -> CellRule:
-    channels = stage.channels + config.given_channels
-    return CellRule(stage.cell, channels, tuple(range(config.seen_channels(stage.patch))))
+    planes, seen = config.given_channels, config.seen_channels(stage.patch)
+    return CellRule(stage.cell, stage.channels + planes, tuple(range(seen)), planes)

@@ -1,7 +1,8 @@
 """The cell: its perception and its update, and the only loop over the cell steps.
 
-All cells share one rule. A state has M channels, its perception has 2M (plus the channels of the embedding),
-and the hidden layer has H. An engine provides a `Rule`, and `begin` of this rule yields `Cells`.
+All cells share one rule. A state has M channels, k of which are given planes. Its perception has 2M - k (plus
+the channels of the embedding), and the hidden layer has H. An engine provides a `Rule`, and `begin` of this
+rule yields `Cells`.
 
 [1] Kalkhof et al., arXiv 2401.06291.
 [2] Mordvintsev et al., "Growing Neural Cellular Automata", Distill 2020.
@@ -119,16 +120,21 @@ class CellRule(nn.Module):
 
     writable: Tensor
 
-    def __init__(self, config: CellConfig, channels: int, protected: tuple[int, ...]) -> None:
-        """Make a rule for a state of `channels`; no cell step overwrites the `protected` channels."""
+    def __init__(
+        self, config: CellConfig, channels: int, protected: tuple[int, ...], planes: int = 0
+    ) -> None:
+        """Make a rule for a state of `channels`; no cell step overwrites the `protected` channels.
+
+        The first `planes` of these are given: a cell sees its own, and not those of its neighbours.
+        """
         super().__init__()
-        self.config, self.channels = config, channels
+        self.config, self.channels, self.planes = config, channels, planes
         self.guidance: SelfGuidance | None = None
         self.is_recomputed = False
         self.embedding = Embedding(config)
         seen = channels + config.embedding_channels * config.perceive_embedding
-        perceived = seen + channels
-        self.perceive = nn.Conv2d(seen, channels, 3)
+        perceived = seen + channels - planes
+        self.perceive = nn.Conv2d(seen - planes, channels - planes, 3)
         self.expand = nn.Conv2d(perceived, config.hidden, 1)
         self.project = nn.Conv2d(config.hidden, channels, 1)
         self.norm = nn.GroupNorm(1, config.hidden) if config.normalisation == "group" else None
@@ -171,7 +177,7 @@ class CellRule(nn.Module):
         if condition.embedding is not None:
             everywhere = condition.embedding.expand(-1, -1, *state.shape[-2:])
             seen = torch.cat([state, everywhere.to(state.dtype)], dim=1)
-        near = self.near(pad(seen, dilation, region, self.config.padding), dilation)
+        near = self.near(pad(seen[:, self.planes :], dilation, region, self.config.padding), dilation)
         perception = modulate(torch.cat([seen.to(near.dtype), near], dim=1), condition.perception)
         hidden = self.normalise(self.expand(perception))
         hidden = self.activate(hidden, condition.hidden)

@@ -101,9 +101,8 @@ def read_layout(path: Path, config: Config) -> Layout:
 
 def shown_layout(planes: Float[Tensor, "b k h w"]) -> Layout:
     """Return the layout whose classes have the largest share in given planes."""
-    largest = planes[:, :-1].argmax(dim=1)
-    numbers = torch.where(planes[:, -1] >= 0.5, largest, UNKNOWN)
-    return Layout(numbers.to(torch.uint8), planes.shape[1] - 1)
+    numbers = torch.where(planes.sum(dim=1) >= 0.5, planes.argmax(dim=1), UNKNOWN)
+    return Layout(numbers.to(torch.uint8), planes.shape[1])
 
 
 def legend_of(config: Config) -> LayoutConfig:

@@ -256,7 +256,7 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate * player.rate
         generator = step_generator(training.seed, step, self.accelerator.process_index, number)
-        batch = Batch.of(x_0, self.config.layout.num_planes, generator)
+        batch = Batch.of(x_0, self.config, generator)
         with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
             loss = module(batch)
         optimizer.zero_grad()

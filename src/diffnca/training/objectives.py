@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
@@ -24,8 +25,12 @@ from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.models.build import Generator, denoiser_of
+from diffnca.sampling.coarse import coarse_planes
 from diffnca.sampling.guidance import prepare
 from diffnca.training.optimizer import build_optimizer
+
+LEAST_TRUST, SHARE_OF_COLOURS = 0.5, 0.5
+"""Training trusts the colours of maps by this much at least, and shows them for this share of the crops."""
 
 TEACHER_STEPS = 6
 """Steps of the teacher in a jump; the first has first order, the others have second order."""
@@ -35,7 +40,7 @@ TEACHER_STEPS = 6
 class Batch:
     """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step.
 
-    `given` holds the planes of their layouts, `b k h w`; `None` for images without layouts.
+    `given` holds the planes of their layouts, `b k h w`; `None` for a model without layouts.
     """
 
     x_0: Tensor
@@ -43,11 +48,13 @@ class Batch:
     given: Tensor | None = None
 
     @classmethod
-    def of(cls, channels: Tensor, num_planes: int, generator: torch.Generator) -> "Batch":
-        """Return a batch from images whose last channels are `num_planes` planes."""
-        if num_planes == 0:
-            return cls(channels, generator)
-        return cls(channels[:, :-num_planes], generator, channels[:, -num_planes:])
+    def of(cls, channels: Tensor, config: Config, generator: torch.Generator) -> "Batch":
+        """Return a batch from images whose last channels are the planes of the classes, if there are any."""
+        colours, factor = config.model.image_channels, config.layout.coarse
+        x_0, given = channels[:, :colours], channels[:, colours:]
+        if factor:
+            given = torch.cat([given, seen_coarsely(x_0, factor, generator)], dim=1)
+        return cls(x_0, generator, given if config.layout.classes else None)
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
         """Draw a mask `b 1 h w`: true where a cell of `region` updates."""
@@ -95,6 +102,17 @@ class OwnLoss:
         if batch.given is None:
             return self.model.loss(batch.x_0, batch.generator, batch)
         return denoiser_of(self.model).loss(batch.x_0, batch.generator, batch, batch.given)
+
+
+def seen_coarsely(
+    x_0: Float[Tensor, "b c h w"], factor: int, generator: torch.Generator
+) -> Float[Tensor, "b c_1 h w"]:
+    """Return the planes of images made smaller; half of them are known, and trusted by chance."""
+    colours = F.avg_pool2d(x_0, factor)
+    noise = torch.randn(colours.shape, generator=generator).to(x_0)
+    drawn, share = torch.rand((2, len(x_0)), generator=generator).to(x_0)
+    trust = LEAST_TRUST + (1.0 - LEAST_TRUST) * share
+    return coarse_planes(colours, noise, trust * (drawn < SHARE_OF_COLOURS), factor)
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from diffnca.canvas.pixels import to_uint8
-from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
@@ -54,7 +53,8 @@ def conditioned(config: Config, layouts: tuple[Path, ...]) -> Config:
     if not isinstance(config.model, NCAConfig):
         raise ValueError(f"--layouts: must be for a model of cells, not for {config.name}; leave them out")
     classes = classes or tuple(str(number) for number in range(count_classes(layouts_in(layouts))))
-    planes = LayoutConfig(classes).num_planes
+    layout = replace(config.layout, classes=classes)
+    planes = layout.num_planes(config.model.image_channels)
     return with_fields(config, {"layout.classes": classes, "model.given_channels": planes})
 
 
@@ -151,7 +151,7 @@ def begun_with(config: Config, start: str) -> Config:
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
     changes = {"model.image_channels": channels} if channels == 1 else {}
     if config.layout.classes:
-        changes["model.given_channels"] = config.layout.num_planes
+        changes["model.given_channels"] = config.layout.num_planes(channels)
     return _led(with_fields(config, changes))
 
 

@@ -8,7 +8,6 @@ the network without planes did: no cell takes account of the planes before train
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -53,60 +52,50 @@ def transferred(
     made = {}
     for name, weight in weights.items():
         stage, layer = name.split(".")[:2]
-        state = _channels_of(stage, old, new, len(weights[f"{stage}.project.bias"]))
-        near = len(fresh[f"{stage}.project.bias"])  # what a cell perceives: the state, then its neighbours
-        kept = torch.arange(len(state.places))
-        both = torch.cat([state.places, near + kept])
-        unseen = torch.cat([state.planes, torch.arange(near + len(kept), 2 * near)])
+        count, own, all_seen = _widths(stage, fresh)
+        places, known = _places_of(stage, old, new, count), _widths(stage, weights)[1] - count
+        # what a cell perceives: given planes, the rest of its own state, what it perceives of its neighbours
+        planes, state = torch.arange(own - count), own - count + places
+        kept = torch.cat([planes[:known], state])
+        seen = torch.cat([kept, own + torch.arange(count)])
         match layer:
-            case "perceive":
-                made[name] = fresh[name].clone()
-                is_matrix = weight.ndim > 1
-                rows = _summed(weight, state.places, fresh[name][kept], state.planes) if is_matrix else weight
-                made[name][kept] = rows.to(made[name])
+            case "perceive" if weight.ndim > 1:
+                made[name] = _summed(weight, places, fresh[name])
             case "expand" if weight.ndim > 1:
-                made[name] = _summed(weight, both, fresh[name], unseen)
+                made[name] = _summed(weight, seen, fresh[name])
+                made[name][:, planes[known:]] = 0.0
             case "project":
-                made[name] = _averaged(weight, state.places, fresh[name])
+                made[name] = _averaged(weight, kept, fresh[name])
             case "gate_perception":
-                made[name] = _averaged(weight, torch.cat([both, 2 * near + both]), fresh[name])
+                made[name] = _averaged(weight, torch.cat([seen, all_seen + seen]), fresh[name])
             case _:
                 made[name] = weight
     return made
 
 
-class _Channels(NamedTuple):
-    """The channel of the new state for each channel of the old state, and the channels of new planes."""
-
-    places: Int64[Tensor, " c"]
-    planes: Int64[Tensor, " k"]
-
-
-def _channels_of(stage: str, old: NCAConfig, new: NCAConfig, count: int) -> _Channels:
-    """Return where the `count` channels of a state go: the image, the planes, the prediction, all others."""
-    if stage == "fourier":  # real parts, then imaginary parts
-        half, size = _channels(old, new, 1, count // 2, has_prediction=False), new.spectrum_channels
-        return _Channels(*(torch.cat([each, size + each]) for each in half))
-    if stage == "coarse":
-        assert old.coarse is not None
-        return _channels(old, new, old.coarse.patch, count, has_prediction=False)
-    return _channels(old, new, old.patch, count, has_prediction=True)
+def _widths(stage: str, weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """Return the channels of a state without planes and with them, and those of a perception."""
+    names = (f"{stage}.{layer}" for layer in ("perceive.bias", "project.bias", "expand.weight"))
+    bias, change, expand = (weights[name] for name in names)
+    return len(bias), len(change), expand.shape[1]
 
 
-def _channels(old: NCAConfig, new: NCAConfig, patch: int, count: int, has_prediction: bool) -> _Channels:
-    width, first = new.image_channels * patch**2, new.seen_channels(patch)
+def _places_of(stage: str, old: NCAConfig, new: NCAConfig, count: int) -> Int64[Tensor, " c"]:
+    """Return where `count` channels of a state go, without planes: the image, the prediction, all others."""
+    if stage == "fourier":  # never gray
+        return torch.arange(count)
+    patch = old.coarse.patch if stage == "coarse" and old.coarse is not None else old.patch
+    width = new.image_channels * patch**2
     image = torch.arange(old.image_channels * patch**2) % width
-    known = width + torch.arange(old.given_channels)
-    shown = [image, known, *([first + image] if has_prediction else [])]
-    others = first + width * has_prediction + torch.arange(count - sum(map(len, shown)))
-    return _Channels(torch.cat([*shown, others]), torch.arange(width + len(known), first))
+    shown = [image] if stage == "coarse" else [image, width + image]
+    others = width * len(shown) + torch.arange(count - sum(map(len, shown)))
+    return torch.cat([*shown, others])
 
 
-def _summed(weight: Tensor, places: Tensor, fresh: Tensor, unseen: Tensor) -> Tensor:
-    """Add up the columns (inputs) of equal place; the `unseen` columns are zero."""
+def _summed(weight: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
+    """Add up the columns (inputs) of equal place."""
     made = fresh.clone()
     made[:, places] = 0.0
-    made[:, unseen] = 0.0
     return made.index_add_(1, places, weight.to(made))
 
 
