@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
 from diffnca.config.layout import MOST_CLASSES, LayoutConfig
@@ -82,14 +82,15 @@ class Labelled:
 
 def planes_of(numbers: Numbers, num_classes: int) -> UInt8[np.ndarray, "h w k"]:
     """Return the planes of a layout: 255 where a pixel has the class."""
-    return (numbers[..., None] == np.arange(num_classes, dtype=np.uint8)).astype(np.uint8) * 255
+    planes: np.ndarray = (numbers[..., None] == np.arange(num_classes)).astype(np.uint8) * np.uint8(255)
+    return planes
 
 
-def white_in(pixels: UInt8[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
-    """Return where an image is nearly white; the mean of `2 * WHITE_RADIUS_PX + 1` pixels a side decides."""
+def white_in(pixels: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
+    """Return where an image (h, w) is nearly white; the mean of `2 * WHITE_RADIUS_PX + 1` pixels a side decides."""
     smooth = Image.fromarray(pixels.squeeze()).filter(ImageFilter.BoxBlur(WHITE_RADIUS_PX))
-    darkest: np.ndarray = np.asarray(smooth).reshape(pixels.shape).min(axis=2)
-    return darkest >= NEARLY_WHITE
+    is_white: np.ndarray = np.asarray(smooth).reshape(pixels.shape).min(axis=2) >= NEARLY_WHITE
+    return is_white
 
 
 def reduced(planes: UInt8[np.ndarray, "h w k"], factor: int) -> UInt8[np.ndarray, "y x k"]:
