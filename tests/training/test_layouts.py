@@ -16,6 +16,7 @@ from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Query
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_card, read_config
+from diffnca.sampling.generate import generate
 from diffnca.training.objectives import Batch, OwnLoss, seen_coarsely
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
@@ -200,3 +201,21 @@ def test_a_training_with_colours_has_their_planes(options: RunOptions, tmp_path:
     session = training(replace(options, out=tmp_path / "coloured"), config)
     assert session.config.model.given_channels == 2 + 3 + 1
     assert session.run().progress.images == options.images
+
+
+MAKES = {"layout.classes": ("a", "b"), "layout.made": True}
+
+
+def test_a_model_that_makes_layouts_learns_colours_and_classes_together() -> None:
+    config = with_fields(CONFIG, MAKES | {"model.made_channels": 2})
+    channels = torch.rand(2, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = Batch.of(channels, config, torch.Generator())
+    assert batch.given is None
+    assert torch.equal(batch.x_0, torch.cat([channels[:, :3], 2 * channels[:, 3:] - 1], dim=1))
+
+
+def test_a_training_that_makes_layouts_draws_their_planes(options: RunOptions, tmp_path: Path) -> None:
+    asked = replace(options, out=tmp_path / "makes")
+    out = training(asked, with_fields(CONFIG, MAKES | {"model.channels": 16})).run().out
+    assert generate(load(out), height=16, width=24).shape == (1, 5, 16, 24)
+    assert read_config(out / "model.safetensors").model.made_channels == 2

@@ -209,7 +209,7 @@ def products(config: NCAConfig, height: int, width: int, batch: int = 1) -> list
         needed += _of_rule(coarse.cell, coarse.channels, config.coarse_image_channels, batch * squares.area)
     if config.fourier is not None:
         window = Window(config.fourier, canvas).region
-        channels, protected = 2 * config.spectrum_channels, 2 * config.image_channels
+        channels, protected = 2 * config.spectrum_channels, 2 * config.drawn_channels
         needed += _of_rule(config.fourier.cell, channels, protected, batch * window.area)
     return needed
 

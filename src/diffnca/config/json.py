@@ -18,8 +18,9 @@ FORMAT_VERSION = 1
 def to_json(config: Config) -> str:
     """Return `config` as JSON text with sorted keys."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    if values["model"].get("given_channels") == 0:  # files of before given planes stay equal
-        del values["model"]["given_channels"]
+    for name in ("given_channels", "made_channels"):
+        if values["model"].get(name) == 0:  # files of before these planes stay equal
+            del values["model"][name]
     if config.layout == LayoutConfig():  # and files of before layouts
         del values["layout"]
     return json.dumps(values, sort_keys=True, indent=1)

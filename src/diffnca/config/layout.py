@@ -32,11 +32,13 @@ class LayoutConfig:
         dropped: share of the crops that training shows without their map.
         coarse: with maps that also have colours, how many times smaller these are than the image; 0 is for
             maps of classes alone. Training measures the colours, and shows them for half of the crops.
+        made: whether the model makes a map with each image, instead of following a given one.
     """
 
     classes: tuple[str, ...] = ()
     dropped: float = number(0.15, within=(0, 1))
     coarse: int = number(0, within=(0, LARGEST_COARSE))
+    made: bool = False
 
     def __post_init__(self) -> None:
         require_within(self, "layout.")
@@ -47,7 +49,9 @@ class LayoutConfig:
         for kind, values in (("names", self.names), ("colours", self.colours)):
             require(len(set(values)) == count, name, ", ".join(classes), f"classes of different {kind}")
         require(self.coarse != 1, "layout.coarse", self.coarse, "0, or 2 and more")
-        require(bool(count) or not self.coarse, "layout.coarse", self.coarse, "0 without layout.classes")
+        can_be_coarse = bool(count) and not self.made
+        allowed = "0 without layout.classes, and with layout.made"
+        require(can_be_coarse or not self.coarse, "layout.coarse", self.coarse, allowed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +71,12 @@ class LayoutConfig:
 
     def num_planes(self, image_channels: int) -> int:
         """Return the number of given planes: one for each class; one for each colour, and their trust."""
-        return len(self.classes) + (image_channels + 1 if self.coarse else 0)
+        return 0 if self.made else len(self.classes) + (image_channels + 1 if self.coarse else 0)
+
+    @property
+    def num_made(self) -> int:
+        """Number of the planes that the model makes after the colours of an image."""
+        return len(self.classes) if self.made else 0
 
     @property
     def measured(self) -> int | None:

@@ -201,6 +201,11 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
 
+    @property
+    def drawn_channels(self) -> int:
+        """Channels of what the model draws: those of the image, then the planes of a map that it makes."""
+        return self.model.image_channels + getattr(self.model, "made_channels", 0)
+
     def __post_init__(self) -> None:
         is_name = 0 < len(self.name) <= LONGEST_NAME and self.name.isprintable()
         allowed = f"1 to {LONGEST_NAME} characters without slashes"  # the name of a folder
@@ -229,8 +234,14 @@ class Config:
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
         if self.layout.classes:
             planes = self.layout.num_planes(self.model.image_channels)
-            fits = isinstance(self.model, NCAConfig) and self.model.given_channels in (0, planes)
-            allowed = f"of a model of cells with model.given_channels={planes}, as the classes and colours"
+            made = self.layout.num_made
+            fits = isinstance(self.model, NCAConfig)
+            if isinstance(self.model, NCAConfig):
+                fits = self.model.given_channels in (0, planes) and self.model.made_channels in (0, made)
+            allowed = (
+                f"of a model of cells with model.given_channels={planes} and model.made_channels={made}, "
+                "as the classes and colours"
+            )
             require(fits, "layout.classes", ", ".join(self.layout.names), allowed)
             coarse, crop = self.layout.coarse, self.data.crop
             divides = coarse == 0 or crop % coarse == 0

@@ -136,6 +136,7 @@ class NCAConfig:
         cell: cell rule of the image stage.
         fourier: Fourier stage, for `fourier_diff_nca` only.
         coarse: stage of larger cells before the image stage, for `diff_nca` only; `None` for no such stage.
+        made_channels: planes that the network makes with the image, such as those of a map.
         given_channels: number of given planes; each cell sees its own means, and no cell step changes them.
     """
 
@@ -146,13 +147,14 @@ class NCAConfig:
     cell: CellConfig = field(default_factory=CellConfig)
     fourier: FourierConfig | None = None
     coarse: CoarseConfig | None = None
+    made_channels: int = number(0, within=(0, MOST_CHANNELS))
     given_channels: int = number(0, within=(0, MOST_CHANNELS))
 
     def __post_init__(self) -> None:
         require(self.image_channels in (1, 3), "model.image_channels", self.image_channels, "1 or 3")
         require_within(self, "model.")
         least = 2 * self.cell_image_channels
-        allowed = f">= {least} (the noisy image and the prediction, 2 * image_channels * patch**2)"
+        allowed = f">= {least} (the noisy image and the prediction, 2 * drawn_channels * patch**2)"
         require(self.channels >= least, "model.channels", self.channels, allowed)
         if (self.fourier is None) == (self.family == "fourier_diff_nca"):
             raise ValueError(f"model.family={self.family}: exactly fourier_diff_nca has a `fourier` stage")
@@ -173,23 +175,28 @@ class NCAConfig:
         require(self.channels >= least, "model.channels", self.channels, allowed)
 
     @property
+    def drawn_channels(self) -> int:
+        """Channels of what the network draws: the image, then the planes that it makes with the image."""
+        return self.image_channels + self.made_channels
+
+    @property
     def cell_image_channels(self) -> int:
         """Numbers of the image in a cell of the image stage."""
-        return self.image_channels * self.patch**2
+        return self.drawn_channels * self.patch**2
 
     @property
     def coarse_image_channels(self) -> int:
         """Numbers of the image in a cell of the coarse stage; 0 without a coarse stage."""
-        return 0 if self.coarse is None else self.image_channels * self.coarse.patch**2
+        return 0 if self.coarse is None else self.drawn_channels * self.coarse.patch**2
 
     def seen_channels(self, patch: int = 1) -> int:
         """Return how many numbers a cell of side `patch` sees: its pixels, and a mean of each given plane."""
-        return self.image_channels * patch**2 + self.given_channels
+        return self.drawn_channels * patch**2 + self.given_channels
 
     @property
     def spectrum_channels(self) -> int:
         """Channels of the state of the Fourier stage without given planes: image, and those for the cells."""
-        return self.image_channels + self.channels - self.cell_image_channels
+        return self.drawn_channels + self.channels - self.cell_image_channels
 
     @property
     def channels_per_px(self) -> float:

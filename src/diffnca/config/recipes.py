@@ -12,6 +12,7 @@ References:
 
 from dataclasses import replace
 
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import (
     Config,
     DataConfig,
@@ -36,6 +37,20 @@ def diff_nca() -> Config:
     coarse = CoarseConfig(patch=4, channels=96, handed=10, cell=larger)
     model = NCAConfig("diff_nca", patch=2, channels=48, cell=smaller, coarse=coarse)
     return Config(name="diff_nca", model=model, training=TrainingConfig(optimizer="muon"))
+
+
+def diff_nca_map() -> Config:
+    """Return our denoiser that makes small images with their maps (202,784 parameters).
+
+    Cells have 2x2 pixels, then one. Maps lay out images that are eight times larger; there this network sees
+    328 px far, `diff_nca` sees 163.
+    """
+    config = diff_nca()
+    assert isinstance(config.model, NCAConfig)
+    assert config.model.coarse is not None
+    model = replace(config.model, patch=1, coarse=replace(config.model.coarse, patch=2))
+    layout, data = LayoutConfig(made=True), DataConfig(crop=32, reduce=8)
+    return replace(config, name="diff_nca_map", model=model, layout=layout, data=data)
 
 
 def fourier_diff_nca() -> Config:
@@ -161,7 +176,7 @@ def _npj(name: str, model: NCAConfig, batch: int) -> Config:
 EMA_HALFLIFE_BATCHES = 68.97
 """Half-life of the decay of 0.99 per batch in [2]: log(1/2) / log(0.99)."""
 
-_OURS = (diff_nca, fourier_diff_nca)
+_OURS = (diff_nca, diff_nca_map, fourier_diff_nca)
 _PUBLISHED = (diff_nca_arxiv_v1, fourier_diff_nca_arxiv_v1, diff_nca_npj, fourier_diff_nca_npj)
 _COMPARED = (unet_1m, unet_4m, unet_17m, vnca, vnca_damage)
 RECIPES = {recipe.__name__: recipe for recipe in (*_OURS, *_PUBLISHED, *_COMPARED)}

@@ -87,7 +87,7 @@ def planes_of(numbers: Numbers, num_classes: int) -> UInt8[np.ndarray, "h w k"]:
 
 
 def white_in(pixels: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
-    """Return where an image (h, w) is nearly white; the mean of `2 * WHITE_RADIUS_PX + 1` pixels a side decides."""
+    """Return where an image (h, w) is nearly white, on average over the pixels around."""
     smooth = Image.fromarray(pixels.squeeze()).filter(ImageFilter.BoxBlur(WHITE_RADIUS_PX))
     is_white: np.ndarray = np.asarray(smooth).reshape(pixels.shape).min(axis=2) >= NEARLY_WHITE
     return is_white

@@ -60,7 +60,7 @@ class ImageDenoiser(Protocol):
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images."""
+        """Channels of what is drawn: those of the images, then the planes of a map that the model makes."""
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
     It calls `network(x_t, t, region, noise, context, given)`; `prediction` says what the output means.
     """
 
-    image_channels = property(attrgetter("config.model.image_channels"))
+    image_channels = property(attrgetter("config.drawn_channels"))
     radius = property(attrgetter("network.radius"))
     has_context = property(attrgetter("network.has_context"))
 

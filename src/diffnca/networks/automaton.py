@@ -35,7 +35,7 @@ class Automaton(nn.Module):
 
     def __init__(self, config: NCAConfig) -> None:
         super().__init__()
-        self.config, self.image_channels = config, config.image_channels
+        self.config, self.image_channels = config, config.drawn_channels
         self.radius, self.has_context = config.radius, config.fourier is not None
         self.fourier = None if config.fourier is None else _rule_of_spectrum(config, config.fourier)
         self.coarse = None if config.coarse is None else _rule_of_squares(config, config.coarse)
@@ -192,7 +192,7 @@ class Automaton(nn.Module):
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:
-    planes, image, half = 2 * config.given_channels, config.image_channels, config.spectrum_channels
+    planes, image, half = 2 * config.given_channels, config.drawn_channels, config.spectrum_channels
     protected = (*range(planes + image), *range(planes + half, planes + half + image))
     return CellRule(stage.cell, planes + 2 * half, protected, planes)
 

@@ -52,6 +52,8 @@ class Batch:
         """Return a batch from images whose last channels are the planes of the classes, if there are any."""
         colours, factor = config.model.image_channels, config.layout.coarse
         x_0, given = channels[:, :colours], channels[:, colours:]
+        if config.layout.made:
+            return cls(torch.cat([x_0, 2.0 * given - 1.0], dim=1), generator)
         if factor:
             given = torch.cat([given, seen_coarsely(x_0, factor, generator)], dim=1)
         return cls(x_0, generator, given if config.layout.classes else None)

@@ -124,7 +124,8 @@ class Session:
             return Result(out, trainer.run(), was_finished=False)
 
     def _batch(self, step: int) -> Tensor:
-        return self._crops(self.config.training.batch, step, self.config.layout.dropped)
+        layout = self.config.layout
+        return self._crops(self.config.training.batch, step, 0.0 if layout.made else layout.dropped)
 
     def _crops(self, batch: int, step: int, dropped: float = 0.0) -> Tensor:
         data, seed = self.config.data, self.config.training.seed
@@ -318,7 +319,7 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         if stopped():
             raise Interrupted
 
-    channels, legend = model.image_channels, model.config.layout
+    channels, legend = model.config.model.image_channels, model.config.layout
     layout = shown_layout(real[:, channels:]) if legend.classes else None
     images = generate(
         model,
@@ -329,10 +330,12 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         sampler=sampler,
         steps=steps,
         progress=watch,
-        layout=None if layout is None else layout.signed,
+        layout=None if layout is None or legend.made else layout.signed,
     )
-    maps = [] if layout is None else [coloured(layout.numbers.numpy(), legend)[..., :channels]]
-    parts = [contact_sheet(each) for each in (to_uint8(images), *maps, to_uint8(real[:, :channels]))]
+    shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
+    maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)[..., :channels]]
+    pictures = (to_uint8(images[:, :channels]), *maps, to_uint8(real[:, :channels]))
+    parts = [contact_sheet(each) for each in pictures]
     text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
     write_png(path, contact_sheet(np.stack(parts), columns=len(parts), gap_px=SHEET_GAP_PX), text)
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)

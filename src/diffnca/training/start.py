@@ -54,8 +54,9 @@ def conditioned(config: Config, layouts: tuple[Path, ...]) -> Config:
         raise ValueError(f"--layouts: must be for a model of cells, not for {config.name}; leave them out")
     classes = classes or tuple(str(number) for number in range(count_classes(layouts_in(layouts))))
     layout = replace(config.layout, classes=classes)
-    planes = layout.num_planes(config.model.image_channels)
-    return with_fields(config, {"layout.classes": classes, "model.given_channels": planes})
+    given, made = layout.num_planes(config.model.image_channels), layout.num_made
+    changes = {"layout.classes": classes, "model.given_channels": given, "model.made_channels": made}
+    return with_fields(config, changes)
 
 
 def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:

@@ -85,8 +85,8 @@ def _places_of(stage: str, old: NCAConfig, new: NCAConfig, count: int) -> Int64[
     if stage == "fourier":  # never gray
         return torch.arange(count)
     patch = old.coarse.patch if stage == "coarse" and old.coarse is not None else old.patch
-    width = new.image_channels * patch**2
-    image = torch.arange(old.image_channels * patch**2) % width
+    width = new.drawn_channels * patch**2
+    image = torch.arange(old.drawn_channels * patch**2) % width
     shown = [image] if stage == "coarse" else [image, width + image]
     others = width * len(shown) + torch.arange(count - sum(map(len, shown)))
     return torch.cat([*shown, others])
