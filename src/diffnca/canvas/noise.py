@@ -87,6 +87,7 @@ class Stream(IntEnum):
     STEP = 1
     CELL = 2
     TASK = 3
+    COARSE = 4
 
 
 @runtime_checkable

@@ -60,6 +60,10 @@ class PatchGrid:
         total: Tensor = sum(parts[1:], parts[0])  # in one order, so tiles equal the whole to the bit
         return total / len(parts)
 
+    def spread(self, cells: Float[Tensor, "b k y x"]) -> Float[Tensor, "b k h w"]:
+        """Return planes in which each pixel has the numbers of its cell."""
+        return self.scatter(cells.repeat_interleave(self.patch**2, dim=1))
+
     def scatter(self, cells: Float[Tensor, "b n_p_p y x"]) -> Float[Tensor, "b n h w"]:
         """Return the image whose pixels the cells hold."""
         if self.patch == 1:

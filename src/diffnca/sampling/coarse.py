@@ -1,27 +1,159 @@
-"""Coarser images as given planes: the colours of each place, and how far these colours are trusted.
+"""Maps that a model makes, as given planes of a larger image: classes, colours, and how far to trust colours.
 
-Colours are noised, and cells see by how much, so they can follow colours that another model has made [1].
+A model that makes maps draws a small image of the complete canvas, with the classes of its places. Another
+model fills it in. The colours are noised, and the cells see by how much, so they can follow colours that are
+not quite those of real images [1].
 
 [1] Ho et al., "Cascaded Diffusion Models for High Fidelity Image Generation", 2022, section 4.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+from diffnca.canvas.noise import Noise, Stream
+from diffnca.canvas.pixels import to_uint8
+from diffnca.canvas.region import Boundary, Region
+from diffnca.config.model import Config
+from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.diffusion.walk import Progress
+from diffnca.networks.patches import PatchGrid
+from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import Task, sample_task, walk_of
+
+TRUST = 0.8
+"""How far the colours that a model has made are trusted; training trusts colours from 0.5 to 1."""
 
 
 def coarse_planes(
-    colours: Float[Tensor, "b c y x"],
-    noise: Float[Tensor, "b c y x"],
-    trust: Float[Tensor, " b"],
-    factor: int,
-) -> Float[Tensor, "b c_1 h w"]:
-    """Return the planes of an image that is `factor` times smaller than its canvas.
+    colours: Float[Tensor, "b c y x"], noise: Float[Tensor, "b c y x"], trust: Float[Tensor, " b"]
+) -> Float[Tensor, "b c_1 y x"]:
+    """Return the planes of the colours of an image, each pixel of which is a square of a larger one.
 
     `trust` is from 0 (colours are unknown, all planes are 0) to 1 (no noise); it is the last plane. `noise`
-    has variance 1, its deviation becomes `1 - trust`. A colour fills a square of pixels.
+    has variance 1, its deviation becomes `1 - trust`.
     """
     trust = trust[:, None, None, None].to(colours)
     shown = trust * (colours + (1.0 - trust) * noise)
-    planes = torch.cat([shown, trust.expand_as(shown[:, :1])], dim=1)
-    return planes.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    return torch.cat([shown, trust.expand_as(shown[:, :1])], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels of a part of a canvas, in memory, as a function of the region."""
+
+    pixels: UInt8[Tensor, "b c y x"]
+    part: Region
+
+    def __call__(self, region: Region) -> UInt8[Tensor, "b c h w"]:
+        """Return the pixels of a region within the part."""
+        return region.crop(self.pixels, self.part)
+
+
+@dataclass(frozen=True, eq=False)
+class MadeMap:
+    """A small image with the planes of its classes, as the given planes of the image that it lays out.
+
+    Attributes:
+        pixels: the small image with its planes, as a function of the region.
+        noise: the numbers of the images.
+        colours: channels of the small image; planes of its classes follow.
+        factor: how many times smaller it is.
+    """
+
+    pixels: Callable[[Region], UInt8[Tensor, "b c h w"]]
+    noise: Noise
+    colours: int
+    factor: int
+
+    def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
+        """Return the planes on a region of the large image: of its classes, colours and their trust."""
+        cells = covered(region, self.factor)
+        around = cells.grow(1)
+        pixels = self.pixels(around)
+        classes = largest_shares(pixels[:, self.colours :], around, region, self.factor)
+        own = 2.0 * cells.crop(pixels[:, : self.colours], around) / 255.0 - 1.0
+        noise = self.noise.normal(Stream.COARSE, 0, cells, self.colours)
+        planes = coarse_planes(own.to(noise), noise, torch.full((len(noise),), TRUST))
+        return torch.cat([classes, PatchGrid(region, self.factor).spread(planes).to(classes)], dim=1)
+
+
+def make_map(
+    maker: ImageDenoiser, config: Config, region: Region, noise: Noise, progress: Progress | None = None
+) -> MadeMap:
+    """Return the map that a prepared `maker` draws, as far as a model of `config` needs it for a region."""
+    check_maker(maker.config, config)
+    part = covered(region, config.layout.coarse).grow(1)
+    method, levels = walk_of(maker, None, None)
+    drawn = sample_task(Task(part.canvas, levels, start_of(maker)), maker, method, noise, part, progress)
+    pixels = torch.from_numpy(to_uint8(drawn)).movedim(-1, 1)
+    return map_of(config, Pixels(pixels, part), noise)
+
+
+def map_of(config: Config, pixels: Callable[[Region], UInt8[Tensor, "b c h w"]], noise: Noise) -> MadeMap:
+    """Return what a model of `config` sees of the pixels of a map."""
+    return MadeMap(pixels, replace(noise, device="cpu"), config.model.image_channels, config.layout.coarse)
+
+
+def check_maker(maker: Config, config: Config) -> None:
+    """Refuse a model that makes no maps, or other maps than a model of `config` follows."""
+    if not config.layout.coarse:
+        raise ValueError(
+            f"layout: must be a map for the model {config.name}, which follows no coarse colours"
+        )
+    if not maker.layout.made:
+        raise ValueError(f"layout: must be a map or a model that makes maps, which {maker.name} does not")
+    found = (maker.layout.names, maker.model.image_channels)
+    if found != (config.layout.names, config.model.image_channels):
+        classes = ", ".join(maker.layout.names)
+        raise ValueError(
+            f"layout: the model makes maps of {classes}: must be of {', '.join(config.layout.names)}, and in "
+            "the colours of the image"
+        )
+
+
+def covered(region: Region, factor: int) -> Region:
+    """Return the part of the small canvas whose pixels a region touches; refuse a size that does not fit."""
+    return PatchGrid(region, factor).cells
+
+
+def largest_shares(
+    shares: UInt8[Tensor, "b k y x"], around: Region, region: Region, factor: int
+) -> Float[Tensor, "b k h w"]:
+    """Return planes that are 1 for the class of each pixel: that of the largest share between small pixels.
+
+    Shares lie at the middles of squares of `factor` pixels on the part `around` of the small canvas. Between
+    them they change linearly. All sums are of integers, so equal places have equal classes in any region.
+    """
+    boundary = region.canvas.boundary
+    rows = _between(region.top, region.height, around.top, around.height, factor, boundary[0])
+    columns = _between(region.left, region.width, around.left, around.width, factor, boundary[1])
+    mixed = _mixed(_mixed(shares.int(), -2, rows), -1, columns)
+    planes = torch.zeros_like(mixed, dtype=torch.float32)
+    return planes.scatter_(1, mixed.argmax(dim=1, keepdim=True), 1.0)
+
+
+_Mix = tuple[Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]
+"""For each pixel: the two nearest places of a small axis, and the weights of the two."""
+
+
+def _between(start: int, length: int, first: int, count: int, factor: int, boundary: Boundary) -> _Mix:
+    doubled = 2 * torch.arange(start, start + length) + 1 - factor  # in halves of a pixel, from the middle
+    low, weight = doubled.div(2 * factor, rounding_mode="floor"), doubled % (2 * factor)
+    places = [(each - first).clamp(0, count - 1) for each in (low, low + 1)]
+    if boundary == "circular":
+        places = [(each - first) % count if count > 1 else each * 0 for each in (low, low + 1)]
+    return places[0], places[1], 2 * factor - weight, weight
+
+
+def _mixed(values: Tensor, axis: int, mix: _Mix) -> Tensor:
+    low, high, of_low, of_high = mix
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    parts = (values.index_select(axis, each) for each in (low, high))
+    first, second = (p * w.int().reshape(shape) for p, w in zip(parts, (of_low, of_high), strict=True))
+    mixed: Tensor = first + second
+    return mixed

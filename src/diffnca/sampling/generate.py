@@ -12,14 +12,15 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import Sampler
-from diffnca.diffusion.walk import Progress
+from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
+from diffnca.sampling.coarse import make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.layouts import layout_of, obeying
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import check_region, sample_task, walk_of
+from diffnca.sampling.task import check_region, radius_on, sample_task, walk_of
 
 
 @undisturbed()
@@ -37,7 +38,7 @@ def generate(
     direct: bool = False,
     even_px: int | None = None,
     tone: Sequence[float] | None = None,
-    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    layout: Shaped[Tensor, "*b_y_x"] | ImageDenoiser | None = None,
     obey: float = 1.0,
     progress: Progress | None = None,
     device: str | torch.device | None = None,
@@ -59,14 +60,15 @@ def generate(
         even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
             tone vary with the place; `None` takes the choice of the model.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
-        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps.
+        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps. Or the
+            model that makes the map, for a model that follows coarse colours.
         obey: how closely to follow the layout, from 0 to 10; 1 is as trained, others take twice the time.
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
 
     Returns:
-        Images in [-1, 1].
+        Images in [-1, 1]. A model that makes maps adds a plane for each class: the largest is the class.
 
     Raises:
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
@@ -77,10 +79,15 @@ def generate(
     if isinstance(model, Autoencoder):
         return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout))
     method, levels = walk_of(model, sampler, steps)
-    planes = layout_of(layout, obey, model.config, len(noise.seeds))
     denoiser = prepare(obeying(model, obey), place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
+    planes: Planes | None
+    if isinstance(layout, ImageDenoiser):
+        seen = region.grow(radius_on(denoiser, region) * len(levels))
+        planes = make_map(prepare(layout, place, engine), model.config, seen, noise, progress)
+    else:
+        planes = layout_of(layout, obey, model.config, len(noise.seeds))
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(task, denoiser, method, noise, region, progress)
 

@@ -123,6 +123,11 @@ def check_region(denoiser: ImageDenoiser, region: Region) -> None:
         )
 
 
+def radius_on(denoiser: ImageDenoiser, region: Region, reach: int = 0) -> int:
+    """Return how many pixels a step sees beyond `region`; beyond a whole canvas there are none."""
+    return 0 if region == region.canvas.whole else check_parts(denoiser) + reach
+
+
 @undisturbed()
 def sample_task(
     task: Task,
@@ -135,8 +140,7 @@ def sample_task(
     """Sample a task in memory, or a region of it; refuse what `check_region` refuses."""
     region = task.canvas.whole if region is None else region
     check_region(denoiser, region)
-    radius = 0 if region == task.canvas.whole else check_parts(denoiser) + task.reach
-
+    radius = radius_on(denoiser, region, task.reach)
     x = task.initial(region.grow(radius * len(task.levels)), noise)
     walk = task.walk(sampler, noise)
     image, _ = walk.run(partial(estimate_alone, denoiser), x, region, radius, progress=progress)

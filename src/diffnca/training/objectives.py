@@ -25,6 +25,7 @@ from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.models.build import Generator, denoiser_of
+from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.coarse import coarse_planes
 from diffnca.sampling.guidance import prepare
 from diffnca.training.optimizer import build_optimizer
@@ -114,7 +115,8 @@ def seen_coarsely(
     noise = torch.randn(colours.shape, generator=generator).to(x_0)
     drawn, share = torch.rand((2, len(x_0)), generator=generator).to(x_0)
     trust = LEAST_TRUST + (1.0 - LEAST_TRUST) * share
-    return coarse_planes(colours, noise, trust * (drawn < SHARE_OF_COLOURS), factor)
+    planes = coarse_planes(colours, noise, trust * (drawn < SHARE_OF_COLOURS))
+    return PatchGrid(Canvas(*x_0.shape[-2:]).whole, factor).spread(planes)
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:
