@@ -32,7 +32,7 @@ def denoiser_of(config: Config) -> Denoiser:
 
 
 def made(canvas: Canvas) -> MadeMap:
-    return make_map(denoiser_of(MAKER), FILLER, canvas.whole, Noise((3, 4)))
+    return make_map(denoiser_of(MAKER), denoiser_of(FILLER), canvas.whole, 2, Noise((3, 4)))
 
 
 @pytest.mark.parametrize("canvas", CANVASES)

@@ -433,7 +433,7 @@ def unusable(folder: Path) -> dict[str, tuple[Path, str]]:
         "empty": "is no OME-Zarr image, it has no zarr.json",
         "group.zarr": "is no OME-Zarr 0.5 image",
         "damaged.zarr": "damaged root metadata",
-        "deep.zarr": "3 channels of uint16; must be 1, 3 or 4 channels of uint8",
+        "deep.zarr": "3 channels of uint16; must be gray, or colours and others, of uint8",
         "two.zarr": "2 channels of uint8; must be",
         "float.tif": "32-bit floating-point samples",
     }

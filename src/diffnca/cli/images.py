@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from diffnca.jobs.run import Made
     from diffnca.sampling.layouts import Layout
 
+MAPS = (".png", ".tif", ".tiff")
+"""Endings of the files of maps; any other map is the name of a model that makes it."""
+
 Nested = tyro.conf.arg(name="")
 """Marks a group of flags whose names have no prefix."""
 
@@ -79,7 +82,7 @@ class Sample(Making):
             (--tone 1 0 -1); without it, the seed decides.
         layout: a label image (PNG or TIFF) that says what stands where: class numbers, or the colours of the
             legend in `diffnca info MODEL`; what is transparent is free. It has any size, which is the size of
-            the image without --height and --width.
+            the image without --height and --width. Or the name of a model that makes the map.
         obey: how closely to follow the layout, from 0 (not at all) to 10; above 1 the model is led away from
             what it would make without, in twice the time.
     """
@@ -93,7 +96,7 @@ class Sample(Making):
     direct: bool = False
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
-    layout: Path | None = None
+    layout: str | None = None
     obey: float = 1.0
 
     def run(self) -> int:
@@ -103,20 +106,20 @@ class Sample(Making):
 
         compression = self.output.compression_of(self.place.out)
         grown = () if self.direct else None
-        new = New(self.region, self.even_px, self.tone, grown, self._layout(), self.obey)
+        is_file = self.layout is not None and self.layout.lower().endswith(MAPS)
+        layout = self._layout(Path(self.layout)) if self.layout is not None and is_file else None
+        new = New(self.region, self.even_px, self.tone, grown, layout, self.obey)
         size = (self.height, self.width)
-        request = asked(self.model, new, self.choices, size, compression)
+        request = asked(self.model, new, self.choices, size, compression, None if is_file else self.layout)
         return make(request, self.place, self.output.dry_run)
 
-    def _layout(self) -> Layout | None:
+    def _layout(self, path: Path) -> Layout:
         from diffnca.jobs.target import check_kept
         from diffnca.models.file import find_model, read_config
         from diffnca.sampling.layouts import read_layout
 
-        if self.layout is None:
-            return None
-        check_kept([self.layout], [self.place], self.choices.count)
-        return read_layout(self.layout, read_config(find_model(self.model)))
+        check_kept([path], [self.place], self.choices.count)
+        return read_layout(path, read_config(find_model(self.model)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,7 +229,10 @@ def plan_lines(session: Session) -> Iterator[str]:
     yield f"data     {count} image{'s' if count != 1 else ''}{left_out}{held_out}; {crops}"
     if config.layout.classes:
         names, dropped = ", ".join(config.layout.names), config.layout.dropped
-        yield f"layouts  {names}; {dropped:.0%} of the crops are shown without"
+        shown = (
+            "made with the images" if config.layout.made else f"{dropped:.0%} of the crops are shown without"
+        )
+        yield f"layouts  {names}; {shown}"
     if data.reduce > 1 or data.microns_per_px is not None:
         yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None

@@ -33,12 +33,14 @@ class LayoutConfig:
         coarse: with maps that also have colours, how many times smaller these are than the image; 0 is for
             maps of classes alone. Training measures the colours, and shows them for half of the crops.
         made: whether the model makes a map with each image, instead of following a given one.
+        maker: the bundled model that makes the map where none is given.
     """
 
     classes: tuple[str, ...] = ()
     dropped: float = number(0.15, within=(0, 1))
     coarse: int = number(0, within=(0, LARGEST_COARSE))
     made: bool = False
+    maker: str | None = None
 
     def __post_init__(self) -> None:
         require_within(self, "layout.")

@@ -244,6 +244,8 @@ class Config:
             )
             require(fits, "layout.classes", ", ".join(self.layout.names), allowed)
             coarse, crop = self.layout.coarse, self.data.crop
+            is_local = coarse == 0 or getattr(self.model, "fourier", None) is None
+            require(is_local, "layout.coarse", coarse, "0 for a model with a `fourier` stage")
             divides = coarse == 0 or crop % coarse == 0
             require(divides, "data.crop", crop, f"a multiple of layout.coarse={coarse}")
         if isinstance(self.model, UNetConfig):

@@ -171,11 +171,13 @@ class Denoiser(nn.Module):
     def planes(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> dict[str, Tensor]:
         """Return the given planes as an argument of the network; no argument for a network without planes.
 
-        A model with a legend sees zeros where nothing is given: no layout is known.
+        A model with a legend sees zeros where no layout is given, and where a layout has no colours.
         """
-        count = self.config.layout.num_planes(self.image_channels)
-        if given is None and count:
-            given = x_t.new_zeros(len(x_t), count, *x_t.shape[-2:])
+        count = self.config.layout.num_planes(self.config.model.image_channels)
+        known = 0 if given is None else given.shape[1]
+        if known < count:
+            unknown = x_t.new_zeros(len(x_t), count - known, *x_t.shape[-2:])
+            given = unknown if given is None else torch.cat([given.to(x_t), unknown], dim=1)
         return {} if given is None else {"given": given}
 
     def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:

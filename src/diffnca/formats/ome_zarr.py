@@ -21,8 +21,10 @@ from diffnca.formats import shards, stores  # or a hint
 
 # isort: split
 import numpy as np
+import torch
 import zarr
 from jaxtyping import UInt8
+from torch import Tensor
 from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import StorePath
@@ -66,7 +68,7 @@ class OmeZarrWriter:
             raise ValueError(f"shard={self.shard_px} px: must be a multiple of the chunk, {self.chunk_px} px")
 
     def open(self, canvas: Canvas, channels: int, text: Mapping[str, str]) -> None:
-        """Begin an image of `channels` (1: gray, 3: RGB) with the metadata `text`, or continue the image.
+        """Begin an image with the metadata `text`, or continue it; `channels` are gray, or RGB and others.
 
         Raises:
             ValueError: the parent folder does not exist, or `url` is a file or an image of another shape.
@@ -200,8 +202,9 @@ class OmeZarrWriter:
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the NGFF metadata of an image with `count` levels ([1])."""
         unit = {} if self.microns_per_px is None else {"unit": "micrometer"}
-        names = COLOURS if channels == 3 else tuple((f"Channel {n}", "FFFFFF") for n in range(channels))
-        shown = {"window": {"min": 0, "max": 255, "start": 0, "end": 255}, "active": True}
+        colours = COLOURS if channels >= 3 else ()
+        names = (*colours, *((f"Channel {n}", "FFFFFF") for n in range(len(colours), channels)))
+        window, is_colour = {"min": 0, "max": 255, "start": 0, "end": 255}, bool(colours)
         image = {
             "name": Path(self.url).name.removesuffix(".ome.zarr"),
             "type": "mean of 2x2 pixels",
@@ -212,8 +215,11 @@ class OmeZarrWriter:
             ],
         }
         omero = {
-            "channels": [{"label": name, "color": colour, **shown} for name, colour in names],
-            "rdefs": {"model": "color" if channels == 3 else "greyscale"},
+            "channels": [
+                {"label": name, "color": colour, "window": window, "active": n < 3 or not is_colour}
+                for n, (name, colour) in enumerate(names)
+            ],
+            "rdefs": {"model": "color" if is_colour else "greyscale"},
         }
         return {"version": "0.5", "multiscales": [image], "omero": omero}
 
@@ -223,6 +229,20 @@ class OmeZarrWriter:
         step, shift = first * 2**level, first * (2**level - 1) / 2
         scale = {"type": "scale", "scale": [1.0, step, step]}
         return [scale, {"type": "translation", "translation": [0.0, shift, shift]}] if level else [scale]
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """The pixels of a finished image as a function of the region; other processes can take it."""
+
+    url: str
+
+    def __call__(self, region: Region) -> UInt8[Tensor, "1 c h w"]:
+        """Return the pixels of a region, which may hang over the edge of a circular axis."""
+        places = region.rows().numpy(), region.columns().numpy()
+        with stores.undamaged(self.url, shards.REMEDY):
+            values = shards.open_level(self.url, 0).oindex[:, *places]
+        return torch.from_numpy(values)[None]
 
 
 def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:

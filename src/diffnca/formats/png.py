@@ -1,7 +1,7 @@
 """PNG files for images that fit in memory; text chunks record how an image was made."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,30 @@ def read_png_text(path: Path) -> dict[str, str]:
 
 def write_png(path: Path, pixels: Pixels, text: Mapping[str, str]) -> None:
     """Write an image, gray or RGB, with the metadata `text`; the file appears complete or not at all."""
+    _write(path, Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), text)
+
+
+def write_numbers(
+    path: Path,
+    numbers: UInt8[np.ndarray, "h w"],
+    colours: Sequence[tuple[int, int, int]],
+    text: Mapping[str, str],
+) -> None:
+    """Write an image of numbers that viewers show in `colours`; numbers beyond these are transparent."""
+    image = Image.fromarray(numbers)
+    image.putpalette([value for colour in colours for value in colour])
+    opaque = bytes(255 if number < len(colours) else 0 for number in range(256))
+    is_known = int(numbers.max()) < len(colours)
+    _write(path, image, text, **({} if is_known else {"transparency": opaque}))
+
+
+def _write(path: Path, image: Image.Image, text: Mapping[str, str], **options: bytes) -> None:
     check_target(path, (".png",))
     information = PngImagePlugin.PngInfo()
     for key, value in text.items():
         information.add_itxt(key, value)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     with replace_atomically(path) as partial:
-        image.save(partial, format="PNG", pnginfo=information)
+        image.save(partial, format="PNG", pnginfo=information, **options)
 
 
 def contact_sheet(

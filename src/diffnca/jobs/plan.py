@@ -18,6 +18,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.engine.machine import device_named, physical_memory
+from diffnca.files import check_target
 from diffnca.formats.film import FORMATS, check_film
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
@@ -150,6 +151,12 @@ def check(request: Request, place: Place) -> None:
             )
         return
     check_region(model, request.region)
+    if place.save_layout is not None:
+        check_layout_file(request, place)
+    if in_tiles and model.config.layout.made and not place.out.endswith(".ome.zarr"):
+        raise ValueError(
+            f"out={place.out}: must end in .ome.zarr for a model that makes maps too, as {request.model.name}"
+        )
     if in_tiles:
         crew_of(place)  # needs zarr
         check_parts(model)
@@ -160,6 +167,24 @@ def check(request: Request, place: Place) -> None:
             "--workers and --scheduler: must be left out for a small image, which is made at once; or give "
             "--tile"
         )
+
+
+def check_layout_file(request: Request, place: Place) -> None:
+    """Refuse to write the map of an image that has none, or that is made in tiles."""
+    has_map = request.maker is not None or request.opened().config.layout.made
+    has_map = has_map or getattr(request.task, "layout", None) is not None
+    if not has_map:
+        raise ValueError(
+            f"--save-layout: must be of a model that makes or follows maps, with one; {request.model.name} "
+            "has none here"
+        )
+    if is_in_tiles(request, place):
+        there = Target(place.out).map
+        raise ValueError(f"--save-layout: must be of an image in memory; the map of a large one is {there}")
+    assert place.save_layout is not None
+    check_target(place.save_layout, (".png",))
+    if place.save_layout.resolve() == Path(place.out).resolve():
+        raise ValueError(f"--save-layout {place.save_layout}: must be another file than --out; rename it")
 
 
 def is_in_tiles(request: Request, place: Place) -> bool:

@@ -25,6 +25,7 @@ from diffnca.errors import require
 from diffnca.jobs.options import Choices
 from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
+from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.layouts import Layout, obeying
@@ -71,6 +72,7 @@ class Request:
         model, canvas: the weights of the model, and the image.
         guide, guidance, windows, engine, seed, count: as in `Choices`.
         task: what is made.
+        maker: the weights of the model that makes the map of a new image; `None` for an image without one.
         sampler, steps: how the model walks from pure noise; `None` for a model that takes no steps.
         compression: of a TIFF file, which may lose something.
     """
@@ -82,6 +84,7 @@ class Request:
     windows: int | None = None
     engine: Engine = "auto"
     task: New | Edit | Interpolate
+    maker: Weights | None = None
     sampler: str | None = None
     steps: int | None = None
     seed: int
@@ -117,6 +120,21 @@ class Request:
         """Return the model on the CPU, as it is sampled; `Any` is a denoiser or an `Autoencoder`."""
         return _opened(self.model, self.guide, self.guidance, self.windows, _obey_of(self.task))
 
+    def opened_maker(self) -> Any:
+        """Return the model that makes the map, on the CPU; refuse a model that makes other maps."""
+        assert self.maker is not None
+        maker = _opened(self.maker, None, None, None, 1.0)
+        check_maker(maker.config, self.opened().config)
+        return maker
+
+    def map(self) -> "Request":
+        """Return the request of the map: the image that its maker makes of this seed."""
+        assert self.maker is not None
+        seamless = next(key for key, boundary in SEAMLESS.items() if boundary == self.canvas.boundary)
+        canvas = covered(self.canvas.whole, self.opened().config.layout.coarse).canvas
+        choices = Choices(seed=self.seed, count=self.count, seamless=seamless)  # type: ignore[arg-type]
+        return asked(self.maker.name, New(), choices, (canvas.height, canvas.width))
+
     def walk(self) -> tuple[Sampler, tuple[Level, ...]]:
         """Return the sampler, and the levels of the walk from pure noise."""
         return walk_of(self.opened(), self.sampler, self.steps)
@@ -128,11 +146,13 @@ def asked(
     choices: Choices,
     size: tuple[int | None, int | None] = (None, None),
     compression: Literal["jpeg", "deflate"] | None = None,
+    maker: str | None = None,
 ) -> Request:
     """Return the complete request of what is asked for; the model makes the choices that are left open.
 
     `model` is a bundled model, a model file, a run's folder, or a hub id. `size` is the height and width of a
     new image; `None` is the size of its layout, or of the training crops. `compression` is of a TIFF file.
+    `maker` is the model that makes the map of a new image; `None` is the model's own choice.
 
     Raises:
         ValueError: a choice is not allowed.
@@ -144,6 +164,10 @@ def asked(
         height, width = _sides(task, size, opened.config.data.crop)
         canvas = Canvas(height, width, boundary)
     else:
+        if opened.config.layout.made:
+            raise ValueError(
+                f"model {model}: must edit images alone, but makes maps too; it makes new images"
+            )
         canvas = _canvas_of_edit(task, boundary)
     sampler, steps = choices.sampler, choices.steps
     if isinstance(opened, Autoencoder):
@@ -156,7 +180,8 @@ def asked(
         is_direct = task.grown == () or isinstance(opened, Autoencoder)
         canvases = (canvas,) if is_direct else canvases_of(opened, canvas)
         task = replace(task, grown=tuple((each.height, each.width) for each in canvases[:-1]))
-    return Request(
+        maker = maker or (opened.config.layout.maker if task.layout is None else None)
+    made = Request(
         model=weights,
         canvas=canvas,
         guide=guide,
@@ -164,12 +189,16 @@ def asked(
         windows=choices.windows,
         engine=choices.engine,
         task=task,
+        maker=None if maker is None else Weights.of(maker),
         sampler=sampler,
         steps=steps,
         seed=task.seeds[0] if isinstance(task, Interpolate) else choices.seed,
         compression=compression,
         count=choices.count,
     )
+    if made.maker is not None:
+        made.opened_maker()
+    return made
 
 
 def _obey_of(task: New | Edit | Interpolate) -> float:
@@ -184,7 +213,7 @@ def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: i
     return height, width
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _opened(
     model: Weights, guide: Weights | None, guidance: float | None, windows: int | None, obey: float
 ) -> Any:

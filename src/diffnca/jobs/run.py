@@ -16,22 +16,26 @@ from jaxtyping import UInt8
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_model, to_uint8
+from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named
 from diffnca.errors import Interrupted
 from diffnca.files import lock
 from diffnca.formats.film import write_film
-from diffnca.formats.png import write_png
+from diffnca.formats.png import write_numbers, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
 from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, part_of, unseen
+from diffnca.sampling.coarse import MadeMap, make_map, map_of
 from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.layouts import shown_layout
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, later_levels, sample_task
 from diffnca.sampling.upscale import residual
@@ -114,6 +118,8 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     text = text_of(request, is_large=True)
     if isinstance(crew, DaskCluster):
         crew.check()
+    if request.maker is not None:
+        job = replace(job, task=replace(job.task, given=_map_in_tiles(request, place, target, watch)))
     if len(canvases_of(request)) > 1:
         device = torch.device(device_named(place.device))
         denoiser, noise = prepare(job.denoiser, device, request.engine), Noise((request.seed,), device)
@@ -132,39 +138,80 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     return Made(place.out, is_large=True)
 
 
+def _map_in_tiles(request: Request, place: Place, target: Target, watch: _Watch) -> MadeMap:
+    """Make the map of a large image in its own store, unless it is there."""
+    from diffnca.formats.ome_zarr import StoredPixels
+
+    asked, there = request.map(), replace(place, out=target.map, tile=None)
+    for _ in run(asked, there, partial(_prefixed, watch, "map: "), watch.cancelled):
+        pass
+    return map_of(request.opened().config, StoredPixels(target.map), Noise((request.seed,)))
+
+
+def _prefixed(report: Report, prefix: str, title: str, done: Number, total: Number) -> None:
+    report(f"{prefix}{title}", done, total)
+
+
 def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
     """Make images, some at once, and yield the file of each, in order."""
     filmed = None if place.film is None else Filmed(request.opened(), _calls(request))
     for first in range(0, request.count, place.batch):
         indices = range(first, min(first + place.batch, request.count))
         ones = {numbered(Path(place.out), i, request.count): request.image(i) for i in indices}
-        there = {path for path, one in ones.items() if filmed is None and Target(str(path)).holds(one)}
+        is_new = filmed is not None or place.save_layout is not None
+        there = {path for path, one in ones.items() if not is_new and Target(str(path)).holds(one)}
         seeds = [one.seed for path, one in ones.items() if path not in there]
         try:
-            images = iter(_pixels(request, place, seeds, filmed, first, watch) if seeds else ())
+            images = iter(_drawn(request, place, seeds, filmed, first, watch) if seeds else ())
         except KeyboardInterrupt:
             done = f" after {first} of {request.count} images; the same command goes on"
             raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
-        for path, one in ones.items():
-            yield Made(str(path), was_there=True) if path in there else _kept(path, one, next(images))
+        for index, (path, one) in zip(indices, ones.items(), strict=True):
+            if path in there:
+                yield Made(str(path), was_there=True)
+                continue
+            drawn = next(images)
+            yield _kept(path, one, drawn.pixels)
+            if place.save_layout is not None and drawn.numbers is not None:
+                name = numbered(place.save_layout, index, request.count)
+                write_numbers(name, drawn.numbers, request.opened().config.layout.colours, text_of(one))
+                yield Made(str(name))
     if filmed is not None and place.film is not None:
         write_film(list(filmed.frames()), place.film, milliseconds=50)
         yield Made(str(place.film))
 
 
-def _pixels(
+@dataclass(frozen=True)
+class _Drawn:
+    """The pixels of an image, and the class of each pixel if its map is kept."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    numbers: UInt8[np.ndarray, "h w"] | None = None
+
+
+def _drawn(
     request: Request, place: Place, seeds: list[int], filmed: Filmed | None, first: int, watch: _Watch
-) -> UInt8[np.ndarray, "b h w c"]:
+) -> list[_Drawn]:
     """Return the images of these seeds, the first of which is image `first` of the request."""
     device, canvas = torch.device(device_named(place.device)), request.canvas
     progress = part_of(watch, "images", first, len(seeds), request.count)
     model: Any = request.opened() if filmed is None else filmed
     if isinstance(model, Autoencoder):
         drawn = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
-        return to_uint8(drawn)
+        return [_Drawn(pixels) for pixels in to_uint8(drawn)]
     denoiser = prepare(model, device, request.engine)
     task, noise = _task(request, denoiser, Noise(tuple(seeds), device), progress)
-    return to_uint8(sample_task(task, denoiser, request.walk()[0], noise, request.region, progress))
+    drawn = sample_task(task, denoiser, request.walk()[0], noise, request.region, progress)
+    config: Config = request.opened().config
+    pixels = to_uint8(drawn[:, : config.model.image_channels])
+    if place.save_layout is None:
+        return [_Drawn(each) for each in pixels]
+    planes = drawn[:, config.model.image_channels :] + 1.0 if config.layout.made else None
+    if planes is None:
+        assert task.given is not None
+        planes = task.given(request.region)[:, : len(config.layout.classes)]
+    numbers = shown_layout(planes).numbers.expand(len(seeds), -1, -1).numpy()
+    return [_Drawn(*each) for each in zip(pixels, numbers, strict=True)]
 
 
 def _task(
@@ -175,7 +222,10 @@ def _task(
         return task_of(request), noise
     sampler, levels = request.walk()
     start = start_of(denoiser, request.task.even_px, request.task.tone)
-    layout = request.task.layout
+    layout: Planes | None = request.task.layout
+    if request.maker is not None:
+        maker = prepare(request.opened_maker(), torch.device(noise.device), request.engine)
+        layout = make_map(maker, denoiser, request.region, len(levels), noise, progress)
     return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, layout)
 
 

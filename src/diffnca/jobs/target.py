@@ -20,18 +20,24 @@ TIFF_FORMATS = (".ome.tif", ".ome.tiff")
 LARGE_FORMATS = (".ome.zarr", *TIFF_FORMATS)
 """Endings of files that are made in tiles, of any size."""
 
+ENDING = r"(\.ome\.zarr|\.ome\.tiff?|\.png)$"
+
 IN_MEMORY_PX = 2048**2
 """Largest PNG that is made at once."""
 
 
 class Target:
-    """The file that is asked for: `work` holds all else until it is finished, and `image` the pixels."""
+    """The file that is asked for: `work` holds all else until it is finished, and `image` the pixels.
+
+    `map` holds the map of a large image that another model has laid out.
+    """
 
     def __init__(self, out: str) -> None:
         """Take a path; an OME-Zarr image may also have an address of fsspec."""
         self.out, self.work, self.is_remote = out, f"{out}.work", "://" in out
         self.is_zarr, self.is_png = out.endswith(".ome.zarr"), out.lower().endswith(".png")
         self.image = out if self.is_zarr else f"{self.work}/image.ome.zarr"
+        self.map = f"{re.sub(ENDING, '', out)}.map.ome.zarr"
 
     def check(self, num_pixels: int) -> None:
         """Refuse a file that nobody could write."""

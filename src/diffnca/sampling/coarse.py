@@ -22,7 +22,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Progress
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import Task, sample_task, walk_of
+from diffnca.sampling.task import Task, radius_on, sample_task, walk_of
 
 TRUST = 0.8
 """How far the colours that a model has made are trusted; training trusts colours from 0.5 to 1."""
@@ -82,11 +82,18 @@ class MadeMap:
 
 
 def make_map(
-    maker: ImageDenoiser, config: Config, region: Region, noise: Noise, progress: Progress | None = None
+    maker: ImageDenoiser,
+    denoiser: ImageDenoiser,
+    region: Region,
+    num_steps: int,
+    noise: Noise,
+    progress: Progress | None = None,
 ) -> MadeMap:
-    """Return the map that a prepared `maker` draws, as far as a model of `config` needs it for a region."""
+    """Return the map that `maker` draws, as far as `num_steps` of the denoiser see on their way to a region."""
+    config = denoiser.config
     check_maker(maker.config, config)
-    part = covered(region, config.layout.coarse).grow(1)
+    seen = region.grow(radius_on(denoiser, region) * num_steps)
+    part = covered(seen, config.layout.coarse).grow(1)
     method, levels = walk_of(maker, None, None)
     drawn = sample_task(Task(part.canvas, levels, start_of(maker)), maker, method, noise, part, progress)
     pixels = torch.from_numpy(to_uint8(drawn)).movedim(-1, 1)
@@ -101,9 +108,7 @@ def map_of(config: Config, pixels: Callable[[Region], UInt8[Tensor, "b c h w"]],
 def check_maker(maker: Config, config: Config) -> None:
     """Refuse a model that makes no maps, or other maps than a model of `config` follows."""
     if not config.layout.coarse:
-        raise ValueError(
-            f"layout: must be a map for the model {config.name}, which follows no coarse colours"
-        )
+        raise ValueError(f"layout: must be a map for the model {config.name}, which knows no coarse colours")
     if not maker.layout.made:
         raise ValueError(f"layout: must be a map or a model that makes maps, which {maker.name} does not")
     found = (maker.layout.names, maker.model.image_channels)

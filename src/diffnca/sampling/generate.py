@@ -20,7 +20,7 @@ from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.layouts import layout_of, obeying
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import check_region, radius_on, sample_task, walk_of
+from diffnca.sampling.task import check_region, sample_task, walk_of
 
 
 @undisturbed()
@@ -48,8 +48,7 @@ def generate(
 
     Args:
         model: as `diffnca.load` returns it. An `Autoencoder` takes no steps and has one image size.
-        height: rows in pixels, >= 1.
-        width: columns in pixels, >= 1.
+        height, width: sides in pixels, >= 1.
         region: the part of the image to make, equal to the crop of the canvas; `None` makes the canvas.
         batch: number of images; `None` makes one image per seed.
         seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
@@ -60,8 +59,8 @@ def generate(
         even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
             tone vary with the place; `None` takes the choice of the model.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
-        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps. Or the
-            model that makes the map, for a model that follows coarse colours.
+        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps; or a
+            model that makes the map.
         obey: how closely to follow the layout, from 0 to 10; 1 is as trained, others take twice the time.
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
@@ -82,10 +81,9 @@ def generate(
     denoiser = prepare(obeying(model, obey), place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
-    planes: Planes | None
     if isinstance(layout, ImageDenoiser):
-        seen = region.grow(radius_on(denoiser, region) * len(levels))
-        planes = make_map(prepare(layout, place, engine), model.config, seen, noise, progress)
+        layout = prepare(layout, place, engine)
+        planes: Planes | None = make_map(layout, denoiser, region, len(levels), noise, progress)
     else:
         planes = layout_of(layout, obey, model.config, len(noise.seeds))
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)

@@ -122,13 +122,16 @@ def open_zarr(address: str) -> Pyramid:
         kind, channels, microns = levels[0].dtype, levels[0].shape[0], microns_of(multiscale)
     if axes != "c, y, x":
         raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
-    if kind != np.uint8 or channels not in (1, 3, 4):
-        raise UnusableImageError(f"{channels} channels of {kind}; must be 1, 3 or 4 channels of uint8")
+    if kind != np.uint8 or channels == 2:
+        raise UnusableImageError(
+            f"{channels} channels of {kind}; must be gray, or colours and others, of uint8"
+        )
+    shown = channels if channels <= 4 else 3  # planes of a map follow the colours
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
         if "diffnca" in root.attrs:  # other programs may leave out black chunks
             _require_files(root.store, levels[level], rows, columns)
-        return np.moveaxis(np.asarray(levels[level][:, rows, columns]), 0, -1)
+        return np.moveaxis(np.asarray(levels[level][:shown, rows, columns]), 0, -1)
 
     return Pyramid(
         Path(address).name or address, sizes, read, microns, _as_text(root.attrs.get("diffnca", ""))
