@@ -89,7 +89,7 @@ def make_map(
     noise: Noise,
     progress: Progress | None = None,
 ) -> MadeMap:
-    """Return the map that `maker` draws, as far as `num_steps` of the denoiser see on their way to a region."""
+    """Return the map that `maker` draws, as far as `num_steps` of the denoiser see around a region."""
     config = denoiser.config
     check_maker(maker.config, config)
     seen = region.grow(radius_on(denoiser, region) * num_steps)

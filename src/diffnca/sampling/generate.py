@@ -48,7 +48,8 @@ def generate(
 
     Args:
         model: as `diffnca.load` returns it. An `Autoencoder` takes no steps and has one image size.
-        height, width: sides in pixels, >= 1.
+        height: rows in pixels, >= 1.
+        width: columns in pixels, >= 1.
         region: the part of the image to make, equal to the crop of the canvas; `None` makes the canvas.
         batch: number of images; `None` makes one image per seed.
         seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
@@ -59,8 +60,7 @@ def generate(
         even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
             tone vary with the place; `None` takes the choice of the model.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
-        layout: what stands where, of any size: the class of each place, -1 for any; (y, x) or b maps; or a
-            model that makes the map.
+        layout: the class of each place, -1 for any; (y, x) or b maps, of any size; or a model of maps.
         obey: how closely to follow the layout, from 0 to 10; 1 is as trained, others take twice the time.
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
@@ -81,11 +81,11 @@ def generate(
     denoiser = prepare(obeying(model, obey), place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
-    if isinstance(layout, ImageDenoiser):
-        layout = prepare(layout, place, engine)
-        planes: Planes | None = make_map(layout, denoiser, region, len(levels), noise, progress)
-    else:
-        planes = layout_of(layout, obey, model.config, len(noise.seeds))
+    planes: Planes | None = (
+        make_map(prepare(layout, place, engine), denoiser, region, len(levels), noise, progress)
+        if isinstance(layout, ImageDenoiser)
+        else layout_of(layout, obey, model.config, len(noise.seeds))
+    )
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(task, denoiser, method, noise, region, progress)
 
