@@ -81,13 +81,26 @@ def generate(
     denoiser = prepare(obeying(model, obey), place, engine)
     canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
-    planes: Planes | None = (
-        make_map(prepare(layout, place, engine), denoiser, region, len(levels), noise, progress)
-        if isinstance(layout, ImageDenoiser)
-        else layout_of(layout, obey, model.config, len(noise.seeds))
-    )
+    planes = _planes(layout, obey, denoiser, region, len(levels), noise, engine, progress)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(task, denoiser, method, noise, region, progress)
+
+
+def _planes(
+    layout: Any,
+    obey: float,
+    denoiser: ImageDenoiser,
+    region: Region,
+    num_steps: int,
+    noise: Noise,
+    engine: Engine,
+    progress: Progress | None,
+) -> Planes | None:
+    """Return the given planes of a layout, or of the map that a model makes."""
+    if not isinstance(layout, ImageDenoiser):
+        return layout_of(layout, obey, denoiser.config, len(noise.seeds))
+    maker = prepare(layout, torch.device(noise.device), engine)
+    return make_map(maker, denoiser, region, num_steps, noise, progress)
 
 
 def _region_on(canvas: Canvas, region: Any) -> Region:
