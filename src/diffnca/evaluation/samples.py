@@ -14,10 +14,11 @@ from PIL import Image
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
+from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.evaluation.selections import Picture
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
-from diffnca.models.file import find_model, load
+from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.progress import Report, part_of, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.task import walk_of
@@ -47,11 +48,20 @@ class Samples:
         return load(self.model, self.device)
 
     @cached_property
+    def maker(self) -> ImageDenoiser | None:
+        """The model that makes the maps, as in sampling."""
+        name = self.generator.config.layout.maker
+        return None if name is None else load_denoiser(name)
+
+    @cached_property
     def facts(self) -> dict[str, str]:
         """All that these images depend on, without their seeds."""
         crop = str(self.generator.config.data.crop)
         facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
         facts |= {"height": str(self.height or crop), "width": str(self.width or crop)}
+        if self.maker is not None:
+            name = str(self.generator.config.layout.maker)
+            facts["maker"] = sha256(find_model(name).read_bytes()).hexdigest()
         if not isinstance(self.generator, Autoencoder):
             sampler, levels = walk_of(self.generator, self.sampler, self.steps)
             facts |= {"sampler": sampler.name, "steps": str(len(levels))}
@@ -84,8 +94,10 @@ class Samples:
                 steps=self.steps,
                 device=torch.device(self.device),
                 progress=step,
+                layout=self.maker,
             )
-            kept |= dict(zip(missing, to_uint8(images), strict=True))
+            colours = self.generator.config.model.image_channels
+            kept |= dict(zip(missing, to_uint8(images[:, :colours]), strict=True))
         if folder is not None:
             for seed in missing:
                 facts = {**self.facts, "seed": str(seed)}
