@@ -17,7 +17,7 @@ from torch import Tensor
 from diffnca.cli.main import main
 from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.evaluation import protocol
+from diffnca.evaluation import judges
 from diffnca.evaluation.metrics.features import ModuleFeatures, efficientnet_lite0
 from diffnca.evaluation.options import Options
 from diffnca.evaluation.protocol import measure
@@ -60,7 +60,7 @@ class Quarters(torch.nn.Module):
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let images be looked at by a network that costs nothing."""
     quarters = ModuleFeatures("quarters", Quarters())
-    monkeypatch.setattr(protocol, "efficientnet_lite0", lambda device: quarters)
+    monkeypatch.setattr(judges, "efficientnet_lite0", lambda device: quarters)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_a_folder_of_other_real_images_is_near_and_one_of_noise_is_far(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "efficientnet_lite0", efficientnet_lite0)
+    monkeypatch.setattr(judges, "efficientnet_lite0", efficientnet_lite0)
     real, other = (write_images(tmp_path / f"{seed}", 16, seed=seed) for seed in (0, 1))
     (tmp_path / "noise").mkdir()
     for index in range(16):

@@ -14,9 +14,9 @@ from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.engine.machine import device_named, machine_of
 from diffnca.errors import Interrupted, one_line
+from diffnca.evaluation.judges import extractor_named
 from diffnca.evaluation.metrics.distances import Difference, kid_difference
 from diffnca.evaluation.metrics.features import extract_cached
-from diffnca.evaluation.protocol import extractor_named
 from diffnca.progress import Report as Seen
 from diffnca.progress import unseen
 

@@ -7,13 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from diffnca.config.model import Config, DataConfig, LossConfig, SamplerName, ScheduleConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 from diffnca.errors import require
-from diffnca.evaluation.options import MAX_IMAGES
+from diffnca.evaluation.options import MAX_IMAGES, Judge
 from diffnca.files import check_place
 
 HELD_OUT = 0.1
@@ -201,7 +201,7 @@ class Terms:
         steps: diffusion steps of all denoisers.
         seeds: trainings of each row, with different seeds.
         features: the network that looks at the images.
-        weights: local file of the weights of inception.
+        weights: local file of the weights of inception, inception_nsfwjs or face_descriptor.
         device: where to sample; auto takes a GPU where there is one. Training takes all GPUs.
     """
 
@@ -216,7 +216,7 @@ class Terms:
     sampler: SamplerName = "dpmpp2m"
     steps: int = 20
     seeds: int = 1
-    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
+    features: Judge = "efficientnet_lite0"
     weights: Path | None = None
     device: str = "auto"
 

@@ -9,6 +9,14 @@ from diffnca.config.model import SamplerName
 from diffnca.errors import number, require, require_within
 from diffnca.files import check_place, check_target
 
+Judge = Literal["efficientnet_lite0", "inception", "inception_nsfwjs", "face_descriptor", "face_landmarks"]
+"""The networks that look at images."""
+
+JUDGES_WITH_A_FILE = ("inception", "inception_nsfwjs", "face_descriptor")
+"""The networks whose weights come in a file of their own."""
+
+JUDGES_OF_FACES = ("face_descriptor", "face_landmarks")
+
 MIN_IMAGES = 6
 """Fewest images of a set: coverage counts five neighbours."""
 
@@ -31,8 +39,10 @@ class Options:
         train: the training images, for the report on memorisation; it needs 100 unseen images or more.
         protocol: clean compares with all of --reference, or as many crops; published stores images as JPEG
             and compares them with the first --n images of --reference, which must be the training images.
-        features: the network that looks at the images; published numbers use inception.
-        weights: local file of the weights of inception; without it, they are downloaded once.
+        features: the networks that look at the images, one or several; published numbers use inception. The
+            first also answers for memorisation.
+        weights: files of the weights of inception, inception_nsfwjs, face_descriptor, in the order of
+            --features; without them, they are looked for in ~/.cache/diffnca (inception is downloaded once).
         crop: compare square crops of this side in pixels instead of whole images.
         reduce: make real images smaller by this whole factor; without it, as in the model's training.
         max_background: leave out real images with a larger share of near-white pixels; without it, as in the
@@ -55,8 +65,8 @@ class Options:
     held_out: bool = False
     train: Path | None = None
     protocol: Literal["clean", "published"] = "clean"
-    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0"
-    weights: Path | None = None
+    features: tuple[Judge, ...] = ("efficientnet_lite0",)
+    weights: tuple[Path, ...] = ()
     crop: int | None = number(None, within=(1, MAX_SIDE_PX))
     reduce: int | None = None
     max_background: float | None = None
@@ -92,9 +102,23 @@ def check(options: Options) -> None:
                 )
     if options.held_out and options.train is not None:
         raise ValueError("--held-out: must stand without --train; leave one out")
-    if options.weights is not None and options.features != "inception":
-        raise ValueError(f"--weights {options.weights}: goes with --features inception; leave it out")
+    _check_judges(options)
     _check_outputs(options)
+
+
+def _check_judges(options: Options) -> None:
+    """Refuse networks named twice, files that no network reads, and parts of faces."""
+    names = options.features
+    require(0 < len(set(names)) == len(names), "--features", " ".join(names) or "empty", "different networks")
+    readers = [name for name in names if name in JUDGES_WITH_A_FILE]
+    if len(options.weights) > len(readers):
+        raise ValueError(
+            f"--weights {options.weights[-1]}: {len(readers)} of --features {' '.join(names)} read a file "
+            f"({', '.join(JUDGES_WITH_A_FILE)} do); leave it out"
+        )
+    faces = [name for name in names if name in JUDGES_OF_FACES]
+    if faces and options.crop is not None:
+        raise ValueError(f"--crop {options.crop}: {faces[0]} looks at whole faces; leave out one of the two")
 
 
 def _check_outputs(options: Options) -> None:

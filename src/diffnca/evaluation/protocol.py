@@ -12,9 +12,9 @@ from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, open_images
 from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
+from diffnca.evaluation.judges import judges_named
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
-from diffnca.evaluation.metrics.features import FeatureExtractor, cache_folder, efficientnet_lite0
-from diffnca.evaluation.metrics.inception import inception
+from diffnca.evaluation.metrics.features import cache_folder
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
 from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.evaluation.options import MIN_IMAGES, Options, check
@@ -58,8 +58,10 @@ def measure(
     check(options)
     cache = _checked_cache(options.cache)
     config = None if _is_folder_of_images(model) else read_config(find_model(model))
-    extractor = extractor_named(options.features, options.weights, options.device)
+    first, *others = judges = judges_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
+    for judge in judges:
+        judge(real.reference.images[:1])  # refuses what it cannot read
     if config is None:
         pictures, made, unusable = _opened(model, options, report)
     else:
@@ -72,7 +74,8 @@ def measure(
     evaluation = evaluate(
         selection,
         real.reference,
-        extractor,
+        first,
+        others=others,
         training=real.training,
         cache=cache,
         protocol=Protocol(options.protocol, real.split, stored=stored),
@@ -100,12 +103,6 @@ def _checked_cache(folder: Path | None) -> Path:
     except OSError as error:
         raise ValueError(f"--cache {cache}: cannot keep features ({error}); give another folder") from None
     return cache
-
-
-def extractor_named(name: str, weights: Path | None, device: str) -> FeatureExtractor:
-    """Return the feature network of this name."""
-    place = device_named(device)
-    return inception(weights, place) if name == "inception" else efficientnet_lite0(place)
 
 
 def _opened(folder: str, options: Options, report: Report) -> Generated:

@@ -1,7 +1,7 @@
 """Score generated images against real images, and store each number with all that it depends on."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR, fid, kid, with_error
+from diffnca.evaluation.metrics.face_shapes import MIN_REAL_FACES, FaceError, face_error
+from diffnca.evaluation.metrics.faces import FaceLandmarks
 from diffnca.evaluation.metrics.features import FeatureExtractor, digest_of, extract_cached
 from diffnca.evaluation.metrics.manifolds import density_coverage, precision_recall
 from diffnca.evaluation.metrics.memorisation import Memorisation, memorisation
@@ -59,37 +61,55 @@ class Protocol:
     stored: str = "as they are"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All measured numbers of one set of generated images.
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What one network says of generated images; numbers of two networks do not compare.
 
     Attributes:
-        protocol: what was compared with what.
         score: KID and FID, with the numbers of images and the features.
         precision: share of generated images within the manifold of the real images.
         recall: share of real images within the manifold of the generated images.
         density: mean number of real balls that hold a generated image, divided by k; may exceed 1.
         coverage: share of real images with a generated image near them.
-        spectrum_error_db: RMS difference of the radial power spectra in decibels.
-        colour_error: distance of means and covariances of the colours, in levels of 8 bits.
-        seam_ratio: step across the seams over the step elsewhere; `None` if no seams were named.
-        memorisation: distance from the training images; `None` if nobody knows them.
-        made: how the generated images were made: model, weights, seed, sampler, steps.
-        left_out: number of unusable files, for each place with such files.
+        faces: distance from the shapes of real faces; `None` for other features and for too few faces.
     """
 
-    protocol: Protocol
     score: Score
     precision: float
     recall: float
     density: float
     coverage: float
+    faces: FaceError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Judgement):
+    """All measured numbers of one set of generated images; those of `Judgement` are of the first network.
+
+    Attributes:
+        protocol: what was compared with what.
+        spectrum_error_db: RMS difference of the radial power spectra in decibels.
+        colour_error: distance of means and covariances of the colours, in levels of 8 bits.
+        seam_ratio: step across the seams over the step elsewhere; `None` if no seams were named.
+        memorisation: distance from the training images in the first features; `None` if nobody knows them.
+        made: how the generated images were made: model, weights, seed, sampler, steps.
+        left_out: number of unusable files, for each place with such files.
+        others: what further networks say.
+    """
+
+    protocol: Protocol
     spectrum_error_db: float
     colour_error: float
     seam_ratio: float | None
     memorisation: Memorisation | None
     made: dict[str, str]
     left_out: dict[str, int] = field(default_factory=dict)
+    others: tuple[Judgement, ...] = ()
+
+    @property
+    def judgements(self) -> tuple[Judgement, ...]:
+        """What each network says, the first one first."""
+        return (self, *self.others)
 
     @property
     def terms(self) -> tuple[Any, ...]:
@@ -101,9 +121,10 @@ class Evaluation:
             score.n_reference,
             score.pictures_reference,
             score.pictures > 1,  # pairs within a picture count only in a set of one picture
-            score.features,
-            score.checksum,
-            score.preprocessing,
+            *(
+                (each.score.features, each.score.checksum, each.score.preprocessing)
+                for each in self.judgements
+            ),
         )
 
 
@@ -121,6 +142,7 @@ def evaluate(
     reference: Selection,
     extractor: FeatureExtractor,
     *,
+    others: Sequence[FeatureExtractor] = (),
     training: Selection | None = None,
     cache: Path | None = None,
     protocol: Protocol = Protocol(),
@@ -130,6 +152,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure all numbers of `generated` against real images of equal size (`reference`).
 
+    `others` are further feature networks; only `extractor` answers for memorisation, whose images are many.
     `training` are images that the model has seen, none of them in `reference`, for the report on
     memorisation; `None` leaves it out. `cache` is a folder that keeps features; `None` keeps none. `seams` is
     the step across the seams of the generated images over the step elsewhere, `made` how they were made;
@@ -141,26 +164,33 @@ def evaluate(
     height, width = generated.images.shape[2:]
     check_size((height, width), reference)
 
-    def features_of(selection: Selection, kind: str) -> Tensor:
-        return extract_cached(extractor, selection.images, cache, report, f"features of {kind} images")
+    def features_of(judge: FeatureExtractor, selection: Selection, kind: str) -> Tensor:
+        title = f"features of {kind} images" + (f", {judge.name}" if others else "")
+        return extract_cached(judge, selection.images, cache, report, title)
 
-    features, features_reference = features_of(generated, "generated"), features_of(reference, "real")
-    precision, recall = precision_recall(features, features_reference)
-    density, coverage = density_coverage(features, features_reference)
+    judges = (extractor, *others)
+    features = [
+        (features_of(each, generated, "generated"), features_of(each, reference, "real")) for each in judges
+    ]
+    first, *further = (
+        _judged(generated, reference, *both, judge) for both, judge in zip(features, judges, strict=True)
+    )
     return Evaluation(
         protocol=replace(protocol, reference=digest_of(reference.images).hex(), height=height, width=width),
-        score=_score(generated, reference, features, features_reference, extractor),
-        precision=precision,
-        recall=recall,
-        density=density,
-        coverage=coverage,
+        score=first.score,
+        precision=first.precision,
+        recall=first.recall,
+        density=first.density,
+        coverage=first.coverage,
+        faces=first.faces,
         spectrum_error_db=spectrum_error_db(generated.images, reference.images),
         colour_error=colour_error(generated.images, reference.images),
         seam_ratio=seams,
         memorisation=None
         if training is None
-        else memorisation(features, features_of(training, "training"), features_reference),
+        else memorisation(features[0][0], features_of(extractor, training, "training"), features[0][1]),
         made=made or {},
+        others=tuple(further),
     )
 
 
@@ -183,6 +213,26 @@ def check_size(size: tuple[int, ...], reference: Selection) -> None:
             f"the generated images are {size[0]}x{size[1]} px and the reference {height}x{width} px (height "
             "x width): bring them to one size, or take crops"
         )
+
+
+def _judged(
+    generated: Selection,
+    reference: Selection,
+    features: Float[Tensor, "n d"],
+    features_reference: Float[Tensor, "m d"],
+    extractor: FeatureExtractor,
+) -> Judgement:
+    precision, recall = precision_recall(features, features_reference)
+    density, coverage = density_coverage(features, features_reference)
+    of_faces = isinstance(extractor, FaceLandmarks)
+    return Judgement(
+        score=_score(generated, reference, features, features_reference, extractor),
+        precision=precision,
+        recall=recall,
+        density=density,
+        coverage=coverage,
+        faces=face_error(features, features_reference) if of_faces else None,
+    )
 
 
 def _score(
@@ -208,14 +258,11 @@ def _score(
 
 
 def as_table(evaluation: Evaluation) -> str:
-    """Return an evaluation as text, one line for each fact."""
+    """Return an evaluation as text, one line for each fact; several networks have a column each."""
     score, protocol = evaluation.score, evaluation.protocol
     made = {name: value[:16] if name == "weights" else value for name, value in evaluation.made.items()}
     lines = [
-        ("KID x 1000", with_error(score.kid_x1000, score.error, 2) + _why_no_error(evaluation)),
-        ("FID", f"{score.fid:.2f}"),
-        ("precision, recall", f"{evaluation.precision:.3f}, {evaluation.recall:.3f}"),
-        ("density, coverage", f"{evaluation.density:.3f}, {evaluation.coverage:.3f}"),
+        *_judgements(evaluation),
         ("spectrum", f"{evaluation.spectrum_error_db:.2f} dB off"),
         ("colours", f"{evaluation.colour_error:.2f} levels of 256 off"),
     ]
@@ -227,14 +274,49 @@ def as_table(evaluation: Evaluation) -> str:
             f"images are (p = {found.p_value:.2g}); median distance {found.distance_ratio:.2f} of theirs"
         )
         lines.append(("memorisation", told))
+    networks = ", ".join(f"{each.score.features} {each.score.checksum[:8]}" for each in evaluation.judgements)
     lines += [
         ("compared", f"{score.n} images of {protocol.height}x{protocol.width} px, {protocol.stored}"),
         ("with", f"{score.n_reference} real ones, {protocol.split}"),
-        ("protocol", f"{protocol.name}, features {score.features} {score.checksum[:8]}"),
+        ("protocol", f"{protocol.name}, features {networks}"),
         ("made", ", ".join(f"{name} {value}" for name, value in made.items())),
     ]
     lines += [("left out", f"{count} files of {place}") for place, count in evaluation.left_out.items()]
-    return "\n".join(f"{name:18} {value}" for name, value in lines)
+    return "\n".join(f"{name:18} {value}".rstrip() for name, value in lines)
+
+
+def _judgements(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return the lines of what the networks say, in columns, and of the faces."""
+    columns = [_column(each) for each in evaluation.judgements]
+    rows = {name: [column[name] for column in columns] for name in columns[0]}
+    if len(columns) > 1:
+        rows = {"": [each.score.features for each in evaluation.judgements], **rows}
+    lines = [(name, "  ".join(f"{value:18}" for value in values).rstrip()) for name, values in rows.items()]
+    if why := _why_no_error(evaluation):
+        at = [name for name, _ in lines].index("KID x 1000")
+        lines[at] = ("KID x 1000", lines[at][1] + why)
+    landmarks = [each for each in evaluation.judgements if each.score.features == FaceLandmarks.name]
+    return lines + [("shapes of faces", _faces(each.faces)) for each in landmarks]
+
+
+def _column(judgement: Judgement) -> dict[str, str]:
+    score = judgement.score
+    return {
+        "KID x 1000": with_error(score.kid_x1000, score.error, 2),
+        "FID": f"{score.fid:.2f}",
+        "precision, recall": f"{judgement.precision:.3f}, {judgement.recall:.3f}",
+        "density, coverage": f"{judgement.density:.3f}, {judgement.coverage:.3f}",
+    }
+
+
+def _faces(error: FaceError | None) -> str:
+    if error is None:
+        return f"unknown: it takes {MIN_REAL_FACES} real faces"
+    return (
+        f"farther out than real ones with probability {with_error(error.farther, error.error, 3)}; "
+        f"{error.beyond:.1%} ± {error.beyond_error:.1%} beyond all but {error.expected:.1%} of them "
+        f"(p = {error.p_value:.2g})"
+    )
 
 
 def _why_no_error(evaluation: Evaluation) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.evaluation.metrics.memorisation import _beta_binomial_tail, memorisation, nearest
+from diffnca.evaluation.metrics.memorisation import beta_binomial_tail, memorisation, nearest
 
 
 def cloud(n: int, seed: int, d: int = 8) -> Tensor:
@@ -59,7 +59,7 @@ def test_the_tail_is_the_share_of_orders_in_which_so_many_come_first() -> None:
     orders = [c for c in product((0, 1), repeat=7) if sum(c) == 3]  # 3 generated among 4 unseen ones
     first = [sum(order[: [i for i, c in enumerate(order) if c == 0][1]]) for order in orders]
     expected = sum(count >= 2 for count in first) / len(orders)
-    assert _beta_binomial_tail(2, 3, 2, 3) == pytest.approx(expected, rel=1e-9)
+    assert beta_binomial_tail(2, 3, 2, 3) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_nearest_is_the_smallest_of_all_distances() -> None:

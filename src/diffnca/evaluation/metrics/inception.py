@@ -1,8 +1,10 @@
-"""The network behind published FID and KID numbers: the InceptionV3 of TensorFlow.
+"""The network behind published FID and KID numbers, the InceptionV3 of TensorFlow; and one of other weights.
 
 The weights come from TensorFlow's archive inception-2015-12-05 and have 1008 classes. The PyTorch file below
 is from torch-fidelity; pytorch-fid offers equal bytes. The layers have the names in this file. Unlike [1],
-average pooling does not count the padding, and the last block pools the maximum.
+average pooling does not count the padding, and the last block pools the maximum. The network of nsfwjs (npm,
+MIT licence) has the layers of Keras, whose last block pools the average. It was trained to sort photos and
+drawings.
 
 [1] Szegedy et al. (2015), Rethinking the Inception architecture for computer vision, arXiv:1512.00567.
 """
@@ -18,7 +20,9 @@ from urllib.request import urlopen
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from diffnca.evaluation.metrics.eight_bits import read_eight_bits, with_weights
 from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, known_checksum
 from diffnca.files import replace_atomically
 
@@ -27,6 +31,7 @@ INCEPTION_ADDRESS = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+NSFWJS_SHA256 = "ce2304fd14fda7d5dc52bd9f2027b75b1eb6112e4e73ef4900e187f3434b9441"
 
 
 class _Layer(NamedTuple):
@@ -143,9 +148,35 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
     return InceptionFid(network, checksum, device)
 
 
-def inception_network() -> nn.Sequential:
-    """Return the network with fresh weights: from images in [-1, 1], `b 3 299 299`, to class logits."""
+class InceptionNsfwjs(RgbFeatures):
+    """The 2048 features before the classifier of the network of nsfwjs, an InceptionV3 of Keras."""
+
+    name = "inception_nsfwjs"
+    preprocessing = "bilinear to 299x299 with the corners in place, then [0, 1]"
+
+    def pooled(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return the features of pixels from 0 to 255."""
+        resized = functional.interpolate(x / 255, (299, 299), mode="bilinear", align_corners=True)
+        features: Tensor = self.network(resized)
+        return features
+
+
+def inception_nsfwjs(weights: Path | None = None, device: torch.device | str = "cpu") -> InceptionNsfwjs:
+    """Load the network of nsfwjs from `weights`; `None` looks in ~/.cache/diffnca."""
+    path = cache_folder() / "inception_nsfwjs.safetensors" if weights is None else weights
+    remedy = "make it by benchmarks/judges.py from nsfwjs@4.3.0, and give it as --weights"
+    state, checksum = read_eight_bits(path, NSFWJS_SHA256, remedy)
+    network = with_weights(lambda: inception_network(averages_last=True)[:-1], state)
+    return InceptionNsfwjs(network, checksum, device)
+
+
+def inception_network(averages_last: bool = False) -> nn.Sequential:
+    """Return the network with fresh weights: from images, `b 3 299 299`, to class logits.
+
+    `averages_last` lets the last block pool the average, as in Keras, instead of the maximum.
+    """
     wide, mean = (3, 3), nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    last = mean if averages_last else nn.MaxPool2d(3, stride=1, padding=1)
     layers: dict[str, nn.Module] = {
         "Conv2d_1a_3x3": _Convolution(3, _Layer(32, wide, 2, "valid")),
         "Conv2d_2a_3x3": _Convolution(32, _Layer(32, wide, padding="valid")),
@@ -164,7 +195,7 @@ def inception_network() -> nn.Sequential:
         "Mixed_6e": _Block(768, _of_17_px(192), mean, 192),
         "Mixed_7a": _Block(768, _FROM_17_TO_8_PX, nn.MaxPool2d(3, stride=2)),
         "Mixed_7b": _Block(1280, _OF_8_PX, mean, 192),
-        "Mixed_7c": _Block(2048, _OF_8_PX, nn.MaxPool2d(3, stride=1, padding=1), 192),
+        "Mixed_7c": _Block(2048, _OF_8_PX, last, 192),
         "AvgPool": nn.AdaptiveAvgPool2d(1),
         "Flatten": nn.Flatten(),
         "fc": nn.Linear(2048, 1008),

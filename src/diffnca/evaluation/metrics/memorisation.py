@@ -62,7 +62,7 @@ def memorisation(
         distance_ratio=float(distances.median() / unseen.median()),
         copied=num_copied / len(distances),
         expected=rank / (len(unseen) + 1),
-        p_value=_beta_binomial_tail(num_copied, len(distances), rank, len(unseen) + 1 - rank),
+        p_value=beta_binomial_tail(num_copied, len(distances), rank, len(unseen) + 1 - rank),
         num_held_out=len(unseen),
         pairs=tuple((k, int(indices[k]), float(distances[k])) for k in order),
     )
@@ -85,7 +85,7 @@ def nearest(
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
-def _beta_binomial_tail(least: int, n: int, alpha: int, beta: int) -> float:
+def beta_binomial_tail(least: int, n: int, alpha: int, beta: int) -> float:
     """Return the probability of `least` or more of `n`, if their chance is Beta(alpha, beta)."""
 
     def log_beta(a: int, b: int) -> float:

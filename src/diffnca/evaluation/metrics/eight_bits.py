@@ -1,0 +1,52 @@
+"""Weights of 8 bits each, as `benchmarks/judges.py` writes them: bytes, with a scale and a least value.
+
+A tensor without a range holds float32 weights. The weight of a byte is `byte * scale + least`, computed in
+float64 and rounded to float32, as in TensorFlow.js, for which these weights were published.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from diffnca.evaluation.metrics.features import known_checksum
+
+RANGE = ":range"
+"""Ending of the name of the tensor that holds the scale and the least value of another tensor."""
+
+
+def read_eight_bits(path: Path, expected: str, remedy: str) -> tuple[dict[str, Tensor], str]:
+    """Return the float32 weights of a safetensors file, and its SHA-256, which must be `expected`.
+
+    `remedy` says how to get the right file.
+
+    Raises:
+        ValueError: there is no such file, or it is another one.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: {remedy}")
+    content = path.read_bytes()
+    checksum = known_checksum(content, expected, f"{path} has", remedy)
+    found = load(content)
+    weights = {
+        name: as_float(tensor, found[name + RANGE]) if name + RANGE in found else tensor
+        for name, tensor in found.items()
+        if not name.endswith(RANGE)
+    }
+    return weights, checksum
+
+
+def as_float(levels: UInt8[Tensor, "*shape"], limits: Float[Tensor, " 2"]) -> Float[Tensor, "*shape"]:
+    """Return the weights of bytes; `limits` holds the scale and the least value."""
+    return (levels.double() * limits[0] + limits[1]).float()
+
+
+def with_weights(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:
+    """Return the network that `build` makes, with these weights."""
+    with torch.device("meta"):  # its own first weights take seconds
+        network = build()
+    network.load_state_dict(weights, assign=True)
+    return network
