@@ -39,12 +39,12 @@ def config() -> Config:
     return replace(Config(model=model, training=training, data=DataConfig(crop=SIDE)), sampling=sampling)
 
 
-def write_images(folder: Path, n: int, seed: int, side: int = SIDE) -> Path:
+def write_images(folder: Path, n: int, seed: int, side: int = SIDE, width: int | None = None) -> Path:
     """Write smooth random pictures of one size."""
     folder.mkdir()
     coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
     for index, pixels in enumerate(coarse):
-        enlarged = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+        enlarged = Image.fromarray(pixels).resize((width or side, side), Image.Resampling.BICUBIC)
         enlarged.save(folder / f"{seed}-{index:03d}.png")
     return folder
 
@@ -254,6 +254,17 @@ def test_samples_of_other_settings_are_not_taken_for_these(
     assert "was made with steps 2, not 3" in error
 
 
+def test_several_networks_judge_at_once(
+    model: Path, real: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("efficientnet_lite0", "face_landmarks")
+    numbers = evaluated(capsys, cache, model, "--reference", real, "--n", 10, "--features", *names)
+    assert numbers["score"]["features"] == "quarters"
+    (other,) = numbers["others"]
+    assert other["score"]["features"] == "face_landmarks"
+    assert {"precision", "recall", "coverage", "faces"} < other.keys()
+
+
 def test_a_table_for_people_names_the_protocol(
     model: Path, real: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,7 +296,15 @@ def test_a_table_for_people_names_the_protocol(
         ("FOLDER --reference REAL --n 8 --held-out", "names 0 images, 0 of the 130 in --reference"),
         ("FOLDER --reference REAL --n 8 --steps 3", "--steps: must be left out for a folder of images"),
         ("MODEL --reference REAL --n 10 --pairs p.png", "--pairs: needs the training images"),
-        ("MODEL --reference REAL --n 10 --weights w.pth", "goes with --features inception"),
+        ("MODEL --reference REAL --n 10 --weights w.pth", "0 of --features efficientnet_lite0 read a file"),
+        (
+            "MODEL --reference REAL --n 10 --features inception inception",
+            "--features=inception inception: must be different networks",
+        ),
+        (
+            "MODEL --reference REAL --n 10 --features face_landmarks --crop 8",
+            "--crop 8: face_landmarks looks at whole faces",
+        ),
         ("MODEL --reference REAL --n 5", "--n=5: must be from 6 to 100,000"),
         ("MODEL --reference REAL --n 1000000000", "--n=1000000000: must be from 6 to 100,000"),
         ("MODEL --reference REAL --n 10 --height 1000000000", "--height=1000000000: must be from 1 to 4096"),
@@ -347,6 +366,7 @@ def test_seams_are_those_of_whole_images_also_where_crops_are_compared(
         ("--reference REAL --n 8 --train REAL", "130 of 130 unseen images equal a training image"),
         ("--reference REAL --n 8 --crop 2", "images of 2x2 px: must be 4 px or more a side"),
         ("--reference THREE --n 8", "--reference: gives 3 images or crops"),
+        ("--reference WIDE --n 8 --width 20 --features face_landmarks", "judges of faces read squares"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_images_are_made(
@@ -364,6 +384,7 @@ def test_what_cannot_be_measured_is_refused_before_images_are_made(
         "LARGER": write_images(tmp_path / "larger", 8, seed=3, side=20),
         "FEW": write_images(tmp_path / "few", 8, seed=4),
         "THREE": write_images(tmp_path / "three", 3, seed=5),
+        "WIDE": write_images(tmp_path / "wide", 8, seed=6, width=20),
         "FILE": real / "0-000.png",
     }
     words = [str(places.get(word, word)) for word in arguments.split()]

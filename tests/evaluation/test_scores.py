@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffnca.evaluation.metrics.faces import FaceLandmarks, face_landmarks
 from diffnca.evaluation.metrics.features import ModuleFeatures
-from diffnca.evaluation.scores import Evaluation, Protocol, evaluate, require_one_protocol
+from diffnca.evaluation.scores import Evaluation, Protocol, as_table, evaluate, require_one_protocol
 from diffnca.evaluation.selections import Selection
 
 
@@ -24,7 +25,14 @@ class FourNumbers(torch.nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1)
 
 
-QUARTERS = ModuleFeatures("quarters", FourNumbers())
+class TwoNumbers(torch.nn.Module):
+    """The brightness of the halves of an image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), (1, 2)).flatten(1)
+
+
+QUARTERS, HALVES = ModuleFeatures("quarters", FourNumbers()), ModuleFeatures("halves", TwoNumbers())
 
 
 def test_an_evaluation_names_its_protocol() -> None:
@@ -76,6 +84,7 @@ def test_numbers_of_one_protocol_may_meet() -> None:
         evaluate(noise(20, 0), noise(30, 1), ModuleFeatures("other", FourNumbers())),
         evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(stored="JPEG")),
         evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(split="held out")),
+        evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES]),
     ],
     ids=[
         "another n",
@@ -85,6 +94,7 @@ def test_numbers_of_one_protocol_may_meet() -> None:
         "other features",
         "stored otherwise",
         "another split",
+        "one network more",
     ],
 )
 def test_numbers_of_different_protocols_may_not(other: Evaluation) -> None:
@@ -94,3 +104,36 @@ def test_numbers_of_different_protocols_may_not(other: Evaluation) -> None:
 
 def test_what_was_made_does_not_make_a_protocol() -> None:
     require_one_protocol([one(), replace(one(), made={"seed": "3"})])
+
+
+def test_each_network_says_what_it_says_alone() -> None:
+    both = evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES])
+    alone = [evaluate(noise(20, 0), noise(30, 1), each) for each in (QUARTERS, HALVES)]
+    assert [each.score for each in both.judgements] == [each.score for each in alone]
+    assert [each.coverage for each in both.judgements] == [each.coverage for each in alone]
+
+
+def test_the_first_network_answers_for_memorisation() -> None:
+    generated, reference = noise(20, 0), noise(120, 1)
+    both = evaluate(generated, reference, QUARTERS, others=[HALVES], training=noise(50, 2))
+    assert both.memorisation == evaluate(generated, reference, QUARTERS, training=noise(50, 2)).memorisation
+
+
+def test_a_table_has_a_column_for_each_network() -> None:
+    lines = as_table(evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES])).splitlines()
+    assert lines[0].split() == ["quarters", "halves"]
+    assert [lines[1].count("±"), lines[3].count(", "), lines[4].count(", ")] == [2, 3, 3]
+
+
+def test_landmarks_also_say_how_far_out_the_faces_are() -> None:
+    result = evaluate(noise(8, 0, 16), noise(200, 1, 16), QUARTERS, others=[face_landmarks()])
+    assert result.faces is None
+    assert result.others[0].faces is not None
+    assert result.others[0].faces.num_real == 100
+    assert "shapes of faces" in as_table(result)
+
+
+def test_a_table_says_that_too_few_real_faces_tell_nothing_of_shapes() -> None:
+    result = evaluate(noise(8, 0, 16), noise(20, 1, 16), face_landmarks())
+    assert result.score.features == FaceLandmarks.name
+    assert "unknown: it takes 200 real faces" in as_table(result)

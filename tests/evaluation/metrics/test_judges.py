@@ -90,8 +90,8 @@ def test_the_last_block_pools_the_average_as_in_keras() -> None:
 
 
 def test_the_face_lies_where_eyes_and_mouth_are_in_celeba() -> None:
-    # In the published images of 178x218 px: eyes at (69, 111) and (108, 111), corners of the mouth at (71, 152)
-    # and (106, 152); 20 rows are cut off above and below.
+    # In the published images of 178x218 px: eyes at (69, 111) and (108, 111), corners of the mouth at
+    # (71, 152) and (106, 152); 20 rows are cut off above and below.
     eyes, mouth = torch.tensor([[69.0, 91], [108, 91]]), torch.tensor([[88.5, 132]])
     side = (eyes - mouth).norm(dim=1).mean() / 0.45
     left, top = torch.stack([*eyes, *mouth]).mean(0) - torch.tensor([0.5, 0.43]) * side
@@ -135,9 +135,7 @@ def test_weights_of_four_bytes_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("load", [face_descriptor, inception_nsfwjs])
 def test_a_missing_file_is_named_with_the_remedy(load: Callable[[Path], object], tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"none is no file: make it by benchmarks/judges.py from .*--weights"
-    ):
+    with pytest.raises(ValueError, match=r"none is no file: make it by benchmarks/judges.py from "):
         load(tmp_path / "none")
 
 
@@ -151,16 +149,19 @@ def test_another_file_is_refused(load: Callable[[Path], object], tmp_path: Path)
 
 def test_files_go_to_the_networks_that_read_one_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[str, Path | None]] = []
-    monkeypatch.setattr(
-        "diffnca.evaluation.judges.extractor_named", lambda name, path, _device: found.append((name, path))
-    )
-    judges_named(
-        ["inception", "face_landmarks", "face_descriptor", "inception_nsfwjs"], [Path("a"), Path("b")], "cpu"
-    )
+    landmarks = face_landmarks()
+
+    def noted(name: str, path: Path | None, _device: str) -> FeatureExtractor:
+        found.append((name, path))
+        return landmarks
+
+    monkeypatch.setattr("diffnca.evaluation.judges.extractor_named", noted)
+    files = [Path("a"), Path("b")]
+    judges_named(["inception", "face_landmarks", "face_descriptor", "inception_nsfwjs"], files, "cpu")
     assert found == [
-        ("inception", Path("a")),
+        ("inception", files[0]),
         ("face_landmarks", None),
-        ("face_descriptor", Path("b")),
+        ("face_descriptor", files[1]),
         ("inception_nsfwjs", None),
     ]
 
