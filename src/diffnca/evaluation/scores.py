@@ -114,17 +114,14 @@ class Evaluation(Judgement):
     @property
     def terms(self) -> tuple[Any, ...]:
         """All that two evaluations must share, so that their numbers compare."""
-        score = self.score
+        score, networks = self.score, [each.score for each in self.judgements]
         return (
             self.protocol,
             score.n,
             score.n_reference,
             score.pictures_reference,
             score.pictures > 1,  # pairs within a picture count only in a set of one picture
-            *(
-                (each.score.features, each.score.checksum, each.score.preprocessing)
-                for each in self.judgements
-            ),
+            [(each.features, each.checksum, each.preprocessing) for each in networks],
         )
 
 
