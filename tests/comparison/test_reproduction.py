@@ -79,7 +79,7 @@ def test_every_row_is_trained_on_as_many_images_and_measured(table: Path) -> Non
     rows = results(table)["results"]
     assert [row["name"] for row in rows] == ROWS
     assert all(64 <= row["cost"]["training_images"] < 64 + 32 for row in rows)
-    assert all(row["evaluation"]["score"]["n"] == 100 for row in rows)
+    assert all(row["evaluation"]["judgements"][0]["score"]["n"] == 100 for row in rows)
 
 
 def test_a_row_says_what_it_takes(table: Path) -> None:
@@ -98,8 +98,8 @@ def test_denoisers_have_an_error_on_held_out_images_and_vnca_has_none(table: Pat
 
 def test_real_images_beat_every_row(table: Path) -> None:
     found = results(table)
-    scores = [row["evaluation"]["score"]["kid_x1000"] for row in found["results"]]
-    assert found["real"]["score"]["kid_x1000"] < min(scores)
+    scores = [row["evaluation"]["judgements"][0]["score"]["kid_x1000"] for row in found["results"]]
+    assert found["real"]["judgements"][0]["score"]["kid_x1000"] < min(scores)
 
 
 def test_the_table_names_every_row_and_its_protocol(table: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_row_trained_with_two_seeds_is_one_line_with_the_error_over_trainings(
     out = tmp_path / "table"
     assert main([*command(faces, out, 8), "--rows", "diff_nca", "--seeds", "2"]) == 0
     found, text = results(out)["results"], (out / "table.md").read_text()
-    kids = [row["evaluation"]["score"]["kid_x1000"] for row in found]
+    kids = [row["evaluation"]["judgements"][0]["score"]["kid_x1000"] for row in found]
     assert [row["seed"] for row in found] == [0, 1]
     assert f"| `diff_nca` | {np.mean(kids):.1f} ± {abs(kids[0] - kids[1]) / 2:.1f} |" in text
     assert "the standard error over trainings" in text
@@ -346,6 +346,7 @@ def test_a_row_keeps_the_recipe_it_was_trained_with(table: Path) -> None:
     [
         (("--images", "64", "--minutes", "1"), "--minutes, --images: give one of them"),
         (("--images", "-3"), "--images=-3: must be above 0"),
+        (("--weights", "w.pth"), "--weights w.pth: 0 of --features efficientnet_lite0 read a file"),
         (("--n", "24"), "--n=24: must be from 100 to 100,000"),
         (("--seeds", "1000000000"), "--seeds=1000000000: must be from 1 to 100"),
         (("--rows", "cat"), "--rows cat: must be among diff_nca"),

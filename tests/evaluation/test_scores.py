@@ -37,27 +37,27 @@ QUARTERS, HALVES = ModuleFeatures("quarters", FourNumbers()), ModuleFeatures("ha
 
 def test_an_evaluation_names_its_protocol() -> None:
     result = evaluate(
-        noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol("published", "first", stored="JPEG")
+        noise(20, 0), noise(30, 1), [QUARTERS], protocol=Protocol("published", "first", stored="JPEG")
     )
     protocol = result.protocol
     assert (protocol.name, protocol.split, protocol.stored) == ("published", "first", "JPEG")
     assert (protocol.height, protocol.width) == (8, 8)
-    assert (result.score.n, result.score.n_reference) == (20, 30)
-    assert (result.score.features, result.score.preprocessing) == ("quarters", "[-1, 1]")
+    assert (result.first.score.n, result.first.score.n_reference) == (20, 30)
+    assert (result.first.score.features, result.first.score.preprocessing) == ("quarters", "[-1, 1]")
 
 
 def test_memorisation_is_reported_where_training_images_are_known() -> None:
     generated, reference = noise(20, 0), noise(120, 1)
-    assert evaluate(generated, reference, QUARTERS).memorisation is None
-    found = evaluate(generated, reference, QUARTERS, training=generated).memorisation
+    assert evaluate(generated, reference, [QUARTERS]).memorisation is None
+    found = evaluate(generated, reference, [QUARTERS], training=generated).memorisation
     assert found is not None
     assert found.copied == 1.0 and found.p_value < 1e-6
 
 
 def test_features_are_kept_in_the_cache(tmp_path: Path) -> None:
-    first = evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path)
+    first = evaluate(noise(20, 0), noise(30, 1), [QUARTERS], cache=tmp_path)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
-    assert evaluate(noise(20, 0), noise(30, 1), QUARTERS, cache=tmp_path) == first
+    assert evaluate(noise(20, 0), noise(30, 1), [QUARTERS], cache=tmp_path) == first
 
 
 def of_pictures(selection: Selection, num_pictures: int) -> Selection:
@@ -66,25 +66,25 @@ def of_pictures(selection: Selection, num_pictures: int) -> Selection:
 
 
 def one() -> Evaluation:
-    return evaluate(noise(20, 0), noise(30, 1), QUARTERS)
+    return evaluate(noise(20, 0), noise(30, 1), [QUARTERS])
 
 
 def test_numbers_of_one_protocol_may_meet() -> None:
-    other = evaluate(noise(20, 7), noise(30, 1), QUARTERS)
+    other = evaluate(noise(20, 7), noise(30, 1), [QUARTERS])
     require_one_protocol([one(), other])
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        evaluate(noise(21, 0), noise(30, 1), QUARTERS),
-        evaluate(noise(20, 0), noise(30, 2), QUARTERS),
-        evaluate(of_pictures(noise(20, 0), 1), noise(30, 1), QUARTERS),
-        evaluate(noise(20, 0), of_pictures(noise(30, 1), 10), QUARTERS),
-        evaluate(noise(20, 0), noise(30, 1), ModuleFeatures("other", FourNumbers())),
-        evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(stored="JPEG")),
-        evaluate(noise(20, 0), noise(30, 1), QUARTERS, protocol=Protocol(split="held out")),
-        evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES]),
+        evaluate(noise(21, 0), noise(30, 1), [QUARTERS]),
+        evaluate(noise(20, 0), noise(30, 2), [QUARTERS]),
+        evaluate(of_pictures(noise(20, 0), 1), noise(30, 1), [QUARTERS]),
+        evaluate(noise(20, 0), of_pictures(noise(30, 1), 10), [QUARTERS]),
+        evaluate(noise(20, 0), noise(30, 1), [ModuleFeatures("other", FourNumbers())]),
+        evaluate(noise(20, 0), noise(30, 1), [QUARTERS], protocol=Protocol(stored="JPEG")),
+        evaluate(noise(20, 0), noise(30, 1), [QUARTERS], protocol=Protocol(split="held out")),
+        evaluate(noise(20, 0), noise(30, 1), [QUARTERS, HALVES]),
     ],
     ids=[
         "another n",
@@ -107,33 +107,33 @@ def test_what_was_made_does_not_make_a_protocol() -> None:
 
 
 def test_each_network_says_what_it_says_alone() -> None:
-    both = evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES])
-    alone = [evaluate(noise(20, 0), noise(30, 1), each) for each in (QUARTERS, HALVES)]
-    assert [each.score for each in both.judgements] == [each.score for each in alone]
-    assert [each.coverage for each in both.judgements] == [each.coverage for each in alone]
+    both = evaluate(noise(20, 0), noise(30, 1), [QUARTERS, HALVES])
+    alone = [evaluate(noise(20, 0), noise(30, 1), [each]) for each in (QUARTERS, HALVES)]
+    assert both.judgements == tuple(each.first for each in alone)
 
 
 def test_the_first_network_answers_for_memorisation() -> None:
     generated, reference = noise(20, 0), noise(120, 1)
-    both = evaluate(generated, reference, QUARTERS, others=[HALVES], training=noise(50, 2))
-    assert both.memorisation == evaluate(generated, reference, QUARTERS, training=noise(50, 2)).memorisation
+    both = evaluate(generated, reference, [QUARTERS, HALVES], training=noise(50, 2))
+    assert both.memorisation == evaluate(generated, reference, [QUARTERS], training=noise(50, 2)).memorisation
 
 
 def test_a_table_has_a_column_for_each_network() -> None:
-    lines = as_table(evaluate(noise(20, 0), noise(30, 1), QUARTERS, others=[HALVES])).splitlines()
-    assert lines[0].split() == ["quarters", "halves"]
-    assert [lines[1].count("±"), lines[3].count(", "), lines[4].count(", ")] == [2, 3, 3]
+    lines = as_table(evaluate(noise(20, 0), noise(30, 1), [QUARTERS, HALVES])).splitlines()
+    assert lines[0].split() == ["features", "quarters", "halves"]
+    assert [lines[2].count("±"), lines[4].count(", "), lines[5].count(", ")] == [2, 3, 3]
 
 
 def test_landmarks_also_say_how_far_out_the_faces_are() -> None:
-    result = evaluate(noise(8, 0, 16), noise(200, 1, 16), QUARTERS, others=[face_landmarks()])
-    assert result.faces is None
-    assert result.others[0].faces is not None
-    assert result.others[0].faces.num_real == 100
+    result = evaluate(noise(8, 0, 16), noise(200, 1, 16), [QUARTERS, face_landmarks()])
+    assert result.first.faces is None
+    shapes = result.judgements[1].faces
+    assert shapes is not None
+    assert shapes.num_real == 100
     assert "shapes of faces" in as_table(result)
 
 
 def test_a_table_says_that_too_few_real_faces_tell_nothing_of_shapes() -> None:
-    result = evaluate(noise(8, 0, 16), noise(20, 1, 16), face_landmarks())
-    assert result.score.features == FaceLandmarks.name
+    result = evaluate(noise(8, 0, 16), noise(20, 1, 16), [face_landmarks()])
+    assert result.first.score.features == FaceLandmarks.name
     assert "unknown: it takes 200 real faces" in as_table(result)

@@ -74,23 +74,23 @@ def as_markdown(report: Report) -> str:
 
 def brief(result: Result) -> str:
     """Return the result of a training as one line."""
-    score = result.evaluation.score
+    score = result.evaluation.first.score
     kid = with_error(score.kid_x1000, score.error)
     return f"{result.name}, training {result.seed}: KID x 1000 {kid}, FID {score.fid:.1f}"
 
 
 def _kid(evaluations: Iterable[Evaluation]) -> float:
-    return statistics.mean(each.score.kid_x1000 for each in evaluations)
+    return statistics.mean(each.first.score.kid_x1000 for each in evaluations)
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    spread = _over_trainings([each.score.kid_x1000 for each in evaluations])
+    spread = _over_trainings([each.first.score.kid_x1000 for each in evaluations])
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
     return (
         name,
-        with_error(_kid(evaluations), evaluations[0].score.error if spread is None else spread),
-        f"{statistics.mean(each.score.fid for each in evaluations):.1f}",
-        *(f"{statistics.mean(getattr(each, key) for each in evaluations):.2f}" for key in HEAD[3:7]),
+        with_error(_kid(evaluations), evaluations[0].first.score.error if spread is None else spread),
+        f"{statistics.mean(each.first.score.fid for each in evaluations):.1f}",
+        *(f"{statistics.mean(getattr(each.first, key) for each in evaluations):.2f}" for key in HEAD[3:7]),
         f"{statistics.mean(each.spectrum_error_db for each in evaluations):.1f}",
         f"{statistics.mean(copied):.1%}" if copied else "",
     )
@@ -120,7 +120,7 @@ def _costs(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _terms(report: Report) -> list[str]:
-    score, protocol = report.real.score, report.real.protocol
+    score, protocol = report.real.first.score, report.real.protocol
     return [
         f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
         f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "

@@ -70,8 +70,8 @@ class RealSelections:
         """Measure training images in the way of generated images."""
         index = torch.arange(terms.n) * len(self.training) // terms.n
         chosen = Selection(self.training.images[index], self.training.pictures[index])
-        protocol = Protocol(split="held out")
-        return evaluate(chosen, self.held_out, extractor, cache=terms.cache, protocol=protocol, report=report)
+        held_out, judges, protocol = self.held_out, [extractor], Protocol(split="held out")
+        return evaluate(chosen, held_out, judges, cache=terms.cache, protocol=protocol, report=report)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def measure(
     evaluation = evaluate(
         generated,
         real.held_out,
-        extractor,
+        [extractor],
         training=real.training,
         cache=terms.cache,
         protocol=Protocol(split="held out"),

@@ -13,7 +13,7 @@ from diffnca.config.model import Config, DataConfig, LossConfig, SamplerName, Sc
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
 from diffnca.config.recipes import EMA_HALFLIFE_BATCHES, RECIPES, diff_nca, fourier_diff_nca
 from diffnca.errors import require
-from diffnca.evaluation.options import MAX_IMAGES, Judge
+from diffnca.evaluation.options import MAX_IMAGES, Judge, check_judges
 from diffnca.files import check_place
 
 HELD_OUT = 0.1
@@ -243,5 +243,6 @@ class Terms:
             value = getattr(self, name)
             require(value is None or 0 < value < math.inf, f"--{name}", value, "above 0")
         require(1 <= self.seeds <= MAX_SEEDS, "--seeds", self.seeds, f"from 1 to {MAX_SEEDS}")
+        check_judges([self.features], [] if self.weights is None else [self.weights])
         allowed = f"from {MIN_IMAGES} to {MAX_IMAGES:,} images for each row"
         require(MIN_IMAGES <= self.n <= MAX_IMAGES, "--n", self.n, allowed)

@@ -1,6 +1,6 @@
 """The options of an evaluation; without torch, so that a command line starts quickly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -102,23 +102,22 @@ def check(options: Options) -> None:
                 )
     if options.held_out and options.train is not None:
         raise ValueError("--held-out: must stand without --train; leave one out")
-    _check_judges(options)
+    check_judges(options.features, options.weights)
+    faces = [name for name in options.features if name in JUDGES_OF_FACES]
+    if faces and options.crop is not None:
+        raise ValueError(f"--crop {options.crop}: {faces[0]} looks at whole faces; leave out one of the two")
     _check_outputs(options)
 
 
-def _check_judges(options: Options) -> None:
-    """Refuse networks named twice, files that no network reads, and parts of faces."""
-    names = options.features
+def check_judges(names: Sequence[Judge], weights: Sequence[Path]) -> None:
+    """Refuse networks named twice, and files that no network reads."""
     require(0 < len(set(names)) == len(names), "--features", " ".join(names) or "empty", "different networks")
     readers = [name for name in names if name in JUDGES_WITH_A_FILE]
-    if len(options.weights) > len(readers):
+    if len(weights) > len(readers):
         raise ValueError(
-            f"--weights {options.weights[-1]}: {len(readers)} of --features {' '.join(names)} read a file "
+            f"--weights {weights[-1]}: {len(readers)} of --features {' '.join(names)} read a file "
             f"({', '.join(JUDGES_WITH_A_FILE)} do); leave it out"
         )
-    faces = [name for name in names if name in JUDGES_OF_FACES]
-    if faces and options.crop is not None:
-        raise ValueError(f"--crop {options.crop}: {faces[0]} looks at whole faces; leave out one of the two")
 
 
 def _check_outputs(options: Options) -> None:

@@ -58,7 +58,7 @@ def measure(
     check(options)
     cache = _checked_cache(options.cache)
     config = None if _is_folder_of_images(model) else read_config(find_model(model))
-    first, *others = judges = judges_named(options.features, options.weights, options.device)
+    judges = judges_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
     for judge in judges:
         judge(real.reference.images[:1])  # refuses what it cannot read
@@ -74,8 +74,7 @@ def measure(
     evaluation = evaluate(
         selection,
         real.reference,
-        first,
-        others=others,
+        judges,
         training=real.training,
         cache=cache,
         protocol=Protocol(options.protocol, real.split, stored=stored),

@@ -61,7 +61,7 @@ class Protocol:
     stored: str = "as they are"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Judgement:
     """What one network says of generated images; numbers of two networks do not compare.
 
@@ -82,39 +82,41 @@ class Judgement:
     faces: FaceError | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Judgement):
-    """All measured numbers of one set of generated images; those of `Judgement` are of the first network.
+@dataclass(frozen=True)
+class Evaluation:
+    """All measured numbers of one set of generated images.
 
     Attributes:
         protocol: what was compared with what.
+        judgements: what each network says.
         spectrum_error_db: RMS difference of the radial power spectra in decibels.
         colour_error: distance of means and covariances of the colours, in levels of 8 bits.
         seam_ratio: step across the seams over the step elsewhere; `None` if no seams were named.
-        memorisation: distance from the training images in the first features; `None` if nobody knows them.
+        memorisation: distance from the training images in the features of the first network; `None` if nobody
+            knows these images.
         made: how the generated images were made: model, weights, seed, sampler, steps.
         left_out: number of unusable files, for each place with such files.
-        others: what further networks say.
     """
 
     protocol: Protocol
+    judgements: tuple[Judgement, ...]
     spectrum_error_db: float
     colour_error: float
     seam_ratio: float | None
     memorisation: Memorisation | None
     made: dict[str, str]
     left_out: dict[str, int] = field(default_factory=dict)
-    others: tuple[Judgement, ...] = ()
 
     @property
-    def judgements(self) -> tuple[Judgement, ...]:
-        """What each network says, the first one first."""
-        return (self, *self.others)
+    def first(self) -> Judgement:
+        """What the first network says."""
+        return self.judgements[0]
 
     @property
     def terms(self) -> tuple[Any, ...]:
         """All that two evaluations must share, so that their numbers compare."""
-        score, networks = self.score, [each.score for each in self.judgements]
+        score = self.first.score
+        networks = [each.score for each in self.judgements]
         return (
             self.protocol,
             score.n,
@@ -137,9 +139,8 @@ def score(
 def evaluate(
     generated: Selection,
     reference: Selection,
-    extractor: FeatureExtractor,
+    judges: Sequence[FeatureExtractor],
     *,
-    others: Sequence[FeatureExtractor] = (),
     training: Selection | None = None,
     cache: Path | None = None,
     protocol: Protocol = Protocol(),
@@ -149,11 +150,11 @@ def evaluate(
 ) -> Evaluation:
     """Measure all numbers of `generated` against real images of equal size (`reference`).
 
-    `others` are further feature networks; only `extractor` answers for memorisation, whose images are many.
-    `training` are images that the model has seen, none of them in `reference`, for the report on
-    memorisation; `None` leaves it out. `cache` is a folder that keeps features; `None` keeps none. `seams` is
-    the step across the seams of the generated images over the step elsewhere, `made` how they were made;
-    `None` if unknown.
+    Each network of `judges` gives a judgement. `training` are images that the model has seen, none of them in
+    `reference`, for the report on memorisation; `None` leaves it out. This report takes the first network
+    alone, because training images are many. `cache` is a folder that keeps features; `None` keeps none.
+    `seams` is the step across the seams of the generated images over the step elsewhere, `made` how they were
+    made; `None` if unknown.
 
     Raises:
         ValueError: sizes differ, or there are too few images.
@@ -162,32 +163,26 @@ def evaluate(
     check_size((height, width), reference)
 
     def features_of(judge: FeatureExtractor, selection: Selection, kind: str) -> Tensor:
-        title = f"features of {kind} images" + (f", {judge.name}" if others else "")
-        return extract_cached(judge, selection.images, cache, report, title)
+        return extract_cached(
+            judge, selection.images, cache, report, f"features of {kind} images by {judge.name}"
+        )
 
-    judges = (extractor, *others)
     features = [
-        (features_of(each, generated, "generated"), features_of(each, reference, "real")) for each in judges
+        (features_of(judge, generated, "generated"), features_of(judge, reference, "real"))
+        for judge in judges
     ]
-    first, *further = (
-        _judged(generated, reference, *both, judge) for both, judge in zip(features, judges, strict=True)
-    )
     return Evaluation(
         protocol=replace(protocol, reference=digest_of(reference.images).hex(), height=height, width=width),
-        score=first.score,
-        precision=first.precision,
-        recall=first.recall,
-        density=first.density,
-        coverage=first.coverage,
-        faces=first.faces,
+        judgements=tuple(
+            _judged(generated, reference, *both, judge) for judge, both in zip(judges, features, strict=True)
+        ),
         spectrum_error_db=spectrum_error_db(generated.images, reference.images),
         colour_error=colour_error(generated.images, reference.images),
         seam_ratio=seams,
         memorisation=None
         if training is None
-        else memorisation(features[0][0], features_of(extractor, training, "training"), features[0][1]),
+        else memorisation(features[0][0], features_of(judges[0], training, "training"), features[0][1]),
         made=made or {},
-        others=tuple(further),
     )
 
 
@@ -221,14 +216,13 @@ def _judged(
 ) -> Judgement:
     precision, recall = precision_recall(features, features_reference)
     density, coverage = density_coverage(features, features_reference)
-    of_faces = isinstance(extractor, FaceLandmarks)
     return Judgement(
         score=_score(generated, reference, features, features_reference, extractor),
         precision=precision,
         recall=recall,
         density=density,
         coverage=coverage,
-        faces=face_error(features, features_reference) if of_faces else None,
+        faces=face_error(features, features_reference) if isinstance(extractor, FaceLandmarks) else None,
     )
 
 
@@ -255,11 +249,12 @@ def _score(
 
 
 def as_table(evaluation: Evaluation) -> str:
-    """Return an evaluation as text, one line for each fact; several networks have a column each."""
-    score, protocol = evaluation.score, evaluation.protocol
+    """Return an evaluation as text, one line for each fact and a column for each network."""
+    score, protocol = evaluation.first.score, evaluation.protocol
     made = {name: value[:16] if name == "weights" else value for name, value in evaluation.made.items()}
     lines = [
-        *_judgements(evaluation),
+        *_columns(evaluation.judgements),
+        *_remarks(evaluation.judgements),
         ("spectrum", f"{evaluation.spectrum_error_db:.2f} dB off"),
         ("colours", f"{evaluation.colour_error:.2f} levels of 256 off"),
     ]
@@ -271,39 +266,46 @@ def as_table(evaluation: Evaluation) -> str:
             f"images are (p = {found.p_value:.2g}); median distance {found.distance_ratio:.2f} of theirs"
         )
         lines.append(("memorisation", told))
-    networks = ", ".join(f"{each.score.features} {each.score.checksum[:8]}" for each in evaluation.judgements)
     lines += [
         ("compared", f"{score.n} images of {protocol.height}x{protocol.width} px, {protocol.stored}"),
         ("with", f"{score.n_reference} real ones, {protocol.split}"),
-        ("protocol", f"{protocol.name}, features {networks}"),
+        ("protocol", protocol.name),
         ("made", ", ".join(f"{name} {value}" for name, value in made.items())),
     ]
     lines += [("left out", f"{count} files of {place}") for place, count in evaluation.left_out.items()]
     return "\n".join(f"{name:18} {value}".rstrip() for name, value in lines)
 
 
-def _judgements(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Return the lines of what the networks say, in columns, and of the faces."""
-    columns = [_column(each) for each in evaluation.judgements]
-    rows = {name: [column[name] for column in columns] for name in columns[0]}
-    if len(columns) > 1:
-        rows = {"": [each.score.features for each in evaluation.judgements], **rows}
-    lines = [(name, "  ".join(f"{value:18}" for value in values).rstrip()) for name, values in rows.items()]
-    if why := _why_no_error(evaluation):
-        at = [name for name, _ in lines].index("KID x 1000")
-        lines[at] = ("KID x 1000", lines[at][1] + why)
-    landmarks = [each for each in evaluation.judgements if each.score.features == FaceLandmarks.name]
-    return lines + [("shapes of faces", _faces(each.faces)) for each in landmarks]
+def _columns(judgements: Sequence[Judgement]) -> list[tuple[str, str]]:
+    """Return the numbers that all networks give, a line for each and a column for each network."""
+    columns = [
+        {
+            "features": each.score.features,
+            "their checksum": each.score.checksum[:8],
+            "KID x 1000": with_error(each.score.kid_x1000, each.score.error, 2),
+            "FID": f"{each.score.fid:.2f}",
+            "precision, recall": f"{each.precision:.3f}, {each.recall:.3f}",
+            "density, coverage": f"{each.density:.3f}, {each.coverage:.3f}",
+        }
+        for each in judgements
+    ]
+    return [(name, "  ".join(f"{column[name]:18}" for column in columns)) for name in columns[0]]
 
 
-def _column(judgement: Judgement) -> dict[str, str]:
-    score = judgement.score
-    return {
-        "KID x 1000": with_error(score.kid_x1000, score.error, 2),
-        "FID": f"{score.fid:.2f}",
-        "precision, recall": f"{judgement.precision:.3f}, {judgement.recall:.3f}",
-        "density, coverage": f"{judgement.density:.3f}, {judgement.coverage:.3f}",
-    }
+def _remarks(judgements: Sequence[Judgement]) -> list[tuple[str, str]]:
+    """Return what landmarks say of faces, and why an error is unknown."""
+    lines = [
+        ("shapes of faces", _faces(each.faces))
+        for each in judgements
+        if each.score.features == FaceLandmarks.name
+    ]
+    fewest = min(judgements[0].score.pictures, judgements[0].score.pictures_reference)
+    if fewest < PICTURES_FOR_AN_ERROR:
+        raised = "; crops of one picture are alike, so KID is too high" if fewest == 1 else ""
+        lines.append(
+            ("error of KID", f"unknown: it takes {PICTURES_FOR_AN_ERROR} pictures on either side{raised}")
+        )
+    return lines
 
 
 def _faces(error: FaceError | None) -> str:
@@ -314,12 +316,3 @@ def _faces(error: FaceError | None) -> str:
         f"{error.beyond:.1%} ± {error.beyond_error:.1%} beyond all but {error.expected:.1%} of them "
         f"(p = {error.p_value:.2g})"
     )
-
-
-def _why_no_error(evaluation: Evaluation) -> str:
-    score = evaluation.score
-    fewest = min(score.pictures, score.pictures_reference)
-    if fewest >= PICTURES_FOR_AN_ERROR:
-        return ""
-    raised = "; crops of one picture are alike, so KID is too high" if fewest == 1 else ""
-    return f" (no error: it takes {PICTURES_FOR_AN_ERROR} pictures on either side{raised})"
