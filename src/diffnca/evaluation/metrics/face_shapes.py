@@ -97,6 +97,13 @@ def probability_of_larger(x: Float64[Tensor, " n"], y: Float64[Tensor, " m"]) ->
 
     Equal numbers count half.
     """
-    wins = (x[:, None] > y).double() + (x[:, None] == y).double() / 2
-    variance = wins.mean(1).var() / len(x) + wins.mean(0).var() / len(y)
-    return float(wins.mean()), float(variance.sqrt())
+    above, below = share_below(x, y), share_below(y, x)
+    variance = above.var() / len(x) + below.var() / len(y)
+    return float(above.mean()), float(variance.sqrt())
+
+
+def share_below(x: Float64[Tensor, " n"], y: Float64[Tensor, " m"]) -> Float64[Tensor, " n"]:
+    """Return for each number of `x` the share of smaller numbers in `y`; equal numbers count half."""
+    ordered = y.sort().values
+    twice = torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True)
+    return twice.double() / (2 * len(y))

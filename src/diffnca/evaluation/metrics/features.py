@@ -6,6 +6,7 @@
 import copy
 import hashlib
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,6 +106,14 @@ def known_checksum(content: bytes, expected: str, found: str, remedy: str) -> st
     return checksum
 
 
+def with_weights(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network that `build` makes, with these weights."""
+    with torch.device("meta"):  # random weights would take a part of a second
+        network = build()
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
 class ModuleFeatures:
     """The output of any network as features; a copy of `module` is kept for evaluation.
 
@@ -162,7 +171,7 @@ def cache_folder() -> Path:
     except RuntimeError:
         raise ValueError(
             "the home folder is unknown, so there is no place to keep features: set HOME, or give --cache "
-            "FOLDER (and with --features inception, --weights FILE)"
+            "FOLDER (and --weights FILE, for --features that read a file)"
         ) from None
 
 

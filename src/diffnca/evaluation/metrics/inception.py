@@ -2,9 +2,10 @@
 
 The weights come from TensorFlow's archive inception-2015-12-05 and have 1008 classes. The PyTorch file below
 is from torch-fidelity; pytorch-fid offers equal bytes. The layers have the names in this file. Unlike [1],
-average pooling does not count the padding, and the last block pools the maximum. The network of nsfwjs (npm,
-MIT licence) has the layers of Keras, whose last block pools the average. It was trained to sort photos and
-drawings.
+average pooling does not count the padding, and the last block pools the maximum.
+
+The network of nsfwjs (npm, MIT licence) has the layers of Keras, whose last block pools the average. It began
+with weights of ImageNet, and learnt to sort photos and drawings by decency.
 
 [1] Szegedy et al. (2015), Rethinking the Inception architecture for computer vision, arXiv:1512.00567.
 """
@@ -22,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffnca.evaluation.metrics.eight_bits import read_eight_bits, with_weights
-from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, known_checksum
+from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
+from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, known_checksum, with_weights
 from diffnca.files import replace_atomically
 
 INCEPTION_ADDRESS = (
@@ -141,11 +142,8 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
     content = path.read_bytes()
     remedy = f"replace it by {INCEPTION_ADDRESS}"
     checksum = known_checksum(content, INCEPTION_SHA256, f"{path} has", remedy)
-    with torch.device("meta"):  # its own first weights take seconds
-        network = inception_network()
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    network.load_state_dict(state, assign=True)
-    return InceptionFid(network, checksum, device)
+    return InceptionFid(with_weights(inception_network, state), checksum, device)
 
 
 class InceptionNsfwjs(RgbFeatures):
@@ -164,8 +162,7 @@ class InceptionNsfwjs(RgbFeatures):
 def inception_nsfwjs(weights: Path | None = None, device: torch.device | str = "cpu") -> InceptionNsfwjs:
     """Load the network of nsfwjs from `weights`; `None` looks in ~/.cache/diffnca."""
     path = cache_folder() / "inception_nsfwjs.safetensors" if weights is None else weights
-    remedy = "make it by benchmarks/judges.py from nsfwjs@4.3.0, and give it as --weights"
-    state, checksum = read_eight_bits(path, NSFWJS_SHA256, remedy)
+    state, checksum = read_eight_bits(path, NSFWJS_SHA256, made_from("nsfwjs@4.3.0"))
     network = with_weights(lambda: inception_network(averages_last=True)[:-1], state)
     return InceptionNsfwjs(network, checksum, device)
 
