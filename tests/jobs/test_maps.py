@@ -167,3 +167,12 @@ def test_a_maker_needs_a_model_that_knows_coarse_colours(models: tuple[str, str]
     with pytest.raises(ValueError, match="which knows no coarse colours"):
         asked(models[1], New(), Choices(), (16, 16), maker=models[1])
     assert torch.is_grad_enabled()
+
+
+def test_the_plan_of_a_large_image_says_who_makes_its_map(
+    models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"sample {models[0]} --layout {models[1]} --height 40 --width 56 --tile 16 --dry-run"
+    assert main([*command.split(), "--out", str(tmp_path / "a.ome.zarr")]) == 0
+    line = f"map      10x14 px, made first by {models[1]}: {tmp_path}/a.map.ome.zarr"
+    assert line in capsys.readouterr().out

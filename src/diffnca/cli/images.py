@@ -219,8 +219,21 @@ def lines_of(planned: Plan) -> list[str]:
         f"{amount(planned.finished_bytes)}",
         f"time     about {left}{duration(tiles.seconds)} in all for one worker: "
         f"{tiles.rates.compute * 1e6:.2f} s per megapixel and step, measured on a small tile",
+        *map_lines(planned),
         *(["begun    goes on with what is there"] if planned.is_begun else []),
     ]
+
+
+def map_lines(planned: Plan) -> list[str]:
+    """Return a line on the map that another model makes first."""
+    from diffnca.jobs.target import Target
+
+    request = planned.request
+    if request.maker is None:
+        return []
+    canvas = request.map().canvas
+    there = Target(planned.place.out).map
+    return [f"map      {canvas.height}x{canvas.width} px, made first by {request.maker.name}: {there}"]
 
 
 def told(made: Made, request: Request) -> str:
