@@ -16,13 +16,14 @@ from diffnca.jobs.options import Choices
 from diffnca.jobs.request import Request, Weights, asked, difference, text_of
 from diffnca.jobs.tasks import Extend, Inpaint, Interpolate, New, Paste, Repaint, Upscale, Vary
 from diffnca.sampling.layouts import Layout
+from diffnca.sampling.maps import Raster
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 GIVEN = Given(Path("a.png"), PIXELS, None)
 OTHER = Given(Path("a.png"), PIXELS[::-1].copy(), None)
 OPEN = Given(Path("a.png"), PIXELS, torch.eye(2, 3) > 0)
 MASK = torch.ones(2, 3) > 0
-LAYOUT = Layout(torch.eye(2, 3, dtype=torch.uint8)[None], 2)
+LAYOUT = Layout(Raster(torch.eye(2, 3, dtype=torch.uint8)[None]), 2)
 WEIGHTS = Weights("aerial", "0123456789abcdef")
 
 
@@ -60,7 +61,7 @@ TASKS = [
             "even_px": 8,
             "tone": (1.0, 0.0, 0.0),
             "grown": ((1, 1),),
-            "layout": Layout(1 - LAYOUT.numbers, 2),
+            "layout": Layout(Raster(1 - LAYOUT.map.numbers), 2),
             "obey": 2.0,
         },
     ),

@@ -40,16 +40,9 @@ def layout(numbers: Tensor = MAP) -> Layout:
     return layout_of(numbers, 1.0, model_of().config, 1)
 
 
-def test_a_map_is_enlarged_by_its_nearest_neighbours() -> None:
-    planes = layout()(Canvas(8, 9).whole)[0]
-    enlarged = MAP.repeat_interleave(4, 0).repeat_interleave(3, 1)
-    assert torch.equal(planes, torch.stack([enlarged == 0, enlarged == 1]).float())
-
-
-def test_a_part_of_a_canvas_has_the_planes_of_the_whole() -> None:
-    canvas = Canvas(17, 23, ("circular", "reflect"))
-    part = Region(-4, 5, 9, 11, canvas)
-    assert torch.equal(layout()(part), part.crop(layout()(canvas.whole), canvas.whole))
+def test_a_plane_is_full_where_its_class_is() -> None:
+    planes = layout()(Canvas(2, 3).whole)[0]
+    assert torch.equal(planes, torch.stack([MAP == 0, MAP == 1]).float())
 
 
 @pytest.mark.parametrize(
@@ -153,4 +146,4 @@ def test_a_guide_knows_the_classes_of_the_model() -> None:
 
 
 def test_255_stands_for_an_unknown_class() -> None:
-    assert layout().numbers[0, 0].tolist() == [0, 1, UNKNOWN]
+    assert layout().map.numbers[0, 0].tolist() == [0, 1, UNKNOWN]

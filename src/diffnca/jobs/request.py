@@ -264,8 +264,8 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         case "guidance" | "obey", _:
             yield name, f"{value:g}"
         case _, Layout():
-            height, width = value.numbers.shape[1:]
-            yield name, f"{height}x{width} {_fingerprint(value.numbers.numpy())}"
+            height, width = value.map.size
+            yield name, f"{height}x{width} {_fingerprint(value.map.numbers.numpy())}"
         case "region", _:
             yield name, ",".join(map(str, value))
         case "grown", _:

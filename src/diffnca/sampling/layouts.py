@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffnca.canvas.region import Region
@@ -25,37 +25,29 @@ from diffnca.data.sources import content_of
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.errors import require
 from diffnca.sampling.guidance import AroundDenoiser
+from diffnca.sampling.maps import Raster
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A map of classes, as the given planes of any canvas: nearest neighbours stretch it to the canvas.
+    """What stands where on any canvas, as given planes.
 
     Attributes:
-        numbers: the class of each place, 255 where it is unknown; one map for all images, or one for each.
+        map: the class of each place.
         num_classes: number of classes of the legend.
     """
 
-    numbers: UInt8[Tensor, "b y x"]
+    map: Raster
     num_classes: int
 
     def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
         """Return the planes on `region`."""
-        height, width = self.numbers.shape[1:]
-        rows = _nearest(region.rows(), region.canvas.height, height)
-        columns = _nearest(region.columns(), region.canvas.width, width)
-        part = self.numbers[:, rows[:, None], columns].numpy()
-        planes = np.stack([planes_of(each, self.num_classes) for each in part])
+        planes = np.stack([planes_of(each, self.num_classes) for each in self.map.on(region).numpy()])
         return torch.from_numpy(planes).movedim(-1, 1) / 255.0
-
-    @property
-    def signed(self) -> Int64[Tensor, "b y x"]:
-        """The numbers as `generate` takes them: -1 where a class is unknown."""
-        return self.numbers.long().where(self.numbers != UNKNOWN, -1)
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Return the sides of a canvas: those of the map, and a single side in the proportion of the map."""
-        own_height, own_width = self.numbers.shape[1:]
+        own_height, own_width = self.map.size
         if height is None and width is None:
             return own_height, own_width
         if height is None:
@@ -86,7 +78,7 @@ def layout_of(
     require(-1 <= worst <= last, "layout", worst, allowed)
     if len(signed) not in (1, images):
         raise ValueError(f"layout of {len(signed)} maps: must be one map, or one for each of {images} images")
-    return Layout(signed.where(signed >= 0, UNKNOWN).to(torch.uint8), last + 1)
+    return Layout(Raster(signed.where(signed >= 0, UNKNOWN).to(torch.uint8)), last + 1)
 
 
 def read_layout(path: Path, config: Config) -> Layout:
@@ -96,13 +88,13 @@ def read_layout(path: Path, config: Config) -> Layout:
         numbers = numbers_in(content_of(path), legend)
     except UnusableImageError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Layout(torch.from_numpy(numbers.copy())[None], len(legend.classes))
+    return Layout(Raster(torch.from_numpy(numbers.copy())[None]), len(legend.classes))
 
 
-def shown_layout(planes: Float[Tensor, "b k h w"]) -> Layout:
-    """Return the layout whose classes have the largest share in given planes."""
+def shown_layout(planes: Float[Tensor, "b k h w"]) -> Raster:
+    """Return the map whose classes have the largest share in given planes."""
     numbers = torch.where(planes.sum(dim=1) >= 0.5, planes.argmax(dim=1), UNKNOWN)
-    return Layout(numbers.to(torch.uint8), planes.shape[1])
+    return Raster(numbers.to(torch.uint8))
 
 
 def legend_of(config: Config) -> LayoutConfig:
@@ -158,8 +150,3 @@ def check_obey(obey: float, has_layout: bool) -> None:
     """Refuse a number out of range, and one that leads to no layout."""
     require(0.0 <= obey <= LARGEST_GUIDANCE, "obey", obey, f"from 0 to {LARGEST_GUIDANCE}")
     require(has_layout or obey == 1.0, "obey", obey, "1 without a layout; give one")
-
-
-def _nearest(places: Int64[Tensor, " n"], size: int, length: int) -> Int64[Tensor, " n"]:
-    """Return the places on an axis of `length` nearest to the middles of pixels on an axis of `size`."""
-    return (2 * places + 1) * length // (2 * size)
