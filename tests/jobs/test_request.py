@@ -47,6 +47,7 @@ CHANGES: dict[str, Any] = {
     "windows": 64,
     "engine": "eager",
     "task": Vary(GIVEN, 0.5),
+    "maker": WEIGHTS,
     "sampler": "ddpm",
     "steps": 4,
     "seed": 5,
