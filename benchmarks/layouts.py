@@ -37,7 +37,7 @@ from maps import followed, kept_name, legend_of, numbers_of, outlined, scale_of,
 from segmenter import Example, Lesson, dice, examples_of, segmenter
 from tissue import Tissue, chosen
 
-from diffnca import load
+from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.layout import LayoutConfig
 from diffnca.data import open_images
@@ -46,7 +46,6 @@ from diffnca.data.layouts import Layouts, coloured
 from diffnca.data.sources import listed, stem_of
 from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.features import efficientnet_lite0
-from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import score
 from diffnca.evaluation.selections import Pictures, Selection, crops
 from diffnca.formats.png import write_png
@@ -123,7 +122,7 @@ class Follow(Tissue):
             scale = scale_of(model, self.reduce)
             legend = legend_of(model, self.classes)
             for title, make in ways_of(model, legend, self.obey, self.strengths):
-                folder = self.out / "follow" / kept_name(name, self.seed, title)
+                folder = self.out / "follow" / kept_name(name, self.seed, title, legend.told)
                 for index in wanted:
                     path = folder / f"{self.held_out_examples[index].name}.png"
                     if not path.is_file():
@@ -247,10 +246,12 @@ class Structure(Tissue):
     """NAME=PATH: a model, or a folder of pictures of any size."""
     pictures_reduce: int = 2
     """Scale of the folders of pictures: how many px of the real images are one px of theirs."""
+    maker: str | None = None
+    """Model that makes the maps for models that follow coarse colours; their own if left out."""
     side: int = 2048
     """Side of the pictures that a model makes, in px of the real images."""
     count: int = 8
-    """Number of pictures that a model makes."""
+    """Number of pictures that a model makes; more in its folder count too."""
     seed: int = 0
     """Seed of the first of these."""
     factors: tuple[int, ...] = (1, 2, 4, 8)
@@ -303,11 +304,17 @@ class Structure(Tissue):
         """Return a folder of pictures and its scale; a model first makes what is missing."""
         if Path(path).is_dir() and not (Path(path) / MODEL_FILE).is_file():
             return Path(path), self.pictures_reduce
-        scale = scale_of(load(path), self.reduce)
-        side = self.side // scale
-        folder = self.out / "structure" / kept_name(path, self.side, self.seed)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        list(Samples(path, side, side, self.seed).pictures(self.count, folder))
+        model = load(path)
+        scale, maker = scale_of(model, self.reduce), self.maker or model.config.layout.maker
+        layout = load(maker) if maker is not None and model.config.layout.coarse else None
+        told = None if layout is None else find_model(maker).read_bytes()
+        folder = self.out / "structure" / kept_name(path, self.side, told)
+        folder.mkdir(parents=True, exist_ok=True)
+        size = {"height": self.side // scale, "width": self.side // scale}
+        for seed in range(self.seed, self.seed + self.count):
+            if not (folder / f"{seed}.png").is_file():
+                made = to_uint8(generate(model, **size, seed=seed, layout=layout))[0]
+                write_png(folder / f"{seed}.png", made, {})
         return folder, scale
 
     def pieces(self, picture: np.ndarray) -> list[np.ndarray]:

@@ -46,7 +46,7 @@ def legend_of(model: Generator, classes: Sequence[str]) -> LayoutConfig:
 def numbers_of(source: Labelled, legend: LayoutConfig, scale: int) -> np.ndarray:
     """Return the class that has most of each pixel, for an image made smaller by `scale`."""
     labelled = replace(source, legend=legend).read(channels=3, reduce=scale).pixels
-    return labelled[..., 3:-1].argmax(axis=2).astype(np.uint8)
+    return labelled[..., 3:].argmax(axis=2).astype(np.uint8)
 
 
 def ways_of(

@@ -97,7 +97,7 @@ def examples_of(images: ImageSet) -> list[Example]:
 
 def _share(planes: np.ndarray) -> np.ndarray:
     share: np.ndarray = planes[..., 1]
-    if planes.shape[2] > 3:  # the last plane tells where the layout is known
+    if planes.shape[2] > 2:
         is_inside = ndimage.binary_fill_holes(share >= 128) & (share < 128)
         share = share + np.minimum(np.where(is_inside, planes[..., 2], 0), 255 - share)
     return share

@@ -62,7 +62,7 @@ def tiny(classes: tuple[str, ...]) -> Config:
     return replace(
         config,
         layout=planes,
-        model=replace(config.model, given_channels=planes.num_planes),
+        model=replace(config.model, given_channels=planes.num_planes(3)),
         sampling=replace(config.sampling, steps=1),
     )
 
@@ -125,7 +125,7 @@ def test_the_error_of_a_mean_is_that_over_pictures(parts: SimpleNamespace) -> No
 def test_white_within_a_gland_belongs_to_it(parts: SimpleNamespace) -> None:
     ring, middle = disc((20, 20), 12) & ~disc((20, 20), 5), disc((20, 20), 5)
     outside = disc((40, 40), 3)
-    planes = np.stack([~ring, ring, middle | outside, np.ones_like(ring)], axis=-1).astype(np.uint8) * 255
+    planes = np.stack([~ring & ~middle & ~outside, ring, middle | outside], axis=-1).astype(np.uint8) * 255
     assert np.array_equal(parts._share(planes) > 0, ring | middle)
 
 
