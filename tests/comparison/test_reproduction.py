@@ -102,6 +102,15 @@ def test_real_images_beat_every_row(table: Path) -> None:
     assert found["real"]["judgements"][0]["score"]["kid_x1000"] < min(scores)
 
 
+def test_a_further_network_has_a_table_of_all_rows(table: Path) -> None:
+    _, text = (table / "table.md").read_text().split("These images in the features colours ")
+    found = results(table)
+    rows = [(f"`{row['name']}`", row["evaluation"]) for row in found["results"]]
+    for name, judged in [*rows, ("real", found["real"])]:
+        score = judged["judgements"][1]["score"]
+        assert f"| {name} | {score['kid_x1000']:.2f} ± {score['error']:.2f} | {score['fid']:.2f} | " in text
+
+
 def test_the_table_names_every_row_and_its_protocol(table: Path) -> None:
     text = (table / "table.md").read_text()
     assert all(f"| `{name}` |" in text for name in ROWS)
@@ -264,7 +273,7 @@ def test_a_row_trained_with_two_seeds_is_one_line_with_the_error_over_trainings(
     found, text = results(out)["results"], (out / "table.md").read_text()
     kids = [row["evaluation"]["judgements"][0]["score"]["kid_x1000"] for row in found]
     assert [row["seed"] for row in found] == [0, 1]
-    assert f"| `diff_nca` | {np.mean(kids):.1f} ± {abs(kids[0] - kids[1]) / 2:.1f} |" in text
+    assert f"| `diff_nca` | {np.mean(kids):.2f} ± {abs(kids[0] - kids[1]) / 2:.2f} |" in text
     assert "the standard error over trainings" in text
 
 

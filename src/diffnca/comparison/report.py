@@ -5,16 +5,17 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffnca.comparison.rows import Result
 from diffnca.evaluation.metrics.distances import Difference, with_error
-from diffnca.evaluation.scores import Evaluation, require_one_protocol
+from diffnca.evaluation.scores import Evaluation, Judgement, require_one_protocol
 from diffnca.files import replace_atomically
 
+JUDGED = ("KID x 1000", "FID", "precision", "recall", "density", "coverage")
 HEAD = (
-    *("row", "KID x 1000", "FID", "precision", "recall", "density", "coverage", "spectrum dB", "copied"),
+    *("row", *JUDGED, "spectrum dB", "copied"),
     *("held-out error", "parameters", "multiply-adds per image", "images seen", "minutes", "peak memory"),
 )
 
@@ -52,16 +53,16 @@ def write(report: Report, out: Path) -> None:
 
 def as_markdown(report: Report) -> str:
     """Return the table as Markdown, the best row first, with all that its numbers depend on."""
-    by_name: dict[str, list[Result]] = {}
-    for result in report.results:
-        by_name.setdefault(result.name, []).append(result)
     rows = [
         (*_numbers(f"`{name}`", [each.evaluation for each in same]), _held_out_error(same), *_costs(same))
-        for name, same in sorted(by_name.items(), key=lambda row: _kid(each.evaluation for each in row[1]))
+        for name, same in _in_order(report)
     ]
     real = _numbers("real", [report.real])
     lines = _table(HEAD, [*rows, (*real, *[""] * (len(HEAD) - len(real)))])
     lines += ["", *_terms(report), ""]
+    for place, judgement in enumerate(report.real.judgements[1:], 1):
+        lines += [f"These images in the features {_network(judgement)}:", ""]
+        lines += [*_table(("row", *JUDGED), _by_network(report, place)), ""]
     if report.differences:
         lines += [
             f"KID x 1000 of `{report.subject}` minus that of another row, both against the same real images:"
@@ -79,21 +80,49 @@ def brief(result: Result) -> str:
     return f"{result.name}, training {result.seed}: KID x 1000 {kid}, FID {score.fid:.1f}"
 
 
-def _kid(evaluations: Iterable[Evaluation]) -> float:
-    return statistics.mean(each.first.score.kid_x1000 for each in evaluations)
+def _in_order(report: Report) -> list[tuple[str, list[Result]]]:
+    """Return the trainings of each row, the row with the smallest KID in the first features first."""
+    by_name: dict[str, list[Result]] = {}
+    for result in report.results:
+        by_name.setdefault(result.name, []).append(result)
+    return sorted(
+        by_name.items(),
+        key=lambda row: statistics.mean(each.evaluation.first.score.kid_x1000 for each in row[1]),
+    )
 
 
 def _numbers(name: str, evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    spread = _over_trainings([each.first.score.kid_x1000 for each in evaluations])
     copied = [each.memorisation.copied for each in evaluations if each.memorisation is not None]
     return (
         name,
-        with_error(_kid(evaluations), evaluations[0].first.score.error if spread is None else spread),
-        f"{statistics.mean(each.first.score.fid for each in evaluations):.1f}",
-        *(f"{statistics.mean(getattr(each.first, key) for each in evaluations):.2f}" for key in HEAD[3:7]),
+        *_judged([each.first for each in evaluations]),
         f"{statistics.mean(each.spectrum_error_db for each in evaluations):.1f}",
         f"{statistics.mean(copied):.1%}" if copied else "",
     )
+
+
+def _judged(judgements: Sequence[Judgement]) -> tuple[str, ...]:
+    """Return what one network says of the trainings of a row."""
+    kids = [each.score.kid_x1000 for each in judgements]
+    spread = _over_trainings(kids)
+    return (
+        with_error(statistics.mean(kids), judgements[0].score.error if spread is None else spread, 2),
+        f"{statistics.mean(each.score.fid for each in judgements):.2f}",
+        *(f"{statistics.mean(getattr(each, key) for each in judgements):.2f}" for key in JUDGED[2:]),
+    )
+
+
+def _by_network(report: Report, place: int) -> list[tuple[str, ...]]:
+    """Return the rows as the network at `place` sees them."""
+    rows = [
+        (f"`{name}`", *_judged([each.evaluation.judgements[place] for each in same]))
+        for name, same in _in_order(report)
+    ]
+    return [*rows, ("real", *_judged([report.real.judgements[place]]))]
+
+
+def _network(judgement: Judgement) -> str:
+    return f"{judgement.score.features} {judgement.score.checksum[:8]}"
 
 
 def _over_trainings(numbers: Sequence[float]) -> float | None:
@@ -123,8 +152,8 @@ def _terms(report: Report) -> list[str]:
     score, protocol = report.real.first.score, report.real.protocol
     return [
         f"{score.n} generated images of {protocol.height}x{protocol.width} px per row ({protocol.stored}) "
-        f"against {score.n_reference} real ones ({protocol.split}); features {score.features} "
-        f"{score.checksum[:8]}; KID leaves out pairs of crops within a picture; ± is "
+        f"against {score.n_reference} real ones ({protocol.split}); features {_network(report.real.first)}; "
+        f"KID leaves out pairs of crops within a picture; ± is "
         f"the standard error {_error_of(report)}; FID compares within this table "
         "only. *real*: as many training images measured in the same way. *copied*: share nearer to a "
         "training image than 99% of unseen images are (1% is expected). *held-out error*: mean squared error "

@@ -14,7 +14,7 @@ from diffnca.config.model import Config
 from diffnca.config.networks import VNCAConfig
 from diffnca.engine.machine import device_named, machine_of
 from diffnca.errors import Interrupted, one_line
-from diffnca.evaluation.judges import extractor_named
+from diffnca.evaluation.judges import judges_named
 from diffnca.evaluation.metrics.distances import Difference, kid_difference
 from diffnca.evaluation.metrics.features import extract_cached
 from diffnca.progress import Report as Seen
@@ -36,19 +36,19 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
     rows = _chosen(table, terms)
     for row in rows:
         is_finished(row, terms)  # refuses a wrong run before the first training
-    extractor = extractor_named(terms.features, terms.weights, terms.device)
+    judges = judges_named(terms.features, terms.weights, terms.device)
     real = RealSelections.of(rows[0].config, terms, report)
     terms.out.mkdir(exist_ok=True)
     kept, left_out = others(table, rows, terms)
-    best = real.evaluation(extractor, terms, report)
-    reference = extract_cached(extractor, real.held_out.images, terms.cache)
+    best = real.evaluation(judges, terms, report)
+    reference = extract_cached(judges[0], real.held_out.images, terms.cache)
     found = Report(table.name, _facts(terms, real), best, (), {}, left_out, {}, table.subject)
     features: dict[str, list[Tensor]] = {}
     for row in (*kept, *rows):
         LOGGER.info("%s: %s", row.title, row.folder)
         try:
             train(row, terms, report)
-            result, vectors = measure(row, real, extractor, terms, report)
+            result, vectors = measure(row, real, judges, terms, report)
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command goes on") from None
         except (ValueError, OSError, RuntimeError, MemoryError) as error:

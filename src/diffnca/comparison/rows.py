@@ -4,6 +4,7 @@ All rows train on the first part of the real images; no row sees the held-out pa
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,11 +67,11 @@ class RealSelections:
         shown, unseen = crops(training, num_training, data.crop), min(terms.n, num_held_out)
         return cls(shown, crops(held_out, unseen, data.crop), images.fingerprint, len(images.skipped))
 
-    def evaluation(self, extractor: FeatureExtractor, terms: Terms, report: Report) -> Evaluation:
+    def evaluation(self, judges: Sequence[FeatureExtractor], terms: Terms, report: Report) -> Evaluation:
         """Measure training images in the way of generated images."""
         index = torch.arange(terms.n) * len(self.training) // terms.n
         chosen = Selection(self.training.images[index], self.training.pictures[index])
-        held_out, judges, protocol = self.held_out, [extractor], Protocol(split="held out")
+        held_out, protocol = self.held_out, Protocol(split="held out")
         return evaluate(chosen, held_out, judges, cache=terms.cache, protocol=protocol, report=report)
 
 
@@ -177,9 +178,9 @@ def is_finished(row: Row, terms: Terms) -> bool:
 
 
 def measure(
-    row: Row, real: RealSelections, extractor: FeatureExtractor, terms: Terms, report: Report
+    row: Row, real: RealSelections, judges: Sequence[FeatureExtractor], terms: Terms, report: Report
 ) -> tuple[Result, Float[Tensor, "n d"]]:
-    """Return the numbers of a trained row, and the features of its images in the order of the seeds."""
+    """Return the numbers of a trained row, and the first features of its images in the order of the seeds."""
     is_denoiser = not isinstance(row.config.model, VNCAConfig)
     sampler, steps = (terms.sampler, terms.steps) if is_denoiser else (None, None)
     samples = Samples(str(row.run), sampler=sampler, steps=steps, device=terms.device)
@@ -191,7 +192,7 @@ def measure(
     evaluation = evaluate(
         generated,
         real.held_out,
-        [extractor],
+        judges,
         training=real.training,
         cache=terms.cache,
         protocol=Protocol(split="held out"),
@@ -200,7 +201,7 @@ def measure(
     )
     error = _held_out_error(row, real, torch.device(terms.device)) if is_denoiser else None
     result = Result(row.config.name, row.config.training.seed, _cost(row, terms), evaluation, error)
-    return result, extract_cached(extractor, generated.images, terms.cache)
+    return result, extract_cached(judges[0], generated.images, terms.cache)
 
 
 def _held_out_error(row: Row, real: RealSelections, device: torch.device) -> float:

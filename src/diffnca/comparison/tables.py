@@ -200,8 +200,9 @@ class Terms:
         sampler: of all denoisers.
         steps: diffusion steps of all denoisers.
         seeds: trainings of each row, with different seeds.
-        features: the network that looks at the images.
-        weights: local file of the weights of inception, inception_nsfwjs or face_descriptor.
+        features: the networks that look at the images, one or several; the first puts the rows in order.
+        weights: files of the weights of inception, inception_nsfwjs, face_descriptor, in the order of
+            --features; without them, they are looked for in ~/.cache/diffnca (inception is downloaded once).
         device: where to sample; auto takes a GPU where there is one. Training takes all GPUs.
     """
 
@@ -216,8 +217,8 @@ class Terms:
     sampler: SamplerName = "dpmpp2m"
     steps: int = 20
     seeds: int = 1
-    features: Judge = "efficientnet_lite0"
-    weights: Path | None = None
+    features: tuple[Judge, ...] = ("efficientnet_lite0",)
+    weights: tuple[Path, ...] = ()
     device: str = "auto"
 
     @property
@@ -243,6 +244,6 @@ class Terms:
             value = getattr(self, name)
             require(value is None or 0 < value < math.inf, f"--{name}", value, "above 0")
         require(1 <= self.seeds <= MAX_SEEDS, "--seeds", self.seeds, f"from 1 to {MAX_SEEDS}")
-        check_judges([self.features], [] if self.weights is None else [self.weights])
+        check_judges(self.features, self.weights)
         allowed = f"from {MIN_IMAGES} to {MAX_IMAGES:,} images for each row"
         require(MIN_IMAGES <= self.n <= MAX_IMAGES, "--n", self.n, allowed)
