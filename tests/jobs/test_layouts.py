@@ -1,5 +1,6 @@
 """Images with a layout as a user asks for them: size, identity, tiles, restart, films, what is refused."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,13 @@ def drawn(tmp_path: Path) -> Path:
 
 
 def request_of(model: str, path: Path, obey: float = 1.0, size: Any = (40, 56)) -> Request:
-    layout = read_layout(path, read_config(Path(model)))
+    layout = read_layout(path, read_config(Path(model)), size)
     return asked(model, New(layout=layout, obey=obey), Choices(steps=3, seed=4), size)
 
 
-def in_memory(model: str, obey: float = 1.0) -> np.ndarray:
-    numbers = torch.from_numpy(NUMBERS)
-    image = generate(load(model), height=40, width=56, seed=4, steps=3, layout=numbers, obey=obey)
+def in_memory(model: str, obey: float = 1.0, numbers: np.ndarray = NUMBERS) -> np.ndarray:
+    layout = torch.from_numpy(numbers)
+    image = generate(load(model), height=40, width=56, seed=4, steps=3, layout=layout, obey=obey)
     return to_uint8(image)[0]
 
 
@@ -65,6 +66,44 @@ def test_a_command_makes_the_image_that_python_makes(
 def test_an_image_has_the_size_of_its_layout(model: str, drawn: Path) -> None:
     canvas = request_of(model, drawn, size=(None, None)).canvas
     assert (canvas.height, canvas.width) == (20, 28)
+
+
+def polygons(path: Path, right: float = 30, name: str = "gland") -> str:
+    """Write a polygon, as an annotation tool exports it."""
+    ring = [[10, 5], [right, 5], [right, 40], [10, 40], [10, 5]]
+    geometry, properties = {"type": "Polygon", "coordinates": [ring]}, {"classification": {"name": name}}
+    feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return str(path)
+
+
+def test_polygons_make_the_image_of_the_map_that_they_draw(model: str, tmp_path: Path) -> None:
+    numbers, out = np.zeros((40, 56), dtype=np.uint8), tmp_path / "a.png"
+    numbers[5:40, 10:30] = 1
+    layout = polygons(tmp_path / "drawn.geojson")
+    assert main(["sample", model, *SIZE, "--layout", layout, "--out", str(out)]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), in_memory(model, numbers=numbers))
+
+
+def test_polygons_in_tiles_equal_the_whole_to_the_bit(model: str, tmp_path: Path) -> None:
+    request = request_of(model, Path(polygons(tmp_path / "drawn.geojson", 33.7)))
+    zarr, png = tmp_path / "a.ome.zarr", tmp_path / "a.png"
+    list(run(request, Place(out=str(zarr), tile=32)))
+    list(run(request, Place(out=str(png))))
+    np.testing.assert_array_equal(read_pixels(str(zarr)), np.asarray(Image.open(png)))
+
+
+def test_the_identity_knows_the_polygons(model: str, tmp_path: Path) -> None:
+    one, other = (
+        request_of(model, Path(polygons(tmp_path / f"{x}.geojson", x))).identity() for x in (30, 31)
+    )
+    assert one != other
+
+
+def test_an_image_holds_all_polygons(model: str, tmp_path: Path) -> None:
+    path = Path(polygons(tmp_path / "drawn.geojson", 30.2))
+    canvas = request_of(model, path, size=(None, None)).canvas
+    assert (canvas.height, canvas.width) == (40, 31)
 
 
 @pytest.mark.parametrize("obey", [1.0, 2.5])
@@ -125,6 +164,11 @@ def test_a_film_shows_an_image_with_its_layout(model: str, drawn: Path, tmp_path
             "map.png: holds the colour #000009: must be numbers",
         ),
         (NUMBERS, ["--obey", "20"], "--obey 20.0: must be from 0 to 10"),
+        (
+            NUMBERS,
+            ["--layout", "tumour.geojson"],
+            "tumour.geojson: feature 1 is of the class 'tumour': must be one of stroma, gland, or unknown",
+        ),
         (NUMBERS, ["--layout", "no.png"], "no.png: there is no such file"),
         (NUMBERS, ["--out", "map.png"], "map.png: is given, and would be overwritten"),
     ],
@@ -140,6 +184,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(drawn.parent)
     Image.fromarray(pixels).save(drawn)
+    polygons(drawn.parent / "tumour.geojson", name="tumour")
     assert main(["sample", model, "--layout", "map.png", *more]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line

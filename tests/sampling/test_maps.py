@@ -1,13 +1,17 @@
 """Maps of classes on any canvas: smooth shapes, equal to the bit in any part."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
 from diffnca.canvas.region import Canvas, Region
+from diffnca.config.layout import LayoutConfig
 from diffnca.data.layouts import UNKNOWN
-from diffnca.sampling.maps import Raster
+from diffnca.data.outlines import outlines_in
+from diffnca.sampling.maps import Outlines, Raster
 
 BOUNDARIES = [("reflect", "reflect"), ("circular", "reflect"), ("circular", "circular")]
 
@@ -68,3 +72,58 @@ def test_of_equal_shares_the_smaller_number_counts() -> None:
 def test_memory_grows_with_the_region_and_not_with_the_canvas() -> None:
     canvas = Canvas(2**30, 2**30)
     assert raster().on(Region(2**29, 2**29, 3, 4, canvas)).shape == (1, 3, 4)
+
+
+SHAPES = (
+    ("b", [[2.2, 1.1], [9.7, 3.4], [5.5, 9.9]]),
+    ("c", [[4, 0], [8, 0], [8, 5], [4, 5]]),
+    ("unknown", [[0, 7], [3, 7], [3, 12], [0, 12]]),
+)
+
+
+def outlined(*shapes: tuple[str, list[list[float]]], size: tuple[int | None, int | None]) -> Outlines:
+    features = [
+        {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"name": name}}
+        for name, ring in shapes
+    ]
+    outlines = outlines_in(json.dumps(features).encode(), LayoutConfig(("a", "b", "c")))
+    return Outlines.of(outlines, *size)
+
+
+def test_later_polygons_lie_on_top_and_the_first_class_around_them() -> None:
+    numbers = outlined(*SHAPES, size=(12, 10)).on(Canvas(12, 10).whole)[0]
+    assert [numbers[0, 0], numbers[8, 5], numbers[2, 5], numbers[8, 1]] == [0, 1, 2, UNKNOWN]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("size", [(12, 10), (29, 31)])
+def test_polygons_on_a_part_equal_the_crop_of_the_whole(
+    size: tuple[int, int], boundary: tuple[str, str]
+) -> None:
+    canvas, shapes = Canvas(*size, boundary), outlined(*SHAPES, size=(12, 10))
+    top = -2 if boundary[0] == "circular" else 1
+    part = Region(top, 2, size[0] - 1, size[1] - 3, canvas)
+    assert torch.equal(shapes.on(part), part.crop(shapes.on(canvas.whole), canvas.whole))
+
+
+def test_polygons_stretch_with_the_canvas() -> None:
+    doubled = [(name, [[2 * x, 2 * y] for x, y in ring]) for name, ring in SHAPES]
+    canvas = Canvas(24, 20)
+    stretched = outlined(*SHAPES, size=(12, 10)).on(canvas.whole)
+    assert torch.equal(stretched, outlined(*doubled, size=(24, 20)).on(canvas.whole))
+
+
+def test_a_map_of_polygons_holds_them_all_without_a_size() -> None:
+    assert outlined(*SHAPES, size=(None, None)).size == (12, 10)
+    assert outlined(*SHAPES, size=(30, None)).size == (30, 10)
+
+
+def test_polygons_beyond_the_canvas_are_cut() -> None:
+    square = ("b", [[-5.0, -5.0], [3.0, -5.0], [3.0, 2.0], [-5.0, 2.0]])
+    assert outlined(square, size=(4, 4)).on(Canvas(4, 4).whole).sum() == 6
+
+
+def test_polygons_on_the_other_side_of_the_corner_have_no_size() -> None:
+    square = ("b", [[-5.0, -5.0], [0.0, -5.0], [0.0, 2.0]])
+    with pytest.raises(ValueError, match="^has no polygon in the image: x and y must be pixels above 0$"):
+        outlined(square, size=(None, None))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffnca.jobs.run import Made
     from diffnca.sampling.layouts import Layout
 
-MAPS = (".png", ".tif", ".tiff")
+MAPS = (".png", ".tif", ".tiff", ".geojson", ".json")
 """Endings of the files of maps; any other map is the name of a model that makes it."""
 
 Nested = tyro.conf.arg(name="")
@@ -82,7 +82,8 @@ class Sample(Making):
             (--tone 1 0 -1); without it, the seed decides.
         layout: a label image (PNG or TIFF) that says what stands where: class numbers, or the colours of the
             legend in `diffnca info MODEL`; what is transparent is free. It has any size, which is the size of
-            the image without --height and --width. Or the name of a model that makes the map.
+            the image without --height and --width. Or polygons in pixels (GeoJSON, as QuPath exports it) with
+            the names of the classes; around them is the first class. Or the name of a model that makes maps.
         obey: how closely to follow the layout, from 0 (not at all) to 10; above 1 the model is led away from
             what it would make without, in twice the time.
     """
@@ -119,7 +120,7 @@ class Sample(Making):
         from diffnca.sampling.layouts import read_layout
 
         check_kept([path], [self.place], self.choices.count)
-        return read_layout(path, read_config(find_model(self.model)))
+        return read_layout(path, read_config(find_model(self.model)), (self.height, self.width))
 
 
 @dataclass(frozen=True, kw_only=True)

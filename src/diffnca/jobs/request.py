@@ -10,7 +10,6 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from diffnca import __version__
@@ -256,16 +255,16 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield "seamless", next(key for key, boundary in SEAMLESS.items() if boundary == value.boundary)
             yield from (("height", str(value.height)), ("width", str(value.width)))
         case _, Given():
-            yield "image", _fingerprint(value.pixels)
+            yield "image", _fingerprint(value.pixels.tobytes())
             if value.holes is not None:
-                yield "mask", _fingerprint(value.holes.numpy())
+                yield "mask", _fingerprint(value.holes.numpy().tobytes())
         case _, Tensor():
-            yield name, _fingerprint(value.numpy())
+            yield name, _fingerprint(value.numpy().tobytes())
         case "guidance" | "obey", _:
             yield name, f"{value:g}"
         case _, Layout():
             height, width = value.map.size
-            yield name, f"{height}x{width} {_fingerprint(value.map.numbers.numpy())}"
+            yield name, f"{height}x{width} {_fingerprint(*value.map.content)}"
         case "region", _:
             yield name, ",".join(map(str, value))
         case "grown", _:
@@ -280,8 +279,8 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
-def _fingerprint(array: np.ndarray) -> str:
-    return sha256(array.tobytes()).hexdigest()[:16]
+def _fingerprint(*parts: bytes) -> str:
+    return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def text_of(request: Request, is_large: bool = False) -> dict[str, str]:

@@ -20,12 +20,13 @@ from diffnca.canvas.region import Region
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import LARGEST_GUIDANCE, Config
 from diffnca.data.layouts import UNKNOWN, numbers_in, planes_of
+from diffnca.data.outlines import OUTLINE_SUFFIXES, outlines_in
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import content_of
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.errors import require
 from diffnca.sampling.guidance import AroundDenoiser
-from diffnca.sampling.maps import Raster
+from diffnca.sampling.maps import Outlines, Raster
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Layout:
         num_classes: number of classes of the legend.
     """
 
-    map: Raster
+    map: Raster | Outlines
     num_classes: int
 
     def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
@@ -81,11 +82,17 @@ def layout_of(
     return Layout(Raster(signed.where(signed >= 0, UNKNOWN).to(torch.uint8)), last + 1)
 
 
-def read_layout(path: Path, config: Config) -> Layout:
-    """Return the layout in a label image, for the model of `config`; refuse what does not fit its legend."""
+def read_layout(path: Path, config: Config, size: tuple[int | None, int | None] = (None, None)) -> Layout:
+    """Return the layout in a label image or a GeoJSON file; refuse what does not fit the model's legend.
+
+    `size` is the height and width of the image, as polygons have none; a side of `None` holds them all.
+    """
     legend = legend_of(config)
     try:
-        numbers = numbers_in(content_of(path), legend)
+        encoded = content_of(path)
+        if path.suffix.lower() in OUTLINE_SUFFIXES:
+            return Layout(Outlines.of(outlines_in(encoded, legend), *size), len(legend.classes))
+        numbers = numbers_in(encoded, legend)
     except UnusableImageError as error:
         raise ValueError(f"{path}: {error}") from None
     return Layout(Raster(torch.from_numpy(numbers.copy())[None]), len(legend.classes))
