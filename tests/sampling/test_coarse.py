@@ -118,3 +118,8 @@ def test_pixels_in_memory_are_those_of_their_part() -> None:
     part = Region(2, 3, 5, 4, canvas)
     pixels = torch.arange(20, dtype=torch.uint8).reshape(1, 1, 5, 4)
     assert Pixels(pixels, part)(replace(part, top=3, height=2)).tolist() == pixels[..., 1:3, :].tolist()
+
+
+def test_of_equal_shares_the_smaller_number_counts() -> None:
+    shares = torch.full((1, 3, 2, 2), 85, dtype=torch.uint8)
+    assert largest_shares(shares, Canvas(2, 2).whole, Canvas(6, 6).whole, 3)[0, 0].min() == 1

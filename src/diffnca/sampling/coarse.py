@@ -9,23 +9,29 @@ not quite those of real images [1].
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.pixels import to_uint8
-from diffnca.canvas.region import Boundary, Region
+from diffnca.canvas.region import Region
 from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Progress
 from diffnca.networks.patches import PatchGrid
+from diffnca.sampling.blocks import Axis
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, radius_on, sample_task, walk_of
 
 TRUST = 0.8
 """How far the colours that a model has made are trusted; training trusts colours from 0.5 to 1."""
+
+
+TIE = 1e-6
+"""Of equal shares, the smaller number counts."""
 
 
 def coarse_planes(
@@ -131,34 +137,16 @@ def largest_shares(
     """Return planes that are 1 for the class of each pixel: that of the largest share between small pixels.
 
     Shares lie at the middles of squares of `factor` pixels on the part `around` of the small canvas. Between
-    them they change linearly. All sums are of integers, so equal places have equal classes in any region.
+    them they change linearly.
     """
-    boundary = region.canvas.boundary
-    rows = _between(region.top, region.height, around.top, around.height, factor, boundary[0])
-    columns = _between(region.left, region.width, around.left, around.width, factor, boundary[1])
-    mixed = _mixed(_mixed(shares.int(), -2, rows), -1, columns)
-    planes = torch.zeros_like(mixed, dtype=torch.float32)
-    return planes.scatter_(1, mixed.argmax(dim=1, keepdim=True), 1.0)
-
-
-_Mix = tuple[Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]
-"""For each pixel: the two nearest places of a small axis, and the weights of the two."""
-
-
-def _between(start: int, length: int, first: int, count: int, factor: int, boundary: Boundary) -> _Mix:
-    doubled = 2 * torch.arange(start, start + length) + 1 - factor  # in halves of a pixel, from the middle
-    low, weight = doubled.div(2 * factor, rounding_mode="floor"), doubled % (2 * factor)
-    places = [(each - first).clamp(0, count - 1) for each in (low, low + 1)]
-    if boundary == "circular":
-        places = [(each - first) % count if count > 1 else each * 0 for each in (low, low + 1)]
-    return places[0], places[1], 2 * factor - weight, weight
-
-
-def _mixed(values: Tensor, axis: int, mix: _Mix) -> Tensor:
-    low, high, of_low, of_high = mix
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    parts = (values.index_select(axis, each) for each in (low, high))
-    first, second = (p * w.int().reshape(shape) for p, w in zip(parts, (of_low, of_high), strict=True))
-    mixed: Tensor = first + second
-    return mixed
+    small, (boundary_y, boundary_x) = around.canvas, region.canvas.boundary
+    rows = Axis(region.top, region.height, factor * small.height, small.height, boundary_y).interpolated()
+    columns = Axis(region.left, region.width, factor * small.width, small.width, boundary_x).interpolated()
+    corners = [
+        shares[:, :, (y - around.top) % small.height][..., (x - around.left) % small.width] * (v[:, None] * u)
+        for (y, v), (x, u) in product(rows, list(columns))
+    ]
+    mixed = corners[0] + corners[1] + corners[2] + corners[3]  # in this order for any region
+    numbers = torch.arange(mixed.shape[1])[:, None, None]
+    largest = (mixed - TIE * numbers).argmax(dim=1, keepdim=True)
+    return torch.zeros(mixed.shape).scatter_(1, largest, 1.0)
