@@ -60,14 +60,14 @@ def as_markdown(report: Report) -> str:
     real = _numbers("real", [report.real])
     lines = _table(HEAD, [*rows, (*real, *[""] * (len(HEAD) - len(real)))])
     lines += ["", *_terms(report), ""]
-    for place, judgement in enumerate(report.real.judgements[1:], 1):
-        lines += [f"These images in the features {_network(judgement)}:", ""]
-        lines += [*_table(("row", *JUDGED), _by_network(report, place)), ""]
     if report.differences:
         lines += [
             f"KID x 1000 of `{report.subject}` minus that of another row, both against the same real images:"
         ]
         lines += ["", *_compared(report), ""]
+    for place, judgement in enumerate(report.real.judgements[1:], 1):
+        lines += [f"These images in the features {_network(judgement)}:", ""]
+        lines += [*_table(("row", *JUDGED), _by_network(report, place)), ""]
     lines += [f"- failed: {training}: {why}" for training, why in report.failed.items()]
     lines += [f"- left out: {training}: {why}" for training, why in report.left_out.items()]
     return "\n".join(lines).rstrip() + "\n"
