@@ -8,10 +8,12 @@ The pictures are 64 samples, seeds 0 to 63, none left out, and of textures one o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from PIL import Image
@@ -19,10 +21,12 @@ from PIL import Image
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.cli.inspections import facts_of
+from diffnca.data.layouts import coloured
+from diffnca.evaluation.samples import Samples
 from diffnca.formats.png import contact_sheet
+from diffnca.models.file import find_model, read_config
 
 DOCS = Path(__file__).parents[1] / "docs"
-BATCH = 8
 NUM_SAMPLES, SAMPLE_PX, LARGE_PX = 64, 128, 1024
 QUALITY = 82
 
@@ -102,7 +106,8 @@ def score(scores: dict[str, Any]) -> str:
 
 def is_texture(name: str) -> bool:
     """Return whether the model makes a texture of any size."""
-    return bool(facts_of(name)["config"]["model"]["family"] == "diff_nca")
+    config = read_config(find_model(name))
+    return config.model.family == "diff_nca" and not config.layout.made
 
 
 def sample_px(name: str) -> int:
@@ -112,15 +117,25 @@ def sample_px(name: str) -> int:
 
 def draw(name: str) -> None:
     """Make the pictures of a model."""
-    model, side = load(name), sample_px(name)
     folder = DOCS / "images" / "cards"
     folder.mkdir(exist_ok=True)
-    seeds = torch.arange(NUM_SAMPLES).split(BATCH)
-    images = torch.cat([generate(model, height=side, width=side, seed=each.tolist()) for each in seeds])
-    Image.fromarray(contact_sheet(to_uint8(images))).save(folder / f"{name}.jpg", quality=QUALITY)
+    sheet = contact_sheet(np.stack([*pictures(name, sample_px(name), NUM_SAMPLES)]))
+    Image.fromarray(sheet).save(folder / f"{name}.jpg", quality=QUALITY)
     if is_texture(name):
-        large = to_uint8(generate(model, height=LARGE_PX, width=LARGE_PX, seed=0))[0]
+        (large,) = pictures(name, LARGE_PX, 1)
         Image.fromarray(large).save(folder / f"{name}-1024.jpg", quality=QUALITY)
+
+
+def pictures(name: str, side: int, count: int) -> Iterator[np.ndarray]:
+    """Yield pictures as `diffnca sample` makes them; the map follows on the right, if the model makes one."""
+    legend = read_config(find_model(name)).layout
+    if not legend.made:
+        yield from Samples(name, side, side).pictures(count)
+        return
+    for image in generate(load(name), height=side, width=side, batch=count, seed=0):
+        numbers = image[-len(legend.classes) :].argmax(dim=0).byte().numpy()
+        colours = to_uint8(image[None, : -len(legend.classes)])[0]
+        yield np.concatenate([colours, coloured(numbers, legend)], axis=1)
 
 
 def main(options: Options) -> None:

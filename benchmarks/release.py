@@ -38,6 +38,8 @@ class Options:
     """Guidance by the model without its last cell steps, likewise."""
     guide_leaves_out: int | None = None
     """How many cell steps the guide leaves out, likewise."""
+    maker: str | None = None
+    """The bundled model that makes its maps, if none are given."""
 
 
 def main(options: Options) -> None:
@@ -52,7 +54,8 @@ def main(options: Options) -> None:
     config = read_config(path)
     asked = {key: getattr(options, key) for key in ("sampler", "steps", "guidance", "guide_leaves_out")}
     sampling = replace(config.sampling, **{key: value for key, value in asked.items() if value is not None})
-    write_model(options.out, weights, replace(config, sampling=sampling), card, torch.float16)
+    config = replace(config, sampling=sampling, layout=replace(config.layout, maker=options.maker))
+    write_model(options.out, weights, config, card, torch.float16)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes")
 
 

@@ -16,6 +16,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
+from diffnca.evaluation.samples import Samples
 from diffnca.models.file import bundled_models, find_model, load_denoiser
 from diffnca.training.start import candidates
 
@@ -42,8 +43,8 @@ def made_by(name: str) -> Tensor:
     if name in WHOLE:
         images = generate(load(name), height=CROP, width=CROP, batch=16, seed=0, steps=WHOLE[name])
         return torch.from_numpy(to_uint8(images)).movedim(-1, 1)
-    image = torch.from_numpy(to_uint8(generate(load(name), height=4 * CROP, width=4 * CROP, seed=0)))
-    crops = image[0].unfold(0, CROP, CROP).unfold(1, CROP, CROP)
+    (picture,) = Samples(name, 4 * CROP, 4 * CROP).pictures(1)
+    crops = torch.from_numpy(picture).unfold(0, CROP, CROP).unfold(1, CROP, CROP)
     return crops.flatten(0, 1).contiguous()
 
 

@@ -82,7 +82,8 @@ def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Co
 def candidates() -> list[str]:
     """Return the bundled models that can begin a training: local cells of two stages that know all levels.
 
-    Cells of one stage, with as many parameters, take seven times the arithmetic for an image.
+    Cells of one stage, with as many parameters, take seven times the arithmetic for an image. Models of maps
+    are left out.
     """
     read = {name: read_config(path) for name, path in bundled_models().items()}
     return [
@@ -92,6 +93,7 @@ def candidates() -> list[str]:
         and each.model.coarse is not None
         and each.model.family == "diff_nca"
         and each.sampling.visited is None
+        and each.model.given_channels == each.model.made_channels == 0
     ]
 
 
