@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from diffnca.canvas.pixels import to_uint8
-from diffnca.data.given import images_in, mask_of, read_image, read_mask
+from diffnca.data.given import companion_of, images_in, read_image, read_mask
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -181,14 +181,14 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 def test_masks_of_a_folder_go_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.png").touch()
     (tmp_path / "A.PNG").touch()
-    assert mask_of(Path("images/b.jpg"), tmp_path) == tmp_path / "b.png"
-    assert mask_of(Path("images/A.PNG"), tmp_path) == tmp_path / "A.PNG"
-    assert mask_of(Path("images/c.jpg"), tmp_path / "b.png") == tmp_path / "b.png"
+    assert companion_of(Path("images/b.jpg"), tmp_path, "mask") == tmp_path / "b.png"
+    assert companion_of(Path("images/A.PNG"), tmp_path, "mask") == tmp_path / "A.PNG"
+    assert companion_of(Path("images/c.jpg"), tmp_path / "b.png", "mask") == tmp_path / "b.png"
     with pytest.raises(ValueError, match=r"no mask for c\.jpg"):
-        mask_of(Path("images/c.jpg"), tmp_path)
+        companion_of(Path("images/c.jpg"), tmp_path, "mask")
 
 
 def test_masks_go_by_name_in_any_form_of_unicode(tmp_path: Path) -> None:
     decomposed = tmp_path / "Ba\u0308ume.png"
     decomposed.touch()
-    assert mask_of(Path("images/B\u00e4ume.png"), tmp_path) == decomposed
+    assert companion_of(Path("images/B\u00e4ume.png"), tmp_path, "mask") == decomposed

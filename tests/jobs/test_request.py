@@ -24,6 +24,7 @@ OTHER = Given(Path("a.png"), PIXELS[::-1].copy(), None)
 OPEN = Given(Path("a.png"), PIXELS, torch.eye(2, 3) > 0)
 MASK = torch.ones(2, 3) > 0
 LAYOUT = Layout(Raster(torch.eye(2, 3, dtype=torch.uint8)[None]), 2)
+OTHER_LAYOUT = Layout(Raster(1 - torch.eye(2, 3, dtype=torch.uint8)[None]), 2)
 WEIGHTS = Weights("aerial", "0123456789abcdef")
 
 
@@ -62,23 +63,32 @@ TASKS = [
             "even_px": 8,
             "tone": (1.0, 0.0, 0.0),
             "grown": ((1, 1),),
-            "layout": Layout(Raster(1 - LAYOUT.map.numbers), 2),
+            "layout": OTHER_LAYOUT,
             "obey": 2.0,
         },
     ),
     (
-        Inpaint(GIVEN, MASK, Repaint(5, 4)),
-        {"given": OTHER, "mask": ~MASK, "method": Repaint(5, 3)},
+        Inpaint(GIVEN, MASK, Repaint(5, 4), layout=LAYOUT),
+        {"given": OTHER, "mask": ~MASK, "method": Repaint(5, 3), "layout": OTHER_LAYOUT, "obey": 2.0},
     ),
     (
-        Extend(GIVEN, 1, 2, 3, 4, Paste()),
-        {"given": OPEN, "top": 0, "bottom": 0, "left": 0, "right": 0, "method": Repaint(5, 4)},
+        Extend(GIVEN, 1, 2, 3, 4, Paste(), layout=LAYOUT),
+        {
+            "given": OPEN,
+            "top": 0,
+            "bottom": 0,
+            "left": 0,
+            "right": 0,
+            "method": Repaint(5, 4),
+            "layout": OTHER_LAYOUT,
+            "obey": 2.0,
+        },
     ),
     (
         Upscale(GIVEN, 2.0, "noise", None),
         {"given": OTHER, "factor": 3.0, "method": "consistent", "strength": 0.5},
     ),
-    (Vary(GIVEN, 0.5), {"given": OTHER, "strength": 0.25}),
+    (Vary(GIVEN, 0.5), {"given": OTHER, "strength": 0.25, "size": (4, 6)}),
     (Interpolate((1, 2), 3, 4), {"seeds": (1, 3), "frames": 4, "milliseconds": 5}),
 ]
 

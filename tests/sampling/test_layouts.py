@@ -45,16 +45,6 @@ def test_a_plane_is_full_where_its_class_is() -> None:
     assert torch.equal(planes, torch.stack([MAP == 0, MAP == 1]).float())
 
 
-@pytest.mark.parametrize(
-    ("asked", "size"),
-    [((None, None), (2, 3)), ((40, None), (40, 60)), ((None, 30), (20, 30)), ((7, 9), (7, 9))],
-)
-def test_a_canvas_has_the_sides_that_are_asked_for_or_those_of_the_map(
-    asked: tuple[int | None, int | None], size: tuple[int, int]
-) -> None:
-    assert layout().size(*asked) == size
-
-
 def test_the_planes_of_a_map_are_read_back_as_the_map() -> None:
     assert torch.equal(shown_layout(layout()(Canvas(2, 3).whole)).signed[0], MAP)
 

@@ -11,7 +11,7 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.layout import LayoutConfig
 from diffnca.data.layouts import UNKNOWN
 from diffnca.data.outlines import outlines_in
-from diffnca.sampling.maps import Outlines, Raster
+from diffnca.sampling.maps import Outlines, Raster, sides_of
 
 BOUNDARIES = [("reflect", "reflect"), ("circular", "reflect"), ("circular", "circular")]
 
@@ -72,6 +72,16 @@ def test_of_equal_shares_the_smaller_number_counts() -> None:
 def test_memory_grows_with_the_region_and_not_with_the_canvas() -> None:
     canvas = Canvas(2**30, 2**30)
     assert raster().on(Region(2**29, 2**29, 3, 4, canvas)).shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [((None, None), (2, 3)), ((40, None), (40, 60)), ((None, 30), (20, 30)), ((7, 9), (7, 9))],
+)
+def test_a_canvas_has_the_sides_that_are_asked_for_or_those_of_the_map(
+    asked: tuple[int | None, int | None], size: tuple[int, int]
+) -> None:
+    assert sides_of((2, 3), *asked) == size
 
 
 SHAPES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from diffnca.progress import part_of
 if TYPE_CHECKING:
     from diffnca.data.given import Given
     from diffnca.jobs.request import Request
-    from diffnca.jobs.tasks import Edit, Method
+    from diffnca.jobs.tasks import Completion, Edit, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,39 @@ class Completing(Editing):
             walk; paste inserts known pixels without noise, as published.
         jump: diffusion steps in a part of the walk that repaint repeats.
         rounds: how often repaint walks each part; the time grows by this factor.
+        layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
+            layout, or a folder of label images with equal names.
+        obey: how closely to follow the layout, as for sample.
     """
 
     method: Literal["repaint", "paste"] = "repaint"
     jump: int = 5
     rounds: int = 4
+    layout: Path | None = None
+    obey: float = 1.0
+
+    @abstractmethod
+    def _completion(self, given: Given) -> Completion: ...
+
+    def _task(self, given: Given) -> Edit:
+        from diffnca.jobs.request import SEAMLESS, canvas_of_edit
+        from diffnca.models.file import find_model, read_config
+        from diffnca.sampling.layouts import read_layout
+
+        task, layout = self._completion(given), None
+        if self.layout is not None:
+            canvas = canvas_of_edit(task, SEAMLESS[self.choices.seamless])
+            config, size = read_config(find_model(self.model)), (canvas.height, canvas.width)
+            layout = read_layout(self._layout_of(given.path, self.layout), config, size)
+        return replace(task, layout=layout, obey=self.obey)
+
+    def _reads(self, image: Path) -> list[Path]:
+        return [image] if self.layout is None else [image, self._layout_of(image, self.layout)]
+
+    def _layout_of(self, image: Path, layouts: Path) -> Path:
+        from diffnca.data.given import companion_of
+
+        return companion_of(image, layouts, "layout")
 
     def _imposing(self) -> Method:
         from diffnca.jobs.tasks import Paste, Repaint
@@ -116,15 +144,16 @@ class Inpaint(Completing):
     mask: Path | None = None
     box: tuple[int, int, int, int] | None = None
 
-    def _task(self, given: Given) -> Edit:
+    def _completion(self, given: Given) -> Completion:
         from diffnca.jobs import tasks
 
         return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self._imposing())
 
     def _reads(self, image: Path) -> list[Path]:
-        from diffnca.data.given import mask_of
+        from diffnca.data.given import companion_of
 
-        return [image] if self.mask is None else [image, mask_of(image, self.mask)]
+        reads = super()._reads(image)
+        return reads if self.mask is None else [*reads, companion_of(image, self.mask, "mask")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +174,7 @@ class Extend(Completing):
     left: int = 0
     right: int = 0
 
-    def _task(self, given: Given) -> Edit:
+    def _completion(self, given: Given) -> Completion:
         from diffnca.jobs import tasks
 
         return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self._imposing())

@@ -15,13 +15,12 @@ from diffnca.jobs.options import Choices, Place, Seamless
 from diffnca.progress import Report, amount, duration
 
 if TYPE_CHECKING:
+    from diffnca.config.model import Config
     from diffnca.jobs.plan import Plan
     from diffnca.jobs.request import Request
     from diffnca.jobs.run import Made
+    from diffnca.jobs.tasks import New, Vary
     from diffnca.sampling.layouts import Layout
-
-MAPS = (".png", ".tif", ".tiff", ".geojson", ".json")
-"""Endings of the files of maps; any other map is the name of a model that makes it."""
 
 Nested = tyro.conf.arg(name="")
 """Marks a group of flags whose names have no prefix."""
@@ -84,6 +83,7 @@ class Sample(Making):
             legend in `diffnca info MODEL`; what is transparent is free. It has any size, which is the size of
             the image without --height and --width. Or polygons in pixels (GeoJSON, as QuPath exports it) with
             the names of the classes; around them is the first class. Or the name of a model that makes maps.
+            For a model that knows no layouts, a flat drawing in the colours of its images.
         obey: how closely to follow the layout, from 0 (not at all) to 10; above 1 the model is led away from
             what it would make without, in twice the time.
     """
@@ -102,25 +102,56 @@ class Sample(Making):
 
     def run(self) -> int:
         """Make the images; return the exit code."""
-        from diffnca.jobs.request import asked
-        from diffnca.jobs.tasks import New
-
-        compression = self.output.compression_of(self.place.out)
-        grown = () if self.direct else None
-        is_file = self.layout is not None and self.layout.lower().endswith(MAPS)
-        layout = self._layout(Path(self.layout)) if self.layout is not None and is_file else None
-        new = New(self.region, self.even_px, self.tone, grown, layout, self.obey)
-        size = (self.height, self.width)
-        request = asked(self.model, new, self.choices, size, compression, None if is_file else self.layout)
-        return make(request, self.place, self.output.dry_run)
-
-    def _layout(self, path: Path) -> Layout:
+        from diffnca.data.outlines import OUTLINE_SUFFIXES
+        from diffnca.data.sources import IMAGE_SUFFIXES
         from diffnca.jobs.target import check_kept
         from diffnca.models.file import find_model, read_config
+
+        if self.layout is None or not self.layout.lower().endswith((*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES)):
+            return self._make(self._new(), maker=self.layout)
+        path, config = Path(self.layout), read_config(find_model(self.model))
+        check_kept([path], [self.place], self.choices.count)
+        return self._make(self._led(path, config) if config.layout.classes else self._drawn(path, config))
+
+    def _make(self, task: New | Vary, maker: str | None = None) -> int:
+        from diffnca.jobs.request import asked
+
+        size, compression = (self.height, self.width), self.output.compression_of(self.place.out)
+        request = asked(self.model, task, self.choices, size, compression, maker)
+        return make(request, self.place, self.output.dry_run)
+
+    def _new(self, layout: Layout | None = None) -> New:
+        from diffnca.jobs.tasks import New
+
+        grown = () if self.direct else None
+        return New(self.region, self.even_px, self.tone, grown, layout=layout, obey=self.obey)
+
+    def _led(self, path: Path, config: Config) -> New:
         from diffnca.sampling.layouts import read_layout
 
-        check_kept([path], [self.place], self.choices.count)
-        return read_layout(path, read_config(find_model(self.model)), (self.height, self.width))
+        return self._new(read_layout(path, config, (self.height, self.width)))
+
+    def _drawn(self, path: Path, config: Config) -> Vary:
+        """Return variations of a drawing, for a model that knows no layouts; say so."""
+        from diffnca.data.given import read_drawing
+        from diffnca.jobs.tasks import DRAWN_STRENGTH, drawn
+
+        is_asked = {
+            "--region": self.region is not None,
+            "--direct": self.direct,
+            "--even-px": self.even_px is not None,
+            "--tone": self.tone is not None,
+            "--obey": self.obey != 1.0,
+        }
+        flags = [flag for flag, is_there in is_asked.items() if is_there]
+        if flags:
+            raise ValueError(f"{flags[0]}: must be left out with a drawing; {self.model} knows no layouts")
+        given = read_drawing(path, config.model.image_channels)
+        console.note(
+            f"{self.model} knows no layouts: {path.name} is taken for a drawing in the colours of the image, "
+            f"and varied with strength {DRAWN_STRENGTH} (diffnca vary)"
+        )
+        return drawn(given, self.height, self.width)
 
 
 @dataclass(frozen=True, kw_only=True)

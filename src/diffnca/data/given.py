@@ -13,7 +13,9 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_model
+from diffnca.config.layout import MOST_CLASSES
 from diffnca.data.decoding import Picture, flat, picture_in, to_array
+from diffnca.data.outlines import OUTLINE_SUFFIXES
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import IMAGE_SUFFIXES, content_of, folder_listed, stem_of, summary
 from diffnca.data.tiff import SLIDE_SUFFIXES
@@ -51,6 +53,22 @@ def read_image(path: Path, channels: int) -> Given:
         return Given(path, colours[..., :channels].copy(), holes)
 
 
+def read_drawing(path: Path, channels: int) -> Given:
+    """Read an image that is drawn in the colours of a model; refuse polygons and class numbers."""
+    if path.suffix.lower() in OUTLINE_SUFFIXES:
+        raise ValueError(
+            f"{path}: holds polygons, and the model knows no classes; draw in the colours of its images"
+        )
+    given = read_image(path, channels)
+    pixels = given.pixels
+    is_map = (pixels == pixels[..., :1]).all() if channels > 1 else pixels.max() < MOST_CLASSES
+    if is_map:
+        raise ValueError(
+            f"{path}: holds class numbers, and the model knows no classes; draw in the colours of its images"
+        )
+    return given
+
+
 def read_mask(path: Path) -> Bool[Tensor, "h w"]:
     """Read a mask: true where it is white, and not transparent."""
     with _picture_in(path) as picture:
@@ -68,14 +86,14 @@ def images_in(folder: Path) -> list[Path]:
     return paths
 
 
-def mask_of(image: Path, masks: Path) -> Path:
-    """Return the mask of an image: `masks` itself, or the file in this folder with the name of the image."""
-    if not masks.is_dir():
-        return masks
-    paths = [masks / file.name for file in folder_listed(masks, is_recursive=False).files]
+def companion_of(image: Path, files: Path, kind: str) -> Path:
+    """Return the mask or layout of an image: `files`, or the file in this folder with the image's name."""
+    if not files.is_dir():
+        return files
+    paths = [files / file.name for file in folder_listed(files, is_recursive=False).files]
     namesakes = [path for path in paths if stem_of(path.name) == stem_of(image.name)]
     if not namesakes:
-        raise ValueError(f"{masks}: holds no mask for {image.name}; it must have the same name")
+        raise ValueError(f"{files}: holds no {kind} for {image.name}; it must have the same name")
     suffixes = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
     return min(namesakes, key=lambda path: (suffixes.index(path.suffix.lower()), path))
 

@@ -22,12 +22,13 @@ from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.errors import require
 from diffnca.jobs.options import Choices
-from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
+from diffnca.jobs.tasks import Edit, Interpolate, Led, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.layouts import Layout, obeying
+from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
 
@@ -167,7 +168,7 @@ def asked(
             raise ValueError(
                 f"model {model}: must edit images alone, but makes maps too; it makes new images"
             )
-        canvas = _canvas_of_edit(task, boundary)
+        canvas = canvas_of_edit(task, boundary)
     sampler, steps = choices.sampler, choices.steps
     if isinstance(opened, Autoencoder):
         if not isinstance(task, New):
@@ -201,13 +202,13 @@ def asked(
 
 
 def _obey_of(task: New | Edit | Interpolate) -> float:
-    return task.obey if isinstance(task, New) else 1.0
+    return task.obey if isinstance(task, Led) else 1.0
 
 
 def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: int) -> tuple[int, int]:
     """Return height and width of a new image: those asked for, of its layout, or of the training crops."""
     if isinstance(task, New) and task.layout is not None:
-        return task.layout.size(*size)
+        return sides_of(task.layout.map.size, *size)
     height, width = (crop if side is None else side for side in size)
     return height, width
 
@@ -230,7 +231,8 @@ def _opened(
     return Blended(opened, windows)
 
 
-def _canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
+def canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
+    """Return the canvas of the result of an edit; errors name the given image."""
     try:
         return task.on(boundary)[0]
     except ValueError as error:
@@ -267,6 +269,8 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield name, f"{height}x{width} {_fingerprint(*value.map.content)}"
         case "region", _:
             yield name, ",".join(map(str, value))
+        case "size", _:
+            yield name, "x".join(map(str, value))
         case "grown", _:
             if value:
                 yield name, ", ".join(f"{height}x{width}" for height, width in value)

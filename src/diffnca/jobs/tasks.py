@@ -9,11 +9,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from diffnca.canvas.region import Boundary, Canvas
-from diffnca.data.given import Given, mask_of, read_mask
+from diffnca.data.given import Given, companion_of, read_mask
 from diffnca.errors import number, require_within
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
 from diffnca.sampling.layouts import Layout, check_obey
+from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import MakeTask
 from diffnca.sampling.upscale import enlarged_canvas, enlargement
 from diffnca.sampling.vary import variation
@@ -22,8 +23,28 @@ MOST_FRAMES, MOST_MILLISECONDS = 10_000, 60_000
 """Frames of a film are kept in memory; GIF files know no more than eleven minutes."""
 
 
+DRAWN_STRENGTH = 0.75
+"""Start of the walk from a flat drawing: colours become texture, and places stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Led:
+    """What leads the model in a task.
+
+    Attributes:
+        layout: what stands where; `None` leaves it to the seed.
+        obey: how closely the model follows the layout, as for `generate`.
+    """
+
+    layout: Layout | None = None
+    obey: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_obey(self.obey, has_layout=self.layout is not None)
+
+
 @dataclass(frozen=True)
-class New:
+class New(Led):
     """A new image.
 
     Attributes:
@@ -31,19 +52,12 @@ class New:
         even_px, tone: as for `generate`; `None` leaves them to the model and to the seed.
         grown: height and width of each smaller image out of which this one grows; `None` leaves this to the
             model, until the request is complete.
-        layout: what stands where; `None` leaves it to the seed.
-        obey: how closely the model follows the layout, as for `generate`.
     """
 
     region: tuple[int, int, int, int] | None = None
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
     grown: tuple[tuple[int, int], ...] | None = None
-    layout: Layout | None = None
-    obey: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_obey(self.obey, has_layout=self.layout is not None)
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ Method = Repaint | Paste
 
 
 @dataclass(frozen=True)
-class Inpaint:
+class Inpaint(Led):
     """Fill an image where `mask` is true; `method` says how the known pixels are imposed."""
 
     given: Given
@@ -80,11 +94,11 @@ class Inpaint:
         check_mask(self.mask, height, width)
         name = name_of(self.method)
         known = KnownPixels(Picture(self.given.image), self.mask, name == "repaint")
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds)
+        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds, self.layout)
 
 
 @dataclass(frozen=True)
-class Extend:
+class Extend(Led):
     """Grow an image at its sides, by so many pixels."""
 
     given: Given
@@ -99,7 +113,7 @@ class Extend:
         name, sides = name_of(self.method), (self.top, self.bottom, self.left, self.right)
         canvas, known = margins(self.given.image, sides, boundary, name)
         known = replace(known, unknown=self.given.holes)
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds)
+        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds, self.layout)
 
 
 @dataclass(frozen=True)
@@ -119,14 +133,16 @@ class Upscale:
 
 @dataclass(frozen=True)
 class Vary:
-    """Make an image that is like a given one; the walk starts at `strength`."""
+    """Make an image that is like a given one, stretched to a `size`; the walk starts at `strength`."""
 
     given: Given
     strength: float
+    size: tuple[int, int] | None = None
 
     def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
         """Return the canvas of the result, and what gives the task."""
-        canvas = Canvas(*_opaque(self.given), boundary)
+        own = _opaque(self.given)
+        canvas = Canvas(*(self.size or own), boundary)
         return canvas, variation(canvas, self.given.image, self.strength)
 
 
@@ -142,7 +158,16 @@ class Interpolate:
         require_within(self, "")
 
 
-Edit = Inpaint | Extend | Upscale | Vary
+def drawn(given: Given, height: int | None, width: int | None) -> Vary:
+    """Return the task to make an image out of a flat drawing; sides are as for a layout."""
+    own = given.pixels.shape[0], given.pixels.shape[1]
+    size = sides_of(own, height, width)
+    return Vary(given, DRAWN_STRENGTH, None if size == own else size)
+
+
+Completion = Inpaint | Extend
+
+Edit = Completion | Upscale | Vary
 
 
 def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:
@@ -155,7 +180,7 @@ def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | N
     if box is not None:
         holes = _inside(given, box)
     elif mask is not None:
-        path = mask_of(given.path, mask)
+        path = companion_of(given.path, mask, "mask")
         holes = read_mask(path)
         try:
             check_mask(holes, *given.pixels.shape[:2])

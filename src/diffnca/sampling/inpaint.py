@@ -17,8 +17,9 @@ from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.errors import require
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
+from diffnca.sampling.layouts import Layout, led
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import MakeTask, Options, Task, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, sample_images, seeds_in
 
 JUMP, ROUNDS = 5, 4
 """Diffusion steps of a part of the walk, and how often each part is walked."""
@@ -35,6 +36,8 @@ def inpaint(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
+    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
     """Fill holes of images; all other pixels keep every bit.
@@ -50,6 +53,8 @@ def inpaint(
         method: how to impose the known pixels.
         jump: diffusion steps of a part of the way, >= 1.
         rounds: how often `"repaint"` walks each part, from 1 to 1000; the time grows in proportion.
+        layout: as for `generate`, in the proportions of the whole result.
+        obey: how closely to follow the layout, as for `generate`.
         **options: see `Options`.
 
     Raises:
@@ -59,7 +64,9 @@ def inpaint(
     check_mask(mask, *image.shape[-2:])
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     known = KnownPixels(Picture(image), mask, is_noised=method == "repaint")
-    return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
+    leading, planes = led(model, layout, obey, len(seeds_in(options, len(image))))
+    task = completion(canvas, known, method, jump, rounds, planes)
+    return sample_images(leading, len(image), options, task)
 
 
 def extend(
@@ -73,6 +80,8 @@ def extend(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
+    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c v u"]:
     """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit.
@@ -86,15 +95,27 @@ def extend(
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
-    return sample_images(model, len(image), options, completion(canvas, known, method, jump, rounds))
+    leading, planes = led(model, layout, obey, len(seeds_in(options, len(image))))
+    task = completion(canvas, known, method, jump, rounds, planes)
+    return sample_images(leading, len(image), options, task)
 
 
-def completion(canvas: Canvas, known: KnownPixels, method: str, jump: int, rounds: int) -> MakeTask:
-    """Return a function that gives the task to make the unknown pixels."""
+def completion(
+    canvas: Canvas,
+    known: KnownPixels,
+    method: str,
+    jump: int,
+    rounds: int,
+    layout: Layout | None = None,
+) -> MakeTask:
+    """Return a function that gives the task to make the unknown pixels, as a layout of the canvas says."""
+    if layout is not None:
+        layout.check_proportions(canvas)
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = path_of(levels, method, jump, rounds)
-        return Task(canvas, path, Known(PureNoise(denoiser.image_channels), known, path[0]), known)
+        start = Known(PureNoise(denoiser.image_channels), known, path[0])
+        return Task(canvas, path, start, known, layout)
 
     return task
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from diffnca.canvas.region import Region
+from diffnca.canvas.region import Canvas, Region
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import LARGEST_GUIDANCE, Config
 from diffnca.data.layouts import UNKNOWN, numbers_in, planes_of
@@ -46,15 +46,14 @@ class Layout:
         planes = np.stack([planes_of(each, self.num_classes) for each in self.map.on(region).numpy()])
         return torch.from_numpy(planes).movedim(-1, 1) / 255.0
 
-    def size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Return the sides of a canvas: those of the map, and a single side in the proportion of the map."""
-        own_height, own_width = self.map.size
-        if height is None and width is None:
-            return own_height, own_width
-        if height is None:
-            assert width is not None
-            return max(round(own_height * width / own_width), 1), width
-        return height, max(round(own_width * height / own_height), 1) if width is None else width
+    def check_proportions(self, canvas: Canvas) -> None:
+        """Refuse a canvas with other proportions; a side of the map may be rounded to whole pixels."""
+        height, width = self.map.size
+        if abs(height * canvas.width - width * canvas.height) > max(canvas.height, canvas.width):
+            raise ValueError(
+                f"layout of {height}x{width} px: must have the proportions of the whole result, "
+                f"{canvas.height}x{canvas.width} px; draw all of it"
+            )
 
 
 def layout_of(
@@ -146,6 +145,14 @@ class Obeying(AroundDenoiser):
         followed = self.denoiser.estimate(replace(query, context=contexts[0]))
         free = self.denoiser.estimate(replace(query, context=contexts[1], given=None))
         return self.obey * followed - (self.obey - 1.0) * free
+
+
+def led(
+    model: Any, numbers: Shaped[Tensor, "*b y x"] | None, obey: float, images: int
+) -> tuple[Any, Layout | None]:
+    """Return a model that follows class numbers as closely as asked, and their layout."""
+    layout = layout_of(numbers, obey, model.config, images)
+    return model if layout is None else obeying(model, obey), layout
 
 
 def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:

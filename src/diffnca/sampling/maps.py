@@ -111,3 +111,14 @@ def _largest(numbers: UInt8[Tensor, "4 n"], shares: Float64[Tensor, "4 n"]) -> U
         share = of_number[0] + of_number[1] + of_number[2] + of_number[3]  # in this order for any region
         largest, best = torch.where(share > best, number, largest), torch.maximum(share, best)
     return largest
+
+
+def sides_of(own: tuple[int, int], height: int | None, width: int | None) -> tuple[int, int]:
+    """Return height and width: those asked for; a single one in proportion; or those of a map itself."""
+    own_height, own_width = own
+    if height is None and width is None:
+        return own
+    if height is None:
+        assert width is not None
+        return max(round(own_height * width / own_width), 1), width
+    return height, max(round(own_width * height / own_height), 1) if width is None else width

@@ -147,6 +147,12 @@ def sample_task(
     return image.clamp(-1.0, 1.0)
 
 
+def seeds_in(options: Options, batch: int | None) -> tuple[int, ...]:
+    """Return the seeds of `batch` given images; one image with a list of seeds is taken once per seed."""
+    seed = options.get("seed", 0)
+    return seeds_of(seed, None if isinstance(seed, Sequence) and batch == 1 else batch)
+
+
 @undisturbed()
 def sample_images(
     model: ImageDenoiser | Autoencoder, batch: int | None, options: Options, task: MakeTask
@@ -158,8 +164,7 @@ def sample_images(
     if unknown:
         raise TypeError(f"{unknown[0]}: is no option; give {', '.join(Options.__annotations__)}, or none")
     place = place_of(model, options.get("device"))
-    seed = options.get("seed", 0)
-    noise = Noise(seeds_of(seed, None if isinstance(seed, Sequence) and batch == 1 else batch), place)
+    noise = Noise(seeds_in(options, batch), place)
     sampler, levels = walk_of(model, options.get("sampler"), options.get("steps"))
     denoiser = prepare(model, place, options.get("engine", "auto"))
     return sample_task(task(denoiser, levels), denoiser, sampler, noise, progress=options.get("progress"))

@@ -19,9 +19,10 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
-from diffnca.sampling.known import Noised, Picture
+from diffnca.sampling.known import KnownMeans, Noised, Picture
 from diffnca.sampling.starts import Initial, start_of
 from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_images
+from diffnca.sampling.upscale import Enlarged
 
 
 def vary(
@@ -46,13 +47,15 @@ def vary(
     return sample_images(model, len(image), options, variation(canvas, image, strength))
 
 
-def variation(canvas: Canvas, image: Float[Tensor, "b c h w"], strength: float) -> MakeTask:
-    """Return a function that gives the task to vary an image."""
+def variation(canvas: Canvas, image: Float[Tensor, "b c y x"], strength: float) -> MakeTask:
+    """Return a function that gives the task to vary an image, which is stretched to the canvas."""
     check_between("strength", strength, 0.0, 1.0)
+    is_own = image.shape[-2:] == (canvas.height, canvas.width)
+    start = Picture(image) if is_own else Enlarged(KnownMeans(image))
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = later_levels(denoiser, levels, strength)
-        return Task(canvas, path, Noised(Picture(image), path[0]))
+        return Task(canvas, path, Noised(start, path[0]))
 
     return task
 
