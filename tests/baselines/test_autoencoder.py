@@ -116,7 +116,7 @@ def test_another_size_is_refused() -> None:
 
 
 def test_a_sampler_is_refused() -> None:
-    with pytest.raises(ValueError, match="without sampler, steps, even_px, tone and layout"):
+    with pytest.raises(ValueError, match="without sampler, steps, even_px, tone, layout and label"):
         generate(made(), height=16, width=16, steps=4)
 
 

@@ -338,7 +338,7 @@ def test_each_image_of_a_folder_has_the_layout_of_its_name(
         ("model", ["--layout", "turned.png"], "photo.png: layout of 28x20 px: must have the proportions of "),
         ("model", ["--layout", "no.png"], "no.png: there is no such file"),
         ("model", ["--layout", "map.png", "--out", "map.png"], "map.png: is given, and would be overwritten"),
-        ("model", ["--obey", "2"], "--obey 2.0: must be 1 without a layout; give one"),
+        ("model", ["--obey", "2"], "--obey 2.0: must be 1 without layout and label; give one"),
         ("plain", ["--layout", "map.png"], "layout: must be left out for the model diff_nca, which was "),
     ],
 )
@@ -362,4 +362,4 @@ def test_a_mistake_with_the_layout_of_an_edit_is_one_line(
 
 def test_to_obey_no_layout_is_refused_in_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", model, "--obey", "2"]) == 2
-    assert capsys.readouterr().err == "diffnca: --obey 2.0: must be 1 without a layout; give one\n"
+    assert capsys.readouterr().err == "diffnca: --obey 2.0: must be 1 without layout and label; give one\n"

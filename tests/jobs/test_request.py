@@ -65,11 +65,19 @@ TASKS = [
             "grown": ((1, 1),),
             "layout": OTHER_LAYOUT,
             "obey": 2.0,
+            "label": "bark",
         },
     ),
     (
         Inpaint(GIVEN, MASK, Repaint(5, 4), layout=LAYOUT),
-        {"given": OTHER, "mask": ~MASK, "method": Repaint(5, 3), "layout": OTHER_LAYOUT, "obey": 2.0},
+        {
+            "given": OTHER,
+            "mask": ~MASK,
+            "method": Repaint(5, 3),
+            "layout": OTHER_LAYOUT,
+            "label": "bark",
+            "obey": 2.0,
+        },
     ),
     (
         Extend(GIVEN, 1, 2, 3, 4, Paste(), layout=LAYOUT),
@@ -81,6 +89,7 @@ TASKS = [
             "right": 0,
             "method": Repaint(5, 4),
             "layout": OTHER_LAYOUT,
+            "label": "bark",
             "obey": 2.0,
         },
     ),

@@ -112,7 +112,7 @@ def test_without_a_layout_there_is_nothing_to_obey() -> None:
         ({"layout": MAP[None, None]}, "^layout: must be a tensor of whole numbers, "),
         ({"layout": MAP.expand(3, 2, 3)}, "^layout of 3 maps: must be one map, or one for each of 1 images$"),
         ({"layout": MAP, "obey": 11.0}, "^obey=11.0: must be from 0 to 10$"),
-        ({"obey": 2.0}, "^obey=2.0: must be 1 without a layout; give one$"),
+        ({"obey": 2.0}, "^obey=2.0: must be 1 without layout and label; give one$"),
     ],
 )
 def test_what_is_no_layout_of_the_model_is_refused_in_one_line(

@@ -89,13 +89,15 @@ class Completing(Editing):
         rounds: how often repaint walks each part; the time grows by this factor.
         layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
             layout, or a folder of label images with equal names.
-        obey: how closely to follow the layout, as for sample.
+        label: what the result shows, as for sample.
+        obey: how closely to follow layout and label, as for sample.
     """
 
     method: Literal["repaint", "paste"] = "repaint"
     jump: int = 5
     rounds: int = 4
     layout: Path | None = None
+    label: str | None = None
     obey: float = 1.0
 
     @abstractmethod
@@ -111,7 +113,7 @@ class Completing(Editing):
             canvas = canvas_of_edit(task, SEAMLESS[self.choices.seamless])
             config, size = read_config(find_model(self.model)), (canvas.height, canvas.width)
             layout = read_layout(self._layout_of(given.path, self.layout), config, size)
-        return replace(task, layout=layout, obey=self.obey)
+        return replace(task, layout=layout, label=self.label, obey=self.obey)
 
     def _reads(self, image: Path) -> list[Path]:
         return [image] if self.layout is None else [image, self._layout_of(image, self.layout)]

@@ -84,8 +84,9 @@ class Sample(Making):
             the image without --height and --width. Or polygons in pixels (GeoJSON, as QuPath exports it) with
             the names of the classes; around them is the first class. Or the name of a model that makes maps.
             For a model that knows no layouts, a flat drawing in the colours of its images.
-        obey: how closely to follow the layout, from 0 (not at all) to 10; above 1 the model is led away from
-            what it would make without, in twice the time.
+        label: what the image shows: one of the labels in `diffnca info MODEL`; without it, any of them.
+        obey: how closely to follow layout and label, from 0 (not at all) to 10; above 1 the model is led away
+            from what it would make without, in twice the time.
     """
 
     verb: ClassVar = "sample"
@@ -98,6 +99,7 @@ class Sample(Making):
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
     layout: str | None = None
+    label: str | None = None
     obey: float = 1.0
 
     def run(self) -> int:
@@ -124,7 +126,9 @@ class Sample(Making):
         from diffnca.jobs.tasks import New
 
         grown = () if self.direct else None
-        return New(self.region, self.even_px, self.tone, grown, layout=layout, obey=self.obey)
+        return New(
+            self.region, self.even_px, self.tone, grown, layout=layout, label=self.label, obey=self.obey
+        )
 
     def _led(self, path: Path, config: Config) -> New:
         from diffnca.sampling.layouts import read_layout
@@ -141,6 +145,7 @@ class Sample(Making):
             "--direct": self.direct,
             "--even-px": self.even_px is not None,
             "--tone": self.tone is not None,
+            "--label": self.label is not None,
             "--obey": self.obey != 1.0,
         }
         flags = [flag for flag, is_there in is_asked.items() if is_there]

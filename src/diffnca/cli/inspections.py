@@ -251,8 +251,10 @@ def facts_of(name: str) -> dict[str, Any]:
     radius = "the whole image" if network.radius is None else network.radius
     facts |= {"radius_px": radius, **card}
     fields = asdict(config)
-    if not config.layout.classes:
+    if not config.layout.is_used:
         del fields["layout"]
-        return {**facts, "config": fields}
-    legend = {str(number): text for number, text in enumerate(config.layout.classes)}
-    return {**facts, "legend": legend, "config": fields}
+    if config.layout.classes:
+        facts["legend"] = {str(number): text for number, text in enumerate(config.layout.classes)}
+    if config.layout.labels:
+        facts["labels"] = list(config.layout.labels)
+    return {**facts, "config": fields}

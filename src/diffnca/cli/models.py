@@ -233,6 +233,10 @@ def plan_lines(session: Session) -> Iterator[str]:
             "made with the images" if config.layout.made else f"{dropped:.0%} of the crops are shown without"
         )
         yield f"layouts  {names}; {shown}"
+    if config.layout.labels:
+        counts = zip(config.layout.labels, session.images.labels.sum(axis=0), strict=True)
+        shown = ", ".join(f"{name} {count:,.0f}" for name, count in counts)
+        yield f"labels   {shown} (images); {config.layout.dropped:.0%} of the crops are shown without"
     if data.reduce > 1 or data.microns_per_px is not None:
         yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None

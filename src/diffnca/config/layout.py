@@ -1,4 +1,4 @@
-"""The legend of layouts: the classes of a map that says what stands where in an image."""
+"""What a model is told of an image: the legend of maps of what stands where, and labels of the whole."""
 
 import colorsys
 import re
@@ -9,7 +9,9 @@ from diffnca.errors import number, require, require_within
 MOST_CLASSES = 32
 """A map with more numbers is taken for one that counts objects."""
 
-LONGEST_CLASS = 40
+MOST_LABELS = 32
+
+LONGEST_NAME = 40
 
 LARGEST_COARSE = 64
 
@@ -24,12 +26,13 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """The classes of the maps that a model follows, and how training shows these maps.
+    """The maps and the labels that a model follows, and how training shows them.
 
     Attributes:
         classes: name and colour of each class in the order of their numbers (0, 1, 2, ...), such as
             `gland=#8250a5`. A name alone gets a colour. The class `white` is measured from the images.
-        dropped: share of the crops that training shows without their map.
+        labels: names of the labels, one of which says what a complete image shows; always in their order.
+        dropped: share of the crops that training shows without their map, and as large a share without label.
         coarse: with maps that also have colours, how many times smaller these are than the image; 0 is for
             maps of classes alone. Training measures the colours, and shows them for half of the crops.
         made: whether the model makes a map with each image, instead of following a given one.
@@ -37,6 +40,7 @@ class LayoutConfig:
     """
 
     classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     dropped: float = number(0.15, within=(0, 1))
     coarse: int = number(0, within=(0, LARGEST_COARSE))
     made: bool = False
@@ -50,10 +54,25 @@ class LayoutConfig:
         object.__setattr__(self, "classes", classes)
         for kind, values in (("names", self.names), ("colours", self.colours)):
             require(len(set(values)) == count, name, ", ".join(classes), f"classes of different {kind}")
+        self._check_labels()
         require(self.coarse != 1, "layout.coarse", self.coarse, "0, or 2 and more")
         can_be_coarse = bool(count) and not self.made
         allowed = "0 without layout.classes, and with layout.made"
         require(can_be_coarse or not self.coarse, "layout.coarse", self.coarse, allowed)
+
+    def _check_labels(self) -> None:
+        labels, name = tuple(sorted(self.labels)), "layout.labels"
+        require(len(labels) <= MOST_LABELS, name, f"{len(labels)} labels", f"at most {MOST_LABELS} labels")
+        for text in labels:
+            allowed = f"a name of 1 to {LONGEST_NAME} characters without spaces around it"
+            require(_is_name(text), name, text[:60], allowed)
+        require(len(set(labels)) == len(labels), name, ", ".join(labels), "labels of different names")
+        object.__setattr__(self, "labels", labels)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a model follows or makes anything: it knows classes or labels."""
+        return bool(self.classes or self.labels)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +91,11 @@ class LayoutConfig:
         return " ".join(f"'{text}'" if " " in text else text for text in self.classes)
 
     def num_planes(self, image_channels: int) -> int:
-        """Return the number of given planes: one for each class; one for each colour, and their trust."""
+        """Return the number of given planes: those of a map, and after them one for each label."""
+        return self.num_map_planes(image_channels) + len(self.labels)
+
+    def num_map_planes(self, image_channels: int) -> int:
+        """Return the number of planes of a map: one for each class; one for each colour, and their trust."""
         return 0 if self.made else len(self.classes) + (image_channels + 1 if self.coarse else 0)
 
     @property
@@ -89,10 +112,13 @@ class LayoutConfig:
 def _coloured(text: str, index: int) -> str:
     """Return name and colour of a class; a class without a colour gets that of its number."""
     name, equals, colour = text.partition("=")
-    is_name = 0 < len(name) <= LONGEST_CLASS and name.isprintable() and name == name.strip()
-    is_class = is_name and (not equals or re.fullmatch(r"#[0-9a-fA-F]{6}", colour) is not None)
+    is_class = _is_name(name) and (not equals or re.fullmatch(r"#[0-9a-fA-F]{6}", colour) is not None)
     require(is_class, "layout.classes", text[:60], "NAME or NAME=#RRGGBB, such as gland=#8250a5")
     return f"{name}={colour.lower() if equals else _colour_of(name, index)}"
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable() and text == text.strip()
 
 
 def _colour_of(name: str, index: int) -> str:

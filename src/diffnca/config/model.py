@@ -232,7 +232,7 @@ class Config:
             is_normed = any(stage.weight_norm for stage in stages)
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)
             require(is_plain, "training.optimizer", "muon", "adam for VNCA and cells with weight_norm")
-        if self.layout.classes:
+        if self.layout.is_used:
             planes = self.layout.num_planes(self.model.image_channels)
             made = self.layout.num_made
             fits = isinstance(self.model, NCAConfig)
@@ -240,9 +240,11 @@ class Config:
                 fits = self.model.given_channels in (0, planes) and self.model.made_channels in (0, made)
             allowed = (
                 f"of a model of cells with model.given_channels={planes} and model.made_channels={made}, "
-                "as the classes and colours"
+                "as the classes, colours and labels"
             )
-            require(fits, "layout.classes", ", ".join(self.layout.names), allowed)
+            kind = "classes" if self.layout.classes else "labels"
+            told = ", ".join(self.layout.names or self.layout.labels)
+            require(fits, f"layout.{kind}", told, allowed)
             coarse, crop = self.layout.coarse, self.data.crop
             is_local = coarse == 0 or getattr(self.model, "fourier", None) is None
             require(is_local, "layout.coarse", coarse, "0 for a model with a `fourier` stage")

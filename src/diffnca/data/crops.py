@@ -11,6 +11,9 @@ from diffnca.data.images import ImageSet
 _LOWER_BITS = np.uint64(2**53 - 1)
 """Bits of a drawn number that say whether the layout of a crop is dropped."""
 
+_LOW_BITS = np.uint64(11)
+"""Bits of another number that say nothing of whether the label of a crop is dropped: 53 others do."""
+
 
 def crops(
     image_set: ImageSet,
@@ -22,11 +25,12 @@ def crops(
     flips: bool = True,
     quarter_turns: bool = True,
     dropped: float = 0.0,
+    unlabelled: float = 0.0,
 ) -> Float32[Tensor, "b c size size"]:
     """Return batch number `step` of random square crops, in [-1, 1].
 
-    The planes of layouts follow the channels of their images, in [0, 1]; a share `dropped` of the crops has
-    planes of zeros.
+    The planes of layouts follow the channels of their images, in [0, 1], and then constant planes of labels.
+    A share `dropped` of the crops has zeros instead of its layout, a share `unlabelled` instead of its label.
 
     Every position in any image is equally likely, so large images are drawn more often. `flips` mirrors half
     of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees, both in place.
@@ -55,8 +59,9 @@ def crops(
         chosen[row] = np.rot90(crop, orientation & 3) if quarter_turns else crop
     # numpy only: threads of torch would slow down training, and training would slow them down
     pictures = np.stack([to_model(crop[..., :channels]).numpy() for crop in chosen])
-    if not image_set.planes:
-        return torch.from_numpy(pictures)
     is_shown = (numbers[:, 1] & _LOWER_BITS) >= dropped * 2.0**53  # the upper bits turn the crop
     shares = np.moveaxis(chosen[..., channels:], -1, 1) / np.float32(255) * is_shown[:, None, None, None]
-    return torch.from_numpy(np.concatenate([pictures, shares], axis=1))
+    is_labelled = (numbers[:, 0] >> _LOW_BITS) >= unlabelled * 2.0**53
+    labels = (image_set.labels[images] * is_labelled[:, None])[:, :, None, None]
+    labels = np.broadcast_to(labels, (*labels.shape[:2], size, size))
+    return torch.from_numpy(np.concatenate([pictures, shares, labels], axis=1))

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
@@ -10,12 +11,15 @@ from diffnca.data.decoding import Decoded
 from diffnca.data.images import ImageSet, Source
 
 FEWEST_PICTURES = 10
-"""Of fewer pictures, each would miss too much: `None` then holds out strips."""
+"""Of fewer pictures, in all or of a label, each would miss too much: `None` then holds out strips."""
 
 USUAL_SHARE = 0.1
 STRIP_SHARE = 0.2
 
 Sides = tuple[int, int]
+
+Found = tuple[int, Source, Sides]
+"""The number of an image in its set, what is taken of it, and the height and width of that."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Part:
         return self.image.picture
 
     @property
+    def path(self) -> Path:
+        """The file of the image, or the zip file that holds it."""
+        return self.image.path
+
+    @property
     def num_bytes(self) -> int:
         """Size of the stored image."""
         return self.image.num_bytes
@@ -51,18 +60,26 @@ class Part:
 def split(images: ImageSet, share: float | None, seed: int, side: int) -> tuple[ImageSet, ImageSet]:
     """Return the images to train on, and the held-out images, which may be none.
 
-    A `share` above 0 holds out at least one complete image or slide. `None` holds out a tenth of ten or more
-    pictures. Of fewer, or of namesakes, it holds out a strip of each image that has room for crops of `side`
-    px in both parts.
+    A `share` above 0 holds out at least one complete image or slide. `None` holds out a tenth of the pictures
+    if there are ten or more of each label. Of fewer, or of namesakes, it holds out a strip of each image that
+    has room for crops of `side` px in both parts.
 
     Raises:
         ValueError: no image would be left to train on, or two images have one name, and nobody could tell
             later which of them was held out.
     """
     pictures = {source.picture for source in images.sources}
-    if share is None and (len(pictures) < FEWEST_PICTURES or len(set(images.names)) < len(images)):
+    if share is None and (_of_rarest_label(images) < FEWEST_PICTURES or len(set(images.names)) < len(images)):
         return _without_strips(images, side)
     return _without_pictures(images, USUAL_SHARE if share is None else share, seed, pictures)
+
+
+def _of_rarest_label(images: ImageSet) -> int:
+    """Return the number of pictures of the rarest label; without labels, of all pictures."""
+    pictures: dict[bytes, set[str]] = {}
+    for source, label in zip(images.sources, images.labels, strict=True):
+        pictures.setdefault(label.tobytes(), set()).add(source.picture)
+    return min(map(len, pictures.values()))
 
 
 def _without_pictures(
@@ -88,30 +105,33 @@ def _without_pictures(
         return sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
 
     held_out = set(sorted(pictures, key=rank)[:count])
-    sized = list(zip(images.sources, map(tuple, images.sizes.tolist()), strict=True))
-    kept = [each for each in sized if each[0].picture not in held_out]
-    return _of(images, kept), _of(images, [each for each in sized if each[0].picture in held_out])
+    sized = list(zip(range(len(images)), images.sources, map(tuple, images.sizes.tolist()), strict=True))
+    kept = [each for each in sized if each[1].picture not in held_out]
+    return _of(images, kept), _of(images, [each for each in sized if each[1].picture in held_out])
 
 
 def _without_strips(images: ImageSet, side: int) -> tuple[ImageSet, ImageSet]:
     """Hold out the end of the longer side of each image."""
-    kept: list[tuple[Source, Sides]] = []
-    strips: list[tuple[Source, Sides]] = []
-    for source, (height, width) in zip(images.sources, images.sizes.tolist(), strict=True):
+    kept: list[Found] = []
+    strips: list[Found] = []
+    for index, (source, (height, width)) in enumerate(
+        zip(images.sources, images.sizes.tolist(), strict=True)
+    ):
         longer = max(height, width)
         strip = max(round(STRIP_SHARE * longer), side)
         first = longer - strip
         if first < 2 * side:
-            kept.append((source, (height, width)))
+            kept.append((index, source, (height, width)))
             continue
         is_wide = width >= height
         inside = (0, 0, height, first) if is_wide else (0, 0, first, width)
         outside = (0, first, height, strip) if is_wide else (first, 0, strip, width)
-        kept.append((Part(source, inside), inside[2:]))
-        strips.append((Part(source, outside), outside[2:]))
+        kept.append((index, Part(source, inside), inside[2:]))
+        strips.append((index, Part(source, outside), outside[2:]))
     return _of(images, kept), _of(images, strips)
 
 
-def _of(images: ImageSet, found: list[tuple[Source, Sides]]) -> ImageSet:
-    sizes = np.array([size for _, size in found], np.int64).reshape(-1, 2)
-    return replace(images, sources=tuple(source for source, _ in found), sizes=sizes)
+def _of(images: ImageSet, found: list[Found]) -> ImageSet:
+    sizes = np.array([size for _, _, size in found], np.int64).reshape(-1, 2)
+    labels = images.labels[[index for index, _, _ in found]]
+    return replace(images, sources=tuple(source for _, source, _ in found), sizes=sizes, labels=labels)

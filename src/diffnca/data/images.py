@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from diffnca.config.model import Config
 from diffnca.data.decoding import NEARLY_WHITE, Decoded, Pixels
+from diffnca.data.labels import Labels
 from diffnca.data.layouts import Layouts
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
@@ -32,10 +33,14 @@ class Source(Hashable, Protocol):
     """An image that can be read again at any time: a file, a tile of a slide, or a part of these.
 
     Attributes:
+        path: the file, or the zip file that holds it.
         name: path inside the folder or zip file, for messages and for the choice of held-out images.
         picture: the file or slide that the image belongs to.
         num_bytes: size of the stored image, to notice changed data.
     """
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -89,6 +94,8 @@ class ImageSet:
 
     Attributes:
         sizes: height and width of each image.
+        labels: what is known of each complete image: 1 for its label, 0 for all others; no columns for images
+            without labels.
         channels: 1 for gray, 3 for RGB.
         planes: number of planes of the layouts of the images; 0 for images without layouts.
         skipped: what was found but cannot be used, and why; a split keeps these remarks.
@@ -97,6 +104,7 @@ class ImageSet:
 
     sources: tuple[Source, ...]
     sizes: Int64[np.ndarray, "n 2"]
+    labels: Float32[np.ndarray, "n l"]
     cache: ImageCache
     channels: int
     reduce: int
@@ -138,10 +146,11 @@ class ImageSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of names, stored bytes and sizes; it does not depend on where the data lie."""
+        """A hash of names, stored bytes, sizes and labels; it does not depend on where the data lie."""
+        told = (f"\0{row.argmax()}" if row.size else "" for row in self.labels)
         lines = (
-            f"{source.name}\0{source.num_bytes}\0{height}x{width}\n"
-            for source, (height, width) in zip(self.sources, self.sizes, strict=True)
+            f"{source.name}\0{source.num_bytes}\0{height}x{width}{label}\n"
+            for source, (height, width), label in zip(self.sources, self.sizes, told, strict=True)
         )
         return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -151,10 +160,11 @@ def images_for(
     paths: Sequence[Path],
     *,
     layouts: Sequence[Path] = (),
+    labels: str | None = None,
     strict: bool = False,
     report: Report = unseen,
 ) -> ImageSet:
-    """Open images, and the layouts that belong to them, as the training of `config` sees them."""
+    """Open images, and the layouts and labels that belong to them, as the training of `config` sees them."""
     data = config.data
     return open_images(
         paths,
@@ -166,6 +176,7 @@ def images_for(
         channels=config.model.image_channels,
         microns_per_px=data.microns_per_px,
         layouts=Layouts(layouts, config.layout) if layouts else None,
+        labels=None if labels is None else Labels.of(labels, paths, config.layout.labels),
         report=report,
     )
 
@@ -183,6 +194,7 @@ def open_images(
     microns_per_px: float | None = None,
     at_most: int | None = None,
     layouts: Layouts | None = None,
+    labels: Labels | None = None,
     report: Report = unseen,
 ) -> ImageSet:
     """Find, decode and check images, once, so that damaged images show now and not in the middle of a run.
@@ -199,13 +211,10 @@ def open_images(
         microns_per_px: scale of slides; with a scale, tiled TIFF pyramids are slides too.
         at_most: number of images to open, evenly spread among all; `None` opens all.
         layouts: label images; an image without one is skipped. `None` for images alone.
+        labels: labels of complete images; an image without one is skipped. `None` for images alone.
         report: is called with the number of decoded images.
     """
-    require(reduce >= 1, "reduce", reduce, "an integer >= 1")
-    require(0.0 <= max_background <= 1.0, "max_background", max_background, "a share in [0, 1]")
-    require(channels in (1, 3), "channels", channels, "1 (gray) or 3 (RGB)")
-    is_scale = microns_per_px is None or 0.0 < microns_per_px < float("inf")
-    require(is_scale, "microns_per_px", microns_per_px, "> 0, for example 1.0")
+    _check_choices(reduce, max_background, channels, microns_per_px)
     cache = ImageCache(cache_bytes)
 
     def check(source: Source) -> Checked:
@@ -220,7 +229,8 @@ def open_images(
     places = [Path(path) for path in paths]
     listing = listed(places)
     sources = _sources(listing, microns_per_px, background_level, min_size, strict)
-    sources = _some(_with_layouts(sources, layouts, listing, strict), at_most)
+    sources = _with_layouts(sources, layouts, listing, strict)
+    sources = _some(_with_labels(sources, labels, listing, strict), at_most)
     checked = _in_threads(check, sources, report)
     used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
     sizes = np.array([size for size, _ in checked if size], np.int64)
@@ -229,7 +239,16 @@ def open_images(
     if not used:
         raise ValueError(_nothing_left(places, skipped))
     planes = 0 if layouts is None else len(layouts.legend.classes)
-    return ImageSet(used, sizes, cache, channels, reduce, skipped, notes, planes)
+    told = np.zeros((len(used), 0), np.float32) if labels is None else labels.shares(used)
+    return ImageSet(used, sizes, told, cache, channels, reduce, skipped, notes, planes)
+
+
+def _check_choices(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
+    require(reduce >= 1, "reduce", reduce, "an integer >= 1")
+    require(0.0 <= max_background <= 1.0, "max_background", max_background, "a share in [0, 1]")
+    require(channels in (1, 3), "channels", channels, "1 (gray) or 3 (RGB)")
+    is_scale = microns_per_px is None or 0.0 < microns_per_px < float("inf")
+    require(is_scale, "microns_per_px", microns_per_px, "> 0, for example 1.0")
 
 
 def _refusal(name: str, error: Exception, strict: bool) -> Remark:
@@ -283,6 +302,17 @@ def _with_layouts(
         else:
             labelled.append(found)
     return labelled
+
+
+def _with_labels(
+    sources: list[Source], labels: Labels | None, listing: Listing, strict: bool
+) -> list[Source]:
+    """Return the images with a label; add images without one to what the listing has left out."""
+    if labels is None:
+        return sources
+    for name in dict.fromkeys(source.picture for source in sources if not labels.has(source)):
+        listing.left_out.append(_refusal(name, UnusableImageError(labels.missing), strict))
+    return [source for source in sources if labels.has(source)]
 
 
 def _some(sources: list[Source], at_most: int | None) -> list[Source]:

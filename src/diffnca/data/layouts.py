@@ -53,6 +53,11 @@ class Labelled:
         return self.image.picture
 
     @property
+    def path(self) -> Path:
+        """The file of the image, or the zip file that holds it."""
+        return self.image.path
+
+    @property
     def num_bytes(self) -> int:
         """Size of both files."""
         return self.image.num_bytes + self.layout.num_bytes

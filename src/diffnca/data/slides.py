@@ -168,6 +168,7 @@ def _span(start: int, stop: int, scale: float, length: int) -> tuple[slice, floa
 class SlideTile:
     """A part of a slide, as one image."""
 
+    path: Path
     picture: str
     slide: Slide
     top: int
@@ -207,7 +208,7 @@ def tiles_of(
         columns = slice(left // _OVERVIEW_FACTOR, ceil((left + width) / _OVERVIEW_FACTOR))
         if min(height, width) >= min_size and is_tissue[rows, columns].mean() >= SMALLEST_TISSUE_SHARE:
             has_tiles = True
-            yield SlideTile(file.name, slide, top, left, height, width, file.num_bytes)
+            yield SlideTile(file.path, file.name, slide, top, left, height, width, file.num_bytes)
     if not has_tiles:
         raise UnusableImageError(f"holds no tile of at least {min_size} px of which half is tissue")
 

@@ -26,6 +26,7 @@ from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frame
 from diffnca.jobs.tasks import Interpolate, New
 from diffnca.models.file import find_model, read_card
 from diffnca.sampling.growth import grown_seed, planned
+from diffnca.sampling.labels import labelled
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, check_parts, check_region
 
@@ -209,7 +210,8 @@ def task_of(request: Request) -> Task:
     model, (_, levels) = request.opened(), request.walk()
     if isinstance(request.task, New):
         start = start_of(model, request.task.even_px, request.task.tone)
-        return planned(model, canvases_of(request), levels, start, request.task.layout)
+        planes = labelled(request.task.layout, request.task.label, model.config)
+        return planned(model, canvases_of(request), levels, start, planes)
     assert not isinstance(request.task, Interpolate)
     return request.task.on(request.canvas.boundary)[1](model, levels)
 

@@ -27,6 +27,7 @@ from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
+from diffnca.sampling.labels import check_label
 from diffnca.sampling.layouts import Layout, obeying
 from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
@@ -133,7 +134,8 @@ class Request:
         seamless = next(key for key, boundary in SEAMLESS.items() if boundary == self.canvas.boundary)
         canvas = covered(self.canvas.whole, self.opened().config.layout.coarse).canvas
         choices = Choices(seed=self.seed, count=self.count, seamless=seamless)  # type: ignore[arg-type]
-        return asked(self.maker.name, New(), choices, (canvas.height, canvas.width))
+        label = _label_of(self.task) if self.opened_maker().config.layout.labels else None
+        return asked(self.maker.name, New(label=label), choices, (canvas.height, canvas.width))
 
     def walk(self) -> tuple[Sampler, tuple[Level, ...]]:
         """Return the sampler, and the levels of the walk from pure noise."""
@@ -196,13 +198,17 @@ def asked(
         compression=compression,
         count=choices.count,
     )
-    if made.maker is not None:
-        made.opened_maker()
+    makers = () if made.maker is None else (made.opened_maker().config,)
+    check_label(_label_of(task), 1, opened.config, *makers)
     return made
 
 
 def _obey_of(task: New | Edit | Interpolate) -> float:
     return task.obey if isinstance(task, Led) else 1.0
+
+
+def _label_of(task: New | Edit | Interpolate) -> str | None:
+    return task.label if isinstance(task, Led) else None
 
 
 def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: int) -> tuple[int, int]:

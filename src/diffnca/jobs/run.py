@@ -35,6 +35,7 @@ from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.labels import labelled
 from diffnca.sampling.layouts import shown_layout
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, later_levels, sample_task
@@ -119,7 +120,10 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     if isinstance(crew, DaskCluster):
         crew.check()
     if request.maker is not None:
-        job = replace(job, task=replace(job.task, given=_map_in_tiles(request, place, target, watch)))
+        assert isinstance(request.task, New)
+        made = _map_in_tiles(request, place, target, watch)
+        planes = labelled(made, request.task.label, job.denoiser.config)
+        job = replace(job, task=replace(job.task, given=planes))
     if len(canvases_of(request)) > 1:
         device = torch.device(device_named(place.device))
         denoiser, noise = prepare(job.denoiser, device, request.engine), Noise((request.seed,), device)
@@ -222,11 +226,13 @@ def _task(
         return task_of(request), noise
     sampler, levels = request.walk()
     start = start_of(denoiser, request.task.even_px, request.task.tone)
-    layout: Planes | None = request.task.layout
+    planes: Planes | None = request.task.layout
     if request.maker is not None:
         maker = prepare(request.opened_maker(), torch.device(noise.device), request.engine)
-        layout = make_map(maker, denoiser, request.region, len(levels), noise, progress)
-    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, layout)
+        of_label = labelled(None, request.task.label, maker.config)
+        planes = make_map(maker, denoiser, request.region, len(levels), noise, progress, of_label)
+    planes = labelled(planes, request.task.label, denoiser.config)
+    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes)
 
 
 def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:

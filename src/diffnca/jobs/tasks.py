@@ -33,14 +33,16 @@ class Led:
 
     Attributes:
         layout: what stands where; `None` leaves it to the seed.
-        obey: how closely the model follows the layout, as for `generate`.
+        label: what the image shows, one of the names that the model knows; `None` leaves it to the seed.
+        obey: how closely the model follows layout and label, as for `generate`.
     """
 
     layout: Layout | None = None
+    label: str | None = None
     obey: float = 1.0
 
     def __post_init__(self) -> None:
-        check_obey(self.obey, has_layout=self.layout is not None)
+        check_obey(self.obey, has_layout=self.layout is not None or self.label is not None)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Inpaint(Led):
         check_mask(self.mask, height, width)
         name = name_of(self.method)
         known = KnownPixels(Picture(self.given.image), self.mask, name == "repaint")
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds, self.layout)
+        how = (name, self.method.jump, self.method.rounds)
+        return canvas, completion(canvas, known, *how, self.layout, self.label)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Extend(Led):
         name, sides = name_of(self.method), (self.top, self.bottom, self.left, self.right)
         canvas, known = margins(self.given.image, sides, boundary, name)
         known = replace(known, unknown=self.given.holes)
-        return canvas, completion(canvas, known, name, self.method.jump, self.method.rounds, self.layout)
+        how = (name, self.method.jump, self.method.rounds)
+        return canvas, completion(canvas, known, *how, self.layout, self.label)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Region
 from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.diffusion.walk import Progress
+from diffnca.diffusion.walk import Planes, Progress
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.blocks import Axis
 from diffnca.sampling.starts import start_of
@@ -94,14 +94,19 @@ def make_map(
     num_steps: int,
     noise: Noise,
     progress: Progress | None = None,
+    given: Planes | None = None,
 ) -> MadeMap:
-    """Return the map that `maker` draws, as far as `num_steps` of the denoiser see around a region."""
+    """Return the map that `maker` draws, as far as `num_steps` of the denoiser see around a region.
+
+    The maker sees the planes of `given`.
+    """
     config = denoiser.config
     check_maker(maker.config, config)
     seen = region.grow(radius_on(denoiser, region) * num_steps)
     part = covered(seen, config.layout.coarse).grow(1)
     method, levels = walk_of(maker, None, None)
-    drawn = sample_task(Task(part.canvas, levels, start_of(maker)), maker, method, noise, part, progress)
+    task = Task(part.canvas, levels, start_of(maker), given=given)
+    drawn = sample_task(task, maker, method, noise, part, progress)
     pixels = torch.from_numpy(to_uint8(drawn)).movedim(-1, 1)
     return map_of(config, Pixels(pixels, part), noise)
 

@@ -18,6 +18,7 @@ from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbe
 from diffnca.sampling.coarse import make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.labels import check_label, labelled
 from diffnca.sampling.layouts import layout_of, obeying
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import check_region, sample_task, walk_of
@@ -39,6 +40,7 @@ def generate(
     even_px: int | None = None,
     tone: Sequence[float] | None = None,
     layout: Shaped[Tensor, "*b_y_x"] | ImageDenoiser | None = None,
+    label: str | Sequence[str] | None = None,
     obey: float = 1.0,
     progress: Progress | None = None,
     device: str | torch.device | None = None,
@@ -57,11 +59,11 @@ def generate(
         steps: diffusion steps, from 1 to the number of the schedule; `None` takes the choice of the model.
         boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         direct: make the image in one walk, even if the model would grow it from a smaller image.
-        even_px: side in pixels of squares whose noise has one mean, for a texture of one tone. 0 lets the
-            tone vary with the place; `None` takes the choice of the model.
+        even_px: side in pixels of squares whose noise has one mean; 0 for none, `None` as the model does.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
         layout: the class of each place, -1 for any; (y, x) or b maps, of any size; or a model of maps.
-        obey: how closely to follow the layout, from 0 to 10; 1 is as trained, others take twice the time.
+        label: what the image shows, by a name that the model knows, also as it makes a map; or one per image.
+        obey: how closely to follow both, from 0 to 10; 1 is as trained, other numbers take twice the time.
         progress: called after each step of a walk with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
@@ -72,22 +74,22 @@ def generate(
     Raises:
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
-    canvas = canvas_of(height, width, boundary)
-    region, place = _region_on(canvas, region), place_of(model, device)
+    region, place = _region_on(canvas_of(height, width, boundary), region), place_of(model, device)
     noise = Noise(seeds_of(seed, batch), place)
     if isinstance(model, Autoencoder):
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout))
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, label))
     method, levels = walk_of(model, sampler, steps)
     denoiser = prepare(obeying(model, obey), place, engine)
-    canvases, initial = canvases_of(denoiser, canvas, direct), start_of(denoiser, even_px, tone)
+    canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the smaller images are made
-    planes = _planes(layout, obey, denoiser, region, len(levels), noise, engine, progress)
+    planes = _planes(layout, label, obey, denoiser, region, len(levels), noise, engine, progress)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(task, denoiser, method, noise, region, progress)
 
 
 def _planes(
     layout: Any,
+    label: str | Sequence[str] | None,
     obey: float,
     denoiser: ImageDenoiser,
     region: Region,
@@ -96,11 +98,18 @@ def _planes(
     engine: Engine,
     progress: Progress | None,
 ) -> Planes | None:
-    """Return the given planes of a layout, or of the map that a model makes."""
-    if not isinstance(layout, ImageDenoiser):
-        return layout_of(layout, obey, denoiser.config, len(noise.seeds))
-    maker = prepare(layout, torch.device(noise.device), engine)
-    return make_map(maker, denoiser, region, num_steps, noise, progress)
+    """Return the given planes of a layout, or of the map that a model makes, and those of labels."""
+    planes: Planes | None = None
+    images = len(noise.seeds)
+    makers = [layout] if isinstance(layout, ImageDenoiser) else []
+    check_label(label, images, *(each.config for each in (denoiser, *makers)))
+    if isinstance(layout, ImageDenoiser):
+        maker = prepare(layout, torch.device(noise.device), engine)
+        of_label = labelled(None, label, maker.config)
+        planes = make_map(maker, denoiser, region, num_steps, noise, progress, of_label)
+    else:
+        planes = layout_of(layout, obey, denoiser.config, images, has_label=label is not None)
+    return labelled(planes, label, denoiser.config)
 
 
 def _region_on(canvas: Canvas, region: Any) -> Region:
@@ -118,7 +127,7 @@ def _drawn(
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
         raise ValueError(
-            f"model {name}: must be without sampler, steps, even_px, tone and layout; leave them out"
+            f"model {name}: must be without sampler, steps, even_px, tone, layout and label; leave them out"
         )
     if region != Canvas(size, size).whole:
         raise ValueError(

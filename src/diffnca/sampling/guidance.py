@@ -77,6 +77,7 @@ class Guided(AroundDenoiser):
             ("channels", self.denoiser.image_channels, self.guide.image_channels),
             ("a schedule", self.denoiser.config.schedule, self.guide.config.schedule),
             ("a legend", self.denoiser.config.layout.classes, self.guide.config.layout.classes),
+            ("labels", self.denoiser.config.layout.labels, self.guide.config.layout.labels),
             ("a window of frequencies", *map(_window_of, (self.denoiser.config, self.guide.config))),
         ):
             if own != other:

@@ -4,6 +4,7 @@
 [2] Kalkhof et al., arXiv 2401.06291.
 """
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
@@ -17,6 +18,7 @@ from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.errors import require
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
+from diffnca.sampling.labels import labelled
 from diffnca.sampling.layouts import Layout, led
 from diffnca.sampling.starts import PureNoise
 from diffnca.sampling.task import MakeTask, Options, Task, sample_images, seeds_in
@@ -37,6 +39,7 @@ def inpaint(
     jump: int = JUMP,
     rounds: int = ROUNDS,
     layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    label: str | Sequence[str] | None = None,
     obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
@@ -54,7 +57,8 @@ def inpaint(
         jump: diffusion steps of a part of the way, >= 1.
         rounds: how often `"repaint"` walks each part, from 1 to 1000; the time grows in proportion.
         layout: as for `generate`, in the proportions of the whole result.
-        obey: how closely to follow the layout, as for `generate`.
+        label: as for `generate`.
+        obey: how closely to follow layout and label, as for `generate`.
         **options: see `Options`.
 
     Raises:
@@ -64,8 +68,8 @@ def inpaint(
     check_mask(mask, *image.shape[-2:])
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     known = KnownPixels(Picture(image), mask, is_noised=method == "repaint")
-    leading, planes = led(model, layout, obey, len(seeds_in(options, len(image))))
-    task = completion(canvas, known, method, jump, rounds, planes)
+    leading, planes = led(model, layout, label, obey, len(seeds_in(options, len(image))))
+    task = completion(canvas, known, method, jump, rounds, planes, label)
     return sample_images(leading, len(image), options, task)
 
 
@@ -81,6 +85,7 @@ def extend(
     jump: int = JUMP,
     rounds: int = ROUNDS,
     layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    label: str | Sequence[str] | None = None,
     obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c v u"]:
@@ -95,8 +100,8 @@ def extend(
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
-    leading, planes = led(model, layout, obey, len(seeds_in(options, len(image))))
-    task = completion(canvas, known, method, jump, rounds, planes)
+    leading, planes = led(model, layout, label, obey, len(seeds_in(options, len(image))))
+    task = completion(canvas, known, method, jump, rounds, planes, label)
     return sample_images(leading, len(image), options, task)
 
 
@@ -107,15 +112,19 @@ def completion(
     jump: int,
     rounds: int,
     layout: Layout | None = None,
+    label: str | Sequence[str] | None = None,
 ) -> MakeTask:
-    """Return a function that gives the task to make the unknown pixels, as a layout of the canvas says."""
+    """Return a function that gives the task to make the unknown pixels, as a layout of the canvas says.
+
+    `label` says what the image shows, or each image.
+    """
     if layout is not None:
         layout.check_proportions(canvas)
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = path_of(levels, method, jump, rounds)
         start = Known(PureNoise(denoiser.image_channels), known, path[0])
-        return Task(canvas, path, start, known, layout)
+        return Task(canvas, path, start, known, labelled(layout, label, denoiser.config))
 
     return task
 

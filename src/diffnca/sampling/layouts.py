@@ -7,6 +7,7 @@ A model that was trained with layouts, and at times without them, guides itself 
 [1] Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from diffnca.data.sources import content_of
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.errors import require
 from diffnca.sampling.guidance import AroundDenoiser
+from diffnca.sampling.labels import check_label
 from diffnca.sampling.maps import Outlines, Raster
 
 
@@ -57,15 +59,19 @@ class Layout:
 
 
 def layout_of(
-    numbers: Shaped[Tensor, "*b y x"] | None, obey: float, config: Config, images: int
+    numbers: Shaped[Tensor, "*b y x"] | None,
+    obey: float,
+    config: Config,
+    images: int,
+    has_label: bool = False,
 ) -> Layout | None:
     """Return the layout of class numbers, -1 where a class is unknown; `None` if there are no numbers.
 
     Raises:
         ValueError: the numbers are no classes of the model, or no maps for so many images; or `obey` has no
-            layout.
+            layout, and no label either.
     """
-    check_obey(obey, has_layout=numbers is not None)
+    check_obey(obey, has_layout=has_label or numbers is not None)
     if numbers is None:
         return None
     legend = legend_of(config)
@@ -148,11 +154,16 @@ class Obeying(AroundDenoiser):
 
 
 def led(
-    model: Any, numbers: Shaped[Tensor, "*b y x"] | None, obey: float, images: int
+    model: Any,
+    numbers: Shaped[Tensor, "*b y x"] | None,
+    label: str | Sequence[str] | None,
+    obey: float,
+    images: int,
 ) -> tuple[Any, Layout | None]:
-    """Return a model that follows class numbers as closely as asked, and their layout."""
-    layout = layout_of(numbers, obey, model.config, images)
-    return model if layout is None else obeying(model, obey), layout
+    """Return a model that follows class numbers and labels as closely as asked, and their layout."""
+    check_label(label, images, model.config)
+    layout = layout_of(numbers, obey, model.config, images, has_label=label is not None)
+    return model if layout is None and label is None else obeying(model, obey), layout
 
 
 def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
@@ -161,6 +172,6 @@ def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
 
 
 def check_obey(obey: float, has_layout: bool) -> None:
-    """Refuse a number out of range, and one that leads to no layout."""
+    """Refuse a number out of range, and one that leads to no layout; a label counts as one."""
     require(0.0 <= obey <= LARGEST_GUIDANCE, "obey", obey, f"from 0 to {LARGEST_GUIDANCE}")
-    require(has_layout or obey == 1.0, "obey", obey, "1 without a layout; give one")
+    require(has_layout or obey == 1.0, "obey", obey, "1 without layout and label; give one")

@@ -41,7 +41,7 @@ TEACHER_STEPS = 6
 class Batch:
     """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step.
 
-    `given` holds the planes of their layouts, `b k h w`; `None` for a model without layouts.
+    `given` holds the planes of their layouts and labels, `b k h w`; `None` for a model that sees none.
     """
 
     x_0: Tensor
@@ -50,14 +50,16 @@ class Batch:
 
     @classmethod
     def of(cls, channels: Tensor, config: Config, generator: torch.Generator) -> "Batch":
-        """Return a batch from images whose last channels are the planes of the classes, if there are any."""
-        colours, factor = config.model.image_channels, config.layout.coarse
-        x_0, given = channels[:, :colours], channels[:, colours:]
-        if config.layout.made:
-            return cls(torch.cat([x_0, 2.0 * given - 1.0], dim=1), generator)
-        if factor:
-            given = torch.cat([given, seen_coarsely(x_0, factor, generator)], dim=1)
-        return cls(x_0, generator, given if config.layout.classes else None)
+        """Return a batch from images whose last channels are the planes of classes, then of labels."""
+        layout, colours = config.layout, config.model.image_channels
+        widths = [colours, len(layout.classes), len(layout.labels)]
+        x_0, classes, labels = channels.split(widths, dim=1)
+        given = [labels] if layout.made else [classes, labels]
+        if layout.made:
+            x_0 = torch.cat([x_0, 2.0 * classes - 1.0], dim=1)
+        if layout.coarse:
+            given.insert(1, seen_coarsely(x_0, layout.coarse, generator))
+        return cls(x_0, generator, torch.cat(given, dim=1) if layout.num_planes(colours) else None)
 
     def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
         """Draw a mask `b 1 h w`: true where a cell of `region` updates."""

@@ -22,6 +22,8 @@ class RunOptions:
         data: folders (searched recursively), zip files, images or whole slides.
         layouts: folders or zip files of label images (PNG or TIFF) with the names of the images. They hold
             class numbers 0, 1, 2, ... or the colours of --layout.classes; the model learns to follow them.
+        labels: what each image shows as a whole: `folders` takes the name of its folder (or file) among those
+            of --data, or of the folder within a single one; or a CSV file with the columns name and label.
         scale: the pixel of the model: `2px` makes images two times smaller, `0.5um` reads slides at 0.5
             micrometres per pixel; without it, the detail in the images decides.
         out: folder of the run; its parent must exist; without it, MODEL-DATA in the current folder.
@@ -36,6 +38,7 @@ class RunOptions:
 
     data: tuple[Path, ...] = ()
     layouts: tuple[Path, ...] = ()
+    labels: str | None = None
     scale: str | None = None
     out: Path | None = None
     minutes: float | None = None

@@ -125,12 +125,22 @@ class Session:
 
     def _batch(self, step: int) -> Tensor:
         layout = self.config.layout
-        return self._crops(self.config.training.batch, step, 0.0 if layout.made else layout.dropped)
+        dropped = 0.0 if layout.made else layout.dropped
+        return self._crops(self.config.training.batch, step, dropped, layout.dropped)
 
-    def _crops(self, batch: int, step: int, dropped: float = 0.0) -> Tensor:
-        data, seed = self.config.data, self.config.training.seed
-        turns = {"flips": data.flips, "quarter_turns": data.quarter_turns}
-        return crops(self.images, size=data.crop, batch=batch, seed=seed, step=step, dropped=dropped, **turns)
+    def _crops(self, batch: int, step: int, dropped: float = 0.0, unlabelled: float = 0.0) -> Tensor:
+        data = self.config.data
+        return crops(
+            self.images,
+            size=data.crop,
+            batch=batch,
+            seed=self.config.training.seed,
+            step=step,
+            flips=data.flips,
+            quarter_turns=data.quarter_turns,
+            dropped=dropped,
+            unlabelled=unlabelled,
+        )
 
 
 def training(
@@ -148,7 +158,7 @@ def training(
             f"--from {start}: must know all levels, but was distilled; train its teacher, or give "
             "--sampling.visited None --sampling.sampler dpmpp2m --sampling.steps 20"
         )
-    config = conditioned(config, options.layouts)
+    config = conditioned(config, options)
     out, measured, is_open = _folder(options, config), dict[str, float](), start in (AUTO, RANDOM)
     stored = state.stored_run(out)
     if is_open and stored is not None:
@@ -178,9 +188,10 @@ def distillation(
     led, guidance = _guided_teacher(student, alone)
     if student.steps == 0 and not guidance:
         raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
-    if options.layouts and not alone.config.layout.classes:
-        raise ValueError(f"--layouts: must be left out, as the teacher {teacher} was trained without them")
-    config = conditioned(student_config(alone.config, student.steps or None), options.layouts)
+    for kind, known in (("layouts", alone.config.layout.classes), ("labels", alone.config.layout.labels)):
+        if getattr(options, kind) and not known:
+            raise ValueError(f"--{kind}: must be left out, as the teacher {teacher} was trained without them")
+    config = conditioned(student_config(alone.config, student.steps or None), options)
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -214,7 +225,14 @@ def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDeno
 
 
 def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
-    return images_for(config, options.data, layouts=options.layouts, strict=options.strict, report=report)
+    return images_for(
+        config,
+        options.data,
+        layouts=options.layouts,
+        labels=options.labels,
+        strict=options.strict,
+        report=report,
+    )
 
 
 def _folder(options: RunOptions, config: Config) -> Path:
@@ -248,9 +266,20 @@ def _session(
     """Hold images out and join all facts; `told` is what the fingerprint says besides images."""
     data = config.data
     images, held_out = split(found, data.validation, data.split_seed, data.crop)
+    _check_labels(config, images)
     known = _card_of(options, config, images, held_out) | card
     fingerprint, parameters = images.fingerprint + told, num_parameters(config)
     return Session(config, parameters, options, out, images, held_out, known, start, fingerprint, objective)
+
+
+def _check_labels(config: Config, images: ImageSet) -> None:
+    """Refuse labels of which training would see no image."""
+    for name, count in zip(config.layout.labels, images.labels.sum(axis=0), strict=True):
+        if count == 0:
+            raise ValueError(
+                f"--labels: leaves no image of {name} to train on; add some, or hold out fewer "
+                "(--data.validation 0)"
+            )
 
 
 def _budgeted(training: TrainingConfig, options: RunOptions) -> TrainingConfig:
@@ -306,8 +335,8 @@ def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Im
 def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
     """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
 
-    The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle.
-    Raise `Interrupted` after a request to stop.
+    The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle, and
+    each label in turn. Raise `Interrupted` after a request to stop.
     """
     side, own = model.config.data.crop, model.config.sampling
     # a model of many steps takes fewer here, but a student knows only its own levels
@@ -320,7 +349,8 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
             raise Interrupted
 
     channels, legend = model.config.model.image_channels, model.config.layout
-    layout = shown_layout(real[:, channels:]) if legend.classes else None
+    layout = shown_layout(real[:, channels:][:, : len(legend.classes)]) if legend.classes else None
+    labels = legend.labels and [legend.labels[i % len(legend.labels)] for i in range(SHEET_IMAGES)]
     images = generate(
         model,
         height=side,
@@ -331,6 +361,7 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         steps=steps,
         progress=watch,
         layout=None if layout is None or legend.made else layout.signed,
+        label=labels or None,
     )
     shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
     maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)[..., :channels]]

@@ -11,6 +11,7 @@ from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet
+from diffnca.data.labels import Labels
 from diffnca.data.layouts import count_classes, layouts_in
 from diffnca.data.survey import glance, is_gray, reduction_of
 from diffnca.diffusion.velocity import velocity_error
@@ -18,6 +19,7 @@ from diffnca.errors import require
 from diffnca.models.file import bundled_models, load_denoiser, read_config
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import prepare
+from diffnca.training.options import RunOptions
 from diffnca.training.state import NETWORK_FIELDS, Run
 from diffnca.training.transfer import COLOURS
 
@@ -39,24 +41,39 @@ GUIDANCE, LEFT_OUT = 1.1, 4
 """Sampling after a short training: guided by the network without its last cell steps, grain goes away."""
 
 
-def conditioned(config: Config, layouts: tuple[Path, ...]) -> Config:
-    """Return a training whose network sees the planes of `layouts`; without layouts, `config` itself.
+def conditioned(config: Config, options: RunOptions) -> Config:
+    """Return a training whose network sees planes of layouts and labels; without both, `config` itself.
 
     If the configuration names no classes, their names are the numbers in the layouts. Refuse classes without
-    layouts, and a network without cells.
+    layouts, labels without what says them, and a network without cells.
     """
-    classes = config.layout.classes
-    if not layouts:
-        allowed = "left out without --layouts; give the folder of the label images"
-        require(not classes, "layout.classes", ", ".join(config.layout.names), allowed)
+    layout = replace(config.layout, classes=_classes(config, options), labels=_labels(config, options))
+    if not layout.is_used:
         return config
     if not isinstance(config.model, NCAConfig):
-        raise ValueError(f"--layouts: must be for a model of cells, not for {config.name}; leave them out")
-    classes = classes or tuple(str(number) for number in range(count_classes(layouts_in(layouts))))
-    layout = replace(config.layout, classes=classes)
+        kind = "layouts" if layout.classes else "labels"
+        raise ValueError(f"--{kind}: must be for a model of cells, not for {config.name}; leave them out")
     given, made = layout.num_planes(config.model.image_channels), layout.num_made
-    changes = {"layout.classes": classes, "model.given_channels": given, "model.made_channels": made}
+    changes = {"layout": layout, "model.given_channels": given, "model.made_channels": made}
     return with_fields(config, changes)
+
+
+def _classes(config: Config, options: RunOptions) -> tuple[str, ...]:
+    classes = config.layout.classes
+    if options.layouts:
+        return classes or tuple(str(number) for number in range(count_classes(layouts_in(options.layouts))))
+    allowed = "left out without --layouts; give the folder of the label images"
+    require(not classes, "layout.classes", ", ".join(config.layout.names), allowed)
+    return ()
+
+
+def _labels(config: Config, options: RunOptions) -> tuple[str, ...]:
+    labels = config.layout.labels
+    if options.labels is not None:
+        return Labels.of(options.labels, options.data, labels).names
+    allowed = "those of images, whose labels --labels gives: folders, or a CSV file"
+    require(not labels, "layout.labels", ", ".join(labels), allowed)
+    return ()
 
 
 def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:
@@ -122,7 +139,7 @@ def is_as_in_recipe(config: Config) -> bool:
     recipe = diff_nca()
     own: Model = config.model
     if isinstance(own, NCAConfig):
-        planes = 0 if config.layout.classes else own.given_channels
+        planes = 0 if config.layout.is_used else own.given_channels
         own = replace(own, image_channels=recipe.model.image_channels, given_channels=planes)
         config = replace(config, model=own)
     return all(getattr(config, name) == getattr(recipe, name) for name in NETWORK_FIELDS)
@@ -153,7 +170,7 @@ def begun_with(config: Config, start: str) -> Config:
     found, channels = read_config(bundled_models()[start]), config.model.image_channels
     config = replace(config, **{name: getattr(found, name) for name in NETWORK_FIELDS})
     changes = {"model.image_channels": channels} if channels == 1 else {}
-    if config.layout.classes:
+    if config.layout.is_used:
         changes["model.given_channels"] = config.layout.num_planes(channels)
     return _led(with_fields(config, changes))
 
@@ -168,7 +185,7 @@ def _led(config: Config) -> Config:
 def continued(config: Config, stored: Run) -> Config:
     """Return a training like that of `config`, with the choices that a stored run made when it began."""
     old = stored.config
-    if is_as_in_recipe(config):
+    if is_as_in_recipe(config) and config.layout == old.layout:  # other planes are refused later
         config = replace(config, **{name: getattr(old, name) for name in NETWORK_FIELDS})
     if config.sampling == diff_nca().sampling:
         config = replace(config, sampling=old.sampling)

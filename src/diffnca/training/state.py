@@ -160,8 +160,11 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def check_same_network(start: Path, wanted: Config) -> None:
     """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend."""
     stored = read_config(start)
-    if stored.layout.classes not in ((), wanted.layout.classes):
-        raise ValueError(f"--from {start}: has other classes; give --layout.classes {stored.layout.told}")
+    old, new = stored.layout, wanted.layout
+    for option, kind, told in (("layouts", "classes", old.told), ("labels", "labels", ", ".join(old.labels))):
+        if old.is_used and getattr(old, kind) != getattr(new, kind):
+            fix = f"give --layout.{kind} {told}" if told else f"leave out --{option}, as it was trained"
+            raise ValueError(f"--from {start}: has other {kind}; {fix}")
     for name in NETWORK_FIELDS:
         is_fit = name == "model" and fits(stored.model, wanted.model)
         if getattr(stored, name) != getattr(wanted, name) and not is_fit:

@@ -1,0 +1,71 @@
+"""Labels of new images: names that a model has learnt, as constant planes after all its other planes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffnca.canvas.region import Region
+from diffnca.config.model import Config
+from diffnca.diffusion.walk import Planes
+from diffnca.errors import require
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The given planes of images with labels, on any canvas.
+
+    Attributes:
+        shares: 1 for the label of an image, 0 for all others; of all images, or of each image.
+        map: the planes of a map, as a function of the region; `None` for no map.
+        num_map_planes: the number of all planes of a map; the map may lack the last of them.
+    """
+
+    shares: Float[Tensor, "b l"]
+    map: Planes | None
+    num_map_planes: int
+
+    def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
+        """Return the planes on `region`."""
+        sides = (region.height, region.width)
+        known = torch.zeros(1, 0, *sides) if self.map is None else self.map(region)
+        unknown = torch.zeros(1, self.num_map_planes - known.shape[1], *sides)
+        labels = self.shares[:, :, None, None].expand(-1, -1, *sides)
+        images = max(len(known), len(labels))
+        return torch.cat([each.expand(images, -1, -1, -1) for each in (known, unknown, labels)], dim=1)
+
+
+def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: Config) -> Planes | None:
+    """Return the planes of a map with those of a label, or of the label of each image.
+
+    Return `planes` without a label, and for a model that knows no labels, next to one that does.
+    """
+    names = config.layout.labels
+    if label is None or not names:
+        return planes
+    own = [names.index(each) for each in ([label] if isinstance(label, str) else label)]
+    count = config.layout.num_map_planes(config.model.image_channels)
+    return Labelled(torch.eye(len(names))[own], planes, count)
+
+
+def check_label(label: Any, images: int, *configs: Config) -> None:
+    """Refuse a label that a model does not know, and any label if no model knows labels.
+
+    `label` is one for all images, or a sequence of one for each of so many `images`.
+    """
+    if label is None:
+        return
+    told = [label] if isinstance(label, str) else list(label)
+    if not isinstance(label, str) and len(told) != images:
+        raise ValueError(f"label of {len(told)} names: must be one, or one for each of {images} images")
+    knowing = [config for config in configs if config.layout.labels]
+    if not knowing:
+        name = configs[0].name
+        raise ValueError(f"label: must be left out for the model {name}, which was trained without labels")
+    for config in knowing:
+        for each in told:
+            names = config.layout.labels
+            require(each in names, "label", each, f"one of the labels of {config.name}: {', '.join(names)}")
