@@ -176,3 +176,10 @@ def test_the_plan_of_a_large_image_says_who_makes_its_map(
     assert main([*command.split(), "--out", str(tmp_path / "a.ome.zarr")]) == 0
     line = f"map      10x14 px, made first by {models[1]}: {tmp_path}/a.map.ome.zarr"
     assert line in capsys.readouterr().out
+
+
+def test_a_map_that_a_model_makes_is_obeyed(models: tuple[str, str]) -> None:
+    obeying = asked(models[0], New(obey=2.0), Choices(seed=4), SIZE, maker=models[1])
+    assert obeying.identity() != replace(obeying, task=replace(obeying.task, obey=1.0)).identity()
+    with pytest.raises(ValueError, match="obey=2.0: must be 1 without layout and label"):
+        asked(models[0], New(obey=2.0), Choices(seed=4), SIZE)

@@ -28,7 +28,7 @@ from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
-from diffnca.sampling.layouts import Layout, obeying
+from diffnca.sampling.layouts import Layout, check_obey, obeying
 from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
@@ -98,6 +98,8 @@ class Request:
         seeds = self.task.seeds if isinstance(self.task, Interpolate) else (self.seed, last)
         for seed in seeds:
             require(0 <= seed <= MAX_SEED, "seed", seed, f"from 0 to {MAX_SEED}, also of the last image")
+        is_led = self.maker is not None or (isinstance(self.task, Led) and self.task.is_led)
+        check_obey(_obey_of(self.task), has_layout=is_led)
 
     @property
     def region(self) -> Region:

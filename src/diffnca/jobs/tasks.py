@@ -41,8 +41,13 @@ class Led:
     label: str | None = None
     obey: float = 1.0
 
+    @property
+    def is_led(self) -> bool:
+        """Whether there is something to obey."""
+        return self.layout is not None or self.label is not None
+
     def __post_init__(self) -> None:
-        check_obey(self.obey, has_layout=self.layout is not None or self.label is not None)
+        check_obey(self.obey, has_layout=True)
 
 
 @dataclass(frozen=True)
