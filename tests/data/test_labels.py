@@ -193,3 +193,9 @@ def test_a_share_of_the_crops_has_no_label(folder: Path) -> None:
     assert 0.18 < 1 - float(is_shown.float().mean()) < 0.32
     assert torch.equal(made[is_shown], batch_of(images)[is_shown])
     assert batch_of(images, unlabelled=1.0)[:, 3:].abs().max() == 0
+
+
+def test_a_folder_without_folders_gives_no_labels(tmp_path: Path) -> None:
+    saved(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="gives 0 labels: must give 2 to 32; give several paths to"):
+        Labels.of(FOLDERS, [tmp_path])

@@ -66,14 +66,7 @@ class Labels:
         else:
             found, missing = _by_table(Path(told), listing), f"has no label in {told}; give it a row there"
         names = tuple(sorted(set(found.values())))
-        other = [name for name in names if name not in known]
-        if known and other:
-            allowed = f"must be among {', '.join(known)}, as the model was trained"
-            raise ValueError(f"--labels {told}: gives the label {other[0]}: {allowed}")
-        if not known and not FEWEST_LABELS <= len(names) <= MOST_LABELS:
-            some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            count = f"{len(names)} label{'' if len(names) == 1 else 's'}{f' ({some})' if names else ''}"
-            raise ValueError(f"--labels {told}: gives {count}: must give {FEWEST_LABELS} to {MOST_LABELS}")
+        _check_names(names, known, told)
         return cls(known or names, found, missing)
 
     def has(self, image: Placed) -> bool:
@@ -85,6 +78,19 @@ class Labels:
         own = [self.names.index(self.by_picture[image.path, image.picture]) for image in images]
         shares: Float32[np.ndarray, "n l"] = np.eye(len(self.names), dtype=np.float32)[own]
         return shares
+
+
+def _check_names(names: tuple[str, ...], known: tuple[str, ...], told: str) -> None:
+    other = [name for name in names if name not in known]
+    if known and other:
+        allowed = f"must be among {', '.join(known)}, as the model was trained"
+        raise ValueError(f"--labels {told}: gives the label {other[0]}: {allowed}")
+    if known or FEWEST_LABELS <= len(names) <= MOST_LABELS:
+        return
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    count = f"{len(names)} label{'' if len(names) == 1 else 's'}{f' ({some})' if names else ''}"
+    fix = "; give several paths to --data, or one folder of folders" if told == FOLDERS else ""
+    raise ValueError(f"--labels {told}: gives {count}: must give {FEWEST_LABELS} to {MOST_LABELS}{fix}")
 
 
 def _by_folders(files: Sequence[File], paths: Sequence[Path]) -> tuple[dict[tuple[Path, str], str], str]:
