@@ -52,6 +52,16 @@ def in_memory(models: tuple[str, str], boundary: tuple[str, str] = ("reflect", "
     return to_uint8(made)[0]
 
 
+def test_a_model_that_makes_maps_follows_none(
+    models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "map.png")
+    command = ["sample", models[1], "--layout", str(tmp_path / "map.png")]
+    assert main([*command, "--out", str(tmp_path / "a.png")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "layout: must be left out for the model" in line and "makes maps itself" in line
+
+
 def test_a_command_makes_the_image_that_python_makes(models: tuple[str, str], tmp_path: Path) -> None:
     command = f"sample {models[0]} --layout {models[1]} --height 40 --width 56 --steps 3 --seed 4"
     assert main([*command.split(), "--out", str(tmp_path / "a.png")]) == 0

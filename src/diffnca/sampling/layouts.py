@@ -110,7 +110,9 @@ def shown_layout(planes: Float[Tensor, "b k h w"]) -> Raster:
 
 
 def legend_of(config: Config) -> LayoutConfig:
-    """Return the legend of a model; refuse a model that knows no layouts."""
+    """Return the legend of a model; refuse a model that follows no layouts."""
+    if config.layout.made:
+        raise ValueError(f"layout: must be left out for the model {config.name}, which makes maps itself")
     if not config.layout.classes:
         raise ValueError(
             f"layout: must be left out for the model {config.name}, which was trained without layouts; or "
