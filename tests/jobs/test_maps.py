@@ -20,6 +20,7 @@ from diffnca.jobs.run import run
 from diffnca.jobs.tasks import New
 from diffnca.models.file import load
 from diffnca.sampling.generate import generate
+from diffnca.sampling.layouts import obeying
 
 from .conftest import small, write_small
 
@@ -95,6 +96,15 @@ def test_a_stopped_image_goes_on_and_is_the_same(
         list(run(request_of(models), place, cancelled=lambda: next(answers)))
     (made,) = run(request_of(models), place)
     np.testing.assert_array_equal(read_pixels(made.path), in_memory(models))
+
+
+def test_the_map_of_a_model_is_obeyed_as_closely_as_asked(models: tuple[str, str], tmp_path: Path) -> None:
+    request = asked(models[0], New(obey=3.0), Choices(steps=3, seed=4), SIZE, maker=models[1])
+    (made,) = run(request, Place(out=str(tmp_path / "a.png")))
+    filler, maker = (load(name) for name in models)
+    expected = generate(obeying(filler, 3.0), height=40, width=56, seed=4, steps=3, layout=maker)
+    with Image.open(made.path) as image:
+        np.testing.assert_array_equal(np.asarray(image), to_uint8(expected)[0])
 
 
 def test_the_identity_knows_the_maker(models: tuple[str, str]) -> None:

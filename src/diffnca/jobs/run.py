@@ -3,7 +3,7 @@
 A stopped request goes on: what is finished is there, and is not made again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,7 @@ def run(
         Interrupted: the work was stopped; what is finished is kept.
     """
     planned = plan(request, place) if planned is None else planned
-    watch = _Watch(report, cancelled)
+    watch = Watch(report, cancelled)
     if planned.is_finished:
         from diffnca.tiles.states import remove_work
 
@@ -91,7 +91,7 @@ def run(
 
 
 @dataclass
-class _Watch:
+class Watch:
     """Passes on what is done, notes its share, and raises `Interrupted` if the work is cancelled."""
 
     report: Report
@@ -99,13 +99,14 @@ class _Watch:
     share: float = 0.0
 
     def __call__(self, title: str, done: Number, total: Number) -> None:
+        """Pass on a report; raise `Interrupted` if the work is cancelled."""
         self.share = done / max(total, 1e-9)
         self.report(title, done, total)
         if self.cancelled():
             raise Interrupted
 
 
-def _in_tiles(planned: Plan, watch: _Watch) -> Made:
+def _in_tiles(planned: Plan, watch: Watch) -> Made:
     """Make what is left of a large image; an `OSError` names the image."""
     from diffnca.formats.ome_zarr import OmeZarrWriter
     from diffnca.tiles.crews import DaskCluster
@@ -127,7 +128,8 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     if len(canvases_of(request)) > 1:
         device = torch.device(device_named(place.device))
         denoiser, noise = prepare(job.denoiser, device, request.engine), Noise((request.seed,), device)
-        job = replace(job, task=_task(request, denoiser, noise, partial(watch, "smaller images"))[0])
+        progress = partial(watch, "smaller images")
+        job = replace(job, task=_task(request, denoiser, noise, progress, _layout_of([request]))[0])
     try:
         job.states.begin(text)
         writer.open(request.canvas, job.denoiser.image_channels, text)
@@ -142,7 +144,7 @@ def _in_tiles(planned: Plan, watch: _Watch) -> Made:
     return Made(place.out, is_large=True)
 
 
-def _map_in_tiles(request: Request, place: Place, target: Target, watch: _Watch) -> MadeMap:
+def _map_in_tiles(request: Request, place: Place, target: Target, watch: Watch) -> MadeMap:
     """Make the map of a large image in its own store, unless it is there."""
     from diffnca.formats.ome_zarr import StoredPixels
 
@@ -156,7 +158,7 @@ def _prefixed(report: Report, prefix: str, title: str, done: Number, total: Numb
     report(f"{prefix}{title}", done, total)
 
 
-def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
+def _in_memory(request: Request, place: Place, watch: Watch) -> Iterator[Made]:
     """Make images, some at once, and yield the file of each, in order."""
     filmed = None if place.film is None else Filmed(request.opened(), _calls(request))
     for first in range(0, request.count, place.batch):
@@ -164,9 +166,10 @@ def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
         ones = {numbered(Path(place.out), i, request.count): request.image(i) for i in indices}
         is_new = filmed is not None or place.save_layout is not None
         there = {path for path, one in ones.items() if not is_new and Target(str(path)).holds(one)}
-        seeds = [one.seed for path, one in ones.items() if path not in there]
+        missing = [one for path, one in ones.items() if path not in there]
+        progress = part_of(watch, "images", first, len(missing), request.count)
         try:
-            images = iter(_drawn(request, place, seeds, filmed, first, watch) if seeds else ())
+            images = iter(draw(missing, place, filmed, progress) if missing else ())
         except KeyboardInterrupt:
             done = f" after {first} of {request.count} images; the same command goes on"
             raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
@@ -174,11 +177,11 @@ def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
             if path in there:
                 yield Made(str(path), was_there=True)
                 continue
-            drawn = next(images)
-            yield _kept(path, one, drawn.pixels)
-            if place.save_layout is not None and drawn.numbers is not None:
+            made = next(images)
+            yield _kept(path, one, made.pixels)
+            if place.save_layout is not None and made.numbers is not None:
                 name = numbered(place.save_layout, index, request.count)
-                write_numbers(name, drawn.numbers, request.opened().config.layout.colours, text_of(one))
+                write_numbers(name, made.numbers, request.opened().config.layout.colours, text_of(one))
                 yield Made(str(name))
     if filmed is not None and place.film is not None:
         write_film(list(filmed.frames()), place.film, milliseconds=50)
@@ -186,47 +189,59 @@ def _in_memory(request: Request, place: Place, watch: _Watch) -> Iterator[Made]:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """The pixels of an image, and the class of each pixel if its map is kept."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     numbers: UInt8[np.ndarray, "h w"] | None = None
 
 
-def _drawn(
-    request: Request, place: Place, seeds: list[int], filmed: Filmed | None, first: int, watch: _Watch
-) -> list[_Drawn]:
-    """Return the images of these seeds, the first of which is image `first` of the request."""
+def draw(
+    requests: Sequence[Request], place: Place, filmed: Filmed | None, progress: Callable[..., object]
+) -> list[Drawn]:
+    """Return the images of requests that differ by their seeds and their layouts alone."""
+    request, seeds = requests[0], [one.seed for one in requests]
     device, canvas = torch.device(device_named(place.device)), request.canvas
-    progress = part_of(watch, "images", first, len(seeds), request.count)
     model: Any = request.opened() if filmed is None else filmed
     if isinstance(model, Autoencoder):
-        drawn = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
-        return [_Drawn(pixels) for pixels in to_uint8(drawn)]
+        images = generate(model, height=canvas.height, width=canvas.width, seed=seeds, device=device)
+        return [Drawn(pixels) for pixels in to_uint8(images)]
     denoiser = prepare(model, device, request.engine)
-    task, noise = _task(request, denoiser, Noise(tuple(seeds), device), progress)
-    drawn = sample_task(task, denoiser, request.walk()[0], noise, request.region, progress)
+    task, noise = _task(request, denoiser, Noise(tuple(seeds), device), progress, _layout_of(requests))
+    images = sample_task(task, denoiser, request.walk()[0], noise, request.region, progress)
     config: Config = request.opened().config
-    pixels = to_uint8(drawn[:, : config.model.image_channels])
+    pixels = to_uint8(images[:, : config.model.image_channels])
     if place.save_layout is None:
-        return [_Drawn(each) for each in pixels]
-    planes = drawn[:, config.model.image_channels :] + 1.0 if config.layout.made else None
+        return [Drawn(each) for each in pixels]
+    planes = images[:, config.model.image_channels :] + 1.0 if config.layout.made else None
     if planes is None:
         assert task.given is not None
         planes = task.given(request.region)[:, : len(config.layout.classes)]
     numbers = shown_layout(planes).numbers.expand(len(seeds), -1, -1).numpy()
-    return [_Drawn(*each) for each in zip(pixels, numbers, strict=True)]
+    return [Drawn(*each) for each in zip(pixels, numbers, strict=True)]
+
+
+def _layout_of(requests: Sequence[Request]) -> Planes | None:
+    """Return the planes of the layouts of all requests; `None` without layouts."""
+    layouts = [one.task.layout for one in requests if isinstance(one.task, New)]
+    given = [layout for layout in layouts if layout is not None]
+    if all(layout is given[0] for layout in given):
+        return given[0] if given else None
+    return lambda region: torch.cat([layout(region) for layout in given])
 
 
 def _task(
-    request: Request, denoiser: ImageDenoiser, noise: Noise, progress: Callable[..., object]
+    request: Request,
+    denoiser: ImageDenoiser,
+    noise: Noise,
+    progress: Callable[..., object],
+    planes: Planes | None = None,
 ) -> tuple[Task, Noise]:
     """Return the task and what it draws from, after making the smaller images from which a new one grows."""
     if not isinstance(request.task, New):
         return task_of(request), noise
     sampler, levels = request.walk()
     start = start_of(denoiser, request.task.even_px, request.task.tone)
-    planes: Planes | None = request.task.layout
     if request.maker is not None:
         maker = prepare(request.opened_maker(), torch.device(noise.device), request.engine)
         of_label = labelled(None, request.task.label, maker.config)
@@ -250,7 +265,7 @@ def _calls(request: Request) -> int:
     return own + walks * len(later_levels(request.opened(), levels, STRENGTH))
 
 
-def _between(request: Request, task: Interpolate, place: Place, watch: _Watch) -> Made:
+def _between(request: Request, task: Interpolate, place: Place, watch: Watch) -> Made:
     """Make the images between those of two seeds, and their film or frames."""
     frames: list[np.ndarray] = []
     canvas, out = request.canvas, Path(place.out)
