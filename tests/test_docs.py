@@ -33,10 +33,10 @@ TABLE = tomllib.loads((Path(__file__).parent / "docs.toml").read_text())
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n```", re.DOTALL | re.MULTILINE)
 SMALL = {
     **{"--height": 64, "--width": 64, "--steps": 2, "--n": 12, "--frames": 3, "--rounds": 1},
-    **{"--data.crop": 32, "--batch": 2},
+    **{"--data.crop": 32, "--batch": 2, "--count": 3},
 }
 ADDED = {
-    **{verb: {"--steps": "2"} for verb in ("sample", "upscale", "vary", "interpolate")},
+    **{verb: {"--steps": "2"} for verb in ("sample", "upscale", "vary", "interpolate", "synthesize")},
     **{verb: {"--steps": "2", "--rounds": "1"} for verb in ("inpaint", "extend")},
     "train": {"--sample-minutes": "0", "--data.crop": "32"},
     "distill": {"--sample-minutes": "0"},

@@ -40,6 +40,7 @@ FLAGS = {
     "upscale": "--image --factor --out --method --strength --tile --workers --scheduler --dry-run",
     "vary": "--image --strength --out --count",
     "interpolate": "--seeds --out --frames --height --width --milliseconds --seamless",
+    "synthesize": "--out --count --seed --height --width --layout --obey --coco --batch --device --steps",
     "evaluate": "--reference --n --held-out --train --protocol --features --weights --crop --samples --out",
     "reproduce": "--data --out --minutes --images --rows --reduce --n --sampler --steps --seeds --features",
     "convert": "PATH",

@@ -78,6 +78,13 @@ def lock(path: str | Path) -> Iterator[None]:
         held.release()
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove the partial files that killed commands left in a folder; its lock must be held."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Refuse a target that cannot be written, before the work; a regular file may already exist there.
 

@@ -22,6 +22,7 @@ from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
 from diffnca.cli.models import Convert, Distill, Look, Train, unasked
+from diffnca.cli.synthesize import Synthesize
 from diffnca.config.model import Config
 from diffnca.config.recipes import recipe_named
 from diffnca.errors import one_line
@@ -61,6 +62,7 @@ VERBS: tuple[type[Verb], ...] = (
     Upscale,
     Vary,
     Interpolate,
+    Synthesize,
     Evaluate,
     Reproduce,
     Verify,
