@@ -13,7 +13,7 @@ The row "real" scores the other pictures of the folder against the same validati
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ import torch
 import tyro
 from PIL import Image
 
-from diffnca import generate, load
-from diffnca.canvas.pixels import to_uint8
 from diffnca.data import ImageSet, open_images
 from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.features import efficientnet_lite0
+from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Score, score
 from diffnca.evaluation.selections import Picture, count_crops, crops
 
@@ -130,17 +129,11 @@ def open_pictures(path: Path, **options: Any) -> ImageSet:
 
 def generate_pictures(options: Options) -> Iterator[Picture]:
     """Generate one picture after another, so that only one is in memory as floats."""
-    model = load(options.model)
+    samples = Samples(
+        options.model, options.height, options.width, options.seed, options.sampler, options.steps
+    )
     for seed in range(options.seed, options.seed + options.num_samples):
-        generated = generate(
-            model,
-            height=options.height,
-            width=options.width,
-            seed=seed,
-            sampler=options.sampler,
-            steps=options.steps,
-        )
-        pixels = to_uint8(generated)[0]
+        (pixels,) = replace(samples, seed=seed).pictures(1)
         if options.save is not None:
             Image.fromarray(pixels).save(options.save / f"sample_{seed}.png")
         yield pixels
