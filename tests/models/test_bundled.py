@@ -17,7 +17,8 @@ from diffnca.diffusion.velocity import velocity_error
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
 from diffnca.evaluation.samples import Samples
-from diffnca.models.file import bundled_models, find_model, load_denoiser
+from diffnca.models.file import bundled_models, find_model, load_denoiser, read_config
+from diffnca.sampling.coarse import check_maker
 from diffnca.training.start import candidates
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ REFERENCES = ROOT / "tests" / "reference"
 CROP = 64
 LIMITS = {
     "aerial": 0.17,
+    "colon": 0.2,
     "faces": 0.13,
     "faces-4step": 0.13,
     "pathology": 0.2,
@@ -32,7 +34,7 @@ LIMITS = {
     "pathology-4step": 0.2,
 }
 """Of KID on 16 images, where the models have 0.07 to 0.14; noise has 0.65, meadow as tissue 0.38."""
-KIND = {name: name.removesuffix("-4step") for name in LIMITS}
+KIND = {name: name.removesuffix("-4step") for name in LIMITS} | {"colon": "pathology"}
 """Whose held-out pictures a model is compared with."""
 WHOLE = {"faces": 20, "faces-4step": None}
 """Models whose images have the size of the crops, and in how many steps they are made here."""
@@ -57,8 +59,16 @@ def kid_to(kind: str, images: Tensor) -> float:
     return kid(extract(extractor, images), reference).value
 
 
-def test_every_bundled_model_but_the_start_of_trainings_has_a_limit() -> None:
-    assert set(bundled_models()) == {*LIMITS, "texture"}
+def test_every_bundled_model_but_the_start_of_trainings_and_a_maker_of_maps_has_a_limit() -> None:
+    assert set(bundled_models()) == {*LIMITS, "texture", "colon-map"}
+
+
+def test_the_makers_of_bundled_models_are_bundled_and_make_their_maps() -> None:
+    configs = {name: read_config(path) for name, path in bundled_models().items()}
+    makers = {name: each.layout.maker for name, each in configs.items() if each.layout.maker is not None}
+    assert makers == {"colon": "colon-map"}
+    for name, maker in makers.items():
+        check_maker(configs[maker], configs[name])
 
 
 @pytest.mark.release
