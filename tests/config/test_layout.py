@@ -57,3 +57,12 @@ def test_a_network_has_the_planes_of_the_legend() -> None:
         ValueError, match="layout.classes=a, b: must be of a model of cells with model.given_"
     ):
         with_fields(Config(), {"layout.classes": ("a", "b"), "model.given_channels": 3})
+
+
+def test_a_map_that_is_made_has_no_coarse_colours() -> None:
+    with pytest.raises(ValueError, match="layout.coarse=8: must be 0 with layout.made"):
+        LayoutConfig(("a", "b"), coarse=8, made=True)
+
+
+def test_colours_have_planes_beside_classes_only() -> None:
+    assert [LayoutConfig(classes, coarse=8).num_planes(3) for classes in ((), ("a", "b"))] == [0, 6]

@@ -20,7 +20,7 @@ from diffnca.sampling.generate import generate
 from diffnca.training.objectives import Batch, OwnLoss, seen_coarsely
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
-from diffnca.training.start import AUTO
+from diffnca.training.start import AUTO, RANDOM
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 CONFIG = Config(
@@ -219,3 +219,21 @@ def test_a_training_that_makes_layouts_draws_their_planes(options: RunOptions, t
     out = training(asked, with_fields(CONFIG, MAKES | {"model.channels": 16})).run().out
     assert generate(load(out), height=16, width=24).shape == (1, 5, 16, 24)
     assert read_config(out / "model.safetensors").model.made_channels == 2
+
+
+def test_gray_images_have_the_planes_of_one_colour(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "gray").mkdir()
+    for path in folders[0].iterdir():
+        with Image.open(path) as image:
+            image.convert("L").save(tmp_path / "gray" / f"{path.stem}.png")
+    asked = RunOptions(data=(tmp_path / "gray",), layouts=(folders[1],), images=8, out=tmp_path / "run")
+    small = {"layout.coarse": 4, "data.crop": 16, "data.reduce": 1}
+    session = training(asked, with_fields(recipe_named("diff_nca"), small), RANDOM)
+    assert (session.config.model.image_channels, session.config.model.given_channels) == (1, 2 + 1 + 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("coarse", 8), ("made", True)])
+def test_maps_need_layouts(options: RunOptions, name: str, value: object) -> None:
+    config = with_fields(CONFIG, {f"layout.{name}": value})
+    with pytest.raises(ValueError, match=f"layout.{name}={value}: must be left out without --layouts"):
+        training(replace(options, layouts=()), config)

@@ -56,9 +56,8 @@ class LayoutConfig:
             require(len(set(values)) == count, name, ", ".join(classes), f"classes of different {kind}")
         self._check_labels()
         require(self.coarse != 1, "layout.coarse", self.coarse, "0, or 2 and more")
-        can_be_coarse = bool(count) and not self.made
-        allowed = "0 without layout.classes, and with layout.made"
-        require(can_be_coarse or not self.coarse, "layout.coarse", self.coarse, allowed)
+        is_given = not (self.made and self.coarse)
+        require(is_given, "layout.coarse", self.coarse, "0 with layout.made")
 
     def _check_labels(self) -> None:
         labels, name = tuple(sorted(self.labels)), "layout.labels"
@@ -96,7 +95,9 @@ class LayoutConfig:
 
     def num_map_planes(self, image_channels: int) -> int:
         """Return the number of planes of a map: one for each class; one for each colour, and their trust."""
-        return 0 if self.made else len(self.classes) + (image_channels + 1 if self.coarse else 0)
+        if self.made or not self.classes:
+            return 0
+        return len(self.classes) + (image_channels + 1 if self.coarse else 0)
 
     @property
     def num_made(self) -> int:

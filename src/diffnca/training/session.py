@@ -163,11 +163,11 @@ def training(
     stored = state.stored_run(out)
     if is_open and stored is not None:
         start, config = stored.start, continued(config, stored)
-    elif start == RANDOM:
-        start, config = None, from_random(config)
-    _check(options, config, out, None if start == AUTO else start)
+    _check(options, config, out, None if start in (AUTO, RANDOM) else start)
     if stored is None:
         config = suited(config, options.data, decides_colours=is_open)
+    if start == RANDOM:
+        start, config = None, from_random(config)
     images = _images(options, config, report)
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)

@@ -64,6 +64,8 @@ def _classes(config: Config, options: RunOptions) -> tuple[str, ...]:
         return classes or tuple(str(number) for number in range(count_classes(layouts_in(options.layouts))))
     allowed = "left out without --layouts; give the folder of the label images"
     require(not classes, "layout.classes", ", ".join(config.layout.names), allowed)
+    for name, value in (("coarse", config.layout.coarse), ("made", config.layout.made)):
+        require(not value, f"layout.{name}", value, allowed)
     return ()
 
 
@@ -88,7 +90,8 @@ def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Co
     if some and all((each == each[:1, :1]).all() for each in some):
         raise ValueError(f"{paths[0]}: its images show one colour each: nothing can be learnt; give others")
     if decides_colours and some and all(map(is_gray, some)):
-        config = with_fields(config, {"model.image_channels": 1})
+        planes = config.layout.num_planes(1) if config.layout.is_used else 0
+        config = with_fields(config, {"model.image_channels": 1, "model.given_channels": planes})
     if data.reduce > 0:
         return config
     at_scale = data.microns_per_px is not None
