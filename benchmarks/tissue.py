@@ -92,4 +92,5 @@ class Tissue:
 
 def chosen(images: ImageSet, indices: np.ndarray) -> ImageSet:
     """Return some of the images."""
-    return replace(images, sources=tuple(images.sources[i] for i in indices), sizes=images.sizes[indices])
+    sources = tuple(images.sources[i] for i in indices)
+    return replace(images, sources=sources, sizes=images.sizes[indices], labels=images.labels[indices])
