@@ -203,3 +203,20 @@ def test_a_map_that_a_model_makes_is_obeyed(models: tuple[str, str]) -> None:
     assert obeying.identity() != replace(obeying, task=replace(obeying.task, obey=1.0)).identity()
     with pytest.raises(ValueError, match="obey=2.0: must be 1 without layout and label"):
         asked(models[0], New(obey=2.0), Choices(seed=4), SIZE)
+
+
+def test_a_given_map_is_not_overwritten(
+    models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "given.png"
+    Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(given)
+    before = given.read_bytes()
+    command = f"sample {models[0]} --height 4 --width 8 --layout {given} --save-layout {given}"
+    assert main([*command.split(), "--out", str(tmp_path / "a.png")]) != 0
+    assert "given.png: is given, and would be overwritten" in capsys.readouterr().err
+    assert given.read_bytes() == before
+
+
+def test_a_map_is_made_by_the_engine_of_its_image(models: tuple[str, str]) -> None:
+    request = asked(models[0], New(), Choices(engine="eager"), SIZE, maker=models[1])
+    assert request.map().engine == "eager"

@@ -128,3 +128,9 @@ def test_planes_may_be_more_but_not_others() -> None:
     plain, two, three = (replace(WITHOUT_PLANES["coarse"], given_channels=planes) for planes in (0, 2, 3))
     assert fits(plain, two) and fits(two, two)
     assert not fits(two, three) and not fits(two, plain)
+
+
+def test_a_model_that_makes_maps_begins_no_gray_one() -> None:
+    maps = replace(recipe_named("diff_nca_map").model, made_channels=2)
+    assert fits(maps, maps)
+    assert not fits(maps, replace(maps, image_channels=1))

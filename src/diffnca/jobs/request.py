@@ -135,7 +135,8 @@ class Request:
         assert self.maker is not None
         seamless = next(key for key, boundary in SEAMLESS.items() if boundary == self.canvas.boundary)
         canvas = covered(self.canvas.whole, self.opened().config.layout.coarse).canvas
-        choices = Choices(seed=self.seed, count=self.count, seamless=seamless)  # type: ignore[arg-type]
+        own = {"seed": self.seed, "count": self.count, "engine": self.engine}
+        choices = Choices(seamless=seamless, **own)  # type: ignore[arg-type]
         label = _label_of(self.task) if self.opened_maker().config.layout.labels else None
         return asked(self.maker.name, New(label=label), choices, (canvas.height, canvas.width))
 

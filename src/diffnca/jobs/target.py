@@ -155,10 +155,12 @@ def places_in(place: Place, folder: Path) -> dict[Path, Place]:
 def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> None:
     """Refuse to overwrite what is given."""
     kept = {path.resolve() for path in given}
-    written = [path for place in places for path in (*_there(Path(place.out), count), place.film)]
+    files = [out for place in places for out in (Path(place.out), place.save_layout) if out is not None]
+    written = [path for out in files for path in _there(out, count)]
+    written += [place.film for place in places if place.film is not None]
     for path in written:
-        if path is not None and path.resolve() in kept:
-            raise ValueError(f"{path}: is given, and would be overwritten; give another --out or --film")
+        if path.resolve() in kept:
+            raise ValueError(f"{path}: is given, and would be overwritten; write to another file")
 
 
 def frame_name(index: int) -> str:

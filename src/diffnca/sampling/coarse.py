@@ -29,9 +29,8 @@ from diffnca.sampling.task import Task, radius_on, sample_task, walk_of
 TRUST = 0.8
 """How far the colours that a model has made are trusted; training trusts colours from 0.5 to 1."""
 
-
 TIE = 1e-6
-"""Of equal shares, the smaller number counts."""
+"""Difference of shares, in 255ths, by which a class is put behind that of the number before it."""
 
 
 def coarse_planes(
@@ -149,7 +148,7 @@ def largest_shares(
     columns = Axis(region.left, region.width, factor * small.width, small.width, boundary_x).interpolated()
     corners = [
         shares[:, :, (y - around.top) % small.height][..., (x - around.left) % small.width] * (v[:, None] * u)
-        for (y, v), (x, u) in product(rows, list(columns))
+        for (y, v), (x, u) in product(rows, columns)
     ]
     mixed = corners[0] + corners[1] + corners[2] + corners[3]  # in this order for any region
     numbers = torch.arange(mixed.shape[1])[:, None, None]

@@ -35,7 +35,8 @@ def fits(old: Model, new: Model) -> bool:
     """Return whether weights of `old` can begin `new`: the same cells, for gray images or with planes."""
     if not isinstance(old, NCAConfig) or not isinstance(new, NCAConfig):
         return False
-    is_gray = (old.image_channels, new.image_channels) == (COLOURS, 1) and old.fourier is None
+    is_gray = (old.image_channels, new.image_channels) == (COLOURS, 1)
+    is_gray = is_gray and old.fourier is None and old.made_channels == 0
     return (
         (is_gray or old.image_channels == new.image_channels)
         and old.given_channels in (0, new.given_channels)
