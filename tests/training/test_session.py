@@ -207,6 +207,11 @@ def test_a_student_knows_its_few_steps(options: RunOptions, run: Path) -> None:
     assert (own.sampler, own.steps, len(own.visited or ())) == ("ddim", 3, 3)
 
 
+def test_a_student_learns_from_crops_of_another_size(options: RunOptions, run: Path) -> None:
+    asked = replace(options, out=options.out and options.out.with_name("small"))
+    assert distillation(asked, str(run), StudentOptions(crop=12)).config.data.crop == 12
+
+
 def test_a_student_of_another_teacher_is_another_run(options: RunOptions, run: Path) -> None:
     student(options, run, 3).run()
     training(replace(options, images=12), CONFIG).run()

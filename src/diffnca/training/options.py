@@ -93,6 +93,7 @@ class StudentOptions:
         guide: the weaker model, trained on the same images; without it, the teacher without its last
             cell steps.
         batch: crops per training step; without it, the batch of the teacher.
+        crop: side of the square crops in pixels; without it, that of the teacher.
         learning_rate: peak learning rate.
     """
 
@@ -100,4 +101,5 @@ class StudentOptions:
     guidance: float | None = None
     guide: str | None = None
     batch: int | None = None
+    crop: int | None = None
     learning_rate: float = 1e-3

@@ -200,9 +200,9 @@ def distillation(
         learning_rate=student.learning_rate,
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
-    config = replace(
-        config, name=name, training=_budgeted(training, options), data=options.scaled(config.data)
-    )
+    data = options.scaled(config.data)
+    data = data if student.crop is None else replace(data, crop=student.crop)
+    config = replace(config, name=name, training=_budgeted(training, options), data=data)
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
     card = {"distilled_from": teacher} | guidance
