@@ -306,14 +306,14 @@ class Structure(Tissue):
             return Path(path), self.pictures_reduce
         model = load(path)
         scale, maker = scale_of(model, self.reduce), self.maker or model.config.layout.maker
-        layout = load(maker) if maker is not None and model.config.layout.coarse else None
-        told = None if layout is None else find_model(maker).read_bytes()
+        drawer = load(maker) if maker is not None and model.config.layout.coarse else None
+        told = None if drawer is None else find_model(maker).read_bytes()
         folder = self.out / "structure" / kept_name(path, self.side, told)
         folder.mkdir(parents=True, exist_ok=True)
         size = {"height": self.side // scale, "width": self.side // scale}
         for seed in range(self.seed, self.seed + self.count):
             if not (folder / f"{seed}.png").is_file():
-                made = to_uint8(generate(model, **size, seed=seed, layout=layout))[0]
+                made = to_uint8(generate(model, **size, seed=seed, maker=drawer))[0]
                 write_png(folder / f"{seed}.png", made, {})
         return folder, scale
 

@@ -68,7 +68,7 @@ def test_it_says_how_many_pairs_are_new_and_what_lists_them(
 def test_a_killed_command_goes_on_to_the_same_files(models: dict[str, str], tmp_path: Path) -> None:
     def words(out: str) -> list[str]:
         size = ["--height", "32", "--width", "32", "--steps", "2", "--count", "3", "--batch", "1"]
-        return ["synthesize", models["filler"], "--layout", models["maker"], *size, "--out", out]
+        return ["synthesize", models["filler"], "--maker", models["maker"], *size, "--out", out]
 
     program = [sys.executable, "-m", "diffnca"]
     first = tmp_path / "a/images/000000.png"
@@ -87,9 +87,9 @@ def test_a_killed_command_goes_on_to_the_same_files(models: dict[str, str], tmp_
     [
         (["plain"], "must follow or make maps, but was trained without layouts"),
         (["follower"], "--layout: must be given for"),
-        (["filler", "--layout", "follower"], "must be a map or a model that makes maps, which"),
-        (["follower", "--layout", "maker"], "which knows no coarse colours"),
-        (["maker", "--layout", "maps"], "must be left out for"),
+        (["filler", "--maker", "follower"], "must be a map or a model that makes maps, which"),
+        (["follower", "--maker", "maker"], "which knows no coarse colours"),
+        (["maker", "--layout", "maps", "--obey", "2"], "--obey 2.0: must be 1 for"),
         (["maker", "--obey", "2"], "--obey 2.0: must be 1 without layout and label"),
         (["maker", "--label", "bark"], "label: must be left out for the model"),
         (["follower", "--layout", "empty"], "holds no layouts"),

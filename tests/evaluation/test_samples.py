@@ -45,8 +45,8 @@ def test_the_planes_of_a_map_are_no_part_of_a_picture(models: tuple[str, str]) -
 def test_pictures_have_the_maps_that_their_model_asks_for(models: tuple[str, str]) -> None:
     (picture,) = Samples(models[0], 16, 16).pictures(1)
     alone, laid_out = (
-        to_uint8(generate(load(models[0]), height=16, width=16, layout=layout))[0]
-        for layout in (None, load(models[1]))
+        to_uint8(generate(load(models[0]), height=16, width=16, maker=maker))[0]
+        for maker in (None, load(models[1]))
     )
     np.testing.assert_array_equal(picture, laid_out)
     assert not np.array_equal(picture, alone)

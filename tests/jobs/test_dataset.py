@@ -77,7 +77,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def filled(models: dict[str, str], choices: Choices = CHOICES, **more: Any) -> Pairs:
-    return pairs_of(models["filler"], choices, SIZE, models["maker"], **more)
+    return pairs_of(models["filler"], choices, SIZE, maker=models["maker"], **more)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_pair_is_what_sample_makes_of_its_seed(
 def test_a_pair_of_a_given_map_is_what_sample_makes_of_it(
     models: dict[str, str], maps: Path, tmp_path: Path
 ) -> None:
-    synthesize(pairs_of(models["follower"], CHOICES, layout=str(maps)), tmp_path / "pairs")
+    synthesize(pairs_of(models["follower"], CHOICES, layout=maps), tmp_path / "pairs")
     layout = read_layout(maps / "b.png", read_config(Path(models["follower"])))
     request = asked(models["follower"], New(layout=layout), Choices(steps=1, seed=5))
     list(run(request, Place(out=str(tmp_path / "a.png"))))
@@ -109,14 +109,14 @@ def test_a_pair_of_a_given_map_is_what_sample_makes_of_it(
 
 
 def test_given_maps_are_followed_in_turn(models: dict[str, str], maps: Path, tmp_path: Path) -> None:
-    synthesize(pairs_of(models["follower"], CHOICES, layout=str(maps)), tmp_path / "pairs")
+    synthesize(pairs_of(models["follower"], CHOICES, layout=maps), tmp_path / "pairs")
     followed = [maps / name for name in ("a.png", "b.png", "a.png")]
     for index, path in enumerate(followed):
         np.testing.assert_array_equal(pixels(tmp_path / f"pairs/layouts/{index:06d}.png"), pixels(path))
 
 
 def test_a_label_is_followed_beside_the_maps(models: dict[str, str], maps: Path, tmp_path: Path) -> None:
-    pairs = pairs_of(models["labelled"], CHOICES, layout=str(maps), label="malignant")
+    pairs = pairs_of(models["labelled"], CHOICES, layout=maps, label="malignant")
     synthesize(pairs, tmp_path / "pairs")
     options = {"height": 8, "width": 12, "seed": 5, "steps": 1, "label": "malignant"}
     layout = torch.from_numpy(pixels(maps / "b.png").copy())
@@ -132,7 +132,7 @@ def test_drawings_are_followed_too(models: dict[str, str], maps: Path, tmp_path:
         "geometry": {"type": "Polygon", "coordinates": [ring]},
     }
     (maps / "a.geojson").write_text(json.dumps(drawing))
-    synthesize(pairs_of(models["follower"], CHOICES, (6, None), str(maps)), tmp_path / "pairs")
+    synthesize(pairs_of(models["follower"], CHOICES, (6, None), maps), tmp_path / "pairs")
     expected = np.zeros((6, 6), dtype=np.uint8)
     expected[:4, 2:] = 1
     np.testing.assert_array_equal(pixels(tmp_path / "pairs/layouts/000000.png"), expected)
@@ -159,7 +159,7 @@ def test_pairs_of_given_maps_of_several_sizes_are_equal_in_any_batch(
     models: dict[str, str], maps: Path, tmp_path: Path
 ) -> None:
     Image.fromarray(np.eye(16, dtype=np.uint8)).save(maps / "aa.png")
-    pairs = pairs_of(models["follower"], Choices(steps=1, count=5), layout=str(maps), obey=2.0)
+    pairs = pairs_of(models["follower"], Choices(steps=1, count=5), layout=maps, obey=2.0)
     for batch in (1, 4):
         synthesize(pairs, tmp_path / f"{batch}", batch=batch)
     assert contents(tmp_path / "1") == contents(tmp_path / "4")
@@ -216,7 +216,7 @@ def test_a_larger_count_adds_pairs_and_annotations(
 def test_the_index_lists_the_pairs_with_their_seeds_and_maps(
     models: dict[str, str], maps: Path, tmp_path: Path
 ) -> None:
-    synthesize(pairs_of(models["follower"], CHOICES, layout=str(maps)), tmp_path / "pairs")
+    synthesize(pairs_of(models["follower"], CHOICES, layout=maps), tmp_path / "pairs")
     with open(tmp_path / "pairs/index.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     last = {"image": "images/000002.png", "layout": "layouts/000002.png", "seed": "6", "map": "a.png"}

@@ -49,9 +49,9 @@ def request_of(models: dict[str, str], kind: str, label: str | None = "moss", ob
 
 
 def in_memory(models: dict[str, str], kind: str, obey: float = 1.0) -> np.ndarray:
-    layout = load(models["maker"]) if kind == "filler" else None
+    maker = load(models["maker"]) if kind == "filler" else None
     model, sides = load(models[kind]), {"height": 40, "width": 56}
-    return to_uint8(generate(model, **sides, seed=4, steps=3, layout=layout, label="moss", obey=obey))[0]
+    return to_uint8(generate(model, **sides, seed=4, steps=3, maker=maker, label="moss", obey=obey))[0]
 
 
 @pytest.mark.parametrize(("kind", "obey"), [("alone", 1.0), ("alone", 2.5), ("filler", 1.0)])
@@ -59,7 +59,7 @@ def test_a_command_makes_the_image_that_python_makes(
     models: dict[str, str], kind: str, obey: float, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "a.png")
-    map_of = ["--layout", models["maker"]] if kind == "filler" else []
+    map_of = ["--maker", models["maker"]] if kind == "filler" else []
     told = ["--label", "moss", "--obey", str(obey), "--out", out]
     assert main(["sample", models[kind], *SIZE, *map_of, *told]) == 0
     np.testing.assert_array_equal(np.asarray(Image.open(out)), in_memory(models, kind, obey))
@@ -120,7 +120,7 @@ def test_the_identity_knows_the_label(models: dict[str, str]) -> None:
         ("{alone} --label oak", "--label oak: must be one of the labels of diff_nca: bark, moss"),
         ("aerial --label oak", "label: must be left out for the model diff_nca, which was trained without"),
         ("{alone} --label moss --layout x.png", "--label: must be left out with a drawing; "),
-        ("{filler} --layout {maker} --label oak", "--label oak: must be one of the labels"),
+        ("{filler} --maker {maker} --label oak", "--label oak: must be one of the labels"),
     ],
 )
 def test_what_is_no_label_is_refused_in_one_line(

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from diffnca.canvas.pixels import to_uint8
+from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
 from diffnca.config.model import with_fields
+from diffnca.data.layouts import UNKNOWN
 from diffnca.errors import Interrupted
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.jobs.options import Choices, Place
@@ -20,7 +22,7 @@ from diffnca.jobs.run import run
 from diffnca.jobs.tasks import New
 from diffnca.models.file import load
 from diffnca.sampling.generate import generate
-from diffnca.sampling.layouts import obeying
+from diffnca.sampling.layouts import obeying, read_layout
 
 from .conftest import small, write_small
 
@@ -49,22 +51,103 @@ def request_of(models: tuple[str, str], size: tuple[int, int] = SIZE, seamless: 
 def in_memory(models: tuple[str, str], boundary: tuple[str, str] = ("reflect", "reflect")) -> np.ndarray:
     filler, maker = (load(name) for name in models)
     height, width = SIZE
-    made = generate(filler, height=height, width=width, seed=4, steps=3, layout=maker, boundary=boundary)
+    made = generate(filler, height=height, width=width, seed=4, steps=3, maker=maker, boundary=boundary)
     return to_uint8(made)[0]
 
 
-def test_a_model_that_makes_maps_follows_none(
+def drawn(places: np.ndarray, path: Path) -> Path:
+    """Write a map of classes; -1 is transparent."""
+    colours = np.array([(255, 0, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)], dtype=np.uint8)
+    Image.fromarray(colours[places]).save(path)
+    return path
+
+
+@pytest.fixture
+def sketch(tmp_path: Path) -> Path:
+    """A map in which most places are free."""
+    places = np.full((5, 7), -1)
+    places[:, 0], places[2, 3:5] = 1, 0
+    return drawn(places, tmp_path / "sketch.png")
+
+
+def known_in(sketch: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return the classes of a map, as large as an image; 255 where they are free."""
+    config = with_fields(small(), CLASSES | {"model.given_channels": 2})
+    return read_layout(sketch, config).map.on(Canvas(*size).whole)[0].numpy()
+
+
+def test_a_made_map_keeps_the_known_classes_of_a_layout(
+    models: tuple[str, str], sketch: Path, tmp_path: Path
+) -> None:
+    command = f"sample {models[1]} --layout {sketch} --height 20 --width 28 --save-layout {tmp_path}/map.png"
+    assert main([*command.split(), "--out", str(tmp_path / "a.png")]) == 0
+    made, known = np.asarray(Image.open(tmp_path / "map.png")), known_in(sketch, (20, 28))
+    assert np.array_equal(made[known != UNKNOWN], known[known != UNKNOWN])
+    assert len(np.unique(made[known == UNKNOWN])) == 2
+
+
+def test_what_a_layout_leaves_free_is_made_and_the_rest_kept(
+    models: tuple[str, str], sketch: Path, tmp_path: Path
+) -> None:
+    command = f"sample {models[0]} --layout {sketch} --maker {models[1]} --height 40 --width 56 --steps 3"
+    paths = ["--save-layout", str(tmp_path / "map.png"), "--out", str(tmp_path / "a.png")]
+    assert main([*command.split(), *paths]) == 0
+    made, known = np.asarray(Image.open(tmp_path / "map.png")), known_in(sketch, SIZE)
+    assert np.array_equal(made[known != UNKNOWN], known[known != UNKNOWN])
+    assert set(np.unique(made[known == UNKNOWN])) == {0, 1}
+
+
+def sketched(models: tuple[str, str], sketch: Path) -> Request:
+    config = load(models[0]).config
+    new = New(layout=read_layout(sketch, config))
+    return asked(models[0], new, Choices(steps=3, seed=4), SIZE, maker=models[1])
+
+
+def test_tiles_of_a_completed_map_equal_the_whole_to_the_bit(
+    models: tuple[str, str], sketch: Path, tmp_path: Path
+) -> None:
+    request = sketched(models, sketch)
+    (whole,) = run(request, Place(out=str(tmp_path / "a.png")))
+    (tiled,) = run(request, Place(out=str(tmp_path / "a.ome.zarr"), tile=32))
+    np.testing.assert_array_equal(read_pixels(tiled.path), np.asarray(Image.open(whole.path)))
+
+
+def test_python_completes_a_map_as_the_command_does(
+    models: tuple[str, str], sketch: Path, tmp_path: Path
+) -> None:
+    (made,) = run(sketched(models, sketch), Place(out=str(tmp_path / "a.png")))
+    filler, maker = (load(name) for name in models)
+    signed = read_layout(sketch, filler.config).map.signed
+    image = generate(filler, height=40, width=56, seed=4, steps=3, layout=signed, maker=maker)
+    np.testing.assert_array_equal(np.asarray(Image.open(made.path)), to_uint8(image)[0])
+
+
+def test_a_model_has_what_a_layout_leaves_free_made_by_its_own_maker(
+    models: tuple[str, str], sketch: Path, tmp_path: Path
+) -> None:
+    own = with_fields(load(models[0]).config, {"layout.maker": models[1]})
+    name = write_small(tmp_path / "own.safetensors", own)
+    complete = drawn(np.zeros((5, 7), dtype=int), tmp_path / "complete.png")
+    tasks = [New(layout=read_layout(path, own)) for path in (sketch, complete)]
+    makers = [asked(name, task, Choices(), SIZE).maker for task in tasks]
+    assert [maker and maker.name for maker in makers] == [models[1], None]
+
+
+def test_a_map_that_is_made_cannot_be_obeyed_more_closely(models: tuple[str, str], sketch: Path) -> None:
+    layout = read_layout(sketch, load(models[1]).config)
+    with pytest.raises(ValueError, match="obey=2.0: must be 1 for .*, which keeps all of a layout"):
+        asked(models[1], New(layout=layout, obey=2.0), Choices(), (20, 28))
+
+
+def test_a_model_is_no_layout(
     models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "map.png")
-    command = ["sample", models[1], "--layout", str(tmp_path / "map.png")]
-    assert main([*command, "--out", str(tmp_path / "a.png")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "layout: must be left out for the model" in line and "makes maps itself" in line
+    assert main(["sample", models[0], "--layout", models[1], "--out", str(tmp_path / "a.png")]) == 2
+    assert f"or give --maker {models[1]}, if it is a model that makes maps" in capsys.readouterr().err
 
 
 def test_a_command_makes_the_image_that_python_makes(models: tuple[str, str], tmp_path: Path) -> None:
-    command = f"sample {models[0]} --layout {models[1]} --height 40 --width 56 --steps 3 --seed 4"
+    command = f"sample {models[0]} --maker {models[1]} --height 40 --width 56 --steps 3 --seed 4"
     assert main([*command.split(), "--out", str(tmp_path / "a.png")]) == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), in_memory(models))
 
@@ -102,7 +185,7 @@ def test_the_map_of_a_model_is_obeyed_as_closely_as_asked(models: tuple[str, str
     request = asked(models[0], New(obey=3.0), Choices(steps=3, seed=4), SIZE, maker=models[1])
     (made,) = run(request, Place(out=str(tmp_path / "a.png")))
     filler, maker = (load(name) for name in models)
-    expected = generate(obeying(filler, 3.0), height=40, width=56, seed=4, steps=3, layout=maker)
+    expected = generate(obeying(filler, 3.0), height=40, width=56, seed=4, steps=3, maker=maker)
     with Image.open(made.path) as image:
         np.testing.assert_array_equal(np.asarray(image), to_uint8(expected)[0])
 
@@ -154,12 +237,12 @@ def test_a_given_layout_is_saved_in_the_size_of_the_image(models: tuple[str, str
             "--save-layout: must be of a model that makes or follows maps, with one",
         ),
         (
-            "{0} --layout {1} --tile 16 --save-layout {2}/m.png",
+            "{0} --maker {1} --tile 16 --save-layout {2}/m.png",
             "the map of a large one is {2}/a.map.ome.zarr",
         ),
-        ("{0} --layout {1} --save-layout {2}/m.jpg", "must end in .png"),
-        ("{0} --layout {1} --save-layout {2}/a.png", "must be another file than --out"),
-        ("{0} --layout {0}", "must be a map or a model that makes maps, which"),
+        ("{0} --maker {1} --save-layout {2}/m.jpg", "must end in .png"),
+        ("{0} --maker {1} --save-layout {2}/a.png", "must be another file than --out"),
+        ("{0} --maker {0}", "must be a map or a model that makes maps, which"),
         ("{1} --tile 16", "must end in .ome.zarr for a model that makes maps too"),
     ],
 )
@@ -192,7 +275,7 @@ def test_a_maker_needs_a_model_that_knows_coarse_colours(models: tuple[str, str]
 def test_the_plan_of_a_large_image_says_who_makes_its_map(
     models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = f"sample {models[0]} --layout {models[1]} --height 40 --width 56 --tile 16 --dry-run"
+    command = f"sample {models[0]} --maker {models[1]} --height 40 --width 56 --tile 16 --dry-run"
     assert main([*command.split(), "--out", str(tmp_path / "a.ome.zarr")]) == 0
     line = f"map      10x14 px, made first by {models[1]}: {tmp_path}/a.map.ome.zarr"
     assert line in capsys.readouterr().out

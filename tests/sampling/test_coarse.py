@@ -10,9 +10,11 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.schedule import CLEAN
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.coarse import MadeMap, Pixels, coarse_planes, largest_shares, make_map
 from diffnca.sampling.generate import generate
+from diffnca.sampling.known import KnownClasses
 
 CLASSES = {"layout.classes": ("stroma", "gland"), "sampling.steps": 2}
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
@@ -77,16 +79,25 @@ def test_a_corner_of_a_class_becomes_round() -> None:
 @pytest.mark.parametrize("region", [Region(0, 0, 40, 48, Canvas(40, 48)), Region(5, 9, 7, 8, Canvas(40, 48))])
 def test_a_region_of_an_image_with_a_map_is_the_crop_of_the_image(region: Region) -> None:
     filler, maker = denoiser_of(FILLER), denoiser_of(MAKER)
-    whole = generate(filler, height=40, width=48, layout=maker)
-    part = generate(filler, height=40, width=48, layout=maker, region=region)
+    whole = generate(filler, height=40, width=48, maker=maker)
+    part = generate(filler, height=40, width=48, maker=maker, region=region)
     assert torch.equal(part, region.crop(whole, region.canvas.whole))
+
+
+def test_known_classes_replace_the_planes_of_a_clean_map_and_nothing_else() -> None:
+    region = Canvas(1, 3).whole
+    x = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]])[None, :, None]
+    layout = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])[None, :, None]  # the last place is free
+    known = KnownClasses(lambda _: layout, colours=1).impose(x, CLEAN, 0, region, Noise((0,)))
+    expected = torch.tensor([[0.1, 0.2, 0.3], [1.0, -1.0, 0.6], [-1.0, 1.0, 0.9]])[None, :, None]
+    assert torch.equal(known, expected)
 
 
 def test_an_image_depends_on_its_map() -> None:
     filler = denoiser_of(FILLER)
     one, other = denoiser_of(MAKER), denoiser_of(MAKER)
     other.network.image.project.bias.data += 1.0
-    made = [generate(filler, height=16, width=16, layout=each) for each in (one, other)]
+    made = [generate(filler, height=16, width=16, maker=each) for each in (one, other)]
     assert not torch.equal(*made)
 
 
@@ -104,13 +115,13 @@ def test_an_image_depends_on_its_map() -> None:
 )
 def test_a_model_that_makes_other_maps_is_refused(filler: Config, maker: Config, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        generate(denoiser_of(filler), height=16, width=16, layout=denoiser_of(maker))
+        generate(denoiser_of(filler), height=16, width=16, maker=denoiser_of(maker))
 
 
 def test_a_seamless_image_needs_sides_that_the_map_divides() -> None:
     boundary = ("circular", "circular")
     with pytest.raises(ValueError, match="height=18 on a circular axis: must be a multiple of 4"):
-        generate(denoiser_of(FILLER), height=18, width=16, layout=denoiser_of(MAKER), boundary=boundary)
+        generate(denoiser_of(FILLER), height=18, width=16, maker=denoiser_of(MAKER), boundary=boundary)
 
 
 def test_pixels_in_memory_are_those_of_their_part() -> None:

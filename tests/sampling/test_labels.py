@@ -95,7 +95,7 @@ def test_the_map_that_a_model_makes_depends_on_the_label() -> None:
     filler = model_of(6, **CLASSES, **{"layout.coarse": 4, "layout.labels": ()})
     maker = model_of(2, **CLASSES, **{"layout.made": True, "model.made_channels": 2})
     labels = ("bark", "moss", None)
-    made = [generate(filler, height=16, width=16, layout=maker, label=each) for each in labels]
+    made = [generate(filler, height=16, width=16, maker=maker, label=each) for each in labels]
     assert not any(torch.equal(made[one], made[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 

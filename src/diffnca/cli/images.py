@@ -82,8 +82,10 @@ class Sample(Making):
         layout: a label image (PNG or TIFF) that says what stands where: class numbers, or the colours of the
             legend in `diffnca info MODEL`; what is transparent is free. It has any size, which is the size of
             the image without --height and --width. Or polygons in pixels (GeoJSON, as QuPath exports it) with
-            the names of the classes; around them is the first class. Or the name of a model that makes maps.
-            For a model that knows no layouts, a flat drawing in the colours of its images.
+            the names of the classes; around them is the first class. For a model that knows no layouts, a
+            flat drawing in the colours of its images.
+        maker: the model that makes the map, or what the layout leaves free of it; without it, the model's
+            own choice.
         label: what the image shows: one of the labels in `diffnca info MODEL`; without it, any of them.
         obey: how closely to follow layout and label, from 0 (not at all) to 10; above 1 the model is led away
             from what it would make without, in twice the time.
@@ -98,29 +100,36 @@ class Sample(Making):
     direct: bool = False
     even_px: int | None = None
     tone: tuple[float, ...] | None = None
-    layout: str | None = None
+    layout: Path | None = None
+    maker: str | None = None
     label: str | None = None
     obey: float = 1.0
 
     def run(self) -> int:
         """Make the images; return the exit code."""
+        from diffnca.jobs.request import asked
+
+        size, compression = (self.height, self.width), self.output.compression_of(self.place.out)
+        request = asked(self.model, self._task(), self.choices, size, compression, self.maker)
+        return make(request, self.place, self.output.dry_run)
+
+    def _task(self) -> New | Vary:
+        """Return what is asked for; refuse a layout that is no map."""
         from diffnca.data.outlines import OUTLINE_SUFFIXES
         from diffnca.data.sources import IMAGE_SUFFIXES
         from diffnca.jobs.target import check_kept
         from diffnca.models.file import find_model, read_config
 
-        if self.layout is None or not self.layout.lower().endswith((*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES)):
-            return self._make(self._new(), maker=self.layout)
-        path, config = Path(self.layout), read_config(find_model(self.model))
+        path, config = self.layout, read_config(find_model(self.model))
+        if path is None:
+            return self._new()
+        if path.suffix.lower() not in (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES):
+            raise ValueError(
+                f"--layout {path}: must be an image, such as map.png, or polygons, such as map.geojson; or "
+                f"give --maker {path}, if it is a model that makes maps"
+            )
         check_kept([path], [self.place], self.choices.count)
-        return self._make(self._led(path, config) if config.layout.classes else self._drawn(path, config))
-
-    def _make(self, task: New | Vary, maker: str | None = None) -> int:
-        from diffnca.jobs.request import asked
-
-        size, compression = (self.height, self.width), self.output.compression_of(self.place.out)
-        request = asked(self.model, task, self.choices, size, compression, maker)
-        return make(request, self.place, self.output.dry_run)
+        return self._led(path, config) if config.layout.classes else self._drawn(path, config)
 
     def _new(self, layout: Layout | None = None) -> New:
         from diffnca.jobs.tasks import New
@@ -145,6 +154,7 @@ class Sample(Making):
             "--direct": self.direct,
             "--even-px": self.even_px is not None,
             "--tone": self.tone is not None,
+            "--maker": self.maker is not None,
             "--label": self.label is not None,
             "--obey": self.obey != 1.0,
         }

@@ -27,8 +27,8 @@ class Synthesize:
         height: height of the images in pixels; without it, that of the maps, or of the training crops.
         width: width of the images in pixels; without it, that of the maps, or of the training crops.
         layout: a folder of label images (PNG or TIFF) or of polygons (GeoJSON), which the images follow in
-            turn, in the order of their names; or the name of a model that makes the maps; without it, the
-            model's own choice.
+            turn, in the order of their names.
+        maker: the model that makes the maps, or what they leave free; without it, the model's own choice.
         label: what the images show: one of the labels in `diffnca info MODEL`; without it, any of them.
         obey: how closely to follow maps and label, from 0 (not at all) to 10; above 1 the model is led away
             from what it would make without, in twice the time.
@@ -45,7 +45,8 @@ class Synthesize:
     choices: Annotated[Choices, Nested] = field(default_factory=lambda: Choices(count=100))
     height: int | None = None
     width: int | None = None
-    layout: str | None = None
+    layout: Path | None = None
+    maker: str | None = None
     label: str | None = None
     obey: float = 1.0
     coco: bool = False
@@ -58,7 +59,7 @@ class Synthesize:
         from diffnca.jobs.pairs import pairs_of
 
         size = (self.height, self.width)
-        pairs = pairs_of(self.model, self.choices, size, self.layout, self.label, self.obey)
+        pairs = pairs_of(self.model, self.choices, size, self.layout, self.maker, self.label, self.obey)
         with console.progress() as progress:
             made = synthesize(pairs, self.out, self.batch, self.device, self.coco, progress)
         console.say(f"{self.out}: {counted(pairs.count, 'pair')}, {made.num_new:,} of them new")

@@ -94,7 +94,7 @@ class Samples:
                 steps=self.steps,
                 device=torch.device(self.device),
                 progress=step,
-                layout=self.maker,
+                maker=self.maker,
             )
             colours = self.generator.config.model.image_channels
             kept |= dict(zip(missing, to_uint8(images[:, :colours]), strict=True))

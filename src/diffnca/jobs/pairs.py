@@ -10,12 +10,11 @@ from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config
 from diffnca.data.layouts import layouts_in
 from diffnca.data.outlines import OUTLINE_SUFFIXES
-from diffnca.data.sources import IMAGE_SUFFIXES
 from diffnca.jobs.options import Choices
 from diffnca.jobs.request import Request, asked
 from diffnca.jobs.target import IN_MEMORY_PX
 from diffnca.jobs.tasks import New
-from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
+from diffnca.models.file import find_model, read_card, read_config
 from diffnca.sampling.layouts import Layout, read_layout
 from diffnca.sampling.maps import sides_of
 
@@ -106,30 +105,34 @@ def pairs_of(
     model: str,
     choices: Choices,
     size: tuple[int | None, int | None] = (None, None),
-    layout: str | None = None,
+    layout: Path | None = None,
+    maker: str | None = None,
     label: str | None = None,
     obey: float = 1.0,
 ) -> Pairs:
     """Return the pairs of a model that follows maps, or that makes a map with each image.
 
-    `layout` is a folder of label images or of drawings in GeoJSON, one of these files, or a model that makes
-    maps; `None` is the model's own choice. The size is that of new images, as for `asked`.
+    `layout` is a folder of label images or of drawings in GeoJSON, or one of these files. `maker` is a model
+    that makes maps, or what they leave free; `None` is the model's own choice. The size is that of new
+    images, as for `asked`.
 
     Raises:
         ValueError: the model knows no maps, or a choice is not allowed.
     """
     config = read_config(find_model(model))
-    _check_maps(model, config, layout)
+    _check_maps(model, config, layout, maker)
     new = New(label=label, obey=obey)
-    if layout is None or not _holds_maps(layout):
-        request = asked(model, new, choices, size, maker=layout)
+    if layout is None:
+        request = asked(model, new, choices, size, maker=maker)
         return Pairs(_of_allowed_size({(request.canvas.height, request.canvas.width): request}))
-    requests, maps = dict[Size, Request](), list[GivenMap]()
-    for name, path in _maps_in(Path(layout)).items():
+    requests, maps, found = dict[Size, Request](), list[GivenMap](), _maps_in(layout)
+    if any(read_layout(path, config, size).leaves_free for path in found.values()):
+        maker = maker or config.layout.maker
+    for name, path in found.items():
         planes = read_layout(path, config, size)
         own = sides_of(planes.map.size, *size)
         if own not in requests:
-            requests[own] = asked(model, replace(new, layout=planes), choices, own)
+            requests[own] = asked(model, replace(new, layout=planes), choices, own, maker=maker)
         text = _following(requests[own], planes).written()["layout"]
         maps.append(GivenMap(name, path, own, text))
     return Pairs(_of_allowed_size(requests), tuple(maps))
@@ -138,13 +141,6 @@ def pairs_of(
 def _following(request: Request, layout: Layout) -> Request:
     assert isinstance(request.task, New)
     return replace(request, task=replace(request.task, layout=layout))
-
-
-def _holds_maps(layout: str) -> bool:
-    """Return whether a name is that of a label image or of a folder of them, and not of a model."""
-    path = Path(layout)
-    is_model = (path / MODEL_FILE).is_file() or layout in bundled_models()
-    return path.suffix.lower() in (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES) or (path.is_dir() and not is_model)
 
 
 def _maps_in(path: Path) -> dict[str, Path]:
@@ -156,21 +152,17 @@ def _maps_in(path: Path) -> dict[str, Path]:
     return {each.name: each for each in drawings} or {each.name: each.path for each in layouts_in([path])}
 
 
-def _check_maps(model: str, config: Config, layout: str | None) -> None:
+def _check_maps(model: str, config: Config, layout: Path | None, maker: str | None) -> None:
     """Refuse a model that has no maps, one that needs maps, and one that needs none."""
     if not config.layout.classes:
         raise ValueError(
             f"model {model}: must follow or make maps, but was trained without layouts; train one with "
             "diffnca train --layouts"
         )
-    if config.layout.made and layout is not None:
+    if not config.layout.made and layout is None and maker is None and config.layout.maker is None:
         raise ValueError(
-            f"--layout {layout}: must be left out for {model}, which makes a map with each image"
-        )
-    if not config.layout.made and layout is None and config.layout.maker is None:
-        raise ValueError(
-            f"--layout: must be given for {model}, which follows maps: a folder of maps, or a model that "
-            "makes maps"
+            f"--layout: must be given for {model}, which follows maps: a folder of maps; or --maker, a model "
+            "that makes maps"
         )
 
 

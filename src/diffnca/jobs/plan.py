@@ -25,6 +25,7 @@ from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames
 from diffnca.jobs.tasks import Interpolate, New
 from diffnca.models.file import find_model, read_card
+from diffnca.sampling.coarse import completing
 from diffnca.sampling.growth import grown_seed, planned
 from diffnca.sampling.labels import labelled
 from diffnca.sampling.starts import start_of
@@ -211,7 +212,8 @@ def task_of(request: Request) -> Task:
     if isinstance(request.task, New):
         start = start_of(model, request.task.even_px, request.task.tone)
         planes = labelled(request.task.layout, request.task.label, model.config)
-        return planned(model, canvases_of(request), levels, start, planes)
+        task = planned(model, canvases_of(request), levels, start, planes)
+        return completing(task, request.task.layout, model.config)
     assert not isinstance(request.task, Interpolate)
     return request.task.on(request.canvas.boundary)[1](model, levels)
 

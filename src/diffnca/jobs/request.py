@@ -16,6 +16,7 @@ from diffnca import __version__
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.config.model import Config
 from diffnca.data.given import Given
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
@@ -28,7 +29,7 @@ from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
-from diffnca.sampling.layouts import Layout, check_obey, obeying
+from diffnca.sampling.layouts import Layout, check_kept, check_obey, obeying
 from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
@@ -73,7 +74,8 @@ class Request:
         model, canvas: the weights of the model, and the image.
         guide, guidance, windows, engine, seed, count: as in `Choices`.
         task: what is made.
-        maker: the weights of the model that makes the map of a new image; `None` for an image without one.
+        maker: the weights of the model that makes the map of a new image, or what its layout leaves free;
+            `None` for an image without such a model.
         sampler, steps: how the model walks from pure noise; `None` for a model that takes no steps.
         compression: of a TIFF file, which may lose something.
     """
@@ -138,7 +140,8 @@ class Request:
         own = {"seed": self.seed, "count": self.count, "engine": self.engine}
         choices = Choices(seamless=seamless, **own)  # type: ignore[arg-type]
         label = _label_of(self.task) if self.opened_maker().config.layout.labels else None
-        return asked(self.maker.name, New(label=label), choices, (canvas.height, canvas.width))
+        new = New(label=label, layout=self.task.layout if isinstance(self.task, New) else None)
+        return asked(self.maker.name, new, choices, (canvas.height, canvas.width))
 
     def walk(self) -> tuple[Sampler, tuple[Level, ...]]:
         """Return the sampler, and the levels of the walk from pure noise."""
@@ -157,7 +160,8 @@ def asked(
 
     `model` is a bundled model, a model file, a run's folder, or a hub id. `size` is the height and width of a
     new image; `None` is the size of its layout, or of the training crops. `compression` is of a TIFF file.
-    `maker` is the model that makes the map of a new image; `None` is the model's own choice.
+    `maker` is the model that makes the map of a new image, or what its layout leaves free; `None` is the
+    model's own choice.
 
     Raises:
         ValueError: a choice is not allowed.
@@ -185,7 +189,7 @@ def asked(
         is_direct = task.grown == () or isinstance(opened, Autoencoder)
         canvases = (canvas,) if is_direct else canvases_of(opened, canvas)
         task = replace(task, grown=tuple((each.height, each.width) for each in canvases[:-1]))
-        maker = maker or (opened.config.layout.maker if task.layout is None else None)
+        maker = maker or _maker_of(task, opened.config)
     made = Request(
         model=weights,
         canvas=canvas,
@@ -204,6 +208,13 @@ def asked(
     makers = () if made.maker is None else (made.opened_maker().config,)
     check_label(_label_of(task), 1, opened.config, *makers)
     return made
+
+
+def _maker_of(task: New, config: Config) -> str | None:
+    """Return who makes what the layout of a new image leaves free; `None` if it leaves nothing free."""
+    if task.layout is not None:
+        check_kept(config, task.obey, has_label=task.label is not None)
+    return config.layout.maker if task.layout is None or task.layout.leaves_free else None
 
 
 def _obey_of(task: New | Edit | Interpolate) -> float:

@@ -30,7 +30,7 @@ from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, part_of, unseen
-from diffnca.sampling.coarse import MadeMap, make_map, map_of
+from diffnca.sampling.coarse import MadeMap, completing, make_map, map_of
 from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
@@ -122,7 +122,7 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
         crew.check()
     if request.maker is not None:
         assert isinstance(request.task, New)
-        made = _map_in_tiles(request, place, target, watch)
+        made = _map_in_tiles(request, request.task.layout, place, target, watch)
         planes = labelled(made, request.task.label, job.denoiser.config)
         job = replace(job, task=replace(job.task, given=planes))
     if len(canvases_of(request)) > 1:
@@ -144,14 +144,16 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
     return Made(place.out, is_large=True)
 
 
-def _map_in_tiles(request: Request, place: Place, target: Target, watch: Watch) -> MadeMap:
+def _map_in_tiles(
+    request: Request, layout: Planes | None, place: Place, target: Target, watch: Watch
+) -> MadeMap:
     """Make the map of a large image in its own store, unless it is there."""
     from diffnca.formats.ome_zarr import StoredPixels
 
     asked, there = request.map(), replace(place, out=target.map, tile=None)
     for _ in run(asked, there, partial(_prefixed, watch, "map: "), watch.cancelled):
         pass
-    return map_of(request.opened().config, StoredPixels(target.map), Noise((request.seed,)))
+    return map_of(request.opened().config, StoredPixels(target.map), Noise((request.seed,)), layout)
 
 
 def _prefixed(report: Report, prefix: str, title: str, done: Number, total: Number) -> None:
@@ -235,19 +237,20 @@ def _task(
     denoiser: ImageDenoiser,
     noise: Noise,
     progress: Callable[..., object],
-    planes: Planes | None = None,
+    layout: Planes | None = None,
 ) -> tuple[Task, Noise]:
     """Return the task and what it draws from, after making the smaller images from which a new one grows."""
     if not isinstance(request.task, New):
         return task_of(request), noise
     sampler, levels = request.walk()
-    start = start_of(denoiser, request.task.even_px, request.task.tone)
+    start, planes = start_of(denoiser, request.task.even_px, request.task.tone), layout
     if request.maker is not None:
         maker = prepare(request.opened_maker(), torch.device(noise.device), request.engine)
         of_label = labelled(None, request.task.label, maker.config)
-        planes = make_map(maker, denoiser, request.region, len(levels), noise, progress, of_label)
+        planes = make_map(maker, denoiser, request.region, len(levels), noise, progress, layout, of_label)
     planes = labelled(planes, request.task.label, denoiser.config)
-    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes)
+    task, noise = grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes)
+    return completing(task, layout, denoiser.config), noise
 
 
 def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:

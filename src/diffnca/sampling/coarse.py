@@ -1,7 +1,8 @@
 """Maps that a model makes, as given planes of a larger image: classes, colours, and how far to trust colours.
 
-A model that makes maps draws a small image of the complete canvas, with the classes of its places. Another
-model fills it in. The colours are noised, and the cells see by how much, so they can follow colours that are
+A model that makes maps draws a small image of the complete canvas, with the classes of its places. Places
+that a layout knows keep its classes; the model draws the others so that they fit. Another model fills the
+map in. The colours are noised, and the cells see by how much, so they can follow colours that are
 not quite those of real images [1].
 
 [1] Ho et al., "Cascaded Diffusion Models for High Fidelity Image Generation", 2022, section 4.
@@ -23,6 +24,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.blocks import Axis
+from diffnca.sampling.known import Known, KnownClasses
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, radius_on, sample_task, walk_of
 
@@ -67,12 +69,14 @@ class MadeMap:
         noise: the numbers of the images.
         colours: channels of the small image; planes of its classes follow.
         factor: how many times smaller it is.
+        layout: known classes, by which the large image goes; `None` if no class is known.
     """
 
     pixels: Callable[[Region], UInt8[Tensor, "b c h w"]]
     noise: Noise
     colours: int
     factor: int
+    layout: Planes | None = None
 
     def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
         """Return the planes on a region of the large image: of its classes, colours and their trust."""
@@ -80,6 +84,9 @@ class MadeMap:
         around = cells.grow(1)
         pixels = self.pixels(around)
         classes = largest_shares(pixels[:, self.colours :], around, region, self.factor)
+        if self.layout is not None:
+            known = self.layout(region).to(classes)
+            classes = torch.where(known.sum(dim=1, keepdim=True) > 0.5, known, classes)
         own = 2.0 * cells.crop(pixels[:, : self.colours], around) / 255.0 - 1.0
         noise = self.noise.normal(Stream.COARSE, 0, cells, self.colours)
         planes = coarse_planes(own.to(noise), noise, torch.full((len(noise),), TRUST))
@@ -93,26 +100,41 @@ def make_map(
     num_steps: int,
     noise: Noise,
     progress: Progress | None = None,
+    layout: Planes | None = None,
     given: Planes | None = None,
 ) -> MadeMap:
     """Return the map that `maker` draws, as far as `num_steps` of the denoiser see around a region.
 
-    The maker sees the planes of `given`.
+    The maker keeps the known classes of a layout, and sees the planes of `given`.
     """
     config = denoiser.config
     check_maker(maker.config, config)
     seen = region.grow(radius_on(denoiser, region) * num_steps)
     part = covered(seen, config.layout.coarse).grow(1)
     method, levels = walk_of(maker, None, None)
-    task = Task(part.canvas, levels, start_of(maker), given=given)
+    task = completing(Task(part.canvas, levels, start_of(maker), given=given), layout, maker.config)
     drawn = sample_task(task, maker, method, noise, part, progress)
     pixels = torch.from_numpy(to_uint8(drawn)).movedim(-1, 1)
-    return map_of(config, Pixels(pixels, part), noise)
+    return map_of(config, Pixels(pixels, part), noise, layout)
 
 
-def map_of(config: Config, pixels: Callable[[Region], UInt8[Tensor, "b c h w"]], noise: Noise) -> MadeMap:
-    """Return what a model of `config` sees of the pixels of a map."""
-    return MadeMap(pixels, replace(noise, device="cpu"), config.model.image_channels, config.layout.coarse)
+def map_of(
+    config: Config,
+    pixels: Callable[[Region], UInt8[Tensor, "b c h w"]],
+    noise: Noise,
+    layout: Planes | None = None,
+) -> MadeMap:
+    """Return what a model of `config` sees of the pixels of a map, and of the layout that it completes."""
+    own = replace(noise, device="cpu")
+    return MadeMap(pixels, own, config.model.image_channels, config.layout.coarse, layout)
+
+
+def completing(task: Task, layout: Planes | None, config: Config) -> Task:
+    """Return the task of a new image; a model that makes maps keeps the known classes of a layout."""
+    if layout is None or not config.layout.made:
+        return task
+    known = KnownClasses(layout, config.model.image_channels)
+    return replace(task, initial=Known(task.initial, known, task.levels[0]), constraint=known)
 
 
 def check_maker(maker: Config, config: Config) -> None:

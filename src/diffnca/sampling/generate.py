@@ -1,7 +1,7 @@
 """New images from noise."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float, Shaped
@@ -9,19 +9,18 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
-from diffnca.sampling.coarse import make_map
+from diffnca.sampling.coarse import completing, make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import check_label, labelled
-from diffnca.sampling.layouts import layout_of, obeying
+from diffnca.sampling.layouts import Layout, layout_of, obeying
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.task import check_region, sample_task, walk_of
+from diffnca.sampling.task import Options, check_options, check_region, sample_task, walk_of
 
 
 @undisturbed()
@@ -32,19 +31,14 @@ def generate(
     width: int,
     region: Region | None = None,
     batch: int | None = None,
-    seed: int | Sequence[int] = 0,
-    sampler: str | Sampler | None = None,
-    steps: int | None = None,
-    boundary: tuple[Boundary, Boundary] = ("reflect", "reflect"),
     direct: bool = False,
     even_px: int | None = None,
     tone: Sequence[float] | None = None,
-    layout: Shaped[Tensor, "*b_y_x"] | ImageDenoiser | None = None,
+    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    maker: ImageDenoiser | None = None,
     label: str | Sequence[str] | None = None,
     obey: float = 1.0,
-    progress: Progress | None = None,
-    device: str | torch.device | None = None,
-    engine: Engine = "auto",
+    **options: Unpack[Options],
 ) -> Float[Tensor, "b c h w"]:
     """Make new images from noise of variance 1, even if the schedule does not reach pure noise.
 
@@ -54,19 +48,14 @@ def generate(
         width: columns in pixels, >= 1.
         region: the part of the image to make, equal to the crop of the canvas; `None` makes the canvas.
         batch: number of images; `None` makes one image per seed.
-        seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
-        sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` takes the choice of the model.
-        steps: diffusion steps, from 1 to the number of the schedule; `None` takes the choice of the model.
-        boundary: how the image goes on beyond its edges, (y, x); `"circular"` makes a seamless tile.
         direct: make the image in one walk, even if the model would grow it from a smaller image.
         even_px: side in pixels of squares whose noise has one mean; 0 for none, `None` as the model does.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
-        layout: the class of each place, -1 for any; (y, x) or b maps, of any size; or a model of maps.
+        layout: the class of each place, -1 for any; (y, x) or b maps, of any size.
+        maker: a model of maps, which makes the map, or what the layout leaves free of it.
         label: what the image shows, by a name that the model knows, also as it makes a map; or one per image.
         obey: how closely to follow both, from 0 to 10; 1 is as trained, other numbers take twice the time.
-        progress: called after each step of a walk with the steps done and the number of steps.
-        device: where to compute, and where the model moves; `None` is the device of the model.
-        engine: `"auto"` runs the network fast and exactly on the device. `"eager"` runs it as trained.
+        **options: see `Options`.
 
     Returns:
         Images in [-1, 1]. A model that makes maps adds a plane for each class: the largest is the class.
@@ -74,23 +63,27 @@ def generate(
     Raises:
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
-    region, place = _region_on(canvas_of(height, width, boundary), region), place_of(model, device)
-    noise = Noise(seeds_of(seed, batch), place)
+    check_options(options)
+    boundary, progress = options.get("boundary", Canvas.boundary), options.get("progress")
+    sampler, steps, engine = options.get("sampler"), options.get("steps"), options.get("engine", "auto")
+    region = _region_on(canvas_of(height, width, boundary), region)
+    noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, label))
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label))
     method, levels = walk_of(model, sampler, steps)
-    denoiser = prepare(obeying(model, obey), place, engine)
+    denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
     canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
-    check_region(denoiser, region)  # before the smaller images are made
-    planes = _planes(layout, label, obey, denoiser, region, len(levels), noise, engine, progress)
+    check_region(denoiser, region)  # before the map and the smaller images are made
+    known = layout_of(layout, obey, denoiser.config, len(noise.seeds), maker is not None or label is not None)
+    planes = _planes(known, maker, label, denoiser, region, len(levels), noise, engine, progress)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
-    return sample_task(task, denoiser, method, noise, region, progress)
+    return sample_task(completing(task, known, denoiser.config), denoiser, method, noise, region, progress)
 
 
 def _planes(
-    layout: Any,
+    layout: Layout | None,
+    maker: ImageDenoiser | None,
     label: str | Sequence[str] | None,
-    obey: float,
     denoiser: ImageDenoiser,
     region: Region,
     num_steps: int,
@@ -99,16 +92,13 @@ def _planes(
     progress: Progress | None,
 ) -> Planes | None:
     """Return the given planes of a layout, or of the map that a model makes, and those of labels."""
-    planes: Planes | None = None
-    images = len(noise.seeds)
-    makers = [layout] if isinstance(layout, ImageDenoiser) else []
-    check_label(label, images, *(each.config for each in (denoiser, *makers)))
-    if isinstance(layout, ImageDenoiser):
-        maker = prepare(layout, torch.device(noise.device), engine)
+    planes: Planes | None = layout
+    makers = () if maker is None else (maker.config,)
+    check_label(label, len(noise.seeds), denoiser.config, *makers)
+    if maker is not None:
+        drawer = prepare(maker, torch.device(noise.device), engine)
         of_label = labelled(None, label, maker.config)
-        planes = make_map(maker, denoiser, region, num_steps, noise, progress, of_label)
-    else:
-        planes = layout_of(layout, obey, denoiser.config, images, has_label=label is not None)
+        planes = make_map(drawer, denoiser, region, num_steps, noise, progress, layout, of_label)
     return labelled(planes, label, denoiser.config)
 
 
@@ -127,7 +117,8 @@ def _drawn(
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
         raise ValueError(
-            f"model {name}: must be without sampler, steps, even_px, tone, layout and label; leave them out"
+            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker and label; leave "
+            "them out"
         )
     if region != Canvas(size, size).whole:
         raise ValueError(

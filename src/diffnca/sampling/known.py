@@ -17,7 +17,7 @@ from torch import Tensor
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.schedule import Level
-from diffnca.diffusion.walk import Constraint
+from diffnca.diffusion.walk import Constraint, Planes
 from diffnca.sampling.blocks import NEIGHBOURS, Grid
 from diffnca.sampling.starts import Initial
 
@@ -83,6 +83,35 @@ class KnownPixels:
         if self.is_noised and level.sigma > 0.0:
             values = level.alpha * values + level.sigma * _fresh(noise, step, region, x)
         return torch.where(known.to(x.device), values, x)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownClasses:
+    """The planes of a map, which a model makes after its colours, are those of a layout where it is known.
+
+    Attributes:
+        layout: planes that are 1 for the known class of a place; all are 0 where it is unknown.
+        colours: channels of the image before the planes; they stay as they are.
+    """
+
+    layout: Planes
+    colours: int
+
+    def reach(self, canvas: Canvas) -> int:
+        """Return how many pixels around a pixel `impose` needs: none."""
+        return 0
+
+    def impose(
+        self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
+    ) -> Float[Tensor, "b c h w"]:
+        """Return `x` with the known classes, noised to its level ([1] Eq. 8a)."""
+        planes = self.layout(region).to(x)
+        known, values = planes.sum(dim=1, keepdim=True) > 0.5, 2.0 * planes - 1.0
+        if level.sigma > 0.0:
+            fresh = noise.normal(Stream.TASK, step, region, planes.shape[1]).to(x)
+            values = level.alpha * values + level.sigma * fresh
+        colours, made = x[:, : self.colours], x[:, self.colours :]
+        return torch.cat([colours, torch.where(known, values, made)], dim=1)
 
 
 @dataclass(frozen=True)

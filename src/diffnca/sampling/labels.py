@@ -41,9 +41,10 @@ class Labelled:
 def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: Config) -> Planes | None:
     """Return the planes of a map with those of a label, or of the label of each image.
 
-    Return `planes` without a label, and for a model that knows no labels, next to one that does.
+    Return `planes` without a label, and for a model that knows no labels, next to one that does. A model that
+    makes maps sees no map.
     """
-    names = config.layout.labels
+    names, planes = config.layout.labels, None if config.layout.made else planes
     if label is None or not names:
         return planes
     own = [names.index(each) for each in ([label] if isinstance(label, str) else label)]

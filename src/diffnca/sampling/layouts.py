@@ -43,6 +43,11 @@ class Layout:
     map: Raster | Outlines
     num_classes: int
 
+    @property
+    def leaves_free(self) -> bool:
+        """Whether the class of some place is unknown."""
+        return self.map.leaves_free
+
     def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
         """Return the planes on `region`."""
         planes = np.stack([planes_of(each, self.num_classes) for each in self.map.on(region).numpy()])
@@ -75,6 +80,7 @@ def layout_of(
     if numbers is None:
         return None
     legend = legend_of(config)
+    check_kept(config, obey, has_label)
     is_map = isinstance(numbers, Tensor) and numbers.ndim in (2, 3) and 0 not in numbers.shape
     if not is_map or numbers.is_floating_point() or numbers.is_complex():
         raise ValueError("layout: must be a tensor of whole numbers, (height, width) or (b, height, width)")
@@ -110,9 +116,7 @@ def shown_layout(planes: Float[Tensor, "b k h w"]) -> Raster:
 
 
 def legend_of(config: Config) -> LayoutConfig:
-    """Return the legend of a model; refuse a model that follows no layouts."""
-    if config.layout.made:
-        raise ValueError(f"layout: must be left out for the model {config.name}, which makes maps itself")
+    """Return the legend of a model; refuse a model that knows no layouts."""
     if not config.layout.classes:
         raise ValueError(
             f"layout: must be left out for the model {config.name}, which was trained without layouts; or "
@@ -164,6 +168,8 @@ def led(
 ) -> tuple[Any, Layout | None]:
     """Return a model that follows class numbers and labels as closely as asked, and their layout."""
     check_label(label, images, model.config)
+    if numbers is not None and model.config.layout.made:
+        raise ValueError(f"layout: must be left out to edit maps, which the model {model.config.name} makes")
     layout = layout_of(numbers, obey, model.config, images, has_label=label is not None)
     return model if layout is None and label is None else obeying(model, obey), layout
 
@@ -171,6 +177,12 @@ def led(
 def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
     """Return a model that follows layouts as closely as asked; 1 is the model itself."""
     return model if obey == 1.0 else Obeying(model, obey)
+
+
+def check_kept(config: Config, obey: float, has_label: bool) -> None:
+    """Refuse to lead a model that makes maps to a layout: it keeps all known classes of the layout."""
+    if config.layout.made and not has_label:
+        require(obey == 1.0, "obey", obey, f"1 for {config.name}, which keeps all of a layout")
 
 
 def check_obey(obey: float, has_layout: bool) -> None:

@@ -41,6 +41,11 @@ class Raster:
         yield self.numbers.numpy().tobytes()
 
     @property
+    def leaves_free(self) -> bool:
+        """Whether a class is unknown."""
+        return bool((self.numbers == UNKNOWN).any())
+
+    @property
     def signed(self) -> Int64[Tensor, "b y x"]:
         """The numbers as `generate` takes them: -1 where a class is unknown."""
         return self.numbers.long().where(self.numbers != UNKNOWN, -1)
@@ -79,6 +84,11 @@ class Outlines:
     def boxes(self) -> Float64[np.ndarray, "n 4"]:
         """The box of each polygon."""
         return np.stack([outline.box for outline in self.outlines])
+
+    @property
+    def leaves_free(self) -> bool:
+        """Whether a polygon makes a place unknown."""
+        return any(outline.number == UNKNOWN for outline in self.outlines)
 
     @property
     def content(self) -> Iterator[bytes]:

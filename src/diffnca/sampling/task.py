@@ -73,6 +73,13 @@ class Options(TypedDict, total=False):
     engine: Engine
 
 
+def check_options(options: Options) -> None:
+    """Refuse an option that is none."""
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{unknown[0]}: is no option; give {', '.join(Options.__annotations__)}, or none")
+
+
 def check_parts(denoiser: ImageDenoiser) -> int:
     """Return the radius of a denoiser; refuse a denoiser that sees the whole image at once."""
     if denoiser.radius is None:
@@ -160,9 +167,7 @@ def sample_images(
     """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed."""
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"{unknown[0]}: is no option; give {', '.join(Options.__annotations__)}, or none")
+    check_options(options)
     place = place_of(model, options.get("device"))
     noise = Noise(seeds_in(options, batch), place)
     sampler, levels = walk_of(model, options.get("sampler"), options.get("steps"))
