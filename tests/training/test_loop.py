@@ -1,7 +1,6 @@
 """The training loop: learning, resuming to the bit, stopping, divergence, the clock."""
 
 import json
-import math
 import os
 import signal
 import time
@@ -13,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffnca.config.model import TrainingConfig
 from diffnca.errors import Interrupted
 from diffnca.models.file import MODEL_FILE, STATE_FILE, load, read_tensors, write_tensors
-from diffnca.training.loop import RENDEZVOUS, DivergedError, Trainer, learning_rate, own_rank
-from diffnca.training.state import LOG_FILE, TRACKER_FOLDER, Progress
+from diffnca.training.loop import RENDEZVOUS, DivergedError, Trainer, own_rank
+from diffnca.training.objectives import Batch, OwnLoss
+from diffnca.training.state import LOG_FILE, TRACKER_FOLDER
 
 from .conftest import BATCH, QUIET, is_equal, small_config, state_of, stripes, train
 
@@ -63,6 +62,46 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, optimizer: str) -
         watched(tmp_path / "killed", 48, hooks, optimizer=optimizer).run()
     train(tmp_path / "killed", small_config(48, optimizer=optimizer))
     assert is_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+LATE: dict[str, object] = {"late_batch": 4 * BATCH}
+"""A step takes two batches after two thirds of the budget, and four after five sixths."""
+
+
+def test_a_run_killed_among_large_batches_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    train(tmp_path / "whole", small_config(96, **LATE))
+    with pytest.raises(SystemExit):
+        watched(tmp_path / "killed", 96, {17: Trainer.save, 18: die}, **LATE).run()
+    train(tmp_path / "killed", small_config(96, **LATE))
+    assert is_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_steps_take_more_batches_late(tmp_path: Path) -> None:
+    told: list[float] = []
+    care = replace(QUIET, report=lambda title, done, total: told.append(done))
+    train(tmp_path, small_config(96, **LATE), care)
+    assert told[15:] == [64, 72, 80, 96]
+
+
+class Fixed(OwnLoss):
+    """A loss without random numbers that depends on the images and on all weights."""
+
+    def loss(self, player: str, batch: Batch) -> Tensor:
+        weights = torch.cat([each.flatten() for each in self.model.network.parameters()])
+        return (batch.x_0.mean(dim=(1, 2, 3))[:, None] - weights.sin()).square().mean()
+
+
+def gradients(out: Path, *taken: Tensor) -> Tensor:
+    """Return the gradient of a step that adds up the gradients of some batches."""
+    trainer = Trainer(small_config(48, max_gradient_norm=None), out, stripes, QUIET, objective=Fixed)
+    trainer._turn(0, list(taken), rate=0.0)
+    return torch.cat([weight.grad.flatten() for weight in trainer.model.network.parameters()])
+
+
+def test_the_gradients_of_several_batches_add_up_to_that_of_a_large_batch(tmp_path: Path) -> None:
+    taken = [stripes(number) for number in range(4)]
+    added, at_once = gradients(tmp_path, *taken), gradients(tmp_path, torch.cat(taken))
+    torch.testing.assert_close(added, at_once, rtol=1e-6, atol=1e-9)
 
 
 def test_a_log_tells_each_step_once_after_a_kill(tmp_path: Path) -> None:
@@ -155,23 +194,6 @@ def test_progress_is_reported_in_what_the_budget_counts(tmp_path: Path) -> None:
     told: list[tuple[float, float]] = []
     train(tmp_path, small_config(8), replace(QUIET, report=lambda title, *share: told.append(share)))
     assert told == [(4, 8), (8, 8)]
-
-
-def test_the_cosine_rate_ends_at_one_percent() -> None:
-    training = TrainingConfig(images=1000, learning_rate=1.0, warmup_images=10)
-    assert learning_rate(training, Progress(images=1000)) == pytest.approx(0.01)
-
-
-def test_a_small_budget_warms_up_for_a_twentieth_of_itself() -> None:
-    training = TrainingConfig(images=1000, batch=1, warmup_images=2000, learning_rate=1.0)
-    rates = [learning_rate(training, Progress(images=images)) for images in (25, 50, 51)]
-    cosines = [0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * images / 1000)) for images in (25, 50, 51)]
-    assert rates == pytest.approx([0.5 * cosines[0], cosines[1], cosines[2]])
-
-
-def test_the_exponential_rate_is_that_of_the_paper() -> None:
-    training = TrainingConfig(decay="exponential", learning_rate=1.6e-3)
-    assert learning_rate(training, Progress(step=1000)) == pytest.approx(1.6e-3 * 0.9999**1000)
 
 
 def test_checkpointed_cells_train_to_the_same_loss(tmp_path: Path) -> None:

@@ -223,7 +223,8 @@ def plan_lines(session: Session) -> Iterator[str]:
     images = f"{training.images:,} images"
     budget = f"{training.minutes:g} minutes" if training.minutes is not None else images
     yield f"model    {config.name}, {session.parameters:,} parameters"
-    crops = f"crops of {data.crop} px, {training.batch} per step"
+    late = "" if training.late_batch is None else f", {training.late_batch} at the end"
+    crops = f"crops of {data.crop} px, {training.batch} per step{late}"
     held_out = held_out_of(session.held_out)
     count = len(session.images)
     yield f"data     {count} image{'s' if count != 1 else ''}{left_out}{held_out}; {crops}"

@@ -79,6 +79,8 @@ class TrainingConfig:
 
     Attributes:
         batch: crops per optimiser step.
+        late_batch: crops per step in the last sixth of the budget, and half as many in the sixth before; a
+            multiple of `batch`, whose gradients a step adds up. `None` keeps `batch`.
         optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets, with Adam for the rest.
         learning_rate: peak learning rate.
         beta1: first Adam coefficient.
@@ -99,6 +101,7 @@ class TrainingConfig:
     """
 
     batch: int = number(8, within=(1, 65_536))
+    late_batch: int | None = number(None, within=(1, 65_536))
     optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = number(2e-3, within=(0, 10))
     beta1: float = 0.9
@@ -125,6 +128,8 @@ class TrainingConfig:
         require(
             0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
         )
+        late, allowed = self.late_batch, f"a multiple of training.batch={self.batch}, or None"
+        require(late is None or late % self.batch == 0, "training.late_batch", late, allowed)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The training loop.
 
-Every random choice of step i is a function of (seed, i, process, player). A checkpoint holds weights,
-average, optimisers and counters. So a stopped run goes on as if it had never stopped.
+Every random choice for batch i is a function of (seed, i, process, player). A step takes one batch or adds
+up the gradients of several. A checkpoint holds weights, average, optimisers and counters after a step. So a
+stopped run goes on as if it had never stopped.
 """
 
 import contextlib
@@ -10,8 +11,9 @@ import math
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from diffnca.config.json import to_json
-from diffnca.config.model import Config, TrainingConfig
+from diffnca.config.model import Config
 from diffnca.engine.machine import fast_dtype, has_compiler
 from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
@@ -32,23 +34,20 @@ from diffnca.progress import Recent, Report, unseen
 from diffnca.training import state
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
 from diffnca.training.optimizer import ema_decay, update_ema
+from diffnca.training.pace import batches_of_step, learning_rate, most_batches
 from diffnca.training.signals import Stopped, stop_requests
 from diffnca.training.state import Progress, Run
 from diffnca.training.transfer import load_start
 
 LOG_EVERY_STEPS = 20
-FINAL_LEARNING_RATE = 0.01
-LONGEST_WARMUP = 0.05
-"""Largest share of the budget that the warm-up takes."""
-
 DIVERGENCE_FACTOR = 10.0
 SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Batches = Callable[[int], Tensor]
-"""Returns the clean images `b c h w` of a training step, with the planes of their layouts as last channels.
+"""Returns the clean images `b c h w` of a batch, with the planes of their layouts as last channels.
 
-It is a pure function of the step number."""
+It is a pure function of the number of the batch."""
 
 
 class DivergedError(ValueError):
@@ -74,20 +73,9 @@ class Care:
     card: dict[str, Any] = field(default_factory=dict)
 
 
-def learning_rate(training: TrainingConfig, progress: Progress) -> float:
-    """Return the learning rate of the next step."""
-    if training.decay == "exponential":
-        return training.learning_rate * training.decay_per_batch**progress.step
-    share = progress.share(training)
-    cosine = FINAL_LEARNING_RATE + (1.0 - FINAL_LEARNING_RATE) * 0.5 * (1.0 + math.cos(math.pi * share))
-    warmed = (progress.images + training.batch) / max(training.warmup_images, 1)
-    warmup = min(1.0, max(warmed, share / LONGEST_WARMUP))
-    return training.learning_rate * cosine * warmup
-
-
-def step_generator(seed: int, step: int, process: int = 0, player: int = 0) -> torch.Generator:
-    """Return the generator of all random numbers of a player in a training step."""
-    entropy = [seed, step, process, player] if player else [seed, step, process]
+def batch_generator(seed: int, number: int, process: int = 0, player: int = 0) -> torch.Generator:
+    """Return the generator of all random numbers of a player for one batch of crops."""
+    entropy = [seed, number, process, player] if player else [seed, number, process]
     word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word >> np.uint64(1)))
 
@@ -212,12 +200,20 @@ class Trainer:
                     sampled = time.monotonic()
 
     def _own_batches(self, pool: ThreadPoolExecutor) -> Iterator[Tensor]:
-        """Yield the clean images of this process alone; `pool` prepares the next batch during training."""
+        """Yield the clean images of this process alone; `pool` prepares those of the next step meanwhile."""
         processes, own = self.accelerator.num_processes, self.accelerator.process_index
-        coming = pool.submit(self.batches, self.progress.step * processes + own)
-        for step in itertools.count(self.progress.step + 1):
-            ready, coming = coming.result(), pool.submit(self.batches, step * processes + own)
-            yield ready
+        numbers = (number * processes + own for number in itertools.count(self._num_batches))
+        coming = deque[Future[Tensor]]()
+        while True:
+            while len(coming) <= most_batches(self.config.training):
+                coming.append(pool.submit(self.batches, next(numbers)))
+            yield coming.popleft().result()
+
+    @property
+    def _num_batches(self) -> int:
+        """Number of batches that each process has taken."""
+        images_at_once: int = self.config.training.batch * self.accelerator.num_processes
+        return self.progress.images // images_at_once
 
     def _shared(self, value: float) -> float:
         if self.accelerator.num_processes == 1:
@@ -232,13 +228,14 @@ class Trainer:
     def _step(self, batches: Iterator[Tensor]) -> None:
         """Let each player take a turn on the next clean images; the wait for images counts as training."""
         started = time.monotonic()
-        x_0 = next(batches)
+        count = batches_of_step(self.config.training, self.progress)
+        taken = list(itertools.islice(batches, count))
         waited = time.monotonic() - started
         training, progress = self.config.training, self.progress
         rate = learning_rate(training, progress)
-        x_0 = x_0.to(self.accelerator.device)
-        losses = [self._turn(number, x_0, rate) for number in range(len(self.players))]
-        batch = len(x_0) * self.accelerator.num_processes
+        taken = [x_0.to(self.accelerator.device) for x_0 in taken]
+        losses = [self._turn(number, taken, rate) for number in range(len(self.players))]
+        batch = sum(map(len, taken)) * self.accelerator.num_processes
         weights = self.players[0].module.state_dict()
         update_ema(self.average, weights, ema_decay(training, progress.images, batch))
         seconds = self._shared(time.monotonic() - started)
@@ -249,25 +246,31 @@ class Trainer:
         if progress.step % LOG_EVERY_STEPS == 0 or self.is_finished:
             self._log(rate)
 
-    def _turn(self, number: int, x_0: Tensor, rate: float) -> float:
-        training, step = self.config.training, self.progress.step
-        player, module, optimizer = self.turns[number]
+    def _turn(self, number: int, taken: list[Tensor], rate: float) -> float:
+        """Let a player take one optimiser step by the mean gradient of some batches; return the mean loss."""
+        player, _, optimizer = self.turns[number]
         self._require_gradients(player)
         for group in optimizer.param_groups:
             group["lr"] = rate * player.rate
-        generator = step_generator(training.seed, step, self.accelerator.process_index, number)
-        batch = Batch.of(x_0, self.config, generator)
-        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
-            loss = module(batch)
         optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        limit = training.max_gradient_norm or math.inf
+        losses = [self._add_gradient(number, index, x_0, len(taken)) for index, x_0 in enumerate(taken)]
+        limit = self.config.training.max_gradient_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(player.module.parameters(), limit))
-        value = float(loss.detach())
+        value = sum(losses) / len(losses)
         if not math.isfinite(value + norm):
             raise self._diverged(f"loss {value}, gradient norm {norm}")
         optimizer.step()
         return value
+
+    def _add_gradient(self, number: int, index: int, x_0: Tensor, count: int) -> float:
+        """Add the gradient of one of the `count` batches of a step; return the loss."""
+        seed, own = self.config.training.seed, self.accelerator.process_index
+        generator = batch_generator(seed, self._num_batches + index, own, number)
+        batch = Batch.of(x_0, self.config, generator)
+        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
+            loss = self.turns[number][1](batch)
+        self.accelerator.backward(loss / count)
+        return float(loss.detach())
 
     def _require_gradients(self, player: Player) -> None:
         if len(self.players) > 1:

@@ -94,6 +94,8 @@ class StudentOptions:
             cell steps.
         batch: crops per training step; without it, the batch of the teacher.
         crop: side of the square crops in pixels; without it, that of the teacher.
+        late_batch: crops per step in the last sixth of the budget, half as many in the sixth before; a
+            multiple of the batch, which stays without it.
         learning_rate: peak learning rate.
     """
 
@@ -102,4 +104,5 @@ class StudentOptions:
     guide: str | None = None
     batch: int | None = None
     crop: int | None = None
+    late_batch: int | None = None
     learning_rate: float = 1e-3

@@ -197,6 +197,7 @@ def distillation(
         images=STUDENT_IMAGES,
         minutes=None,
         batch=config.training.batch if student.batch is None else student.batch,
+        late_batch=student.late_batch,
         learning_rate=student.learning_rate,
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name

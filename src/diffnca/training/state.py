@@ -175,7 +175,8 @@ def check_same_network(start: Path, wanted: Config) -> None:
 
 def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
     """Raise `ValueError` if a run goes on with other choices than those of budget, cache and sampling."""
-    training = replace(stored.training, images=wanted.training.images, minutes=wanted.training.minutes)
+    own = wanted.training
+    training = replace(stored.training, images=own.images, minutes=own.minutes, late_batch=own.late_batch)
     data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
     stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
     old, new = _flat(asdict(stored)), _flat(asdict(wanted))
