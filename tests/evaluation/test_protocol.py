@@ -106,6 +106,16 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
+def test_a_network_that_a_model_was_trained_with_does_not_judge_it(
+    tmp_path: Path, real: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    card = {"trained_with": ["efficientnet_lite0"]}
+    write_model(path, build_model(config()).network.state_dict(), config(), card)
+    said = error_of(capsys, path, "--reference", real, "--n", 10)
+    assert "--features efficientnet_lite0: must not judge" in said
+
+
 def test_a_folder_of_other_real_images_is_near_and_one_of_noise_is_far(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

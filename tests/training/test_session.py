@@ -212,6 +212,52 @@ def test_a_student_learns_from_crops_of_another_size(options: RunOptions, run: P
     assert distillation(asked, str(run), StudentOptions(crop=12)).config.data.crop == 12
 
 
+class Pixels:
+    """Pixels in place of the features of a trained network."""
+
+    widths = (3,)
+
+    def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images]
+
+    def to(self, device: torch.device) -> "Pixels":
+        return self
+
+
+@pytest.fixture
+def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffnca.training.session.efficientnet_lite2", Pixels)
+
+
+@pytest.mark.usefixtures("pixels")
+def test_a_student_learns_on_against_features_with_itself_as_its_teacher(
+    options: RunOptions, run: Path
+) -> None:
+    first = student(options, run, 2).run().out
+    asked = replace(options, out=first.parent / "better")
+    better = distillation(asked, str(first), StudentOptions(steps=0, against="features")).run().out
+    config = read_config(better / "model.safetensors")
+    assert config.sampling == read_config(first / "model.safetensors").sampling
+    assert read_card(better / "model.safetensors")["trained_with"] == ["efficientnet_lite2"]
+
+
+@pytest.mark.usefixtures("pixels")
+def test_against_features_with_another_weight_is_another_run(options: RunOptions, run: Path) -> None:
+    def begun(weight: float, images: int) -> Session:
+        asked = replace(options, out=run.parent / "against", images=images)
+        chosen = StudentOptions(steps=2, against="features", against_weight=weight)
+        return distillation(asked, str(run), chosen)
+
+    begun(0.1, 4).run()
+    with pytest.raises(ValueError, match="began with other images, weights or another teacher"):
+        begun(0.2, 8).run()
+
+
+def test_only_students_of_few_steps_learn_against_features(options: RunOptions, run: Path) -> None:
+    with pytest.raises(ValueError, match="--against features: must be for a student of few steps"):
+        distillation(options, str(run), StudentOptions(steps=0, against="features"))
+
+
 def test_a_student_of_another_teacher_is_another_run(options: RunOptions, run: Path) -> None:
     student(options, run, 3).run()
     training(replace(options, images=12), CONFIG).run()

@@ -1,7 +1,8 @@
 """The networks that look at images, by the names of the command line (`options.Judge`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffnca.engine.machine import device_named
 from diffnca.evaluation.metrics.faces import face_descriptor, face_landmarks
@@ -33,3 +34,13 @@ def extractor_named(name: Judge, weights: Path | None, device: str) -> FeatureEx
             return face_landmarks(place)
         case "efficientnet_lite0":
             return efficientnet_lite0(place)
+
+
+def check_impartial(names: Sequence[Judge], model: str, card: Mapping[str, Any]) -> None:
+    """Refuse a network that looked at the images of a model in training, as the card of the model says."""
+    for name in names:
+        if name in card.get("trained_with", ()):
+            raise ValueError(
+                f"--features {name}: must not judge {model}, which was trained with it, as its card says; "
+                "choose another network"
+            )

@@ -12,7 +12,7 @@ from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, open_images
 from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
-from diffnca.evaluation.judges import judges_named
+from diffnca.evaluation.judges import check_impartial, judges_named
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
 from diffnca.evaluation.metrics.features import cache_folder
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
@@ -58,6 +58,8 @@ def measure(
     check(options)
     cache = _checked_cache(options.cache)
     config = None if _is_folder_of_images(model) else read_config(find_model(model))
+    if config is not None:
+        check_impartial(options.features, model, read_card(find_model(model)))
     judges = judges_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
     for judge in judges:

@@ -223,7 +223,12 @@ class Trainer:
 
     def _is_learning(self) -> bool:
         """Return whether the loss is near its best; a diverging run keeps its older checkpoint."""
-        return not self.progress.loss > SUSPICIOUS_FACTOR * self.progress.best_loss
+        return self._is_game or not self.progress.loss > SUSPICIOUS_FACTOR * self.progress.best_loss
+
+    @property
+    def _is_game(self) -> bool:
+        """Whether several players learn: a loss then rises and falls with the others, also below 0."""
+        return len(self.players) > 1
 
     def _step(self, batches: Iterator[Tensor]) -> None:
         """Let each player take a turn on the next clean images; the wait for images counts as training."""
@@ -244,7 +249,7 @@ class Trainer:
         progress.waiting_seconds += waited
         self._count(losses[0], batch, seconds)
         if progress.step % LOG_EVERY_STEPS == 0 or self.is_finished:
-            self._log(rate)
+            self._log(rate, losses[1:])
 
     def _turn(self, number: int, taken: list[Tensor], rate: float) -> float:
         """Let a player take one optimiser step by the mean gradient of some batches; return the mean loss."""
@@ -273,7 +278,7 @@ class Trainer:
         return float(loss.detach())
 
     def _require_gradients(self, player: Player) -> None:
-        if len(self.players) > 1:
+        if self._is_game:
             for each in self.players:
                 for group in each.optimizer.param_groups:
                     for parameter in group["params"]:
@@ -288,7 +293,7 @@ class Trainer:
         progress.loss = loss if keep == 0.0 else keep * progress.loss + (1.0 - keep) * loss
         if progress.step >= 100:
             progress.best_loss = min(progress.best_loss, progress.loss)
-            if progress.loss > DIVERGENCE_FACTOR * progress.best_loss:
+            if progress.loss > DIVERGENCE_FACTOR * progress.best_loss and not self._is_game:
                 raise self._diverged(f"mean loss {progress.loss:.3g} after {progress.best_loss:.3g}")
 
     def _diverged(self, what: str) -> DivergedError:
@@ -300,12 +305,14 @@ class Trainer:
             f"--out and a lower --training.learning-rate than {self.config.training.learning_rate:g}"
         )
 
-    def _log(self, rate: float) -> None:
+    def _log(self, rate: float, others: list[float]) -> None:
+        """Log the progress, and the `others`' losses in this step: those of all players but the first."""
         progress = self.progress
         speed = round(progress.images / max(progress.seconds, 1e-9), 3)
         values = {"loss": progress.loss, "learning_rate": rate, "images": progress.images}
         values |= {"seconds": round(progress.seconds, 3), "images_per_second": speed}
         values |= {"waiting_seconds": round(progress.waiting_seconds, 3)}
+        values |= {f"loss_{each.name}": loss for each, loss in zip(self.players[1:], others, strict=True)}
         if self.accelerator.is_main_process:
             state.log(self.out, {"step": progress.step, **values})
         if self.care.trackers:

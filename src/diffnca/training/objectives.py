@@ -98,7 +98,7 @@ class OwnLoss:
         optimizer = build_optimizer(model.config.training, model.network)
         self.model, self.player = model, Player("model", model.network, optimizer)
 
-    def players(self) -> tuple[Player]:
+    def players(self) -> tuple[Player, ...]:
         """Return the only player."""
         return (self.player,)
 

@@ -4,8 +4,10 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from diffnca.config.model import DataConfig
+from diffnca.errors import number, require_within
 
 MOST_SAMPLE_MINUTES, SHEETS = 10.0, 5
 """Longest time between sample grids by default, and their number in a short budget."""
@@ -97,6 +99,10 @@ class StudentOptions:
         late_batch: crops per step in the last sixth of the budget, half as many in the sixth before; a
             multiple of the batch, which stays without it.
         learning_rate: peak learning rate.
+        against: `features` also trains a discriminator on frozen features of EfficientNet-Lite2 (extra
+            `features`), and the student to make images that look real to it. A student can then be its own
+            teacher: with --steps 0, it stays near itself.
+        against_weight: how much looking real counts next to the distance from the teacher.
     """
 
     steps: int = 4
@@ -106,3 +112,8 @@ class StudentOptions:
     crop: int | None = None
     late_batch: int | None = None
     learning_rate: float = 1e-3
+    against: Literal["features"] | None = None
+    against_weight: float = number(0.002, within=(0, 1000))
+
+    def __post_init__(self) -> None:
+        require_within(self, "--")

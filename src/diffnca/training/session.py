@@ -27,12 +27,14 @@ from diffnca.errors import Interrupted, one_line
 from diffnca.files import lock
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import Generator, build_network
-from diffnca.models.file import bundled_models, find_model, load_denoiser
+from diffnca.models.file import bundled_models, find_model, load_denoiser, read_card
 from diffnca.progress import Report, unseen
 from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
 from diffnca.sampling.layouts import shown_layout
 from diffnca.training import state
+from diffnca.training.adversary import AgainstFeatures
+from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
@@ -186,12 +188,15 @@ def distillation(
     path = find_model(teacher)
     alone = load_denoiser(path)
     led, guidance = _guided_teacher(student, alone)
-    if student.steps == 0 and not guidance:
-        raise ValueError("--steps 0: must have --guidance or a --guide, or there is nothing to learn")
+    if student.steps == 0 and not guidance and student.against is None:
+        raise ValueError(
+            "--steps 0: must have --guidance, a --guide or --against, or there is nothing to learn"
+        )
     for kind, known in (("layouts", alone.config.layout.classes), ("labels", alone.config.layout.labels)):
         if getattr(options, kind) and not known:
             raise ValueError(f"--{kind}: must be left out, as the teacher {teacher} was trained without them")
     config = conditioned(student_config(alone.config, student.steps or None), options)
+    objective, against = _objective_of(student, config, led)
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -205,12 +210,24 @@ def distillation(
     data = data if student.crop is None else replace(data, crop=student.crop)
     config = replace(config, name=name, training=_budgeted(training, options), data=data)
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
-    told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "")
-    card = {"distilled_from": teacher} | guidance
+    told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "") + against
+    cards = [read_card(find_model(each)) for each in (teacher, student.guide) if each is not None]
+    card = {"distilled_from": teacher} | guidance | trained_with(*cards, looked=bool(against))
     out = _folder(options, config)
     _check(options, config, out, teacher)
     images = _images(options, config, report)
-    return _session(options, config, out, images, teacher, card, told, partial(Distillation, led))
+    return _session(options, config, out, images, teacher, card, told, objective)
+
+
+def _objective_of(student: StudentOptions, config: Config, led: ImageDenoiser) -> tuple[ObjectiveOf, str]:
+    """Return the objective of a student, and what the fingerprint says of its discriminator."""
+    if student.against is None:
+        return partial(Distillation, led), ""
+    if config.sampling.visited is None:
+        raise ValueError("--against features: must be for a student of few steps; give --steps, such as 4")
+    check_colours(config, "--against features")
+    weight = student.against_weight
+    return partial(AgainstFeatures, led, efficientnet_lite2(), weight), f", against {FEATURES} by {weight}"
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:

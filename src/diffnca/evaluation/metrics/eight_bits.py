@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load
 from torch import Tensor
 
-from diffnca.evaluation.metrics.features import known_checksum
+from diffnca.models.classifiers import known_checksum
 
 RANGE = ":range"
 """Ending of the name of the tensor that holds the scale and the least value of another tensor."""

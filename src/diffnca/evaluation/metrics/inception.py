@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
-from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, known_checksum, with_weights
+from diffnca.evaluation.metrics.features import RgbFeatures, cache_folder, with_weights
 from diffnca.files import replace_atomically
+from diffnca.models.classifiers import known_checksum
 
 INCEPTION_ADDRESS = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

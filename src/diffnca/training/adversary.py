@@ -1,0 +1,189 @@
+"""A student against a discriminator on frozen features: its images must look real, near its teacher's.
+
+A discriminator from scratch learns too slowly. Here frozen features look at real and generated images. Random
+frozen convolutions mix their channels and scales, and a small head at each level says what is real [1].
+Images are changed at random before, real and generated ones alike: colours, places, holes [2].
+
+**What the discriminator sees.** The estimate at a high noise level is the mean of what is possible. It is
+blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
+student walks from noise to its image as in sampling, and the discriminator sees this image. A walk that
+begins at a noised training image would hide the errors that the first jumps hand on. Gradients pass
+through the last two calls of the student. The last call alone could add detail, but could not decide where
+the detail belongs. The loss of the distillation holds all jumps near those of the teacher.
+
+[1] Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021, arXiv 2111.01007.
+[2] Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, arXiv 2006.10738.
+[3] Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: bounded heads.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from diffnca.canvas.region import Canvas
+from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
+from diffnca.diffusion.samplers import DDIM, Step
+from diffnca.diffusion.schedule import CLEAN
+from diffnca.training.features import Features
+from diffnca.training.objectives import Batch, Distillation, Player
+
+WIDTH = 64
+"""Channels of each mixed level, and of the heads."""
+
+LEARNING_CALLS = 2
+"""Calls at the end of a walk through which gradients pass."""
+
+LARGEST_SHIFT, HOLE = 1 / 8, 1 / 2
+"""Shares of the side of an image: how far it is moved, how wide the hole in it is."""
+
+DISCRIMINATOR_RATE = 1.0
+"""Learning rate of the discriminator, as a share of the student's."""
+
+
+class Mixing:
+    """Frozen random convolutions over the levels of features; they are a function of the seed.
+
+    Each level becomes `WIDTH` random mixtures of its channels. Then each level, coarse to fine, takes in the
+    coarser level, enlarged and mixed again: its places see the surroundings, too.
+    """
+
+    def __init__(self, widths: tuple[int, ...], seed: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(inputs: int, side: int) -> Tensor:
+            weight = torch.randn(WIDTH, inputs, side, side, generator=generator)
+            return (weight / math.sqrt(inputs * side**2)).to(device)
+
+        self.across = [drawn(width, 1) for width in widths]
+        self.upward = [drawn(WIDTH, 3) for _ in widths[1:]]
+
+    def __call__(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return the mixed levels, fine to coarse."""
+        own = [F.conv2d(level, weight) for level, weight in zip(levels, self.across, strict=True)]
+        mixed = [own.pop()]
+        for level, weight in zip(reversed(own), reversed(self.upward), strict=True):
+            above = F.interpolate(mixed[0], level.shape[-2:], mode="bilinear")
+            mixed.insert(0, (level + F.conv2d(above, weight, padding=1)) / math.sqrt(2.0))
+        return mixed
+
+
+class Head(nn.Sequential):
+    """A score for each place of a level, above 0 for real; its slope is bounded [3]."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            spectral_norm(nn.Conv2d(WIDTH, WIDTH, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(WIDTH, 1, 1)),
+        )
+
+
+def hinge(real: list[Tensor], made: list[Tensor]) -> Float[Tensor, ""]:
+    """Return the loss of the discriminator, 0 if scores are above 1 for real and below -1 for made images."""
+    losses = [F.relu(1.0 - r).mean() + F.relu(1.0 + m).mean() for r, m in zip(real, made, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def unreality(made: list[Tensor]) -> Float[Tensor, ""]:
+    """Return the loss of the student: the mean of the scores of its images over levels, negated."""
+    return -torch.stack([scores.mean() for scores in made]).mean()
+
+
+class AgainstFeatures(Distillation):
+    """The loss of a student beside the loss of a discriminator that tells its images from real ones.
+
+    `weight` says how much looking real counts, next to the error of the distillation. The seed of
+    the training gives the mixing of the features.
+    """
+
+    def __init__(
+        self,
+        teacher: ImageDenoiser,
+        features: Features,
+        weight: float,
+        student: Denoiser,
+        device: torch.device,
+    ) -> None:
+        super().__init__(teacher, student, device)
+        training = student.config.training
+        self.features, self.weight = features.to(device), weight
+        self.mixing = Mixing(features.widths, training.seed, device)
+        self.heads = nn.ModuleList(Head() for _ in features.widths).to(device)
+        optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
+        self.discriminator = Player("discriminator", self.heads, optimizer, DISCRIMINATOR_RATE)
+        indices = student.config.sampling.visited or ()
+        self.walk = [*map(student.schedule.level, indices), CLEAN]
+
+    def players(self) -> tuple[Player, ...]:
+        """Return the student and the discriminator."""
+        return (self.player, self.discriminator)
+
+    def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
+        """Return the loss of the student, or of the discriminator."""
+        if player == self.player.name:
+            error = super().loss(player, batch)
+            return error + self.weight * unreality(self.scores(self.made(batch), batch.generator))
+        with torch.no_grad():
+            made = self.made(batch)
+        both = self.scores(torch.cat([self.image(batch.x_0), made]), batch.generator)
+        halves = [scores.chunk(2) for scores in both]
+        return hinge([real for real, _ in halves], [made for _, made in halves])
+
+    def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the channels of the image, without the planes of a map that is drawn with it."""
+        return drawn[:, : self.student.config.model.image_channels]
+
+    def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
+        """Return images of the student, as sampling makes them; gradients pass through the last calls."""
+        x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
+        region, first = Canvas(*x.shape[-2:]).whole, len(self.walk) - 1 - LEARNING_CALLS
+        for jump, (level_t, level_s) in enumerate(pairwise(self.walk)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and jump >= first):
+                estimate = self.student.estimate(Query(x, level_t, region, batch, given=batch.given))
+                x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
+        return self.image(x)
+
+    def scores(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
+        """Return the scores of images at each level, after random changes of the images."""
+        with torch.autocast(images.device.type, enabled=False):
+            mixed = self.mixing(self.features.levels(augmented(images.float(), generator)))
+            return [head(level) for head, level in zip(self.heads, mixed, strict=True)]
+
+
+def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Return images with random colours and places, and holes; differentiable [2]."""
+    draws = torch.rand((7, len(images), 1, 1, 1), generator=generator).to(images)
+    light, saturation, contrast = draws[0] - 0.5, 2.0 * draws[1], draws[2] + 0.5
+    x = images + light
+    gray = x.mean(1, keepdim=True)
+    x = gray + saturation * (x - gray)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + contrast * (x - mean)
+    rows, columns = (places(side).to(x) for side in x.shape[-2:])
+    rows, columns = rows[:, None], columns[None, :]
+    hole = ((rows - draws[3]).abs() < HOLE / 2) & ((columns - draws[4]).abs() < HOLE / 2)
+    return shifted(x, (2.0 * draws[5:] - 1.0) * LARGEST_SHIFT).masked_fill(hole, 0.0)
+
+
+def places(side: int) -> Float[Tensor, " n"]:
+    """Return the places of the pixels along a side, from 0 to 1."""
+    return (torch.arange(side) + 0.5) / side
+
+
+def shifted(images: Float[Tensor, "b c h w"], shares: Float[Tensor, "2 b 1 1 1"]) -> Float[Tensor, "b c h w"]:
+    """Return each image moved by whole pixels, by a share of its height and its width; zeros come in."""
+    height, width = images.shape[-2:]
+    down = (shares[0].flatten() * height).round().long().tolist()
+    right = (shares[1].flatten() * width).round().long().tolist()
+    edge_y, edge_x = math.ceil(LARGEST_SHIFT * height), math.ceil(LARGEST_SHIFT * width)
+    padded = F.pad(images, (edge_x, edge_x, edge_y, edge_y))
+    moved = [
+        image[:, edge_y - dy : edge_y - dy + height, edge_x - dx : edge_x - dx + width]
+        for image, dy, dx in zip(padded, down, right, strict=True)
+    ]
+    return torch.stack(moved)

@@ -1,0 +1,165 @@
+"""A student against a discriminator: what each of them minimises, what the discriminator sees, restart."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnca.diffusion.denoiser import Denoiser, Query
+from diffnca.models.build import build_denoiser
+from diffnca.training.adversary import (
+    AgainstFeatures,
+    Mixing,
+    augmented,
+    hinge,
+    shifted,
+)
+from diffnca.training.loop import Care, Trainer
+from diffnca.training.objectives import Batch, Distillation, student_config
+
+from .conftest import QUIET, is_equal, small_config, state_of, stripes
+
+CPU = torch.device("cpu")
+
+
+class Means:
+    """Means of squares of pixels, in place of a trained network."""
+
+    widths = (3, 3)
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        return [F.avg_pool2d(images, side) for side in (4, 8)]
+
+    def to(self, device: torch.device) -> "Means":
+        return self
+
+
+def against(weight: float = 0.5, steps: int = 4) -> AgainstFeatures:
+    torch.manual_seed(0)
+    teacher = small_config(8)
+    student = build_denoiser(student_config(teacher, steps))
+    return AgainstFeatures(build_denoiser(teacher), Means(), weight, student, CPU)
+
+
+def batch(seed: int = 0) -> Batch:
+    return Batch(stripes(seed), torch.Generator().manual_seed(seed))
+
+
+def test_the_discriminator_minimises_the_hinge_loss() -> None:
+    real, made = torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.5])
+    assert float(hinge([real], [made])) == (0.0 + 0.5) / 2 + (0.0 + 1.5) / 2
+    assert float(hinge([real, torch.full((1,), 3.0)], [made, torch.full((1,), -3.0)])) == (1.0 + 0.0) / 2
+
+
+def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_images() -> None:
+    game = against(weight=0.5)
+    game.heads.eval()  # scores do not change the state then
+    own = game.loss("model", batch())
+    again = batch()
+    distance = Distillation.loss(game, "model", again)
+    scores = game.scores(game.made(again), again.generator)
+    torch.testing.assert_close(own, distance - 0.5 * (scores[0].mean() + scores[1].mean()) / 2)
+
+
+def test_the_discriminator_sees_the_walk_of_sampling_and_gradients_pass_its_last_two_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    game, calls = against(), []
+    estimate = Denoiser.estimate
+
+    def recorded(self: Denoiser, query: Query) -> Tensor:
+        calls.append((query.level.index, torch.is_grad_enabled()))
+        return estimate(self, query)
+
+    monkeypatch.setattr(Denoiser, "estimate", recorded)
+    game.made(batch())
+    assert calls == [(299, False), (224, False), (149, True), (74, True)]
+
+
+def test_only_heads_learn_in_the_turn_of_the_discriminator() -> None:
+    game = against()
+    game.loss("discriminator", batch()).backward()
+    assert all(weight.grad is None for weight in game.student.parameters())
+    assert all(weight.grad is not None for weight in game.heads.parameters())
+
+
+def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, light, losses = against(), torch.full((4, 3, 16, 16), 0.8), []
+    monkeypatch.setattr(game, "made", lambda batch: -light)
+    game.discriminator.optimizer.param_groups[0]["lr"] = 0.01
+    for step in range(20):
+        loss = game.loss("discriminator", Batch(light, torch.Generator().manual_seed(step)))
+        game.discriminator.optimizer.zero_grad()
+        loss.backward()
+        game.discriminator.optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_the_mixing_is_a_function_of_the_seed() -> None:
+    levels = Means().levels(stripes(0))
+    first, again, other = (Mixing(Means.widths, seed, CPU)(levels) for seed in (0, 0, 1))
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_a_fine_level_sees_the_coarse_one() -> None:
+    mixing, (fine, coarse) = Mixing(Means.widths, 0, CPU), Means().levels(stripes(0))
+    assert not torch.equal(mixing([fine, coarse])[0], mixing([fine, 2.0 * coarse])[0])
+    assert torch.equal(mixing([fine, coarse])[1], mixing([2.0 * fine, coarse])[1])
+
+
+def test_an_image_moves_by_whole_pixels_and_zeros_come_in() -> None:
+    image = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8)
+    moved = shifted(image, torch.tensor([1 / 8, -1 / 8]).reshape(2, 1, 1, 1, 1))
+    assert torch.equal(moved[0, 0, 1:, :-1], image[0, 0, :-1, 1:])
+    assert not moved[0, 0, 0].any()
+    assert not moved[0, 0, :, -1].any()
+
+
+def test_the_changes_of_images_pass_gradients() -> None:
+    images = stripes(0).requires_grad_()
+    augmented(images, torch.Generator().manual_seed(0)).square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+    assert images.grad.flatten(1).any(dim=1).all()
+
+
+def test_each_image_is_changed_in_its_own_way() -> None:
+    changed = augmented(stripes(0)[:1].expand(2, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert not torch.equal(changed[0], changed[1])
+
+
+def played(out: Path, images: int, care: Care = QUIET) -> None:
+    out.mkdir(exist_ok=True)
+    teacher = build_denoiser(small_config(8))
+    config = student_config(small_config(images), 2)
+    game = partial(AgainstFeatures, teacher, Means(), 0.1)
+    Trainer(config, out, stripes, care, objective=game).run()
+
+
+class KilledError(Exception):
+    """The run is killed."""
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    def kill(title: str, done: float, total: float) -> None:
+        if done == 8:
+            raise KilledError
+
+    torch.manual_seed(0)
+    played(tmp_path / "whole", 16)
+    with pytest.raises(KilledError):
+        played(tmp_path / "killed", 16, replace(QUIET, checkpoint_seconds=0.0, report=kill))
+    played(tmp_path / "killed", 16)
+    assert is_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_checkpoint_holds_the_heads_and_no_frozen_weight(tmp_path: Path) -> None:
+    played(tmp_path, 4)
+    own = {name for name in state_of(tmp_path) if name.startswith("discriminator.network.")}
+    assert own == {f"discriminator.network.{name}" for name in against().heads.state_dict()}
