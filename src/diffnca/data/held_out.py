@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 
 from diffnca.data.decoding import Decoded
-from diffnca.data.images import ImageSet, Source
+from diffnca.data.images import ImageSet
+from diffnca.data.sources import AroundSource, Source
 
 FEWEST_PICTURES = 10
 """Of fewer pictures, in all or of a label, each would miss too much: `None` then holds out strips."""
@@ -23,7 +23,7 @@ Found = tuple[int, Source, Sides]
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(AroundSource):
     """A rectangle of an image, as an image of its own; `box` is top, left, height, width in px."""
 
     image: Source
@@ -34,21 +34,6 @@ class Part:
         """The name of the image, with rows and columns of the rectangle."""
         top, left, height, width = self.box
         return f"{self.image.name}[{top}:{top + height}, {left}:{left + width}]"
-
-    @property
-    def picture(self) -> str:
-        """The picture that the image belongs to."""
-        return self.image.picture
-
-    @property
-    def path(self) -> Path:
-        """The file of the image, or the zip file that holds it."""
-        return self.image.path
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the stored image."""
-        return self.image.num_bytes
 
     def read(self, *, channels: int, reduce: int) -> Decoded:
         """Decode the image and cut out the rectangle; raises `UnusableImageError`."""

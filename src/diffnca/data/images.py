@@ -8,51 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from diffnca.config.model import Config
-from diffnca.data.decoding import NEARLY_WHITE, Decoded, Pixels
+from diffnca.data.decoding import NEARLY_WHITE, Pixels
 from diffnca.data.labels import Labels
 from diffnca.data.layouts import Layouts
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
-from diffnca.data.sources import File, Listing, Remark, is_slide, listed
+from diffnca.data.sources import File, Listing, Remark, Source, is_slide, listed
 from diffnca.errors import require
 from diffnca.progress import Report, unseen
 
 MAX_DECODING_THREADS = 8
 
 Checked = tuple[tuple[int, int] | None, list[Remark]]
-
-
-@runtime_checkable
-class Source(Hashable, Protocol):
-    """An image that can be read again at any time: a file, a tile of a slide, or a part of these.
-
-    Attributes:
-        path: the file, or the zip file that holds it.
-        name: path inside the folder or zip file, for messages and for the choice of held-out images.
-        picture: the file or slide that the image belongs to.
-        num_bytes: size of the stored image, to notice changed data.
-    """
-
-    @property
-    def path(self) -> Path: ...  # noqa: D102
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def picture(self) -> str: ...  # noqa: D102
-
-    @property
-    def num_bytes(self) -> int: ...  # noqa: D102
-
-    def read(self, *, channels: int, reduce: int) -> Decoded:
-        """Decode the image; raises `UnusableImageError`."""
 
 
 class ImageCache:

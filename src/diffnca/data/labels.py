@@ -6,13 +6,12 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from diffnca.config.layout import MOST_LABELS
-from diffnca.data.sources import File, Listing, listed
+from diffnca.data.sources import File, Listing, Source, listed
 
 FOLDERS = "folders"
 """Stands for labels that are the names of folders."""
@@ -23,17 +22,6 @@ COLUMNS = ("name", "label")
 """Columns of a table, in this order if it does not name them."""
 
 SEPARATORS = ",;\t"
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """An image with its file, or the zip file that holds it, and the name of its picture there."""
-
-    @property
-    def path(self) -> Path: ...  # noqa: D102
-
-    @property
-    def picture(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -69,11 +57,11 @@ class Labels:
         _check_names(names, known, told)
         return cls(known or names, found, missing)
 
-    def has(self, image: Placed) -> bool:
+    def has(self, image: Source) -> bool:
         """Return whether an image has a label."""
         return (image.path, image.picture) in self.by_picture
 
-    def shares(self, images: Sequence[Placed]) -> Float32[np.ndarray, "n l"]:
+    def shares(self, images: Sequence[Source]) -> Float32[np.ndarray, "n l"]:
         """Return 1 for the label of each image, and 0 for all others."""
         own = [self.names.index(self.by_picture[image.path, image.picture]) for image in images]
         shares: Float32[np.ndarray, "n l"] = np.eye(len(self.names), dtype=np.float32)[own]

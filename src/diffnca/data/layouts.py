@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from diffnca.config.layout import MOST_CLASSES, LayoutConfig
 from diffnca.data.decoding import NEARLY_WHITE, OPAQUE, Decoded, picture_in
 from diffnca.data.refusals import UnusableImageError
-from diffnca.data.sources import File, listed, stem_of
+from diffnca.data.sources import AroundSource, File, listed, stem_of
 
 LAYOUT_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of files that keep every number; if one name has several layouts, the first of these is taken."""
@@ -35,27 +35,12 @@ Numbers = UInt8[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(AroundSource):
     """An image with its layout: the pixels of both, as channels of one image."""
 
     image: File
     layout: File
     legend: LayoutConfig
-
-    @property
-    def name(self) -> str:
-        """The name of the image."""
-        return self.image.name
-
-    @property
-    def picture(self) -> str:
-        """The picture that the image belongs to."""
-        return self.image.picture
-
-    @property
-    def path(self) -> Path:
-        """The file of the image, or the zip file that holds it."""
-        return self.image.path
 
     @property
     def num_bytes(self) -> int:

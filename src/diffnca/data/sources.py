@@ -6,10 +6,11 @@ Pictures that are left out are returned with the reason; hidden and other files 
 import unicodedata
 import zipfile
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from diffnca.data.decoding import Decoded, decode
 from diffnca.data.refusals import UnusableImageError, first_line, refusing, require_reasonable_bytes
@@ -28,6 +29,44 @@ class Remark(NamedTuple):
 
     name: str
     text: str
+
+
+@runtime_checkable
+class Source(Hashable, Protocol):
+    """An image that can be read again at any time: a file, a tile of a slide, or a part of these.
+
+    Attributes:
+        path: the file, or the zip file that holds it.
+        name: path inside the folder or zip file, for messages and for the choice of held-out images.
+        picture: the file or slide that the image belongs to.
+        num_bytes: size of the stored image, to notice changed data.
+    """
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def picture(self) -> str: ...  # noqa: D102
+
+    @property
+    def num_bytes(self) -> int: ...  # noqa: D102
+
+    def read(self, *, channels: int, reduce: int) -> Decoded:
+        """Decode the image; raises `UnusableImageError`."""
+
+
+class AroundSource:
+    """An image that is made of another one, `image`, and passes on all members that it does not replace."""
+
+    image: Source
+
+    path = property(attrgetter("image.path"))
+    name = property(attrgetter("image.name"))
+    picture = property(attrgetter("image.picture"))
+    num_bytes = property(attrgetter("image.num_bytes"))
 
 
 @dataclass(frozen=True)
