@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from diffnca.cli.main import main
-from diffnca.config.model import Config, DataConfig, TrainingConfig, with_fields
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.model import with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.models.file import load, read_config
 from diffnca.sampling.generate import generate
@@ -19,12 +18,8 @@ from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
 from diffnca.training.start import AUTO
 
-CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
-CONFIG = Config(
-    model=NCAConfig(channels=36, cell=CELL),
-    training=TrainingConfig(batch=4, precision="float32", compile="off"),
-    data=DataConfig(crop=16),
-)
+from .conftest import CONFIG
+
 CLASSES = {"layout.classes": ("a", "b")}
 
 
@@ -42,15 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return above
 
 
-@pytest.fixture
-def options(folder: Path, tmp_path: Path) -> RunOptions:
-    out = tmp_path / "run"
-    return RunOptions(data=(folder / "photos",), labels="folders", out=out, images=8, sample_minutes=0.0)
-
-
-@pytest.fixture
-def run(options: RunOptions) -> Path:
-    return training(options, CONFIG).run().out
+@pytest.fixture(scope="module")
+def given(folder: Path) -> RunOptions:
+    return RunOptions(data=(folder / "photos",), labels="folders", images=8, sample_minutes=0.0)
 
 
 def with_maps(options: RunOptions) -> RunOptions:
@@ -139,6 +128,7 @@ def test_a_sheet_shows_samples_of_each_label_in_turn(
     assert asked == [["bark", "moss"] * 4 + ["bark"]]
 
 
+@pytest.mark.usefixtures("quick_look")
 def test_the_bundled_models_can_begin_a_training_with_labels(options: RunOptions) -> None:
     small = {"training.compile": "off", "training.precision": "float32", "data.crop": 16}
     session = training(options, with_fields(recipe_named("diff_nca"), small), AUTO)
@@ -158,6 +148,7 @@ def test_a_run_does_not_go_on_with_the_labels_of_other_images(
         training(replace(options, labels=str(table), images=16), CONFIG).run()
 
 
+@pytest.mark.usefixtures("quick_look")
 @pytest.mark.parametrize("start", [None, AUTO])
 def test_a_run_does_not_go_on_with_other_labels(
     options: RunOptions, tmp_path: Path, start: str | None

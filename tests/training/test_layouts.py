@@ -10,8 +10,7 @@ from PIL import Image
 
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
-from diffnca.config.model import Config, DataConfig, TrainingConfig, with_fields
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.model import with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Query
 from diffnca.models.build import build_denoiser
@@ -22,12 +21,7 @@ from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
 from diffnca.training.start import AUTO, RANDOM
 
-CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
-CONFIG = Config(
-    model=NCAConfig(channels=36, cell=CELL),
-    training=TrainingConfig(batch=4, precision="float32", compile="off"),
-    data=DataConfig(crop=16),
-)
+from .conftest import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +36,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return photos, maps
 
 
-@pytest.fixture
-def options(folders: tuple[Path, Path], tmp_path: Path) -> RunOptions:
+@pytest.fixture(scope="module")
+def given(folders: tuple[Path, Path]) -> RunOptions:
     photos, maps = folders
-    return RunOptions(data=(photos,), layouts=(maps,), out=tmp_path / "run", images=8, sample_minutes=0.0)
-
-
-@pytest.fixture
-def run(options: RunOptions) -> Path:
-    return training(options, CONFIG).run().out
+    return RunOptions(data=(photos,), layouts=(maps,), images=8, sample_minutes=0.0)
 
 
 def test_the_model_of_a_run_has_the_classes_of_its_layouts(run: Path) -> None:
@@ -126,6 +115,7 @@ def test_a_model_without_planes_begins_a_model_with_them(options: RunOptions, tm
     torch.testing.assert_close(load(wide).estimate(query), load(plain).estimate(query), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("quick_look")
 def test_the_bundled_models_can_begin_a_training_with_layouts(options: RunOptions) -> None:
     small = {"training.compile": "off", "training.precision": "float32", "data.crop": 16}
     session = training(options, with_fields(recipe_named("diff_nca"), small), AUTO)

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, TrainingConfig
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN, NoiseSchedule
@@ -27,16 +27,15 @@ from diffnca.training.objectives import (
     student_config,
 )
 
-from .conftest import QUIET, is_equal, small_config, state_of, stripes
+from .conftest import CELL, QUIET, is_equal, small_config, state_of, stripes
 
 CPU = torch.device("cpu")
 SCHEDULE = NoiseSchedule.cosine()
 
 
 def small() -> Config:
-    cell = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
     training = TrainingConfig(precision="float32", compile="off")
-    return Config(model=NCAConfig(channels=8, cell=cell), training=training)
+    return Config(model=NCAConfig(channels=8, cell=CELL), training=training)
 
 
 class Linear(nn.Module):

@@ -16,7 +16,7 @@ CONFIG = with_fields(recipe_named("diff_nca"), {"data.crop": 16, "training.batch
 
 
 @pytest.fixture(scope="module")
-def seen() -> Preview:
+def seen(quick_look: None) -> Preview:
     return preview((CANOPY,), CONFIG, strict=False)
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.model import SamplingConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.files import lock
 from diffnca.models.build import build_network
@@ -25,12 +24,7 @@ from diffnca.training.session import (
     training,
 )
 
-CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
-CONFIG = Config(
-    model=NCAConfig(channels=36, cell=CELL),
-    training=TrainingConfig(batch=4, precision="float32", compile="off"),
-    data=DataConfig(crop=16),
-)
+from .conftest import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +36,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def options(photos: Path, tmp_path: Path) -> RunOptions:
-    return RunOptions(data=(photos,), out=tmp_path / "run", images=8, sample_minutes=0.0)
-
-
-@pytest.fixture
-def run(options: RunOptions) -> Path:
-    return training(options, CONFIG).run().out
+@pytest.fixture(scope="module")
+def given(photos: Path) -> RunOptions:
+    return RunOptions(data=(photos,), images=8, sample_minutes=0.0)
 
 
 @pytest.mark.parametrize(

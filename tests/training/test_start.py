@@ -31,6 +31,9 @@ SMALL = {"training.compile": "off", "training.precision": "float32", "training.b
 CONFIG = with_fields(recipe_named("diff_nca"), SMALL)
 
 
+pytestmark = pytest.mark.usefixtures("quick_look")
+
+
 @pytest.fixture(scope="module")
 def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an image by the student of `pathology`."""
@@ -50,7 +53,7 @@ SLOW = with_fields(CONFIG, {"training.learning_rate": 1e-12})
 
 
 @pytest.fixture(scope="module")
-def begun(tissue: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+def begun(quick_look: None, tissue: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
     made = session(tissue, tmp_path_factory.mktemp("begun") / "run", SLOW)
     made.run()
     return made
@@ -81,7 +84,7 @@ def undecided(images: int = 1) -> Config:
 
 
 @pytest.fixture(scope="module")
-def gray_run(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def gray_run(quick_look: None, tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder = tmp_path_factory.mktemp("gray")
     soft_photo(folder / "a.png", channels=1)
     made = training(options_of(folder / "a.png", folder / "run"), undecided(), AUTO)

@@ -7,13 +7,15 @@ import torch
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config, with_fields
-from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
+from diffnca.config.networks import CoarseConfig, FourierConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import find_model, load_denoiser
 from diffnca.networks.automaton import Automaton
 from diffnca.training.transfer import fits, load_start, transferred
+
+from .conftest import CELL
 
 
 def in_gray_of(config: Config) -> Config:
@@ -83,7 +85,6 @@ def test_only_the_number_of_colours_may_differ() -> None:
     assert not fits(recipe_named("fourier_diff_nca").model, replace(colour, image_channels=1))
 
 
-CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 WITHOUT_PLANES = {
     "image": NCAConfig(patch=2, channels=27, cell=CELL),
     "coarse": NCAConfig(patch=2, channels=27, cell=CELL, coarse=CoarseConfig(4, 60, 3, CELL)),
