@@ -43,6 +43,7 @@ FLAGS = {
     "synthesize": "--out --count --seed --height --width --layout --obey --coco --batch --device --steps",
     "evaluate": "--reference --n --held-out --train --protocol --features --weights --crop --samples --out",
     "reproduce": "--data --out --minutes --images --rows --reduce --n --sampler --steps --seeds --features",
+    "average": "PATH --width --out",
     "convert": "PATH",
     "info": "--json",
     "bench": "--height --width --batch --rounds --training --device --json",

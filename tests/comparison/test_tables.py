@@ -30,7 +30,7 @@ CHANGED = {
         f"training.{name}"
         for name in (
             *("optimizer", "learning_rate", "decay", "max_gradient_norm"),
-            *("ema_halflife_images", "ema_warmup"),
+            *("ema_halflife_images", "ema_warmup", "ema_widths"),
         )
     },
     "adam": {"training.optimizer"},

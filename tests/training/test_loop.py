@@ -232,4 +232,4 @@ def test_a_state_without_the_average_of_waiting_times_goes_on(tmp_path: Path) ->
 
 def test_the_tensors_of_a_state_keep_their_names(tmp_path: Path) -> None:
     train(tmp_path, small_config(8))
-    assert {name.split(".")[0] for name in state_of(tmp_path)} == {"network", "average", "adam"}
+    assert {name.split(".")[0] for name in state_of(tmp_path)} == {"network", "average", "power", "adam"}

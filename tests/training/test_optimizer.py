@@ -1,4 +1,4 @@
-"""Muon: its updates are orthogonal, of the size of Adam's, for the matrices of hidden layers; the average."""
+"""Muon: its updates are orthogonal, of the size of Adam's, for the matrices of hidden layers."""
 
 import math
 from dataclasses import replace
@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from diffnca.config.model import TrainingConfig
 from diffnca.config.networks import CellConfig, UNetConfig
-from diffnca.config.recipes import diff_nca_npj, recipe_named
+from diffnca.config.recipes import recipe_named
 from diffnca.models.build import build_network
 from diffnca.training.optimizer import (
     RMS_OF_ADAM,
     Muon,
     build_optimizer,
-    ema_decay,
     orthogonalised,
-    update_ema,
 )
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)], ids=str)
@@ -109,30 +107,3 @@ def test_weight_norm_is_refused() -> None:
         ValueError, match="training.optimizer=muon: must be adam for VNCA and cells with weight_norm"
     ):
         replace(config, training=replace(config.training, optimizer="muon"))
-
-
-PLAIN = replace(TrainingConfig(), ema_halflife_images=1000, ema_warmup=False)
-
-
-def test_after_a_halflife_half_is_left() -> None:
-    assert ema_decay(PLAIN, 0, batch=10) ** 100 == pytest.approx(0.5)
-
-
-def test_the_published_average_keeps_99_percent_per_batch() -> None:
-    training = diff_nca_npj().training
-    assert ema_decay(training, 10**9, training.batch) == pytest.approx(0.99, abs=1e-4)
-
-
-def test_warmup_follows_at_a_tenth_of_the_images_seen() -> None:
-    decay = ema_decay(replace(PLAIN, ema_warmup=True), images_seen=500, batch=10)
-    assert decay == pytest.approx(0.5 ** (10 / 50))
-
-
-def test_without_an_average_the_last_weights_are_kept() -> None:
-    assert ema_decay(replace(PLAIN, ema="none"), 500, 10) == 0.0
-
-
-def test_the_average_moves_towards_the_weights() -> None:
-    average = {"w": torch.zeros(2)}
-    update_ema(average, {"w": torch.tensor([1.0, 2.0])}, decay=0.75)
-    assert average["w"].tolist() == [0.25, 0.5]

@@ -89,12 +89,12 @@ def reshaped(start: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     "change",
     [
         *(without(start) for start in ("network.", "average.", "adam.", "adam.0.exp_avg", "adam.0.step")),
-        *(reshaped(start) for start in ("network.", "average.", "adam.0.exp_avg")),
+        *(reshaped(start) for start in ("network.", "average.", "power.0.1.", "adam.0.exp_avg")),
         lambda tensors: tensors | {"adam.999.step": torch.zeros(())},
         lambda tensors: tensors | {"adam.first.step": torch.zeros(())},
         lambda tensors: tensors | {"average.more": torch.zeros(1)},
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_state_of_other_tensors_is_refused(
     run: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]

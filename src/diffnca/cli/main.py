@@ -21,7 +21,7 @@ from diffnca.cli import console
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
-from diffnca.cli.models import Convert, Distill, Look, Train, unasked
+from diffnca.cli.models import Average, Convert, Distill, Look, Train, unasked
 from diffnca.cli.synthesize import Synthesize
 from diffnca.config.model import Config
 from diffnca.config.recipes import recipe_named
@@ -56,6 +56,7 @@ VERBS: tuple[type[Verb], ...] = (
     Train,
     Look,
     Distill,
+    Average,
     Sample,
     Inpaint,
     Extend,

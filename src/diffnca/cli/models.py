@@ -1,4 +1,4 @@
-"""Commands that make models: train, distil, convert a published checkpoint."""
+"""Commands that make models: train, distil, average, convert a published checkpoint."""
 
 from __future__ import annotations
 
@@ -258,6 +258,37 @@ def weights_of(session: Session) -> str:
     ranking = ", ".join(f"{name} {error:.3f}" for name, error in session.errors.items())
     reason = f" by its error on the images ({ranking}; --from none takes random ones)" if ranking else ""
     return f"of {session.start}{reason}; their licence: {licence}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """Write the model of a run with the average of its weights over another width.
+
+    The end of a training takes the width with the smallest error on held-out images. This command is for
+    runs that go on, and to judge by other means, such as `diffnca evaluate`.
+
+    Attributes:
+        folder: the folder of the run.
+        width: spread of the averaged weights over the training, as a share of the images seen.
+        out: the model file; its name ends in .safetensors.
+    """
+
+    verb: ClassVar = "average"
+
+    folder: tyro.conf.Positional[Path]
+    width: float
+    out: Path
+
+    def run(self) -> int:
+        """Write the model file; return the exit code."""
+        from diffnca.models.file import MODEL_FILE, read_card, read_config, write_model
+        from diffnca.training.averages import average_of_run
+
+        check_target(self.out, (".safetensors",))
+        weights, model = average_of_run(self.folder, self.width), self.folder / MODEL_FILE
+        write_model(self.out, weights, read_config(model), read_card(model) | {"average_width": self.width})
+        console.say(str(self.out))
+        return 0
 
 
 @dataclass(frozen=True)

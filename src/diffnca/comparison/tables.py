@@ -60,6 +60,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
         "training.max_gradient_norm": None,
         "training.ema_halflife_images": round(EMA_HALFLIFE_BATCHES * fourier_diff_nca().training.batch),
         "training.ema_warmup": False,
+        "training.ema_widths": (),
     },
     "adam": {"training.optimizer": "adam"},
     "noise_prediction": {"prediction": "noise"},

@@ -14,6 +14,10 @@ from diffnca.errors import number, require, require_within
 
 MOST_IMAGES = 10**12
 
+MOST_WIDTHS = 8
+WIDTHS, WIDTH_LIMITS = (0.025, 0.05, 0.1, 0.2), (0.01, 0.28)
+"""Relative widths of averages that give all widths between, to a twentieth; the limits of a width."""
+
 LARGEST_CLAMP, LARGEST_LOGIT, LARGEST_GUIDANCE = 1e9, 10.0, 10
 
 LONGEST_NAME = 100
@@ -92,6 +96,9 @@ class TrainingConfig:
         ema: `none`, or `halflife`, an exponential moving average of the weights.
         ema_halflife_images: number of images that halve the share of old weights in the average.
         ema_warmup: keep the half-life at or below a tenth of the images seen so far.
+        ema_widths: widths of further averages, as shares of the images seen. The end of a training takes the
+            width, among these and those between, with the smallest error on held-out images; without
+            held-out images, and for `()`, it takes the average of the half-life.
         images: budget in images, if `minutes` is `None`.
         minutes: budget in minutes of training time; `None` uses `images`.
         seed: seed of the initial weights, the crops and the noise.
@@ -113,6 +120,7 @@ class TrainingConfig:
     ema: Literal["none", "halflife"] = "halflife"
     ema_halflife_images: int = number(5_000, within=(1, MOST_IMAGES))
     ema_warmup: bool = True
+    ema_widths: tuple[float, ...] = WIDTHS
     images: int = number(500_000, within=(1, MOST_IMAGES))
     minutes: float | None = number(None, within=(0, 10**7))  # nineteen years
     seed: int = number(0, within=(0, 2**63 - 1))
@@ -128,6 +136,11 @@ class TrainingConfig:
         require(
             0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "training.beta1", self.beta1, "in [0, 1), as beta2"
         )
+        least, most = WIDTH_LIMITS
+        are_kept = len(set(self.ema_widths)) == len(self.ema_widths) <= MOST_WIDTHS
+        are_kept = are_kept and all(least <= width <= most for width in self.ema_widths)
+        allowed = f"up to {MOST_WIDTHS} different widths from {least} to {most}"
+        require(are_kept, "training.ema_widths", self.ema_widths, allowed)
         late, allowed = self.late_batch, f"a multiple of training.batch={self.batch}, or None"
         require(late is None or late % self.batch == 0, "training.late_batch", late, allowed)
 

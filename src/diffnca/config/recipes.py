@@ -158,7 +158,12 @@ def _fourier_cell(cell: CellConfig) -> CellConfig:
 def _arxiv_v1(name: str, model: NCAConfig, batch: int) -> Config:
     """Return the training and diffusion of [1] for `model`."""
     training = TrainingConfig(
-        batch=batch, learning_rate=1.6e-3, decay="exponential", max_gradient_norm=None, ema="none"
+        batch=batch,
+        learning_rate=1.6e-3,
+        decay="exponential",
+        max_gradient_norm=None,
+        ema="none",
+        ema_widths=(),
     )
     schedule, loss = ScheduleConfig("linear", 300), LossConfig("l1_l2", "uniform")
     data, sampling = replace(UPRIGHT, flips=False), SamplingConfig("ddpm", 300, grown=False)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,19 @@ from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, write_model
 from diffnca.progress import Recent, Report, unseen
 from diffnca.training import state
+from diffnca.training.averages import Averages
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
-from diffnca.training.optimizer import ema_decay, update_ema
 from diffnca.training.pace import batches_of_step, learning_rate, most_batches
 from diffnca.training.signals import Stopped, stop_requests
 from diffnca.training.state import Progress, Run
 from diffnca.training.transfer import load_start
 
 LOG_EVERY_STEPS = 20
+MOST_HELD_OUT, SEEN_PER_HELD_OUT = 64, 64
+"""Held-out crops on which averages are compared, at most, and crops of training for each of them.
+
+Noise is equal for all averages, so few crops rank them. The choice takes a few percent of the training."""
+
 DIVERGENCE_FACTOR = 10.0
 SUSPICIOUS_FACTOR = 2.0
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -59,6 +65,8 @@ class Care:
     """Checkpoints, sample grids and reports of a run; nothing here changes the trained weights.
 
     Attributes:
+        held_out: clean images that training does not see, by the number of a batch; a finished run takes the
+            average with the smallest loss on them.
         sample_seconds: time between sample grids; a finished run makes a last grid; 0 makes none.
         sample: writes a sample grid of a model to a file; raises `Interrupted` after a request to stop.
         trackers: names of accelerate's trackers, for example `tensorboard`.
@@ -69,6 +77,7 @@ class Care:
     sample_seconds: float = 600.0
     report: Report = unseen
     sample: Callable[[Generator, Path, Stopped], None] | None = None
+    held_out: Batches | None = None
     trackers: tuple[str, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -135,7 +144,7 @@ class Trainer:
             state.check_goes_on(out, stored, self.facts)
         self._build(objective, start if stored is None else None)
         if stored is not None:
-            state.restore(out, self.players, self.average)
+            state.restore(out, self.players, self.averages)
         if self.accelerator.is_main_process:
             state.trim_log(out, self.progress.step)
 
@@ -148,11 +157,12 @@ class Trainer:
         self.model.network.checkpoint_cells = training.checkpoint_cells
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.is_compiling = self._compile()  # true until the end of the first step
-        made = objective(self.model, device)
-        self.players = tuple(made.players())
-        pairs = [self.accelerator.prepare(Turn(made, player), player.optimizer) for player in self.players]
+        self.objective = objective(self.model, device)
+        self.players = tuple(self.objective.players())
+        made = [(Turn(self.objective, player), player.optimizer) for player in self.players]
+        pairs = [self.accelerator.prepare(*each) for each in made]
         self.turns = list(zip(self.players, *zip(*pairs, strict=True), strict=True))
-        self.average = {name: weight.clone() for name, weight in self.players[0].module.state_dict().items()}
+        self.averages = Averages(training, self.players[0].module.state_dict())
 
     def run(self) -> Progress:
         """Train until the budget is spent; return the progress.
@@ -165,7 +175,9 @@ class Trainer:
             self.accelerator.init_trackers(state.TRACKER_FOLDER, config={"config": to_json(self.config)})
         with stop_requests() as stopped, ThreadPoolExecutor(1) as pool:
             self._take_steps(self._own_batches(pool), stopped)
-            if self._is_learning() or self.is_finished:
+            if self.is_finished:
+                self.finish()
+            elif self._is_learning():
                 self.save()
             if self.care.sample_seconds > 0 and self.is_finished:
                 self._sample(stopped)
@@ -236,13 +248,12 @@ class Trainer:
         count = batches_of_step(self.config.training, self.progress)
         taken = list(itertools.islice(batches, count))
         waited = time.monotonic() - started
-        training, progress = self.config.training, self.progress
-        rate = learning_rate(training, progress)
+        progress, rate = self.progress, learning_rate(self.config.training, self.progress)
         taken = [x_0.to(self.accelerator.device) for x_0 in taken]
         losses = [self._turn(number, taken, rate) for number in range(len(self.players))]
         batch = sum(map(len, taken)) * self.accelerator.num_processes
         weights = self.players[0].module.state_dict()
-        update_ema(self.average, weights, ema_decay(training, progress.images, batch))
+        self.averages.update(weights, progress.images, batch)
         seconds = self._shared(time.monotonic() - started)
         if self.is_compiling:  # only the first step compiles; its time does not count
             seconds, waited, self.is_compiling = 0.0, 0.0, False
@@ -269,13 +280,16 @@ class Trainer:
 
     def _add_gradient(self, number: int, index: int, x_0: Tensor, count: int) -> float:
         """Add the gradient of one of the `count` batches of a step; return the loss."""
-        seed, own = self.config.training.seed, self.accelerator.process_index
-        generator = batch_generator(seed, self._num_batches + index, own, number)
-        batch = Batch.of(x_0, self.config, generator)
-        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
-            loss = self.turns[number][1](batch)
+        loss = self._loss(self.turns[number][1], x_0, self._num_batches + index, number)
         self.accelerator.backward(loss / count)
         return float(loss.detach())
+
+    def _loss(self, turn: Callable[[Batch], Tensor], x_0: Tensor, index: int, player: int = 0) -> Tensor:
+        """Return what `turn` says of clean images, with the random numbers of a player for batch `index`."""
+        generator = batch_generator(self.config.training.seed, index, self.accelerator.process_index, player)
+        batch = Batch.of(x_0, self.config, generator)
+        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
+            return turn(batch)
 
     def _require_gradients(self, player: Player) -> None:
         if self._is_game:
@@ -320,22 +334,42 @@ class Trainer:
 
     def save(self) -> None:
         """Replace model file and state, each atomically; raise `DivergedError` if a weight is not finite."""
-        for weights in (self.average, *(player.module.state_dict() for player in self.players)):
+        for weights in (self.averages.recent, *(player.module.state_dict() for player in self.players)):
             for name, weight in weights.items():
                 if not torch.isfinite(weight).all():
                     raise self._diverged(f"{name} is no finite number")
         if not self.accelerator.is_main_process:
             return
         hours = round(self.progress.seconds / 3600.0, 3)
-        card = {**self.care.card, "images_seen": self.progress.images, "training_hours": hours}
-        state.write_state(self.out, self.players, self.average, self.facts)
-        write_model(self.out / MODEL_FILE, self.average, self.config, card)  # last: the state holds it too
+        facts = {"images_seen": self.progress.images, "training_hours": hours}
+        chosen, card = self.averages.chosen, {**self.care.card, **facts, **self.averages.told}
+        state.write_state(self.out, self.players, self.averages, self.facts)
+        write_model(self.out / MODEL_FILE, chosen, self.config, card)  # last: the state holds it too
+
+    def finish(self) -> None:
+        """Choose among the averages by their loss on held-out images, and save."""
+        held_out = self.care.held_out
+        if held_out is not None and self.accelerator.is_main_process:
+            crops = min(MOST_HELD_OUT, self.progress.images // SEEN_PER_HELD_OUT)
+            numbers = range(max(1, crops // self.config.training.batch))
+            seen = [held_out(number).to(self.accelerator.device) for number in numbers]
+            for each in self.players:
+                each.module.eval()  # a choice changes nothing that is stored
+            self.averages.choose(self.players[0].module, lambda: self._mean_loss(seen), self.care.report)
+        self.save()
+
+    @torch.no_grad()
+    def _mean_loss(self, seen: list[Tensor]) -> float:
+        """Return the mean loss of the first player; compiling would take longer than it would save."""
+        turn = partial(self.objective.loss, self.players[0].name)
+        with torch.compiler.set_stance("force_eager"):
+            return sum(float(self._loss(turn, x_0, number)) for number, x_0 in enumerate(seen)) / len(seen)
 
     def _sample(self, stopped: Stopped) -> None:
         if not self.accelerator.is_main_process or self.care.sample is None:
             return
         shown = build_model(self.config)
-        shown.network.load_state_dict(self.average)
+        shown.network.load_state_dict(self.averages.chosen)
         shown.to(self.accelerator.device)
         path = self.out / state.SAMPLE_FOLDER / f"{self.progress.images:09d}.png"
         path.parent.mkdir(exist_ok=True)

@@ -1,12 +1,11 @@
-"""The optimisers (Adam, or Muon for hidden layers and Adam for the rest), the average of the weights [3].
+"""The optimisers: Adam, or Muon for hidden layers and Adam for the rest.
 
 [1] Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 [2] Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, 2025: the size of a step.
-[3] Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor, nn
 from diffnca.baselines.unet import UNet
 from diffnca.config.model import TrainingConfig
 from diffnca.networks.cell import CellRule
-
-WARMUP_SHARE = 0.1
-"""Largest half-life during warm-up, as a share of the images seen so far."""
 
 MOMENTUM = 0.95
 RMS_OF_ADAM = 0.2
@@ -86,20 +82,3 @@ def orthogonalised(matrix: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
         gram = x @ x.t()
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.t() if is_tall else x
-
-
-def ema_decay(training: TrainingConfig, images_seen: int, batch: int) -> float:
-    """Return the factor of the old average after a batch of `batch` images; `images_seen` came before."""
-    if training.ema == "none":
-        return 0.0
-    halflife = float(training.ema_halflife_images)
-    if training.ema_warmup:
-        halflife = min(halflife, WARMUP_SHARE * images_seen)
-    return 0.0 if halflife <= 0.0 else float(0.5 ** (batch / halflife))
-
-
-@torch.no_grad()
-def update_ema(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float) -> None:
-    """Move each tensor of `average` in place towards the tensor of `weights` with an equal name."""
-    for name, kept in average.items():
-        kept.lerp_(weights[name].to(kept), 1.0 - decay)

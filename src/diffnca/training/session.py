@@ -56,7 +56,7 @@ SHEET_GAP_PX = 12
 STUDENT_IMAGES = 50_000
 
 COPIES_IN_TRAINING = 5
-"""Numbers in memory for each parameter: weight, gradient, average, and two of the optimiser."""
+"""Numbers in memory for each parameter: weight, gradient, average, two of the optimiser; not `ema_widths`."""
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,30 @@ class Session:
                 checkpoint_seconds=options.checkpoint_seconds,
                 sample_seconds=options.sample_seconds,
                 report=report,
-                sample=partial(sample_sheet, self._crops(SHEET_IMAGES, step=0)),
+                held_out=partial(self._batch, images=self.held_out) if len(self.held_out) else None,
+                sample=partial(sample_sheet, self._crops(self.images, SHEET_IMAGES, step=0)),
                 trackers=options.trackers,
                 card=self.card,
             )
             first, fingerprint = self.first_weights, self.fingerprint
             trainer = Trainer(self.config, out, self._batch, care, first, fingerprint, self.objective)
             if trainer.is_finished:
-                trainer.save()  # a killed run may have no model file, or its sampling has changed
+                trainer.finish()  # a killed run may have no model file, or its sampling has changed
                 return Result(out, trainer.progress, was_finished=True)
             return Result(out, trainer.run(), was_finished=False)
 
-    def _batch(self, step: int) -> Tensor:
+    def _batch(self, step: int, images: ImageSet | None = None) -> Tensor:
         layout = self.config.layout
         dropped = 0.0 if layout.made else layout.dropped
-        return self._crops(self.config.training.batch, step, dropped, layout.dropped)
+        images = self.images if images is None else images
+        return self._crops(images, self.config.training.batch, step, dropped, layout.dropped)
 
-    def _crops(self, batch: int, step: int, dropped: float = 0.0, unlabelled: float = 0.0) -> Tensor:
+    def _crops(
+        self, images: ImageSet, batch: int, step: int, dropped: float = 0.0, unlabelled: float = 0.0
+    ) -> Tensor:
         data = self.config.data
         return crops(
-            self.images,
+            images,
             size=data.crop,
             batch=batch,
             seed=self.config.training.seed,
@@ -316,7 +320,7 @@ def num_parameters(config: Config) -> int:
             count = sum(parameter.numel() for parameter in build_network(config.model).parameters())
     except RuntimeError as error:
         raise ValueError(f"model {config.name}: cannot be built ({one_line(error)}); {remedy}") from None
-    needed = COPIES_IN_TRAINING * 4 * count / 2**30
+    needed = (COPIES_IN_TRAINING + len(config.training.ema_widths)) * 4 * count / 2**30
     available = physical_memory() / 2**30
     if needed > available:
         raise ValueError(

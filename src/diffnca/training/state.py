@@ -15,6 +15,7 @@ from diffnca.config.model import Config, TrainingConfig
 from diffnca.errors import one_line
 from diffnca.files import PARTIAL, check_place, replace_atomically
 from diffnca.models.file import MODEL_FILE, STATE_FILE, read_config, read_header, read_tensors, write_tensors
+from diffnca.training.averages import Averages, under
 from diffnca.training.objectives import Player
 from diffnca.training.transfer import fits
 
@@ -100,9 +101,9 @@ def _progress_of(text: str, path: Path) -> Progress:
         raise ValueError(f"{path}: its progress is damaged ({one_line(error)}); give another --out") from None
 
 
-def write_state(out: Path, players: Sequence[Player], average: Mapping[str, Tensor], run: Run) -> None:
+def write_state(out: Path, players: Sequence[Player], averages: Averages, run: Run) -> None:
     """Replace the state of the run in `out`."""
-    tensors = {f"average.{name}": weight for name, weight in average.items()}
+    tensors = averages.tensors()
     for prefix, player in _prefixed(players):
         tensors |= {f"{prefix}network.{name}": w for name, w in player.module.state_dict().items()}
         for index, values in player.optimizer.state_dict()["state"].items():
@@ -111,19 +112,15 @@ def write_state(out: Path, players: Sequence[Player], average: Mapping[str, Tens
     write_tensors(out / STATE_FILE, tensors, header | {"processes": str(run.processes)})
 
 
-def restore(out: Path, players: Sequence[Player], average: Mapping[str, Tensor]) -> None:
-    """Load the state of a run into players and average; raise `ValueError` if it does not fit."""
+def restore(out: Path, players: Sequence[Player], averages: Averages) -> None:
+    """Load the state of a run into players and averages; raise `ValueError` if it does not fit."""
     path = out / STATE_FILE
     tensors, _ = read_tensors(path)
     try:
         for prefix, player in _prefixed(players):
-            player.module.load_state_dict(_under(f"{prefix}network.", tensors))
-            _restore_optimizer(player.optimizer, _under(f"{prefix}adam.", tensors))
-        kept = _under("average.", tensors)
-        if {name: kept[name].shape for name in kept} != {name: average[name].shape for name in average}:
-            raise ValueError("average: other tensors")
-        for name, value in kept.items():
-            average[name].copy_(value)
+            player.module.load_state_dict(under(f"{prefix}network.", tensors))
+            _restore_optimizer(player.optimizer, under(f"{prefix}adam.", tensors))
+        averages.restore(tensors)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}: is not the state of such a run ({one_line(error)[:200]}); give another --out"
@@ -153,10 +150,6 @@ def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
         yield f"{player.name}." if number else "", player
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def check_same_network(start: Path, wanted: Config) -> None:
     """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend."""
     stored = read_config(start)
@@ -174,9 +167,9 @@ def check_same_network(start: Path, wanted: Config) -> None:
 
 
 def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
-    """Raise `ValueError` if a run goes on with other choices than those of budget, cache and sampling."""
-    own = wanted.training
-    training = replace(stored.training, images=own.images, minutes=own.minutes, late_batch=own.late_batch)
+    """Raise `ValueError` if a run goes on with choices other than budget, averages, cache, sampling."""
+    free = ("images", "minutes", "late_batch", "ema_widths")
+    training = replace(stored.training, **{name: getattr(wanted.training, name) for name in free})
     data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
     stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
     old, new = _flat(asdict(stored)), _flat(asdict(wanted))
