@@ -24,6 +24,7 @@ import tyro
 from PIL import Image
 
 from diffnca.data import ImageSet, open_images
+from diffnca.data.held_out import split
 from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.metrics.features import efficientnet_lite0
 from diffnca.evaluation.samples import Samples
@@ -110,7 +111,9 @@ def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture
     images = open_pictures(options.data, reduce=options.reduce, **choice)
     if options.train is not None:
         return open_pictures(options.train, reduce=options.reduce, **choice), images
-    return images.split(options.holdout, options.split_seed) if options.holdout > 0 else halves(images)
+    if options.holdout == 0:
+        return halves(images)
+    return split(images, options.holdout, options.split_seed, options.crop)
 
 
 def halves(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:

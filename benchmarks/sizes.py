@@ -35,6 +35,7 @@ from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.data import open_images
+from diffnca.data.held_out import split
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
 from diffnca.evaluation.selections import crops
@@ -82,7 +83,7 @@ class Measure:
     def __init__(self, options: Options, side: int) -> None:
         """Read the real images, of `side` px."""
         images = open_images((options.data,), reduce=options.reduce, min_size=side)
-        training, held_out = images.split(options.holdout, options.split_seed)
+        training, held_out = split(images, options.holdout, options.split_seed, side)
         self.side, self.extractor = side, efficientnet_lite0()
         self.held_out = crops(held_out, len(held_out), side).images
         self.training = crops(training, options.n, side).images
