@@ -26,6 +26,17 @@ def test_the_exponential_rate_is_that_of_the_paper() -> None:
     assert learning_rate(training, Progress(step=1000)) == pytest.approx(1.6e-3 * 0.9999**1000)
 
 
+def test_the_rate_of_large_batches_grows_by_the_root_of_their_number() -> None:
+    small, large = (TrainingConfig(images=1200, batch=8, late_batch=late) for late in (None, 128))
+    rates = [learning_rate(each, Progress(images=1000)) for each in (large, small)]
+    assert rates[0] == pytest.approx(4.0 * rates[1])
+
+
+def test_the_rate_of_large_batches_is_never_above_the_peak() -> None:
+    training = TrainingConfig(images=1200, batch=8, late_batch=4096, learning_rate=1e-3)
+    assert learning_rate(training, Progress(images=800)) == 1e-3
+
+
 def test_batches_grow_in_the_last_third() -> None:
     training = TrainingConfig(images=1200, batch=8, late_batch=128)
     counts = [batches_of_step(training, Progress(images=images)) for images in (0, 799, 800, 999, 1000, 1200)]

@@ -84,7 +84,8 @@ class TrainingConfig:
     Attributes:
         batch: crops per optimiser step.
         late_batch: crops per step in the last sixth of the budget, and half as many in the sixth before; a
-            multiple of `batch`, whose gradients a step adds up. `None` keeps `batch`.
+            multiple of `batch`, whose gradients a step adds up. The learning rate grows by the root of their
+            number. `None` keeps `batch`.
         optimizer: `adam`, or `muon` for the weight matrices of cell rules and UNets, with Adam for the rest.
         learning_rate: peak learning rate.
         beta1: first Adam coefficient.
