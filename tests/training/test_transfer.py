@@ -18,6 +18,10 @@ from diffnca.training.transfer import fits, load_start, transferred
 from .conftest import CELL
 
 
+def is_fit(old: NCAConfig, new: NCAConfig) -> bool:
+    return fits(Config(model=old), Config(model=new))
+
+
 def in_gray_of(config: Config) -> Config:
     return with_fields(config, {"model.image_channels": 1})
 
@@ -79,10 +83,10 @@ def test_gray_weights_of_a_bundled_model_predict_nearly_as_it_does(x_t: torch.Te
 def test_only_the_number_of_colours_may_differ() -> None:
     colour = recipe_named("diff_nca").model
     gray = replace(colour, image_channels=1)
-    assert fits(colour, gray)
-    assert not fits(colour, replace(gray, channels=64))
-    assert not fits(gray, colour)
-    assert not fits(recipe_named("fourier_diff_nca").model, replace(colour, image_channels=1))
+    assert is_fit(colour, gray)
+    assert not is_fit(colour, replace(gray, channels=64))
+    assert not is_fit(gray, colour)
+    assert not is_fit(recipe_named("fourier_diff_nca").model, replace(colour, image_channels=1))
 
 
 WITHOUT_PLANES = {
@@ -127,11 +131,11 @@ def test_every_stage_of_such_a_network_learns_from_the_planes(name: str) -> None
 
 def test_planes_may_be_more_but_not_others() -> None:
     plain, two, three = (replace(WITHOUT_PLANES["coarse"], given_channels=planes) for planes in (0, 2, 3))
-    assert fits(plain, two) and fits(two, two)
-    assert not fits(two, three) and not fits(two, plain)
+    assert is_fit(plain, two) and is_fit(two, two)
+    assert not is_fit(two, three) and not is_fit(two, plain)
 
 
 def test_a_model_that_makes_maps_begins_no_gray_one() -> None:
     maps = replace(recipe_named("diff_nca_map").model, made_channels=2)
-    assert fits(maps, maps)
-    assert not fits(maps, replace(maps, image_channels=1))
+    assert is_fit(maps, maps)
+    assert not is_fit(maps, replace(maps, image_channels=1))

@@ -88,6 +88,7 @@ class Stream(IntEnum):
     CELL = 2
     TASK = 3
     COARSE = 4
+    STYLE = 5
 
 
 @runtime_checkable

@@ -257,4 +257,7 @@ def facts_of(name: str) -> dict[str, Any]:
         facts["legend"] = {str(number): text for number, text in enumerate(config.layout.classes)}
     if config.layout.labels:
         facts["labels"] = list(config.layout.labels)
+    if config.layout.style:
+        facts["style"] = list(config.layout.style_numbers(config.model.image_channels))
+        del fields["layout"]["styles"]
     return {**facts, "config": fields}

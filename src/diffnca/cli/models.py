@@ -238,6 +238,9 @@ def plan_lines(session: Session) -> Iterator[str]:
         counts = zip(config.layout.labels, session.images.labels.sum(axis=0), strict=True)
         shown = ", ".join(f"{name} {count:,.0f}" for name, count in counts)
         yield f"labels   {shown} (images); {config.layout.dropped:.0%} of the crops are shown without"
+    if config.layout.style:
+        numbers = ", ".join(config.layout.style_numbers(config.model.image_channels))
+        yield f"style    {numbers}; {config.layout.dropped:.0%} of the crops are shown without"
     if data.reduce > 1 or data.microns_per_px is not None:
         yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None

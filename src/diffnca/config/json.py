@@ -23,6 +23,8 @@ def to_json(config: Config) -> str:
             del values["model"][name]
     if config.layout == LayoutConfig():  # and files of before layouts
         del values["layout"]
+    elif not config.layout.style:  # and of before styles
+        del values["layout"]["style"], values["layout"]["styles"]
     return json.dumps(values, sort_keys=True, indent=1)
 
 

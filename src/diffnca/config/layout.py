@@ -1,6 +1,7 @@
-"""What a model is told of an image: the legend of maps of what stands where, and labels of the whole."""
+"""What a model is told of an image: the legend of maps of what stands where, and labels and style of all."""
 
 import colorsys
+import math
 import re
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ LARGEST_COARSE = 64
 MEASURED = "white"
 """A class of this name is measured: it holds the pixels of an image that are white or nearly white."""
 
+STYLE_OF_COLOUR = ("red", "green", "blue", "fine", "coarse", "hues")
+STYLE_OF_GRAY = ("gray", "fine", "coarse")
+"""Numbers that are the style of a picture; `diffnca.data.styles` says what they are."""
+
 TURN = 0.618_034
 """The golden ratio: any number of hues that are this far apart are all different."""
 
@@ -26,17 +31,20 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """The maps and the labels that a model follows, and how training shows them.
+    """The maps, the labels and the style that a model follows, and how training shows them.
 
     Attributes:
         classes: name and colour of each class in the order of their numbers (0, 1, 2, ...), such as
             `gland=#8250a5`. A name alone gets a colour. The class `white` is measured from the images.
         labels: names of the labels, one of which says what a complete image shows; always in their order.
-        dropped: share of the crops that training shows without their map, and as large a share without label.
+        dropped: share of the crops that training shows without their map, and as large shares without label
+            and without style.
         coarse: with maps that also have colours, how many times smaller these are than the image; 0 is for
             maps of classes alone. Training measures the colours, and shows them for half of the crops.
         made: whether the model makes a map with each image, instead of following a given one.
         maker: the bundled model that makes the map where none is given.
+        style: whether the model follows the style of a picture: its colours and its texture in a few numbers.
+        styles: the styles of some training images, all their numbers in a row; training measures them.
     """
 
     classes: tuple[str, ...] = ()
@@ -45,6 +53,8 @@ class LayoutConfig:
     coarse: int = number(0, within=(0, LARGEST_COARSE))
     made: bool = False
     maker: str | None = None
+    style: bool = False
+    styles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require_within(self, "layout.")
@@ -58,6 +68,9 @@ class LayoutConfig:
         require(self.coarse != 1, "layout.coarse", self.coarse, "0, or 2 and more")
         is_given = not (self.made and self.coarse)
         require(is_given, "layout.coarse", self.coarse, "0 with layout.made")
+        require(not (self.made and self.style), "layout.style", self.style, "False with layout.made")
+        require(self.style or not self.styles, "layout.style", False, "True for a model that knows styles")
+        require(all(map(math.isfinite, self.styles)), "layout.styles", self.styles, "finite numbers")
 
     def _check_labels(self) -> None:
         labels, name = tuple(sorted(self.labels)), "layout.labels"
@@ -70,8 +83,8 @@ class LayoutConfig:
 
     @property
     def is_used(self) -> bool:
-        """Whether a model follows or makes anything: it knows classes or labels."""
-        return bool(self.classes or self.labels)
+        """Whether a model follows or makes anything: it knows classes, labels or styles."""
+        return bool(self.classes or self.labels or self.style)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,8 +103,14 @@ class LayoutConfig:
         return " ".join(f"'{text}'" if " " in text else text for text in self.classes)
 
     def num_planes(self, image_channels: int) -> int:
-        """Return the number of given planes: those of a map, and after them one for each label."""
-        return self.num_map_planes(image_channels) + len(self.labels)
+        """Return the number of given planes: of a map, one for each label, one for each number of a style."""
+        labels = len(self.labels)
+        return self.num_map_planes(image_channels) + labels + len(self.style_numbers(image_channels))
+
+    def style_numbers(self, image_channels: int) -> tuple[str, ...]:
+        """Return the names of the numbers of a style; none for a model that follows no style."""
+        own = STYLE_OF_GRAY if image_channels == 1 else STYLE_OF_COLOUR
+        return own if self.style else ()
 
     def num_map_planes(self, image_channels: int) -> int:
         """Return the number of planes of a map: one for each class; one for each colour, and their trust."""

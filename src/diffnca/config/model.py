@@ -259,11 +259,14 @@ class Config:
                 fits = self.model.given_channels in (0, planes) and self.model.made_channels in (0, made)
             allowed = (
                 f"of a model of cells with model.given_channels={planes} and model.made_channels={made}, "
-                "as the classes, colours and labels"
+                "as the classes, colours, labels and numbers of a style"
             )
-            kind = "classes" if self.layout.classes else "labels"
-            told = ", ".join(self.layout.names or self.layout.labels)
+            kind = "classes" if self.layout.classes else "labels" if self.layout.labels else "style"
+            told = ", ".join(self.layout.names or self.layout.labels) or self.layout.style
             require(fits, f"layout.{kind}", told, allowed)
+            each, kept = len(self.layout.style_numbers(self.model.image_channels)), len(self.layout.styles)
+            allowed = f"{each} numbers for each image, as training measures them"
+            require(not kept or kept % each == 0, "layout.styles", f"{kept} numbers", allowed)
             coarse, crop = self.layout.coarse, self.data.crop
             is_local = coarse == 0 or getattr(self.model, "fourier", None) is None
             require(is_local, "layout.coarse", coarse, "0 for a model with a `fourier` stage")

@@ -29,8 +29,9 @@ def crops(
 ) -> Float32[Tensor, "b c size size"]:
     """Return batch number `step` of random square crops, in [-1, 1].
 
-    The planes of layouts follow the channels of their images, in [0, 1], and then constant planes of labels.
-    A share `dropped` of the crops has zeros instead of its layout, a share `unlabelled` instead of its label.
+    The planes of layouts follow the channels of their images, in [0, 1], and then constant planes: of labels,
+    and of the styles of complete images. A share `dropped` of the crops has zeros instead of its layout, a
+    share `unlabelled` instead of its label.
 
     Every position in any image is equally likely, so large images are drawn more often. `flips` mirrors half
     of the crops left-right, `quarter_turns` turns crops by 0, 90, 180 or 270 degrees, both in place.
@@ -62,6 +63,7 @@ def crops(
     is_shown = (numbers[:, 1] & _LOWER_BITS) >= dropped * 2.0**53  # the upper bits turn the crop
     shares = np.moveaxis(chosen[..., channels:], -1, 1) / np.float32(255) * is_shown[:, None, None, None]
     is_labelled = (numbers[:, 0] >> _LOW_BITS) >= unlabelled * 2.0**53
-    labels = (image_set.labels[images] * is_labelled[:, None])[:, :, None, None]
-    labels = np.broadcast_to(labels, (*labels.shape[:2], size, size))
-    return torch.from_numpy(np.concatenate([pictures, shares, labels], axis=1))
+    labels = image_set.labels[images] * is_labelled[:, None]
+    constants = np.concatenate([labels, image_set.styles[images]], axis=1)[:, :, None, None]
+    constants = np.broadcast_to(constants, (*constants.shape[:2], size, size))
+    return torch.from_numpy(np.concatenate([pictures, shares, constants], axis=1))

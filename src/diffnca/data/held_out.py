@@ -118,5 +118,7 @@ def _without_strips(images: ImageSet, side: int) -> tuple[ImageSet, ImageSet]:
 
 def _of(images: ImageSet, found: list[Found]) -> ImageSet:
     sizes = np.array([size for _, _, size in found], np.int64).reshape(-1, 2)
-    labels = images.labels[[index for index, _, _ in found]]
-    return replace(images, sources=tuple(source for _, source, _ in found), sizes=sizes, labels=labels)
+    rows, sources = [index for index, _, _ in found], tuple(source for _, source, _ in found)
+    return replace(
+        images, sources=sources, sizes=sizes, labels=images.labels[rows], styles=images.styles[rows]
+    )

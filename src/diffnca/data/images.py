@@ -1,5 +1,6 @@
 """A set of images to train on, checked when it is opened so that nothing fails in the middle of a run."""
 
+import itertools
 import os
 import threading
 import warnings
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -19,12 +21,20 @@ from diffnca.data.layouts import Layouts
 from diffnca.data.refusals import UnusableImageError
 from diffnca.data.slides import tiles_of
 from diffnca.data.sources import File, Listing, Remark, Source, is_slide, listed
+from diffnca.data.styles import Style, style_of
 from diffnca.errors import require
 from diffnca.progress import Report, unseen
 
 MAX_DECODING_THREADS = 8
 
-Checked = tuple[tuple[int, int] | None, list[Remark]]
+
+class Checked(NamedTuple):
+    """An image: its height and width, `None` if it cannot be used; its style, if measured; and remarks."""
+
+    source: Source
+    size: tuple[int, int] | None
+    style: Style
+    remarks: list[Remark]
 
 
 class ImageCache:
@@ -68,6 +78,7 @@ class ImageSet:
         sizes: height and width of each image.
         labels: what is known of each complete image: 1 for its label, 0 for all others; no columns for images
             without labels.
+        styles: the style of each image; no columns for images whose style was not measured.
         channels: 1 for gray, 3 for RGB.
         planes: number of planes of the layouts of the images; 0 for images without layouts.
         skipped: what was found but cannot be used, and why; a split keeps these remarks.
@@ -77,6 +88,7 @@ class ImageSet:
     sources: tuple[Source, ...]
     sizes: Int64[np.ndarray, "n 2"]
     labels: Float32[np.ndarray, "n l"]
+    styles: Float32[np.ndarray, "n s"]
     cache: ImageCache
     channels: int
     reduce: int
@@ -149,6 +161,7 @@ def images_for(
         microns_per_px=data.microns_per_px,
         layouts=Layouts(layouts, config.layout) if layouts else None,
         labels=None if labels is None else Labels.of(labels, paths, config.layout.labels),
+        has_style=config.layout.style,
         report=report,
     )
 
@@ -167,6 +180,7 @@ def open_images(
     at_most: int | None = None,
     layouts: Layouts | None = None,
     labels: Labels | None = None,
+    has_style: bool = False,
     report: Report = unseen,
 ) -> ImageSet:
     """Find, decode and check images, once, so that damaged images show now and not in the middle of a run.
@@ -184,6 +198,7 @@ def open_images(
         at_most: number of images to open, evenly spread among all; `None` opens all.
         layouts: label images; an image without one is skipped. `None` for images alone.
         labels: labels of complete images; an image without one is skipped. `None` for images alone.
+        has_style: measure the style of each image; an image that is too small for that is skipped.
         report: is called with the number of decoded images.
     """
     _check_choices(reduce, max_background, channels, microns_per_px)
@@ -193,10 +208,11 @@ def open_images(
         try:
             pixels, notes = source.read(channels=channels, reduce=reduce)
             _require_usable(pixels[..., :channels], min_size, max_background, background_level)
+            style = _style_of(pixels[..., :channels]) if has_style else ()
         except (OSError, UnusableImageError) as error:
-            return None, [_refusal(source.name, error, strict)]
+            return Checked(source, None, (), [_refusal(source.name, error, strict)])
         cache.put(source, pixels)
-        return pixels.shape[:2], [Remark(source.name, note) for note in notes]
+        return Checked(source, pixels.shape[:2], style, [Remark(source.name, note) for note in notes])
 
     places = [Path(path) for path in paths]
     listing = listed(places)
@@ -204,15 +220,12 @@ def open_images(
     sources = _with_layouts(sources, layouts, listing, strict)
     sources = _some(_with_labels(sources, labels, listing, strict), at_most)
     checked = _in_threads(check, sources, report)
-    used = tuple(source for source, (size, _) in zip(sources, checked, strict=True) if size)
-    sizes = np.array([size for size, _ in checked if size], np.int64)
-    notes = tuple(remark for size, remarks in checked if size for remark in remarks)
-    skipped = (*listing.left_out, *(remark for size, remarks in checked if not size for remark in remarks))
-    if not used:
-        raise ValueError(_nothing_left(places, skipped))
+    skipped = _skipped(places, listing, checked)
+    used, sizes, styles, remarks = zip(*(each for each in checked if each.size), strict=True)
     planes = 0 if layouts is None else len(layouts.legend.classes)
     told = np.zeros((len(used), 0), np.float32) if labels is None else labels.shares(used)
-    return ImageSet(used, sizes, told, cache, channels, reduce, skipped, notes, planes)
+    known, notes = (np.array(sizes), told, np.array(styles, np.float32)), tuple(itertools.chain(*remarks))
+    return ImageSet(used, *known, cache, channels, reduce, skipped, notes, planes)
 
 
 def _check_choices(reduce: int, max_background: float, channels: int, microns_per_px: float | None) -> None:
@@ -242,6 +255,15 @@ def _require_usable(image: Pixels, min_size: int, max_background: float, backgro
                 f"mostly background: {share:.1%} of it is as bright as {background_level}; "
                 f"at most {max_background:.1%} is allowed"
             )
+
+
+def _style_of(image: Pixels) -> Style:
+    """Return the style of an image; refuse one that is too small."""
+    style = style_of(image)
+    if style is None:
+        height, width, _ = image.shape
+        raise UnusableImageError(f"too small: {width}x{height} px have no style; at least 16x16 are needed")
+    return style
 
 
 def _sources(
@@ -306,6 +328,15 @@ def _in_threads(
     finally:
         pool.shutdown(cancel_futures=True)
     return results
+
+
+def _skipped(paths: Sequence[Path], listing: Listing, checked: Sequence[Checked]) -> tuple[Remark, ...]:
+    """Return what was found but cannot be used; refuse a set without images."""
+    refused = (remark for each in checked if not each.size for remark in each.remarks)
+    skipped = (*listing.left_out, *refused)
+    if not any(each.size for each in checked):
+        raise ValueError(_nothing_left(paths, skipped))
+    return skipped
 
 
 def _nothing_left(paths: Sequence[Path], skipped: Sequence[Remark]) -> str:

@@ -20,6 +20,7 @@ from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import check_label, labelled
 from diffnca.sampling.layouts import Layout, layout_of, obeying
 from diffnca.sampling.starts import start_of
+from diffnca.sampling.styles import drawn_styles, styled
 from diffnca.sampling.task import Options, check_options, check_region, sample_task, walk_of
 
 
@@ -99,7 +100,8 @@ def _planes(
         drawer = prepare(maker, torch.device(noise.device), engine)
         of_label = labelled(None, label, maker.config)
         planes = make_map(drawer, denoiser, region, num_steps, noise, progress, layout, of_label)
-    return labelled(planes, label, denoiser.config)
+    planes = labelled(planes, label, denoiser.config)
+    return styled(planes, drawn_styles(denoiser.config, noise), denoiser.config)
 
 
 def _region_on(canvas: Canvas, region: Any) -> Region:

@@ -1,41 +1,14 @@
 """Labels of new images: names that a model has learnt, as constant planes after all its other planes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from diffnca.canvas.region import Region
 from diffnca.config.model import Config
 from diffnca.diffusion.walk import Planes
 from diffnca.errors import require
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """The given planes of images with labels, on any canvas.
-
-    Attributes:
-        shares: 1 for the label of an image, 0 for all others; of all images, or of each image.
-        map: the planes of a map, as a function of the region; `None` for no map.
-        num_map_planes: the number of all planes of a map; the map may lack the last of them.
-    """
-
-    shares: Float[Tensor, "b l"]
-    map: Planes | None
-    num_map_planes: int
-
-    def __call__(self, region: Region) -> Float[Tensor, "b k h w"]:
-        """Return the planes on `region`."""
-        sides = (region.height, region.width)
-        known = torch.zeros(1, 0, *sides) if self.map is None else self.map(region)
-        unknown = torch.zeros(1, self.num_map_planes - known.shape[1], *sides)
-        labels = self.shares[:, :, None, None].expand(-1, -1, *sides)
-        images = max(len(known), len(labels))
-        return torch.cat([each.expand(images, -1, -1, -1) for each in (known, unknown, labels)], dim=1)
+from diffnca.sampling.constants import Constants
 
 
 def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: Config) -> Planes | None:
@@ -49,7 +22,7 @@ def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: C
         return planes
     own = [names.index(each) for each in ([label] if isinstance(label, str) else label)]
     count = config.layout.num_map_planes(config.model.image_channels)
-    return Labelled(torch.eye(len(names))[own], planes, count)
+    return Constants(torch.eye(len(names))[own], planes, count)
 
 
 def check_label(label: Any, images: int, *configs: Config) -> None:

@@ -4,6 +4,8 @@ A model that was trained with layouts, and at times without them, guides itself 
 
     obeying = without + obey * (with - without)
 
+Both estimates see the style of the image, if the model knows styles: it says which image, not how closely.
+
 [1] Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
 """
 
@@ -145,7 +147,7 @@ class Obeying(AroundDenoiser):
         followed = self.denoiser.context(query)
         if followed is None or query.given is None:
             return followed
-        free = self.denoiser.context(replace(query, given=None))
+        free = self.denoiser.context(replace(query, given=self._free(query.given)))
         assert free is not None
         return torch.cat([followed, free], dim=1)
 
@@ -155,8 +157,17 @@ class Obeying(AroundDenoiser):
             return self.denoiser.estimate(query)
         contexts: Any = (None, None) if query.context is None else query.context.chunk(2, dim=1)
         followed = self.denoiser.estimate(replace(query, context=contexts[0]))
-        free = self.denoiser.estimate(replace(query, context=contexts[1], given=None))
+        given = self._free(query.given)
+        free = self.denoiser.estimate(replace(query, context=contexts[1], given=given))
         return self.obey * followed - (self.obey - 1.0) * free
+
+    def _free(self, given: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"] | None:
+        """Return the planes without layout and label: those of the style, which are the last, and zeros."""
+        layout, colours = self.config.layout, self.config.model.image_channels
+        own = len(layout.style_numbers(colours))
+        if own == 0 or given.shape[1] < layout.num_planes(colours):
+            return None
+        return torch.cat([torch.zeros_like(given[:, :-own]), given[:, -own:]], dim=1)
 
 
 def led(

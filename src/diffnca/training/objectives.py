@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
+from diffnca.data.styles import standard
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
@@ -41,7 +42,7 @@ TEACHER_STEPS = 6
 class Batch:
     """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step.
 
-    `given` holds the planes of their layouts and labels, `b k h w`; `None` for a model that sees none.
+    `given` holds planes of their layouts, labels and styles, `b k h w`; `None` for a model that sees none.
     """
 
     x_0: Tensor
@@ -50,11 +51,14 @@ class Batch:
 
     @classmethod
     def of(cls, channels: Tensor, config: Config, generator: torch.Generator) -> "Batch":
-        """Return a batch from images whose last channels are the planes of classes, then of labels."""
+        """Return a batch from images whose last channels are the planes of classes, labels and styles."""
         layout, colours = config.layout, config.model.image_channels
-        widths = [colours, len(layout.classes), len(layout.labels)]
-        x_0, classes, labels = channels.split(widths, dim=1)
+        numbers = len(layout.style_numbers(colours))
+        widths = [colours, len(layout.classes), len(layout.labels), numbers]
+        x_0, classes, labels, styles = channels.split(widths, dim=1)
         given = [labels] if layout.made else [classes, labels]
+        if numbers:
+            given.append(seen_styles(styles, config, generator))
         if layout.made:
             x_0 = torch.cat([x_0, 2.0 * classes - 1.0], dim=1)
         if layout.coarse:
@@ -119,6 +123,15 @@ def seen_coarsely(
     trust = LEAST_TRUST + (1.0 - LEAST_TRUST) * share
     planes = coarse_planes(colours, noise, trust * (drawn < SHARE_OF_COLOURS))
     return PatchGrid(Canvas(*x_0.shape[-2:]).whole, factor).spread(planes)
+
+
+def seen_styles(
+    styles: Float[Tensor, "b s h w"], config: Config, generator: torch.Generator
+) -> Float[Tensor, "b s h w"]:
+    """Return constant planes of styles as the cells see them; zeros for the share that training drops."""
+    is_shown = torch.rand(len(styles), generator=generator) >= config.layout.dropped
+    seen = standard(styles[..., 0, 0], config) * is_shown.to(styles)[:, None]
+    return seen[:, :, None, None].expand_as(styles)
 
 
 def student_config(teacher: Config, steps: int | None) -> Config:

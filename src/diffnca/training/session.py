@@ -21,6 +21,7 @@ from diffnca.data.crops import crops
 from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, images_for
 from diffnca.data.layouts import coloured
+from diffnca.data.styles import kept
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
 from diffnca.errors import Interrupted, one_line
@@ -48,6 +49,7 @@ from diffnca.training.start import (
     errors,
     from_random,
     suited,
+    with_styles,
 )
 
 SHEET_IMAGES = 9
@@ -167,6 +169,7 @@ def training(
     config = conditioned(config, options)
     out, measured, is_open = _folder(options, config), dict[str, float](), start in (AUTO, RANDOM)
     stored = state.stored_run(out)
+    config = with_styles(config, () if stored is None else stored.config.layout.styles)
     if is_open and stored is not None:
         start, config = stored.start, continued(config, stored)
     _check(options, config, out, None if start in (AUTO, RANDOM) else start)
@@ -288,6 +291,8 @@ def _session(
     """Hold images out and join all facts; `told` is what the fingerprint says besides images."""
     data = config.data
     images, held_out = split(found, data.validation, data.split_seed, data.crop)
+    if config.layout.style and not config.layout.styles:
+        config = with_styles(config, kept(images.styles))
     _check_labels(config, images)
     known = _card_of(options, config, images, held_out) | card
     fingerprint, parameters = images.fingerprint + told, num_parameters(config)
@@ -358,7 +363,7 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
     """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
 
     The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle, and
-    each label in turn. Raise `Interrupted` after a request to stop.
+    each label in turn. The seeds decide their styles. Raise `Interrupted` after a request to stop.
     """
     side, own = model.config.data.crop, model.config.sampling
     # a model of many steps takes fewer here, but a student knows only its own levels

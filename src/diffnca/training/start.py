@@ -42,7 +42,7 @@ GUIDANCE, LEFT_OUT = 1.1, 4
 
 
 def conditioned(config: Config, options: RunOptions) -> Config:
-    """Return a training whose network sees planes of layouts and labels; without both, `config` itself.
+    """Return a training whose network sees planes of layouts, labels, styles; without any, `config` itself.
 
     If the configuration names no classes, their names are the numbers in the layouts. Refuse classes without
     layouts, labels without what says them, and a network without cells.
@@ -51,7 +51,7 @@ def conditioned(config: Config, options: RunOptions) -> Config:
     if not layout.is_used:
         return config
     if not isinstance(config.model, NCAConfig):
-        kind = "layouts" if layout.classes else "labels"
+        kind = "layouts" if layout.classes else "labels" if layout.labels else "layout.style"
         raise ValueError(f"--{kind}: must be for a model of cells, not for {config.name}; leave them out")
     given, made = layout.num_planes(config.model.image_channels), layout.num_made
     changes = {"layout": layout, "model.given_channels": given, "model.made_channels": made}
@@ -76,6 +76,11 @@ def _labels(config: Config, options: RunOptions) -> tuple[str, ...]:
     allowed = "those of images, whose labels --labels gives: folders, or a CSV file"
     require(not labels, "layout.labels", ", ".join(labels), allowed)
     return ()
+
+
+def with_styles(config: Config, styles: tuple[float, ...]) -> Config:
+    """Return a training whose model knows these styles, if it follows styles."""
+    return with_fields(config, {"layout.styles": styles}) if config.layout.style else config
 
 
 def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:

@@ -158,8 +158,10 @@ def check_same_network(start: Path, wanted: Config) -> None:
         if old.is_used and getattr(old, kind) != getattr(new, kind):
             fix = f"give --layout.{kind} {told}" if told else f"leave out --{option}, as it was trained"
             raise ValueError(f"--from {start}: has other {kind}; {fix}")
+    if old.style and not new.style:
+        raise ValueError(f"--from {start}: follows styles; give --layout.style, as it was trained")
     for name in NETWORK_FIELDS:
-        is_fit = name == "model" and fits(stored.model, wanted.model)
+        is_fit = name == "model" and fits(stored, wanted)
         if getattr(stored, name) != getattr(wanted, name) and not is_fit:
             raise ValueError(
                 f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"

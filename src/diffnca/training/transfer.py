@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from diffnca.config.networks import Model, NCAConfig
+from diffnca.config.model import Config
+from diffnca.config.networks import NCAConfig
 from diffnca.models.build import Generator, fill
 from diffnca.models.file import load_weights, read_config, read_tensors
 
@@ -22,8 +23,9 @@ COLOURS = 3
 
 def load_start(model: Generator, path: Path) -> None:
     """Copy the weights of a model file into `model`; refuse the weights of a network that does not fit."""
-    stored, own = read_config(path).model, model.config.model
-    if stored == own or not fits(stored, own):
+    config = read_config(path)
+    stored, own = config.model, model.config.model
+    if stored == own or not fits(config, model.config):
         return load_weights(model, path)
     assert isinstance(stored, NCAConfig)
     assert isinstance(own, NCAConfig)
@@ -31,19 +33,28 @@ def load_start(model: Generator, path: Path) -> None:
     return fill(model.network, weights, str(path))
 
 
-def fits(old: Model, new: Model) -> bool:
-    """Return whether weights of `old` can begin `new`: the same cells, for gray images or with planes."""
+def fits(stored: Config, wanted: Config) -> bool:
+    """Return whether stored weights can begin a network: equal cells, for gray images or with more planes.
+
+    The planes may be all of them, or those of a style, which are the last.
+    """
+    old, new = stored.model, wanted.model
     if not isinstance(old, NCAConfig) or not isinstance(new, NCAConfig):
         return False
     is_gray = (old.image_channels, new.image_channels) == (COLOURS, 1)
     is_gray = is_gray and old.fourier is None and old.made_channels == 0
     return (
         (is_gray or old.image_channels == new.image_channels)
-        and old.given_channels in (0, new.given_channels)
+        and old.given_channels in (0, new.given_channels, new.given_channels - _added(stored, wanted))
         and all(stage.modulation == "scale_shift" for stage in old.stages)
         and not any(stage.perceive_embedding or stage.weight_norm for stage in old.stages)
         and replace(old, image_channels=new.image_channels, given_channels=new.given_channels) == new
     )
+
+
+def _added(stored: Config, wanted: Config) -> int:
+    """Return the number of planes of a style that stored weights do not know."""
+    return 0 if stored.layout.style else len(wanted.layout.style_numbers(wanted.model.image_channels))
 
 
 def transferred(
