@@ -123,7 +123,7 @@ def test_a_sheet_shows_samples_of_each_label_in_turn(
         asked.append(choices["label"])
         return generate(*args, **choices)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("diffnca.training.session.generate", noted)
+    monkeypatch.setattr("diffnca.training.sheets.generate", noted)
     training(replace(options, sample_minutes=1.0), with_fields(CONFIG, {"sampling.steps": 1})).run()
     assert asked == [["bark", "moss"] * 4 + ["bark"]]
 

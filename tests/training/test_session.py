@@ -9,20 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from diffnca.config.model import SamplingConfig
+from diffnca.config.model import LossConfig, SamplingConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.files import lock
 from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import (
-    SHEET_GAP_PX,
-    SHEET_STEPS,
     Session,
     distillation,
     num_parameters,
     training,
 )
+from diffnca.training.sheets import SHEET_GAP_PX, SHEET_STEPS
 
 from .conftest import CONFIG
 
@@ -228,6 +227,18 @@ def test_a_student_learns_on_against_features_with_itself_as_its_teacher(
     config = read_config(better / "model.safetensors")
     assert config.sampling == read_config(first / "model.safetensors").sampling
     assert read_card(better / "model.safetensors")["trained_with"] == ["efficientnet_lite2"]
+
+
+@pytest.mark.usefixtures("pixels")
+def test_what_goes_on_from_a_model_trained_with_features_says_so_too(
+    options: RunOptions, tmp_path: Path
+) -> None:
+    perceptual = replace(CONFIG, loss=LossConfig(perceptual=0.1))
+    first = training(options, perceptual).run().out
+    second = training(replace(options, out=tmp_path / "on"), CONFIG, str(first)).run().out
+    third = student(replace(options, out=tmp_path / "student"), second, 2).run().out
+    cards = [read_card(out / "model.safetensors")["trained_with"] for out in (first, second, third)]
+    assert cards == 3 * [["efficientnet_lite2"]]
 
 
 @pytest.mark.usefixtures("pixels")

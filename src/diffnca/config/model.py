@@ -59,6 +59,9 @@ class LossConfig:
             `logit_normal` (Esser et al. 2024, Eq. 19): the logit of the time is normal.
         logit_mean: mean for `logit_normal`; a mean below 0 trains the clean half more.
         logit_std: deviation for `logit_normal`; a smaller deviation trains both ends less.
+        perceptual: weight of the distance between frozen features of the estimate and of the clean image
+            (extra `features`); 0 leaves it out.
+        perceptual_band: the least and the largest sigma at which `perceptual` counts.
     """
 
     distance: Literal["l2", "l1_l2"] = "l2"
@@ -67,8 +70,14 @@ class LossConfig:
     timesteps: Literal["uniform", "logit_normal"] = "uniform"
     logit_mean: float = 0.0
     logit_std: float = 1.0
+    perceptual: float = number(0.0, within=(0, LARGEST_CLAMP))
+    perceptual_band: tuple[float, ...] = (0.17, 0.8)
 
     def __post_init__(self) -> None:
+        require_within(self, "loss.")
+        band, allowed = self.perceptual_band, "two rising numbers from 0 to 1"
+        rises = len(band) == 2 and 0.0 <= band[0] < band[1] <= 1.0
+        require(rises, "loss.perceptual_band", band, allowed)
         gamma, mean, std = self.min_snr_gamma, self.logit_mean, self.logit_std
         require(
             0.0 < gamma <= LARGEST_CLAMP, "loss.min_snr_gamma", gamma, f"above 0, at most {LARGEST_CLAMP:g}"
@@ -247,6 +256,9 @@ class Config:
         is_finite = (self.prediction, self.loss.weighting) != ("noise", "velocity")
         allowed = "uniform or min_snr where noise is predicted, whose weight would have no bound"
         require(is_finite, "loss.weighting", "velocity", allowed)
+        allowed = "0 for VNCA, which estimates no clean image"
+        is_free = self.loss.perceptual == 0.0 or not isinstance(self.model, VNCAConfig)
+        require(is_free, "loss.perceptual", self.loss.perceptual, allowed)
         if self.training.optimizer == "muon":
             is_normed = any(stage.weight_norm for stage in stages)
             is_plain = not is_normed and not isinstance(self.model, VNCAConfig)

@@ -16,6 +16,7 @@ With `alpha` and `sigma` of the schedule at step t (`alpha**2 + sigma**2 = 1`):
 [5] Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -31,6 +32,9 @@ from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.errors import require_members
 
 Prediction = Literal["noise", "clean", "velocity"]
+
+Beside = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A further loss: of estimates of clean images and clean images, `b n h w`, and the sigma of each, `b`."""
 
 NETWORK_MEMBERS = ("radius", "has_context", "context")
 
@@ -103,7 +107,9 @@ def target_of(
             return alpha * noise - sigma * x_0
 
 
-def clean_of(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
+def clean_of(
+    prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float
+) -> Tensor:
     """Return the estimate of `x_0` from the network's `output`."""
     match prediction:
         case "noise":  # [1] Eq. 9, solved for x_0
@@ -195,10 +201,12 @@ class Denoiser(nn.Module):
         generator: torch.Generator,
         masks: CellNoise | None = None,
         given: Float[Tensor, "b k h w"] | None = None,
+        beside: Beside | None = None,
     ) -> Float[Tensor, ""]:
         """Return the training loss on clean images in [-1, 1]; a CPU generator draws steps and noise.
 
         `masks=None` updates each cell by the expectation of its mask. The cells see the `given` planes.
+        The loss `beside` is added.
         """
         loss = self.config.loss
         steps = stratified_steps(len(x_0), self.schedule.num_diffusion_steps, generator, loss)
@@ -206,13 +214,16 @@ class Denoiser(nn.Module):
         alpha = self.schedule.alphas()[steps].to(x_0)[:, None, None, None]
         sigma = self.schedule.sigmas()[steps].to(x_0)[:, None, None, None]
         t = (steps.double() / self.schedule.num_diffusion_steps).to(x_0)
-        planes = self.planes(x_0, given)
-        output = self.network(alpha * x_0 + sigma * noise, t, None, masks, **planes).float()
+        x_t, planes = alpha * x_0 + sigma * noise, self.planes(x_0, given)
+        output = self.network(x_t, t, None, masks, **planes).float()
         error = output - target_of(self.prediction, x_0, noise, alpha, sigma)
         distance = error.square()
         if loss.distance == "l1_l2":
             distance = distance + error.abs()
         weighted: Tensor = loss_weight(self.prediction, loss, alpha, sigma) * distance
-        return weighted.mean()
+        if beside is None:
+            return weighted.mean()
+        estimate = clean_of(self.prediction, output, x_t, alpha, sigma)
+        return weighted.mean() + beside(estimate, x_0, sigma.flatten())
 
     forward = loss

@@ -16,6 +16,7 @@ the detail belongs. The loss of the distillation holds all jumps near those of t
 [3] Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: bounded heads.
 """
 
+import copy
 import math
 from itertools import pairwise
 
@@ -29,6 +30,7 @@ from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN
+from diffnca.sampling.guidance import prepare
 from diffnca.training.features import Features
 from diffnca.training.objectives import Batch, Distillation, Player
 
@@ -111,7 +113,7 @@ class AgainstFeatures(Distillation):
     ) -> None:
         super().__init__(teacher, student, device)
         training = student.config.training
-        self.features, self.weight = features.to(device), weight
+        self.features, self.weight, self.device = features.to(device), weight, device
         self.mixing = Mixing(features.widths, training.seed, device)
         self.heads = nn.ModuleList(Head() for _ in features.widths).to(device)
         optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
@@ -141,12 +143,22 @@ class AgainstFeatures(Distillation):
     def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """Return images of the student, as sampling makes them; gradients pass through the last calls."""
         x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
-        region, first = Canvas(*x.shape[-2:]).whole, len(self.walk) - 1 - LEARNING_CALLS
-        for jump, (level_t, level_s) in enumerate(pairwise(self.walk)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and jump >= first):
-                estimate = self.student.estimate(Query(x, level_t, region, batch, given=batch.given))
+        jumps, region, still = list(pairwise(self.walk)), Canvas(*x.shape[-2:]).whole, self.still()
+        first = len(jumps) - LEARNING_CALLS if torch.is_grad_enabled() else len(jumps)
+        for jump, (level_t, level_s) in enumerate(jumps):
+            denoiser = self.student if jump >= first else still
+            with torch.set_grad_enabled(jump >= first):
+                estimate = denoiser.estimate(Query(x, level_t, region, batch, given=batch.given))
                 x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
         return self.image(x)
+
+    @torch.no_grad()
+    def still(self) -> ImageDenoiser:
+        """Return the student as sampling runs it: without gradients, which compiled code would know apart."""
+        network = self.student.network
+        weights = (*network.parameters(), *network.buffers())
+        shared = copy.deepcopy(network, {id(weight): weight for weight in weights})
+        return prepare(Denoiser(shared, self.student.schedule, self.student.config), self.device)
 
     def scores(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
         """Return the scores of images at each level, after random changes of the images."""

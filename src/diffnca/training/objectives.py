@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
 from diffnca.data.styles import standard
-from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
+from diffnca.diffusion.denoiser import Beside, Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.models.build import Generator, denoiser_of
@@ -96,11 +96,14 @@ ObjectiveOf = Callable[[Generator, torch.device], Objective]
 
 
 class OwnLoss:
-    """The loss of the model itself: the error of a denoiser, the bound of an autoencoder."""
+    """The loss of the model itself: the error of a denoiser, the bound of an autoencoder.
 
-    def __init__(self, model: Generator, device: torch.device) -> None:
+    A denoiser may have a further loss `beside` its own.
+    """
+
+    def __init__(self, model: Generator, device: torch.device, beside: Beside | None = None) -> None:
         optimizer = build_optimizer(model.config.training, model.network)
-        self.model, self.player = model, Player("model", model.network, optimizer)
+        self.model, self.player, self.beside = model, Player("model", model.network, optimizer), beside
 
     def players(self) -> tuple[Player, ...]:
         """Return the only player."""
@@ -108,9 +111,10 @@ class OwnLoss:
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of the model."""
-        if batch.given is None:
+        if batch.given is None and self.beside is None:
             return self.model.loss(batch.x_0, batch.generator, batch)
-        return denoiser_of(self.model).loss(batch.x_0, batch.generator, batch, batch.given)
+        denoiser = denoiser_of(self.model)
+        return denoiser.loss(batch.x_0, batch.generator, batch, batch.given, self.beside)
 
 
 def seen_coarsely(

@@ -1,6 +1,5 @@
 """One run of training from images to a folder; `Session.run` alone writes files."""
 
-import logging
 import platform
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -9,37 +8,32 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch import Tensor
 
-from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, images_for
-from diffnca.data.layouts import coloured
 from diffnca.data.styles import kept
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
-from diffnca.errors import Interrupted, one_line
+from diffnca.errors import one_line
 from diffnca.files import lock
-from diffnca.formats.png import contact_sheet, write_png
-from diffnca.models.build import Generator, build_network
-from diffnca.models.file import bundled_models, find_model, load_denoiser, read_card
+from diffnca.models.build import build_network
+from diffnca.models.file import MODEL_FILE, bundled_models, find_model, load_denoiser, read_card
 from diffnca.progress import Report, unseen
-from diffnca.sampling.generate import generate
 from diffnca.sampling.guidance import Guided, guided
-from diffnca.sampling.layouts import shown_layout
 from diffnca.training import state
 from diffnca.training.adversary import AgainstFeatures
 from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import RunOptions, StudentOptions
-from diffnca.training.signals import Stopped
+from diffnca.training.perceptual import with_perceptual
+from diffnca.training.sheets import SHEET_IMAGES, sample_sheet
 from diffnca.training.start import (
     AUTO,
     RANDOM,
@@ -52,9 +46,6 @@ from diffnca.training.start import (
     with_styles,
 )
 
-SHEET_IMAGES = 9
-SHEET_STEPS = 20
-SHEET_GAP_PX = 12
 STUDENT_IMAGES = 50_000
 
 COPIES_IN_TRAINING = 5
@@ -173,6 +164,8 @@ def training(
     if is_open and stored is not None:
         start, config = stored.start, continued(config, stored)
     _check(options, config, out, None if start in (AUTO, RANDOM) else start)
+    if config.loss.perceptual > 0.0:
+        check_colours(config, "--loss.perceptual")
     if stored is None:
         config = suited(config, options.data, decides_colours=is_open)
     if start == RANDOM:
@@ -182,9 +175,19 @@ def training(
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
         start, config = chosen(config, measured)
-    card, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
-    session = _session(options, config, out, images, start, card, told, OwnLoss)
+    own, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
+    looks = config.loss.perceptual > 0.0
+    card = own | trained_with(_card_before(out, start), looked=looks)
+    objective = partial(with_perceptual, efficientnet_lite2()) if looks else OwnLoss
+    session = _session(options, config, out, images, start, card, told, objective)
     return replace(session, errors=measured)
+
+
+def _card_before(out: Path, start: str | None) -> dict[str, Any]:
+    """Return the card of a run that goes on, or of the model that a new run begins with."""
+    if (out / MODEL_FILE).is_file():
+        return read_card(out / MODEL_FILE)
+    return {} if start is None else read_card(find_model(start))
 
 
 def distillation(
@@ -357,46 +360,6 @@ def _card_of(options: RunOptions, config: Config, images: ImageSet, held_out: Im
         "licence": "not stated",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     } | {name: fact for name, fact in told.items() if fact is not None}
-
-
-def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
-    """Write a sheet: samples with equal seeds each time, and beside them the crops `real` of the images.
-
-    The planes of layouts follow the channels of the crops; the samples have these layouts, in the middle, and
-    each label in turn. The seeds decide their styles. Raise `Interrupted` after a request to stop.
-    """
-    side, own = model.config.data.crop, model.config.sampling
-    # a model of many steps takes fewer here, but a student knows only its own levels
-    is_own = own.visited is not None or own.steps <= SHEET_STEPS
-    walk = (own.sampler, own.steps) if is_own else ("dpmpp2m", SHEET_STEPS)
-    sampler, steps = walk if isinstance(model, Denoiser) else (None, None)
-
-    def watch(done: int, total: int) -> None:
-        if stopped():
-            raise Interrupted
-
-    channels, legend = model.config.model.image_channels, model.config.layout
-    layout = shown_layout(real[:, channels:][:, : len(legend.classes)]) if legend.classes else None
-    labels = legend.labels and [legend.labels[i % len(legend.labels)] for i in range(SHEET_IMAGES)]
-    images = generate(
-        model,
-        height=side,
-        width=side,
-        batch=SHEET_IMAGES,
-        seed=0,
-        sampler=sampler,
-        steps=steps,
-        progress=watch,
-        layout=None if layout is None or legend.made else layout.signed,
-        label=labels or None,
-    )
-    shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
-    maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)[..., :channels]]
-    pictures = (to_uint8(images[:, :channels]), *maps, to_uint8(real[:, :channels]))
-    parts = [contact_sheet(each) for each in pictures]
-    text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
-    write_png(path, contact_sheet(np.stack(parts), columns=len(parts), gap_px=SHEET_GAP_PX), text)
-    logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
 
 
 def _hash_of(path: Path) -> str:
