@@ -1,13 +1,14 @@
 """Images with a label as a user asks for them: with maps and without, identity, tiles, restart, mistakes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
-from diffnca import extend
+from diffnca import extend, interpolate, upscale, vary
 from diffnca.canvas.pixels import to_model, to_uint8
 from diffnca.cli.main import main
 from diffnca.config.model import with_fields
@@ -95,17 +96,46 @@ def test_a_label_stands_beside_a_map(models: dict[str, str], tmp_path: Path) -> 
     assert (made[0] != made[1]).any()
 
 
-def test_an_edit_makes_what_python_makes_with_its_label(models: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "told"), [(extend, {"right": 8}), (vary, {"strength": 0.6}), (upscale, {"factor": 1.5})]
+)
+def test_an_edit_makes_what_python_makes_with_its_label(
+    models: dict[str, str], edit: Callable[..., Tensor], told: dict[str, float], tmp_path: Path
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    told = (
-        f"--image {tmp_path / 'x.png'} --out {tmp_path / 'y.png'} --label moss --obey 2 --steps 2 --right 8"
-    )
-    assert main(["extend", models["alone"], *told.split()]) == 0
+    words = f"--image {tmp_path / 'x.png'} --out {tmp_path / 'y.png'} --label moss --obey 2 --steps 2"
+    words += "".join(f" --{name} {value}" for name, value in told.items())
+    assert main([edit.__name__, models["alone"], *words.split()]) == 0
     image = to_model(pixels)[None]
-    expected = extend(load(models["alone"]), image, right=8, steps=2, label="moss", obey=2.0)
+    expected = edit(load(models["alone"]), image, **told, steps=2, label="moss", obey=2.0)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "y.png")), to_uint8(expected)[0])
     assert read_png_text(tmp_path / "y.png")["diffnca:label"] == "moss"
+
+
+def test_a_film_leads_from_one_label_to_the_other(models: dict[str, str], tmp_path: Path) -> None:
+    words = f"--seeds 1 2 --out {tmp_path / 'frames'} --frames 3 --height 16 --width 16 --steps 2 --batch 2"
+    assert main(["interpolate", models["alone"], *words.split(), "--label", "moss", "bark"]) == 0
+    options = {"height": 16, "width": 16, "steps": 2, "label": ["moss", "bark"]}
+    expected = to_uint8(interpolate(load(models["alone"]), (1, 2), [0.0, 0.5, 1.0], **options))
+    made = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
+    np.testing.assert_array_equal(np.stack(made), expected)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("moss oak", "--label oak: must be one of the labels of diff_nca: bark, moss"),
+        ("a b c", "--label a b c: must be one label, or those of both images"),
+    ],
+)
+def test_labels_that_lead_nowhere_are_refused_in_one_line(
+    models: dict[str, str], label: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"--seeds 1 2 --out {tmp_path / 'a.gif'} --label {label}"
+    assert main(["interpolate", models["alone"], *words.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_the_identity_knows_the_label(models: dict[str, str]) -> None:

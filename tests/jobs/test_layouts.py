@@ -307,6 +307,33 @@ def test_an_extension_in_tiles_equals_the_whole_to_the_bit(
     np.testing.assert_array_equal(read_pixels(zarr), np.asarray(Image.open(png)))
 
 
+@pytest.mark.parametrize("edit", ["vary", "upscale"])
+def test_an_edit_by_a_layout_in_tiles_equals_the_whole_to_the_bit(
+    model: str, drawn_map: Path, tmp_path: Path, edit: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    command = [edit, model, "--image", str(tmp_path / "x.png"), "--steps", "3", "--obey", "2"]
+    zarr, made = str(tmp_path / "a.ome.zarr"), []
+    for layout, more in ((drawn_map, ["--tile", "32", "--out", zarr]), (drawn_map, []), (None, [])):
+        words = ["--layout", str(layout)] if layout else ["--obey", "1"]
+        out = str(tmp_path / f"{len(made)}.png")
+        assert main([*command, "--out", out, *words, *more]) == 0
+        made.append(read_pixels(zarr) if more else np.asarray(Image.open(out)))
+    np.testing.assert_array_equal(made[0], made[1])
+    assert (made[1] != made[2]).any()
+
+
+def test_a_film_has_the_size_and_the_places_of_its_layout(
+    model: str, drawn_map: Path, tmp_path: Path
+) -> None:
+    words = f"--seeds 4 5 --frames 2 --steps 1 --layout {drawn_map} --out {tmp_path / 'frames'}"
+    assert main(["interpolate", model, *words.split()]) == 0
+    layout = torch.from_numpy(NUMBERS)
+    first = generate(load(model), height=20, width=28, seed=4, steps=1, layout=layout)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "frames/0000.png")), to_uint8(first)[0])
+
+
 def test_polygons_lie_on_the_whole_result_of_an_extension(model: str, photo: Path, tmp_path: Path) -> None:
     numbers, same = np.zeros((40, 60), dtype=np.uint8), tmp_path / "same.png"
     numbers[5:40, 10:58] = 1

@@ -5,14 +5,14 @@ from functools import partial
 import pytest
 import torch
 
-from diffnca import extend, generate, inpaint
+from diffnca import extend, generate, inpaint, interpolate, upscale, vary
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.guidance import Guided
-from diffnca.sampling.labels import labelled
+from diffnca.sampling.labels import labelled, mixed
 from diffnca.sampling.layouts import layout_of
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
@@ -71,15 +71,35 @@ def test_a_region_equals_the_crop_of_the_whole_to_the_bit() -> None:
     assert torch.equal(alone, part.crop(whole, canvas.whole))
 
 
-def test_what_is_filled_and_added_depends_on_the_label() -> None:
+def test_what_is_edited_depends_on_the_label() -> None:
     image, mask = torch.zeros(1, 3, 16, 16), torch.zeros(16, 16, dtype=torch.bool)
     mask[4:, 4:] = True
-    for edit in (partial(inpaint, mask=mask), partial(extend, right=8)):
+    edits = (
+        partial(inpaint, mask=mask, method="paste"),
+        partial(extend, right=8, method="paste"),
+        partial(upscale, factor=1.5),
+        vary,
+    )
+    for edit in edits:
         made = [
-            edit(model_of(), image, label=label, obey=obey, method="paste")
+            edit(model_of(), image, label=label, obey=obey)
             for label, obey in (("bark", 1.0), ("moss", 1.0), ("moss", 2.0), (None, 1.0))
         ]
         assert len({each.numpy().tobytes() for each in made}) == 4
+
+
+def test_a_film_leads_from_one_label_to_the_other() -> None:
+    size = {"height": 16, "width": 24}
+    frames = interpolate(model_of(), (3, 3), [0.0, 0.5, 1.0], label=["bark", "moss"], **size)
+    first, last = (generate(model_of(), seed=3, label=label, **size) for label in ("bark", "moss"))
+    torch.testing.assert_close(frames[::2], torch.cat([first, last]))
+    assert not torch.equal(frames[1], frames[0]) and not torch.equal(frames[1], frames[2])
+
+
+def test_a_mix_of_labels_has_their_planes_in_these_shares() -> None:
+    planes = labelled(None, mixed(["moss", "bark"], (0.25,)), model_of().config)
+    assert planes is not None
+    assert planes(Canvas(1, 1).whole).flatten().tolist() == [0.25, 0.75]
 
 
 def test_a_label_is_obeyed_by_what_the_model_makes_without_it() -> None:

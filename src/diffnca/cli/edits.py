@@ -15,7 +15,7 @@ from diffnca.progress import part_of
 if TYPE_CHECKING:
     from diffnca.data.given import Given
     from diffnca.jobs.request import Request
-    from diffnca.jobs.tasks import Completion, Edit, Method
+    from diffnca.jobs.tasks import Edit, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +24,40 @@ class Editing(Making):
 
     Attributes:
         image: the image, 8 bits, gray or colour, or a folder of images. The command keeps these files.
+        layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
+            layout, or a folder of label images with equal names.
+        label: what the result shows, as for sample.
+        obey: how closely to follow layout and label, as for sample.
     """
 
     image: Path
+    layout: Path | None = None
+    label: str | None = None
+    obey: float = 1.0
 
     @abstractmethod
-    def _task(self, given: Given) -> Edit: ...
+    def _edit(self, given: Given) -> Edit: ...
+
+    def _task(self, given: Given) -> Edit:
+        from diffnca.jobs.request import SEAMLESS, canvas_of_edit
+        from diffnca.models.file import find_model, read_config
+        from diffnca.sampling.layouts import read_layout
+
+        task, layout = self._edit(given), None
+        if self.layout is not None:
+            canvas = canvas_of_edit(task, SEAMLESS[self.choices.seamless])
+            config, size = read_config(find_model(self.model)), (canvas.height, canvas.width)
+            layout = read_layout(self._layout_of(given.path, self.layout), config, size)
+        return replace(task, layout=layout, label=self.label, obey=self.obey)
 
     def _reads(self, image: Path) -> list[Path]:
         """Return the files that the edit of an image reads."""
-        return [image]
+        return [image] if self.layout is None else [image, self._layout_of(image, self.layout)]
+
+    def _layout_of(self, image: Path, layouts: Path) -> Path:
+        from diffnca.data.given import companion_of
+
+        return companion_of(image, layouts, "layout")
 
     def _request(self, image: Path) -> Request:
         from diffnca.data.given import read_image
@@ -87,41 +111,11 @@ class Completing(Editing):
             walk; paste inserts known pixels without noise, as published.
         jump: diffusion steps in a part of the walk that repaint repeats.
         rounds: how often repaint walks each part; the time grows by this factor.
-        layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
-            layout, or a folder of label images with equal names.
-        label: what the result shows, as for sample.
-        obey: how closely to follow layout and label, as for sample.
     """
 
     method: Literal["repaint", "paste"] = "repaint"
     jump: int = 5
     rounds: int = 4
-    layout: Path | None = None
-    label: str | None = None
-    obey: float = 1.0
-
-    @abstractmethod
-    def _completion(self, given: Given) -> Completion: ...
-
-    def _task(self, given: Given) -> Edit:
-        from diffnca.jobs.request import SEAMLESS, canvas_of_edit
-        from diffnca.models.file import find_model, read_config
-        from diffnca.sampling.layouts import read_layout
-
-        task, layout = self._completion(given), None
-        if self.layout is not None:
-            canvas = canvas_of_edit(task, SEAMLESS[self.choices.seamless])
-            config, size = read_config(find_model(self.model)), (canvas.height, canvas.width)
-            layout = read_layout(self._layout_of(given.path, self.layout), config, size)
-        return replace(task, layout=layout, label=self.label, obey=self.obey)
-
-    def _reads(self, image: Path) -> list[Path]:
-        return [image] if self.layout is None else [image, self._layout_of(image, self.layout)]
-
-    def _layout_of(self, image: Path, layouts: Path) -> Path:
-        from diffnca.data.given import companion_of
-
-        return companion_of(image, layouts, "layout")
 
     def _imposing(self) -> Method:
         from diffnca.jobs.tasks import Paste, Repaint
@@ -146,7 +140,7 @@ class Inpaint(Completing):
     mask: Path | None = None
     box: tuple[int, int, int, int] | None = None
 
-    def _completion(self, given: Given) -> Completion:
+    def _edit(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Inpaint(given, tasks.holes_of(given, self.mask, self.box), self._imposing())
@@ -176,7 +170,7 @@ class Extend(Completing):
     left: int = 0
     right: int = 0
 
-    def _completion(self, given: Given) -> Completion:
+    def _edit(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Extend(given, self.top, self.bottom, self.left, self.right, self._imposing())
@@ -200,7 +194,7 @@ class Upscale(Editing):
     method: Literal["consistent", "noise"] = "consistent"
     strength: float | None = None
 
-    def _task(self, given: Given) -> Edit:
+    def _edit(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Upscale(given, self.factor, self.method, self.strength)
@@ -218,7 +212,7 @@ class Vary(Editing):
 
     strength: float = 0.5
 
-    def _task(self, given: Given) -> Edit:
+    def _edit(self, given: Given) -> Edit:
         from diffnca.jobs import tasks
 
         return tasks.Vary(given, self.strength)

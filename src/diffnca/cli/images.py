@@ -11,6 +11,7 @@ import tyro
 
 from diffnca.cli import console
 from diffnca.config.model import SamplerName
+from diffnca.errors import require
 from diffnca.jobs.options import Choices, Place, Seamless
 from diffnca.progress import Report, amount, duration
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from diffnca.jobs.plan import Plan
     from diffnca.jobs.request import Request
     from diffnca.jobs.run import Made
+    from diffnca.jobs.tasks import Interpolate as Between
     from diffnca.jobs.tasks import New, Vary
     from diffnca.sampling.layouts import Layout
 
@@ -186,6 +188,10 @@ class Interpolate:
         seamless: axes along which the images continue at the opposite edge.
         batch: number of frames at once; changes speed and memory, not the images.
         device: where to compute; auto takes a GPU where there is one.
+        layout: what stands where in both images: a label image or polygons, as for sample.
+        label: what both images show, as for sample; two labels (--label moss bark) lead from one to the
+            other.
+        obey: how closely to follow layout and label, as for sample.
     """
 
     verb: ClassVar = "interpolate"
@@ -202,16 +208,32 @@ class Interpolate:
     seamless: Seamless = "none"
     batch: int = 8
     device: str = "auto"
+    layout: Path | None = None
+    label: tuple[str, ...] = ()
+    obey: float = 1.0
 
     def run(self) -> int:
         """Make the film; return the exit code."""
         from diffnca.jobs.request import asked
-        from diffnca.jobs.tasks import Interpolate as Task
+        from diffnca.jobs.target import check_kept
 
-        task = Task(self.seeds, self.frames, self.milliseconds)
+        place = Place(out=str(self.out), batch=self.batch, device=self.device)
+        check_kept([self.layout] if self.layout else [], [place], 1)
         choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
-        request = asked(self.model, task, choices, (self.height, self.width))
-        return make(request, Place(out=str(self.out), batch=self.batch, device=self.device))
+        return make(asked(self.model, self._task(), choices, (self.height, self.width)), place)
+
+    def _task(self) -> Between:
+        from diffnca.jobs.tasks import Interpolate as Between
+        from diffnca.models.file import find_model, read_config
+        from diffnca.sampling.layouts import read_layout
+
+        layout, size = None, (self.height, self.width)
+        if self.layout is not None:
+            layout = read_layout(self.layout, read_config(find_model(self.model)), size)
+        require(len(self.label) <= 2, "label", " ".join(self.label), "one label, or those of both images")
+        first, last = (*self.label, None, None)[:2]
+        told = (self.seeds, self.frames, self.milliseconds, last)
+        return Between(*told, layout=layout, label=first, obey=self.obey)
 
 
 def make(request: Request, place: Place, is_dry: bool = False, report: Report | None = None) -> int:

@@ -7,7 +7,7 @@ and the pixels of a TIFF or PNG file too, as an OME-Zarr image.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,13 +209,14 @@ def large_target(place: Place) -> Target:
 def task_of(request: Request) -> Task:
     """Return the task of a request; of an image that will grow, it is for the plan alone."""
     model, (_, levels) = request.opened(), request.walk()
+    planes = labelled(request.task.layout, request.task.label, model.config)
     if isinstance(request.task, New):
         start = start_of(model, request.task.even_px, request.task.tone)
-        planes = labelled(request.task.layout, request.task.label, model.config)
         task = planned(model, canvases_of(request), levels, start, planes)
         return completing(task, request.task.layout, model.config)
     assert not isinstance(request.task, Interpolate)
-    return request.task.on(request.canvas.boundary)[1](model, levels)
+    _, make = request.task.on(request.canvas.boundary)
+    return replace(make(model, levels), given=planes)
 
 
 def canvases_of(request: Request) -> tuple[Canvas, ...]:

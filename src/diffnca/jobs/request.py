@@ -23,13 +23,13 @@ from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.errors import require
 from diffnca.jobs.options import Choices
-from diffnca.jobs.tasks import Edit, Interpolate, Led, New, name_of
+from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
-from diffnca.sampling.layouts import Layout, check_kept, check_obey, obeying
+from diffnca.sampling.layouts import Layout, check_kept, check_obey, check_proportions, obeying
 from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
@@ -100,8 +100,7 @@ class Request:
         seeds = self.task.seeds if isinstance(self.task, Interpolate) else (self.seed, last)
         for seed in seeds:
             require(0 <= seed <= MAX_SEED, "seed", seed, f"from 0 to {MAX_SEED}, also of the last image")
-        is_led = self.maker is not None or (isinstance(self.task, Led) and self.task.is_led)
-        check_obey(_obey_of(self.task), has_layout=is_led)
+        check_obey(self.task.obey, has_layout=self.maker is not None or self.task.is_led)
 
     @property
     def region(self) -> Region:
@@ -123,7 +122,7 @@ class Request:
 
     def opened(self) -> Any:
         """Return the model on the CPU, as it is sampled; `Any` is a denoiser or an `Autoencoder`."""
-        return _opened(self.model, self.guide, self.guidance, self.windows, _obey_of(self.task))
+        return _opened(self.model, self.guide, self.guidance, self.windows, self.task.obey)
 
     def opened_maker(self) -> Any:
         """Return the model that makes the map, on the CPU; refuse a model that makes other maps."""
@@ -139,8 +138,8 @@ class Request:
         canvas = covered(self.canvas.whole, self.opened().config.layout.coarse).canvas
         own = {"seed": self.seed, "count": self.count, "engine": self.engine}
         choices = Choices(seamless=seamless, **own)  # type: ignore[arg-type]
-        label = _label_of(self.task) if self.opened_maker().config.layout.labels else None
-        new = New(label=label, layout=self.task.layout if isinstance(self.task, New) else None)
+        label = self.task.label if self.opened_maker().config.layout.labels else None
+        new = New(label=label, layout=self.task.layout)
         return asked(self.maker.name, new, choices, (canvas.height, canvas.width))
 
     def walk(self) -> tuple[Sampler, tuple[Level, ...]]:
@@ -168,7 +167,7 @@ def asked(
     """
     guide = None if choices.guide is None else Weights.of(choices.guide)
     weights, boundary = Weights.of(model), SEAMLESS[choices.seamless]
-    opened = _opened(weights, guide, choices.guidance, choices.windows, _obey_of(task))
+    opened = _opened(weights, guide, choices.guidance, choices.windows, task.obey)
     if isinstance(task, New | Interpolate):
         height, width = _sides(task, size, opened.config.data.crop)
         canvas = Canvas(height, width, boundary)
@@ -206,7 +205,8 @@ def asked(
         count=choices.count,
     )
     makers = () if made.maker is None else (made.opened_maker().config,)
-    check_label(_label_of(task), 1, opened.config, *makers)
+    for label in task.labels:
+        check_label(label, 1, opened.config, *makers)
     return made
 
 
@@ -217,17 +217,9 @@ def _maker_of(task: New, config: Config) -> str | None:
     return config.layout.maker if task.layout is None or task.layout.leaves_free else None
 
 
-def _obey_of(task: New | Edit | Interpolate) -> float:
-    return task.obey if isinstance(task, Led) else 1.0
-
-
-def _label_of(task: New | Edit | Interpolate) -> str | None:
-    return task.label if isinstance(task, Led) else None
-
-
 def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: int) -> tuple[int, int]:
     """Return height and width of a new image: those asked for, of its layout, or of the training crops."""
-    if isinstance(task, New) and task.layout is not None:
+    if task.layout is not None:
         return sides_of(task.layout.map.size, *size)
     height, width = (crop if side is None else side for side in size)
     return height, width
@@ -252,9 +244,12 @@ def _opened(
 
 
 def canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:
-    """Return the canvas of the result of an edit; errors name the given image."""
+    """Return the canvas of the result of an edit, on which its layout lies; errors name the given image."""
     try:
-        return task.on(boundary)[0]
+        canvas, _ = task.on(boundary)
+        if task.layout is not None:
+            check_proportions(task.layout.map.size, canvas)
+        return canvas
     except ValueError as error:
         raise ValueError(f"{task.given.path}: {error}") from None
 

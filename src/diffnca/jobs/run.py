@@ -35,12 +35,12 @@ from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
 from diffnca.sampling.guidance import prepare
-from diffnca.sampling.labels import labelled
+from diffnca.sampling.labels import labelled, mixed
 from diffnca.sampling.layouts import shown_layout
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import Task, later_levels, sample_task
 from diffnca.sampling.upscale import residual
-from diffnca.sampling.vary import interpolate
+from diffnca.sampling.vary import transition
 
 
 @dataclass(frozen=True)
@@ -271,21 +271,17 @@ def _calls(request: Request) -> int:
 def _between(request: Request, task: Interpolate, place: Place, watch: Watch) -> Made:
     """Make the images between those of two seeds, and their film or frames."""
     frames: list[np.ndarray] = []
-    canvas, out = request.canvas, Path(place.out)
-    shares = [index / (task.frames - 1) for index in range(task.frames)]
+    out, device = Path(place.out), torch.device(device_named(place.device))
+    (sampler, levels), denoiser = request.walk(), prepare(request.opened(), device, request.engine)
+    label = task.label if task.last_label is None else task.labels
+    config: Config = denoiser.config
     for first in range(0, task.frames, place.batch):
-        images = interpolate(
-            request.opened(),
-            task.seeds,
-            shares[first : first + place.batch],
-            height=canvas.height,
-            width=canvas.width,
-            boundary=canvas.boundary,
-            sampler=request.sampler,
-            steps=request.steps,
-            device=device_named(place.device),
-        )
-        frames += list(to_uint8(images))
+        last = min(first + place.batch, task.frames)
+        shares = tuple(index / (task.frames - 1) for index in range(first, last))
+        planes = labelled(task.layout, mixed(label, shares), config)
+        made = replace(transition(request.canvas, task.seeds[1], shares)(denoiser, levels), given=planes)
+        images = sample_task(made, denoiser, sampler, Noise((request.seed,) * len(shares), device))
+        frames += list(to_uint8(images[:, : config.model.image_channels]))
         watch("frames", len(frames), task.frames)
     if out.suffix and not out.is_dir():
         write_film(frames, out, task.milliseconds)

@@ -42,6 +42,11 @@ class Led:
     obey: float = 1.0
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels that the task names."""
+        return () if self.label is None else (self.label,)
+
+    @property
     def is_led(self) -> bool:
         """Whether there is something to obey."""
         return self.layout is not None or self.label is not None
@@ -86,6 +91,11 @@ class Paste:
 Method = Repaint | Paste
 
 
+def steps_of(method: Method) -> tuple[str, int, int]:
+    """Return name, jump and rounds of a method."""
+    return name_of(method), method.jump, method.rounds
+
+
 @dataclass(frozen=True)
 class Inpaint(Led):
     """Fill an image where `mask` is true; `method` says how the known pixels are imposed."""
@@ -99,10 +109,8 @@ class Inpaint(Led):
         height, width = self.given.pixels.shape[:2]
         canvas = Canvas(height, width, boundary)
         check_mask(self.mask, height, width)
-        name = name_of(self.method)
-        known = KnownPixels(Picture(self.given.image), self.mask, name == "repaint")
-        how = (name, self.method.jump, self.method.rounds)
-        return canvas, completion(canvas, known, *how, self.layout, self.label)
+        known = KnownPixels(Picture(self.given.image), self.mask, name_of(self.method) == "repaint")
+        return canvas, completion(canvas, known, *steps_of(self.method))
 
 
 @dataclass(frozen=True)
@@ -118,15 +126,14 @@ class Extend(Led):
 
     def on(self, boundary: tuple[Boundary, Boundary]) -> tuple[Canvas, MakeTask]:
         """Return the canvas of the result, and what gives the task."""
-        name, sides = name_of(self.method), (self.top, self.bottom, self.left, self.right)
-        canvas, known = margins(self.given.image, sides, boundary, name)
+        sides = (self.top, self.bottom, self.left, self.right)
+        canvas, known = margins(self.given.image, sides, boundary, name_of(self.method))
         known = replace(known, unknown=self.given.holes)
-        how = (name, self.method.jump, self.method.rounds)
-        return canvas, completion(canvas, known, *how, self.layout, self.label)
+        return canvas, completion(canvas, known, *steps_of(self.method))
 
 
 @dataclass(frozen=True)
-class Upscale:
+class Upscale(Led):
     """Make an image `factor` times as high and wide; a `strength` of `None` is the choice of the method."""
 
     given: Given
@@ -141,7 +148,7 @@ class Upscale:
 
 
 @dataclass(frozen=True)
-class Vary:
+class Vary(Led):
     """Make an image that is like a given one, stretched to a `size`; the walk starts at `strength`."""
 
     given: Given
@@ -156,14 +163,24 @@ class Vary:
 
 
 @dataclass(frozen=True)
-class Interpolate:
-    """Make `frames` images from that of the first seed to that of the second, both included."""
+class Interpolate(Led):
+    """Make `frames` images from that of the first seed to that of the second, both included.
+
+    The first image shows `label`, the last one `last_label`; `None` is `label` too.
+    """
 
     seeds: tuple[int, int]
     frames: int = number(within=(2, MOST_FRAMES))
     milliseconds: int = number(within=(1, MOST_MILLISECONDS))
+    last_label: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the two images; one for both, or none."""
+        return super().labels if self.last_label is None else (*super().labels, self.last_label)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_within(self, "")
 
 
@@ -174,9 +191,7 @@ def drawn(given: Given, height: int | None, width: int | None) -> Vary:
     return Vary(given, DRAWN_STRENGTH, None if size == own else size)
 
 
-Completion = Inpaint | Extend
-
-Edit = Completion | Upscale | Vary
+Edit = Inpaint | Extend | Upscale | Vary
 
 
 def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:

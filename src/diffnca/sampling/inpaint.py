@@ -4,7 +4,6 @@
 [2] Kalkhof et al., arXiv 2401.06291.
 """
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
@@ -18,10 +17,8 @@ from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.errors import require
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
-from diffnca.sampling.labels import labelled
-from diffnca.sampling.layouts import Layout, led
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import MakeTask, Options, Task, sample_images, seeds_in
+from diffnca.sampling.task import MakeTask, Options, Task, sample_edits
 
 JUMP, ROUNDS = 5, 4
 """Diffusion steps of a part of the walk, and how often each part is walked."""
@@ -38,9 +35,6 @@ def inpaint(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    layout: Shaped[Tensor, "*b_y_x"] | None = None,
-    label: str | Sequence[str] | None = None,
-    obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c h w"]:
     """Fill holes of images; all other pixels keep every bit.
@@ -56,9 +50,6 @@ def inpaint(
         method: how to impose the known pixels.
         jump: diffusion steps of a part of the way, >= 1.
         rounds: how often `"repaint"` walks each part, from 1 to 1000; the time grows in proportion.
-        layout: as for `generate`, in the proportions of the whole result.
-        label: as for `generate`.
-        obey: how closely to follow layout and label, as for `generate`.
         **options: see `Options`.
 
     Raises:
@@ -68,9 +59,7 @@ def inpaint(
     check_mask(mask, *image.shape[-2:])
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     known = KnownPixels(Picture(image), mask, is_noised=method == "repaint")
-    leading, planes = led(model, layout, label, obey, len(seeds_in(options, len(image))))
-    task = completion(canvas, known, method, jump, rounds, planes, label)
-    return sample_images(leading, len(image), options, task)
+    return sample_edits(model, image, options, canvas, completion(canvas, known, method, jump, rounds))
 
 
 def extend(
@@ -84,9 +73,6 @@ def extend(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    layout: Shaped[Tensor, "*b_y_x"] | None = None,
-    label: str | Sequence[str] | None = None,
-    obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "n c v u"]:
     """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit.
@@ -100,31 +86,15 @@ def extend(
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)
-    leading, planes = led(model, layout, label, obey, len(seeds_in(options, len(image))))
-    task = completion(canvas, known, method, jump, rounds, planes, label)
-    return sample_images(leading, len(image), options, task)
+    return sample_edits(model, image, options, canvas, completion(canvas, known, method, jump, rounds))
 
 
-def completion(
-    canvas: Canvas,
-    known: KnownPixels,
-    method: str,
-    jump: int,
-    rounds: int,
-    layout: Layout | None = None,
-    label: str | Sequence[str] | None = None,
-) -> MakeTask:
-    """Return a function that gives the task to make the unknown pixels, as a layout of the canvas says.
-
-    `label` says what the image shows, or each image.
-    """
-    if layout is not None:
-        layout.check_proportions(canvas)
+def completion(canvas: Canvas, known: KnownPixels, method: str, jump: int, rounds: int) -> MakeTask:
+    """Return a function that gives the task to make the unknown pixels."""
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = path_of(levels, method, jump, rounds)
-        start = Known(PureNoise(denoiser.image_channels), known, path[0])
-        return Task(canvas, path, start, known, labelled(layout, label, denoiser.config))
+        return Task(canvas, path, Known(PureNoise(denoiser.image_channels), known, path[0]), known)
 
     return task
 

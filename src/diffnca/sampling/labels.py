@@ -1,6 +1,6 @@
 """Labels of new images: names that a model has learnt, as constant planes after all its other planes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from diffnca.diffusion.walk import Planes
 from diffnca.errors import require
 from diffnca.sampling.constants import Constants
 
+Told = str | Mapping[str, float]
+"""A label, or a mix of labels: the share of each."""
 
-def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: Config) -> Planes | None:
+
+def labelled(planes: Planes | None, label: Told | Sequence[Told] | None, config: Config) -> Planes | None:
     """Return the planes of a map with those of a label, or of the label of each image.
 
     Return `planes` without a label, and for a model that knows no labels, next to one that does. A model that
@@ -20,9 +23,21 @@ def labelled(planes: Planes | None, label: str | Sequence[str] | None, config: C
     names, planes = config.layout.labels, None if config.layout.made else planes
     if label is None or not names:
         return planes
-    own = [names.index(each) for each in ([label] if isinstance(label, str) else label)]
+    shares = [[_shares_of(each).get(name, 0.0) for name in names] for each in _each_of(label)]
     count = config.layout.num_map_planes(config.model.image_channels)
-    return Constants(torch.eye(len(names))[own], planes, count)
+    return Constants(torch.tensor(shares, dtype=torch.float32), planes, count)
+
+
+def mixed(label: Told | Sequence[Told] | None, shares: tuple[float, ...]) -> Told | Sequence[Told] | None:
+    """Return a mix of two labels for each share of the way between them; any other label as it is."""
+    if label is None or isinstance(label, str | Mapping) or len(label) != 2:
+        return label
+    one, other = map(_shares_of, label)
+    names = dict.fromkeys((*one, *other))
+    return [
+        {name: (1.0 - share) * one.get(name, 0.0) + share * other.get(name, 0.0) for name in names}
+        for share in shares
+    ]
 
 
 def check_label(label: Any, images: int, *configs: Config) -> None:
@@ -32,14 +47,22 @@ def check_label(label: Any, images: int, *configs: Config) -> None:
     """
     if label is None:
         return
-    told = [label] if isinstance(label, str) else list(label)
-    if not isinstance(label, str) and len(told) != images:
+    told = _each_of(label)
+    if not isinstance(label, str | Mapping) and len(told) != images:
         raise ValueError(f"label of {len(told)} names: must be one, or one for each of {images} images")
     knowing = [config for config in configs if config.layout.labels]
     if not knowing:
         name = configs[0].name
         raise ValueError(f"label: must be left out for the model {name}, which was trained without labels")
     for config in knowing:
-        for each in told:
+        for each in (name for one in told for name in _shares_of(one)):
             names = config.layout.labels
             require(each in names, "label", each, f"one of the labels of {config.name}: {', '.join(names)}")
+
+
+def _each_of(label: Told | Sequence[Told]) -> list[Told]:
+    return [label] if isinstance(label, str | Mapping) else list(label)
+
+
+def _shares_of(told: Told) -> Mapping[str, float]:
+    return {told: 1.0} if isinstance(told, str) else told

@@ -29,7 +29,7 @@ from diffnca.data.sources import content_of
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.errors import require
 from diffnca.sampling.guidance import AroundDenoiser
-from diffnca.sampling.labels import check_label
+from diffnca.sampling.labels import Told, check_label
 from diffnca.sampling.maps import Outlines, Raster
 
 
@@ -55,14 +55,15 @@ class Layout:
         planes = np.stack([planes_of(each, self.num_classes) for each in self.map.on(region).numpy()])
         return torch.from_numpy(planes).movedim(-1, 1) / 255.0
 
-    def check_proportions(self, canvas: Canvas) -> None:
-        """Refuse a canvas with other proportions; a side of the map may be rounded to whole pixels."""
-        height, width = self.map.size
-        if abs(height * canvas.width - width * canvas.height) > max(canvas.height, canvas.width):
-            raise ValueError(
-                f"layout of {height}x{width} px: must have the proportions of the whole result, "
-                f"{canvas.height}x{canvas.width} px; draw all of it"
-            )
+
+def check_proportions(size: tuple[int, int], canvas: Canvas) -> None:
+    """Refuse a map with other proportions than a canvas; a side may be rounded to whole pixels."""
+    height, width = size
+    if abs(height * canvas.width - width * canvas.height) > max(canvas.height, canvas.width):
+        raise ValueError(
+            f"layout of {height}x{width} px: must have the proportions of the whole result, "
+            f"{canvas.height}x{canvas.width} px; draw all of it"
+        )
 
 
 def layout_of(
@@ -173,7 +174,7 @@ class Obeying(AroundDenoiser):
 def led(
     model: Any,
     numbers: Shaped[Tensor, "*b y x"] | None,
-    label: str | Sequence[str] | None,
+    label: Told | Sequence[Told] | None,
     obey: float,
     images: int,
 ) -> tuple[Any, Layout | None]:

@@ -1,12 +1,12 @@
 """What to sample: the start of the walk, the noise levels, what is known of the image; and the sampling."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
@@ -21,6 +21,8 @@ from diffnca.engine import Engine
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.arguments import place_of, seeds_of, undisturbed, whole_number
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.labels import Told, labelled
+from diffnca.sampling.layouts import check_proportions, led
 from diffnca.sampling.starts import Initial
 
 
@@ -62,6 +64,9 @@ class Options(TypedDict, total=False):
         progress: called after each step with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` or `"eager"`, as for `generate`.
+        layout: what stands where, as for `generate`; for an edit, in the proportions of the whole result.
+        label: what the image shows, or each image, as for `generate`.
+        obey: how closely to follow layout and label, as for `generate`.
     """
 
     boundary: tuple[Boundary, Boundary]
@@ -71,6 +76,9 @@ class Options(TypedDict, total=False):
     progress: Progress | None
     device: str | torch.device | None
     engine: Engine
+    layout: Shaped[Tensor, "*b_y_x"] | None
+    label: Told | Sequence[Told] | None
+    obey: float
 
 
 def check_options(options: Options) -> None:
@@ -170,6 +178,19 @@ def sample_images(
     check_options(options)
     place = place_of(model, options.get("device"))
     noise = Noise(seeds_in(options, batch), place)
+    label, obey = options.get("label"), options.get("obey", 1.0)
+    leading, layout = led(model, options.get("layout"), label, obey, len(noise.seeds))
     sampler, levels = walk_of(model, options.get("sampler"), options.get("steps"))
-    denoiser = prepare(model, place, options.get("engine", "auto"))
-    return sample_task(task(denoiser, levels), denoiser, sampler, noise, progress=options.get("progress"))
+    denoiser = prepare(leading, place, options.get("engine", "auto"))
+    made = replace(task(denoiser, levels), given=labelled(layout, label, denoiser.config))
+    return sample_task(made, denoiser, sampler, noise, progress=options.get("progress"))
+
+
+def sample_edits(
+    model: ImageDenoiser | Autoencoder, image: Tensor, options: Options, canvas: Canvas, task: MakeTask
+) -> Float[Tensor, "n c h w"]:
+    """Sample the edits of images; refuse a layout in other proportions than the canvas of the result."""
+    layout = options.get("layout")
+    if isinstance(layout, Tensor) and layout.ndim >= 2:
+        check_proportions((layout.shape[-2], layout.shape[-1]), canvas)
+    return sample_images(model, len(image), options, task)

@@ -17,7 +17,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import check_between, check_images
 from diffnca.sampling.known import Known, KnownMeans, Noised
-from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_edits
 
 LARGEST_FACTOR = 8.0
 
@@ -55,7 +55,7 @@ def upscale(
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas = enlarged_canvas(image.shape[-2], image.shape[-1], factor, boundary)
-    return sample_images(model, len(image), options, enlargement(canvas, image, method, strength))
+    return sample_edits(model, image, options, canvas, enlargement(canvas, image, method, strength))
 
 
 def enlargement(

@@ -20,8 +20,9 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
 from diffnca.sampling.known import KnownMeans, Noised, Picture
+from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
-from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_images
+from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_edits, sample_images
 from diffnca.sampling.upscale import Enlarged
 
 
@@ -44,7 +45,7 @@ def vary(
     """
     check_images(image, model.image_channels)
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
-    return sample_images(model, len(image), options, variation(canvas, image, strength))
+    return sample_edits(model, image, options, canvas, variation(canvas, image, strength))
 
 
 def variation(canvas: Canvas, image: Float[Tensor, "b c y x"], strength: float) -> MakeTask:
@@ -80,7 +81,7 @@ def interpolate(
         shares: for each image, the way from the first (0) to the second (1).
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
-        **options: see `Options`; `seed` has no effect.
+        **options: see `Options`; `seed` has no effect. Two labels are of the two images, and mixed between.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -93,12 +94,16 @@ def interpolate(
     if not isinstance(shares, tuple) or not shares or not all(0.0 <= share <= 1.0 for share in shares):
         raise ValueError(f"shares={shares!r}: must be one or more numbers from 0 to 1")
     canvas = canvas_of(height, width, options.get("boundary", Canvas.boundary))
+    task = transition(canvas, second, shares)
+    labels = mixed(options.get("label"), shares)
     return sample_images(
-        model,
-        len(shares),
-        {**options, "seed": [first] * len(shares)},
-        lambda denoiser, levels: Task(canvas, levels, Between(start_of(denoiser), second, shares)),
+        model, len(shares), {**options, "seed": [first] * len(shares), "label": labels}, task
     )
+
+
+def transition(canvas: Canvas, second: int, shares: tuple[float, ...]) -> MakeTask:
+    """Return a function that gives the task to make images on the way to the seed `second`."""
+    return lambda denoiser, levels: Task(canvas, levels, Between(start_of(denoiser), second, shares))
 
 
 @dataclass(frozen=True)
