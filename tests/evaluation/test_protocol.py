@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffnca.canvas.pixels import to_uint8
 from diffnca.cli.main import main
-from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig
+from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.evaluation import judges
 from diffnca.evaluation.metrics.features import ModuleFeatures, efficientnet_lite0
@@ -24,7 +25,8 @@ from diffnca.evaluation.protocol import measure
 from diffnca.evaluation.samples import Samples
 from diffnca.formats.png import read_png_text
 from diffnca.models.build import build_model
-from diffnca.models.file import write_model
+from diffnca.models.file import load, read_card, write_model
+from diffnca.sampling.generate import generate
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra eval")
 
@@ -404,3 +406,59 @@ def test_what_cannot_be_measured_is_refused_before_images_are_made(
     }
     words = [str(places.get(word, word)) for word in arguments.split()]
     assert message in error_of(capsys, model, *words)
+
+
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory, model: Path, real: Path) -> tuple[Path, Path]:
+    """A model that follows maps, and a folder with a map of each real image."""
+    folder = tmp_path_factory.mktemp("maps")
+    for index, path in enumerate(sorted(real.iterdir())):
+        numbers = np.random.default_rng(index).integers(0, 2, (SIDE, SIDE), dtype=np.uint8)
+        Image.fromarray(numbers).save(folder / path.name)
+    changes = {"layout.classes": ("a", "b"), "model.given_channels": 2}
+    own = with_fields(config(), changes)
+    network = build_model(own).network.requires_grad_(False)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    write_model(path, network.state_dict(), own, read_card(model))
+    return path, folder
+
+
+def test_samples_have_the_maps_of_the_held_out_images(
+    following: tuple[Path, Path],
+    real: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, maps = following
+    told = ("--held-out", "--layouts", maps, "--obey", 2, "--samples", tmp_path / "samples")
+    numbers = evaluated(capsys, cache, model, "--reference", real, "--n", 6, *told)
+    assert numbers["made"]["layouts"] == f"105 pieces of {maps}" and numbers["made"]["obey"] == "2"
+    held_out = [Image.open(maps / path.name) for path in sorted(real.iterdir())[:6]]
+    layout = torch.from_numpy(np.stack([np.asarray(image) for image in held_out])).long()
+    size = {"height": SIDE, "width": SIDE}
+    expected = to_uint8(generate(load(model), **size, seed=list(range(6)), layout=layout, obey=2.0))
+    made = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").iterdir())]
+    np.testing.assert_array_equal(np.stack(made), expected)
+
+
+@pytest.mark.parametrize(
+    ("of", "told", "message"),
+    [
+        ("real", ["--layouts", "."], "--layouts: must be left out for a folder of images; "),
+        ("model", ["--layouts", "."], "layout: must be left out for the model diff_nca, which was trained"),
+        ("model", ["--label", "oak"], "label: must be left out for the model diff_nca, which was trained"),
+        ("model", ["--obey", "2"], "--obey 2.0: must be 1 without layout and label; give one"),
+    ],
+)
+def test_what_says_nothing_to_a_model_is_refused(
+    of: str,
+    told: list[str],
+    message: str,
+    request: pytest.FixtureRequest,
+    real: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in error_of(capsys, request.getfixturevalue(of), "--reference", real, *told)

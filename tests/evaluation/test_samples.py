@@ -50,3 +50,20 @@ def test_pictures_have_the_maps_that_their_model_asks_for(models: tuple[str, str
     )
     np.testing.assert_array_equal(picture, laid_out)
     assert not np.array_equal(picture, alone)
+
+
+def test_a_kept_picture_is_refused_if_it_was_made_without_the_label_that_is_asked_for(
+    labelled: str, tmp_path: Path
+) -> None:
+    (free,) = Samples(labelled, 8, 8).pictures(1, tmp_path)
+    (bark,) = Samples(labelled, 8, 8, label="bark").pictures(1)
+    assert not np.array_equal(free, bark)
+    with pytest.raises(ValueError, match=r"000000.png: was made with label unknown, not bark; give an empty"):
+        list(Samples(labelled, 8, 8, label="bark").pictures(1, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a model that knows two labels."""
+    changes = {"layout.classes": (), "layout.labels": ("bark", "moss"), "model.given_channels": 2}
+    return written(tmp_path_factory.mktemp("model") / "labels.safetensors", changes)

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -119,6 +119,11 @@ class ImageSet:
                 raise ValueError(f"{source.name}: has changed its size since it was opened; start again")
             self.cache.put(source, image)
         return image
+
+    def chosen(self, indices: Sequence[int]) -> "ImageSet":
+        """Return some of the images."""
+        sources = tuple(self.sources[index] for index in indices)
+        return replace(self, sources=sources, sizes=self.sizes[indices], labels=self.labels[indices])
 
     def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))

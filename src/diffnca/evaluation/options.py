@@ -53,6 +53,10 @@ class Options:
         seed: of the first image; image i has seed + i.
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps; without it, the model's own choice.
+        layouts: label images of the real images (a folder or a zip file), for a model that follows maps. The
+            generated images have the maps of the real ones in turn, with --crop pieces of these maps.
+        label: what the generated images show, for a model that knows labels; without it, any of them.
+        obey: how closely to follow maps and label, as for sample.
         device: where to compute; auto takes a GPU where there is one.
         seam_px: distance in pixels of the lines where seams could be; whole images are measured there.
         samples: folder that keeps the generated images; a stopped evaluation goes on from there.
@@ -76,6 +80,9 @@ class Options:
     seed: int = 0
     sampler: SamplerName | None = None
     steps: int | None = None
+    layouts: Path | None = None
+    label: str | None = None
+    obey: float = 1.0
     device: str = "auto"
     seam_px: int | None = None
     samples: Path | None = None

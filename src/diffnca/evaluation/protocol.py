@@ -10,9 +10,11 @@ import numpy as np
 from diffnca.config.model import Config, DataConfig
 from diffnca.data.held_out import split
 from diffnca.data.images import ImageSet, open_images
+from diffnca.data.layouts import Layouts
 from diffnca.data.sources import Remark
 from diffnca.engine.machine import device_named
 from diffnca.evaluation.judges import check_impartial, judges_named
+from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
 from diffnca.evaluation.metrics.features import cache_folder
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
@@ -25,6 +27,8 @@ from diffnca.files import check_place
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
 from diffnca.progress import Report, unseen
+from diffnca.sampling.labels import check_label
+from diffnca.sampling.layouts import check_obey, legend_of
 
 PAIR_PX = 128
 
@@ -35,10 +39,11 @@ Generated = tuple[Pictures, dict[str, str], tuple[Remark, ...]]
 class RealImages:
     """The real images of an evaluation.
 
-    `split` says in words which images the `reference` is. `training` is `None` if nobody knows what the model
-    has seen. `skipped` holds unusable files by the flag of their folder.
+    `split` says in words which images the `reference` is, taken from `pictures`. `training` is `None` if
+    nobody knows what the model has seen. `skipped` holds unusable files by the flag of their folder.
     """
 
+    pictures: ImageSet
     reference: Selection
     training: Selection | None
     split: str
@@ -60,6 +65,7 @@ def measure(
     config = None if _is_folder_of_images(model) else read_config(find_model(model))
     if config is not None:
         check_impartial(options.features, model, read_card(find_model(model)))
+    _check_told(model, config, options)
     judges = judges_named(options.features, options.weights, options.device)
     real = real_images(model, config, options, report)
     for judge in judges:
@@ -94,6 +100,21 @@ def measure(
 def _is_folder_of_images(name: str) -> bool:
     path = Path(name)
     return path.is_dir() and not (path / MODEL_FILE).is_file() and name not in bundled_models()
+
+
+def _check_told(model: str, config: Config | None, options: Options) -> None:
+    """Refuse maps, a label and `obey` that say nothing to a model."""
+    if config is None:
+        for name in ("layouts", "label", "obey"):
+            if getattr(options, name) != getattr(Options, name):
+                raise ValueError(f"--{name}: must be left out for a folder of images; {model} is no model")
+        return
+    if options.layouts is not None:
+        legend_of(config)
+    maker = config.layout.maker if options.layouts is None else None
+    makers = () if maker is None else (read_config(find_model(maker)),)
+    check_label(options.label, 1, config, *makers)
+    check_obey(options.obey, bool(makers) or options.layouts is not None or options.label is not None)
 
 
 def _checked_cache(folder: Path | None) -> Path:
@@ -138,9 +159,14 @@ def _made(model: str, config: Config, options: Options, real: RealImages, report
         raise ValueError(f"images of {size[0]}x{size[1]} px: must be {MIN_SIDE_PX} px or more a side")
     if options.seam_px is not None:
         check_seams(options.seam_px, (height, width))
-    device = device_named(options.device)
-    samples = Samples(model, height, width, options.seed, options.sampler, options.steps, device)
-    facts = {"model": model, "seed": str(options.seed), **samples.facts}
+    device, maps = device_named(options.device), None
+    facts = {"model": model, "seed": str(options.seed)}
+    if options.layouts is not None:
+        maps = Maps(real.pictures, height, width)
+        facts["layouts"] = f"{len(maps.places)} pieces of {options.layouts}"
+    how = (options.seed, options.sampler, options.steps, device, options.label, options.obey, maps)
+    samples = Samples(model, height, width, *how)
+    facts |= samples.facts
     return list(samples.pictures(count, options.samples, report)), facts, ()
 
 
@@ -163,8 +189,7 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     images = _read(options.reference, config, options, report)
     skipped, split = {"--reference": images.skipped}, "all images of the folder"
     n, where = None if options.crop is None else options.n, str(options.reference)
-    pictures: Pictures = images
-    seen: Pictures | None = None
+    pictures, seen = images, None
     if options.protocol == "published":
         n, split = options.n, "the first images of training"
     elif options.held_out:
@@ -176,11 +201,14 @@ def real_images(model: str, config: Config | None, options: Options, report: Rep
     reference = select(pictures, options.crop, n, where)
     training = None if seen is None else select(seen, options.crop)
     _check_real(reference, training, split)
-    return RealImages(reference, training, split, skipped)
+    return RealImages(pictures, reference, training, split, skipped)
 
 
 def _read(path: Path, config: Config | None, options: Options, report: Report) -> ImageSet:
     data, channels = (DataConfig(crop=1), 3) if config is None else (config.data, config.model.image_channels)
+    layouts = None
+    if config is not None and options.layouts is not None and path == options.reference:
+        layouts = Layouts([options.layouts], config.layout)
     return open_images(
         [path],
         reduce=data.reduce if options.reduce is None else options.reduce,
@@ -188,11 +216,12 @@ def _read(path: Path, config: Config | None, options: Options, report: Report) -
         channels=channels,
         microns_per_px=data.microns_per_px if options.microns_per_px is None else options.microns_per_px,
         min_size=data.crop if options.held_out else 1,  # slides then have the tiles of the training
+        layouts=layouts,
         report=report,
     )
 
 
-def _apart(images: ImageSet, model: str, config: Config | None) -> tuple[Pictures, Pictures]:
+def _apart(images: ImageSet, model: str, config: Config | None) -> tuple[ImageSet, ImageSet]:
     """Return the images that the training of a model saw, and those that it held out, as its card says."""
     names = set() if config is None else set(read_card(find_model(model)).get("held_out", ()))
     if config is not None and config.data.validation is None:
@@ -206,7 +235,7 @@ def _apart(images: ImageSet, model: str, config: Config | None) -> tuple[Picture
             f"--held-out: the card of {model} names {len(names)} images, {len(held_out)} of the "
             f"{len(images)} in --reference; give the folder of its training, or leave out --held-out"
         )
-    return [images[index] for index in seen], [images[index] for index in held_out]
+    return images.chosen(seen), images.chosen(held_out)
 
 
 def select(pictures: Pictures, crop: int | None, n: int | None = None, where: str = "") -> Selection:

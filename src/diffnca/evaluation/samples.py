@@ -15,6 +15,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.diffusion.denoiser import ImageDenoiser
+from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.selections import Picture
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
@@ -26,13 +27,18 @@ from diffnca.sampling.task import walk_of
 BATCH_PX = 64 * 64 * 16
 """Pixels of a batch of small images; this number changes speed and memory, not the images."""
 
+PREFIX = "diffnca:"
+
 JPEG_QUALITY = 75
 """The default of Pillow; the published samples were stored with it."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images of `seed`, `seed` + 1, ...; `None` takes the model's own sampler, steps, and sides in px."""
+    """Images of `seed`, `seed` + 1, ...; `None` takes the model's own sampler, steps, and sides in px.
+
+    All images show `label`, and each one has its own of the `maps`; `obey` is as for `generate`.
+    """
 
     model: str
     height: int | None = None
@@ -41,6 +47,9 @@ class Samples:
     sampler: str | None = None
     steps: int | None = None
     device: str = "cpu"
+    label: str | None = None
+    obey: float = 1.0
+    maps: Maps | None = None
 
     @cached_property
     def generator(self) -> Generator:
@@ -49,13 +58,13 @@ class Samples:
 
     @cached_property
     def maker(self) -> ImageDenoiser | None:
-        """The model that makes the maps, as in sampling."""
+        """The model that makes the maps, as in sampling, if none are given."""
         name = self.generator.config.layout.maker
-        return None if name is None else load_denoiser(name)
+        return None if name is None or self.maps is not None else load_denoiser(name)
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """All that these images depend on, without their seeds."""
+        """All that these images depend on, without their seeds and maps."""
         crop = str(self.generator.config.data.crop)
         facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
         facts |= {"height": str(self.height or crop), "width": str(self.width or crop)}
@@ -65,6 +74,14 @@ class Samples:
         if not isinstance(self.generator, Autoencoder):
             sampler, levels = walk_of(self.generator, self.sampler, self.steps)
             facts |= {"sampler": sampler.name, "steps": str(len(levels))}
+        told = {"label": self.label, "obey": None if self.obey == 1.0 else f"{self.obey:g}"}
+        return facts | {name: value for name, value in told.items() if value is not None}
+
+    def facts_of(self, seed: int) -> dict[str, str]:
+        """Return all that an image depends on."""
+        facts = {**self.facts, "seed": str(seed)}
+        if self.maps is not None:
+            facts["layout"] = sha256(self.maps.numbers([seed]).numpy().tobytes()).hexdigest()[:16]
         return facts
 
     def pictures(self, n: int, folder: Path | None = None, report: Report = unseen) -> Iterator[Picture]:
@@ -82,7 +99,7 @@ class Samples:
             report("generated images", first + len(seeds), n)
 
     def _batch(self, seeds: Sequence[int], folder: Path | None, step: Callable[..., object]) -> list[Picture]:
-        kept = {} if folder is None else _kept(folder, seeds, self.facts)
+        kept = {} if folder is None else self._kept(folder, seeds)
         missing = [seed for seed in seeds if seed not in kept]
         if missing:
             images = generate(
@@ -94,16 +111,36 @@ class Samples:
                 steps=self.steps,
                 device=torch.device(self.device),
                 progress=step,
+                layout=None if self.maps is None else self.maps.numbers(missing),
                 maker=self.maker,
+                label=self.label,
+                obey=self.obey,
             )
             colours = self.generator.config.model.image_channels
             kept |= dict(zip(missing, to_uint8(images[:, :colours]), strict=True))
         if folder is not None:
             for seed in missing:
-                facts = {**self.facts, "seed": str(seed)}
-                text = {f"diffnca:{name}": value for name, value in facts.items()}
+                text = {f"{PREFIX}{name}": value for name, value in self.facts_of(seed).items()}
                 write_png(_file(folder, seed), kept[seed], text)
         return [kept[seed] for seed in seeds]
+
+    def _kept(self, folder: Path, seeds: Sequence[int]) -> dict[int, Picture]:
+        found = {}
+        for seed in seeds:
+            path, wanted = _file(folder, seed), self.facts_of(seed)
+            if not path.is_file():
+                continue
+            text = {key.removeprefix(PREFIX): value for key, value in read_png_text(path).items()}
+            for name in dict.fromkeys((*wanted, *text)):
+                there, needed = text.get(name, "unknown"), wanted.get(name, "unknown")
+                if there != needed:
+                    raise ValueError(
+                        f"{path}: was made with {name} {there[:16]}, not {needed[:16]}; give an empty folder "
+                        "for --samples"
+                    )
+            with Image.open(path) as image:
+                found[seed] = np.atleast_3d(np.asarray(image))
+        return found
 
 
 def as_jpeg(picture: Picture) -> Picture:
@@ -112,24 +149,6 @@ def as_jpeg(picture: Picture) -> Picture:
     pixels = picture[..., 0] if picture.shape[2] == 1 else picture
     Image.fromarray(pixels).save(stored, "JPEG", quality=JPEG_QUALITY)
     return np.atleast_3d(np.asarray(Image.open(stored)))
-
-
-def _kept(folder: Path, seeds: Sequence[int], facts: dict[str, str]) -> dict[int, Picture]:
-    found = {}
-    for seed in seeds:
-        path = _file(folder, seed)
-        if not path.is_file():
-            continue
-        text = read_png_text(path)
-        for name, value in facts.items():
-            if text.get(f"diffnca:{name}") != value:
-                raise ValueError(
-                    f"{path}: was made with {name} {text.get(f'diffnca:{name}', 'unknown')[:16]}, not "
-                    f"{value[:16]}; give an empty folder for --samples"
-                )
-        with Image.open(path) as image:
-            found[seed] = np.atleast_3d(np.asarray(image))
-    return found
 
 
 def _file(folder: Path, seed: int) -> Path:
