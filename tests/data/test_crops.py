@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,20 @@ def test_no_threads_are_started_beside_those_of_training() -> None:
             assert prefetching.submit(started).result() == set()
     finally:
         torch.set_num_threads(allowed)
+
+
+def test_each_label_is_drawn_equally_often_and_every_position_within_it(tmp_path: Path) -> None:
+    images = images_of(tmp_path, (4, 7), (2, 2), (5, 3))  # 18, 1 and 8 positions of 2x2
+    labels = np.array([[1, 0], [0, 1], [1, 0]], dtype=np.float32)
+    batch = crops(replace(images, labels=labels), size=2, batch=5_200, seed=0, step=0)
+    shown, is_rare = as_uint8(batch[:, :3])[:, 0, 0, 0], batch[:, 4, 0, 0].numpy() == 1
+    np.testing.assert_array_equal(is_rare, shown == 1)
+    assert abs(is_rare.sum() - 2_600) < 150  # four standard deviations
+    assert abs((shown == 0).sum() / (~is_rare).sum() - 18 / 26) < 0.04
+
+
+def test_labels_change_no_crop_if_there_is_but_one(tmp_path: Path) -> None:
+    images = images_of(tmp_path, (20, 30), (40, 10))
+    alike = replace(images, labels=np.ones((2, 1), dtype=np.float32))
+    made = [crops(each, size=6, batch=9, seed=3, step=4)[:, :3] for each in (images, alike)]
+    assert torch.equal(*made)

@@ -11,12 +11,14 @@ from PIL import Image
 from diffnca.cli.main import main
 from diffnca.config.model import with_fields
 from diffnca.config.recipes import recipe_named
+from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_config
 from diffnca.sampling.generate import generate
 from diffnca.training.objectives import Batch
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
 from diffnca.training.start import AUTO
+from diffnca.training.transfer import load_start
 
 from .conftest import CONFIG
 
@@ -106,7 +108,8 @@ def test_the_plan_counts_the_images_of_each_label(
 ) -> None:
     fields = "--labels folders --data.crop 16 --model.channels 48 --recipe diff_nca --images 4 --dry-run"
     assert main(["train", "--data", str(options.data[0]), *fields.split()]) == 0
-    assert "labels   bark 2, moss 2 (images); 15% of the crops are shown without\n" in capsys.readouterr().out
+    line = "labels   bark 2, moss 2 (images), seen equally often; 15% of the crops are shown without\n"
+    assert line in capsys.readouterr().out
 
 
 def test_the_labels_are_among_the_facts_of_a_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +192,27 @@ def test_a_model_of_labels_begins_no_training_without_them(
         training(asked, CONFIG, str(run))
     with pytest.raises(ValueError, match="has other classes; leave out --layouts, as it was trained"):
         training(replace(with_maps(asked), labels="folders"), with_fields(CONFIG, CLASSES), str(run))
+
+
+def test_a_model_of_maps_learns_labels_too_and_begins_as_it_was(options: RunOptions, tmp_path: Path) -> None:
+    config = with_fields(CONFIG, CLASSES | {"layout.coarse": 4})
+    unlabelled = replace(with_maps(options), labels=None, out=tmp_path / "maps")
+    start = training(unlabelled, config).run().out
+    session = training(with_maps(options), read_config(start / "model.safetensors"), str(start))
+    assert session.config.layout.labels == ("bark", "moss") and session.config.model.given_channels == 8
+    begun = build_denoiser(session.config)
+    load_start(begun, start / "model.safetensors")
+    layout, size = torch.tensor([[0, 1], [1, 1]]), {"height": 16, "width": 16, "steps": 1}
+    before, after = (generate(each, layout=layout, **size) for each in (load(start), begun))
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_of_maps_keeps_its_maps_as_it_learns_labels(options: RunOptions, tmp_path: Path) -> None:
+    unlabelled = replace(with_maps(options), labels=None, out=tmp_path / "maps")
+    start = training(unlabelled, with_fields(CONFIG, CLASSES)).run().out
+    coarse = with_fields(CONFIG, CLASSES | {"layout.coarse": 4})
+    with pytest.raises(ValueError, match="has other coarse; give --layout.coarse 0"):
+        training(with_maps(options), coarse, str(start))
 
 
 def test_a_network_without_cells_takes_no_labels(options: RunOptions) -> None:

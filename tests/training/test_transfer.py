@@ -129,6 +129,22 @@ def test_every_stage_of_such_a_network_learns_from_the_planes(name: str) -> None
         assert rule.expand.weight.grad[:, : rule.planes].abs().amax(dim=0).min() > 0
 
 
+@every_stage
+def test_a_network_with_more_planes_begins_by_predicting_what_it_did_with_the_first_of_them(
+    name: str,
+) -> None:
+    _, old = widened(name)
+    with torch.no_grad():
+        for rule in old.compiled_parts():
+            rule.expand.weight.normal_(std=0.1)
+        new = Automaton(replace(old.config, given_channels=5))
+        new.load_state_dict(transferred(old.state_dict(), old.config, new.config, new.state_dict()))
+        given, t = drawn(5), torch.tensor([0.4])
+        expected, found = old(drawn(3), t, given=given[:, :2]), new(drawn(3), t, given=given)
+        assert not torch.allclose(expected, old(drawn(3), t, given=torch.zeros(1, 2, 16, 20)), atol=1e-3)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_planes_may_be_more_but_not_others() -> None:
     plain, two, three = (replace(WITHOUT_PLANES["coarse"], given_channels=planes) for planes in (0, 2, 3))
     assert is_fit(plain, two) and is_fit(two, two)

@@ -237,7 +237,8 @@ def plan_lines(session: Session) -> Iterator[str]:
     if config.layout.labels:
         counts = zip(config.layout.labels, session.images.labels.sum(axis=0), strict=True)
         shown = ", ".join(f"{name} {count:,.0f}" for name, count in counts)
-        yield f"labels   {shown} (images); {config.layout.dropped:.0%} of the crops are shown without"
+        dropped = f"{config.layout.dropped:.0%} of the crops are shown without"
+        yield f"labels   {shown} (images), seen equally often; {dropped}"
     if config.layout.style:
         numbers = ", ".join(config.layout.style_numbers(config.model.image_channels))
         yield f"style    {numbers}; {config.layout.dropped:.0%} of the crops are shown without"

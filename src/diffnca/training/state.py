@@ -151,11 +151,18 @@ def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
 
 
 def check_same_network(start: Path, wanted: Config) -> None:
-    """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend."""
+    """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend.
+
+    A model without labels may learn some; one that knows nothing may learn everything.
+    """
     stored = read_config(start)
     old, new = stored.layout, wanted.layout
-    for option, kind, told in (("layouts", "classes", old.told), ("labels", "labels", ", ".join(old.labels))):
-        if old.is_used and getattr(old, kind) != getattr(new, kind):
+    for option, kind, is_kept, told in (
+        ("layouts", "classes", old.is_used, old.told),
+        ("layout.coarse", "coarse", bool(old.classes), str(old.coarse)),
+        ("labels", "labels", bool(old.labels), ", ".join(old.labels)),
+    ):
+        if is_kept and getattr(old, kind) != getattr(new, kind):
             fix = f"give --layout.{kind} {told}" if told else f"leave out --{option}, as it was trained"
             raise ValueError(f"--from {start}: has other {kind}; {fix}")
     if old.style and not new.style:

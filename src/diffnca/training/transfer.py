@@ -1,11 +1,11 @@
 """First weights from a model file, of a network that may differ in its colours or its given planes.
 
 A gray network sees its image three times, as the colour network sees a gray image, and predicts the mean of
-the three predictions. Channels that become free keep fresh weights. A network with given planes predicts what
-the network without planes did: no cell takes account of the planes before training.
+the three predictions. Channels that become free keep fresh weights. A network with more given planes predicts
+what the network with fewer did: no cell takes account of the last planes before training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def load_start(model: Generator, path: Path) -> None:
 def fits(stored: Config, wanted: Config) -> bool:
     """Return whether stored weights can begin a network: equal cells, for gray images or with more planes.
 
-    The planes may be all of them, or those of a style, which are the last.
+    The planes of the stored network are the first ones of the other.
     """
     old, new = stored.model, wanted.model
     if not isinstance(old, NCAConfig) or not isinstance(new, NCAConfig):
@@ -45,16 +45,31 @@ def fits(stored: Config, wanted: Config) -> bool:
     is_gray = is_gray and old.fourier is None and old.made_channels == 0
     return (
         (is_gray or old.image_channels == new.image_channels)
-        and old.given_channels in (0, new.given_channels, new.given_channels - _added(stored, wanted))
+        and _planes_fit(stored, wanted)
         and all(stage.modulation == "scale_shift" for stage in old.stages)
         and not any(stage.perceive_embedding or stage.weight_norm for stage in old.stages)
         and replace(old, image_channels=new.image_channels, given_channels=new.given_channels) == new
     )
 
 
-def _added(stored: Config, wanted: Config) -> int:
-    """Return the number of planes of a style that stored weights do not know."""
-    return 0 if stored.layout.style else len(wanted.layout.style_numbers(wanted.model.image_channels))
+def _planes_fit(stored: Config, wanted: Config) -> bool:
+    """Return whether the planes that stored weights know are the first ones of a network."""
+    if not stored.layout.is_used:
+        return getattr(stored.model, "given_channels", 0) in (0, getattr(wanted.model, "given_channels", 0))
+    known = _planes_of(stored)
+    return known == _planes_of(wanted)[: len(known)]
+
+
+def _planes_of(config: Config) -> list[tuple[str, str | int]]:
+    """Return kind and name of each given plane, in their order."""
+    layout, channels = config.layout, config.model.image_channels
+    kinds: dict[str, Iterable[str | int]] = {
+        "class": () if layout.made else layout.names,
+        f"one of {channels} colours": range(channels + 1) if layout.coarse else (),
+        "label": layout.labels,
+        "style": layout.style_numbers(channels),
+    }
+    return [(kind, name) for kind, names in kinds.items() for name in names]
 
 
 def transferred(
