@@ -242,7 +242,10 @@ def test_the_numbers_in_layouts_say_how_many_classes_there_are(
             np.full((4, 4), 32, dtype=np.uint8),
             r"^a.png: holds the value 32: must be the number of a class, at",
         ),
-        (COLOURS[NUMBERS], r"^a.png: holds colours, so it needs a legend: give --layout.classes"),
+        (
+            COLOURS[NUMBERS],
+            r"^a.png: holds the colours #.{6}, .*, so it needs a legend: give --layout.classes",
+        ),
     ],
 )
 def test_layouts_that_need_a_legend_are_refused_without_one(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from diffnca.cli import console
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, DataConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.files import check_target
@@ -64,18 +65,24 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Look at your images before you train: what was found, scale, background, doubles, speed.
+    """Look at your images before you train: what was found, scale, background, doubles, classes, speed.
 
     Attributes:
         data: folders (searched recursively), zip files, images or whole slides.
+        layouts: folders or zip files of label images, as for train.
+        labels: what each image shows as a whole, `folders` or a CSV file, as for train.
+        classes: name and colour of each class of the layouts, as for train; without it, their numbers.
         scale: pixels (`2px`) or micrometres (`1um`) in a pixel of the model; without it, the detail decides.
-        out: also write a PNG with crops as training would see them.
+        out: also write a PNG with crops as training would see them, and their layouts beside them.
         strict: stop at the first unusable image, instead of leaving it out.
     """
 
     verb: ClassVar = "look"
 
     data: tyro.conf.Positional[tuple[Path, ...]]
+    layouts: tuple[Path, ...] = ()
+    labels: str | None = None
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="layout.classes")] = ()
     scale: str | None = None
     out: Path | None = None
     strict: bool = False
@@ -87,9 +94,9 @@ class Look:
         if self.out is not None:
             check_target(self.out, (".png",))
         with console.progress() as report:
-            config = unasked(diff_nca())
-            config = replace(config, data=RunOptions(scale=self.scale).scaled(config.data))
-            seen = preview(self.data, config, self.strict, report)
+            told = {name: getattr(self, name) for name in ("data", "layouts", "labels", "scale", "strict")}
+            config = replace(unasked(diff_nca()), layout=LayoutConfig(self.classes))
+            seen = preview(RunOptions(**told), config, report)
         note_remarks(seen.images)
         for line in preview_lines(seen):
             console.say(line)
@@ -114,6 +121,13 @@ def preview_lines(seen: Preview) -> Iterator[str]:
     yield f"white     {facts.background:.0%} of the pixels, background or highlights"
     pairs = "; ".join(f"{one} and {other}" for one, other in facts.duplicates[:MOST_PAIRS])
     yield f"alike     {len(facts.duplicates)} pairs{f': {pairs}' if pairs else ''}"
+    if facts.classes:
+        found = zip(seen.config.layout.names, facts.classes, strict=True)
+        classes = ", ".join(f"{name} {share:.1%} in {count:,}" for name, (share, count) in found)
+        unknown = max(1.0 - sum(share for share, _ in facts.classes), 0.0)
+        yield f"classes   {classes} (of the pixels, in images); {unknown:.1%} unknown"
+    if seen.config.layout.labels:
+        yield f"labels    {labels_of(seen.config, images)} (images)"
     yield f"scale     {scale_of(data)}"
     yield f"weights   {', '.join(f'{name} {error:.3f}' for name, error in seen.errors.items()) or 'random'}"
     speed = seen.crops_per_second
@@ -122,6 +136,12 @@ def preview_lines(seen: Preview) -> Iterator[str]:
         f"{round(60 * minutes * speed, -2):,.0f} crops in {minutes} minutes" for minutes in (5, 20, 60)
     )
     yield f"expect    {crops}; the material is plain to see from about {PLAIN_CROPS:,}"
+
+
+def labels_of(config: Config, images: ImageSet) -> str:
+    """Return the labels, each with the number of its images."""
+    counts = zip(config.layout.labels, images.labels.sum(axis=0), strict=True)
+    return ", ".join(f"{name} {count:,.0f}" for name, count in counts)
 
 
 def scale_of(data: DataConfig) -> str:
@@ -228,20 +248,13 @@ def plan_lines(session: Session) -> Iterator[str]:
     held_out = held_out_of(session.held_out)
     count = len(session.images)
     yield f"data     {count} image{'s' if count != 1 else ''}{left_out}{held_out}; {crops}"
-    if config.layout.classes:
-        names, dropped = ", ".join(config.layout.names), config.layout.dropped
-        shown = (
-            "made with the images" if config.layout.made else f"{dropped:.0%} of the crops are shown without"
-        )
-        yield f"layouts  {names}; {shown}"
-    if config.layout.labels:
-        counts = zip(config.layout.labels, session.images.labels.sum(axis=0), strict=True)
-        shown = ", ".join(f"{name} {count:,.0f}" for name, count in counts)
-        dropped = f"{config.layout.dropped:.0%} of the crops are shown without"
-        yield f"labels   {shown} (images), seen equally often; {dropped}"
-    if config.layout.style:
-        numbers = ", ".join(config.layout.style_numbers(config.model.image_channels))
-        yield f"style    {numbers}; {config.layout.dropped:.0%} of the crops are shown without"
+    layout, free = config.layout, f"{config.layout.dropped:.0%} of the crops are shown without"
+    if layout.classes:
+        yield f"layouts  {', '.join(layout.names)}; {'made with the images' if layout.made else free}"
+    if layout.labels:
+        yield f"labels   {labels_of(config, session.images)} (images), seen equally often; {free}"
+    if layout.style:
+        yield f"style    {', '.join(layout.style_numbers(config.model.image_channels))}; {free}"
     if data.reduce > 1 or data.microns_per_px is not None:
         yield f"scale    {scale_of(data)}"
     is_default = options.minutes is None and options.images is None

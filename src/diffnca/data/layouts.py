@@ -28,6 +28,9 @@ UNKNOWN = 255
 
 BLACK_AND_WHITE = {0, 255}
 
+MOST_SHOWN = 8
+"""Largest number of colours that a message names."""
+
 WHITE_RADIUS_PX = 3
 """White pixels that stand alone are no white place."""
 
@@ -127,13 +130,15 @@ def count_classes(files: Iterable[File]) -> int:
     count = 1
     for file in files:
         try:
-            with _label_image(file.content()) as (_, known, values):
+            with _label_image(file.content()) as (image, known, values):
                 seen = None if values is None else _seen(values, known)
+                colours = _colours(image, known) if seen is None else ""
         except UnusableImageError:
             continue
         if seen is None:
             raise ValueError(
-                f"{file.name}: holds colours, so it needs a legend: give --layout.classes NAME=#RRGGBB ..."
+                f"{file.name}: holds the colours {colours}, so it needs a legend: give --layout.classes "
+                "NAME=#RRGGBB ..."
             )
         most = 1 if 255 in seen and seen <= BLACK_AND_WHITE else max(seen, default=0)
         if most >= MOST_CLASSES:
@@ -243,6 +248,13 @@ def _of_colours(image: Image.Image, known: np.ndarray, legend: LayoutConfig) -> 
     places = np.searchsorted(wanted[order], codes).clip(max=len(order) - 1)
     numbers: Numbers = order[places].astype(np.uint8)
     return numbers if (wanted[numbers] == codes)[known].all() else None
+
+
+def _colours(image: Image.Image, known: np.ndarray) -> str:
+    """Return the colours of an image as text, and not more than a message can hold."""
+    codes = np.unique(_codes(np.array(image.convert("RGB")))[known]).tolist()
+    some = [f"#{code:06x}" for code in codes[:MOST_SHOWN]]
+    return ", ".join(some + ["..."] * (len(codes) > MOST_SHOWN))
 
 
 def _codes(colours: UInt8[np.ndarray, "*shape 3"]) -> np.ndarray:

@@ -34,11 +34,14 @@ class Survey:
         is_gray: whether all measured images have equal channels.
         background: mean share of pixels that are white or nearly white, in [0, 1].
         duplicates: pairs of names of images that look alike.
+        classes: share of each class among all pixels of the maps, and the number of images that show it; none
+            for images without maps.
     """
 
     is_gray: bool
     background: float
     duplicates: tuple[tuple[str, str], ...]
+    classes: tuple[tuple[float, int], ...] = ()
 
 
 def survey(images: ImageSet) -> Survey:
@@ -48,7 +51,17 @@ def survey(images: ImageSet) -> Survey:
         all(is_gray(each) for each in measured),
         float(np.mean([(each >= NEARLY_WHITE).all(axis=2).mean() for each in measured])),
         near_duplicates(images),
+        class_shares(images),
     )
+
+
+def class_shares(images: ImageSet) -> tuple[tuple[float, int], ...]:
+    """Return the share of each class among all pixels of the maps, and the number of images that show it."""
+    chosen = _evenly(len(images), MOST_COMPARED)
+    maps = (images.labelled(index)[..., images.channels :] for index in chosen)
+    sums = np.array([each.sum(axis=(0, 1), dtype=np.int64) for each in maps])
+    all_of_them = 255 * images.sizes[chosen].prod(axis=1).sum()
+    return tuple((float(each.sum() / all_of_them), int((each > 0).sum())) for each in sums.T)
 
 
 def glance(paths: tuple[Path, ...], microns_per_px: float | None = None) -> list[Pixels]:

@@ -13,6 +13,8 @@ from diffnca.files import check_target, replace_atomically
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
+GAP_BETWEEN_SHEETS_PX = 12
+
 
 def read_png_text(path: Path) -> dict[str, str]:
     """Return the metadata of an image of any size; refuse a file that is no image or is damaged."""
@@ -69,3 +71,9 @@ def contact_sheet(
         top, left = (index // columns) * (height + gap_px), (index % columns) * (width + gap_px)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def side_by_side(*batches: UInt8[np.ndarray, "b h w c"]) -> UInt8[np.ndarray, "rows_px columns_px c"]:
+    """Return the sheets of several batches of equal shape, side by side."""
+    parts = np.stack([contact_sheet(each) for each in batches])
+    return contact_sheet(parts, columns=len(parts), gap_px=GAP_BETWEEN_SHEETS_PX)

@@ -1,7 +1,7 @@
 """A look at images before training: what they hold, how a training would begin, how fast it would be."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,16 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, images_for
+from diffnca.data.layouts import coloured
 from diffnca.data.survey import Survey, survey
 from diffnca.engine.machine import fast_dtype
-from diffnca.formats.png import contact_sheet, write_png
+from diffnca.formats.png import side_by_side, write_png
 from diffnca.models.build import build_model
 from diffnca.progress import Report, unseen
+from diffnca.sampling.layouts import shown_layout
 from diffnca.training.objectives import Batch, OwnLoss
-from diffnca.training.start import chosen, errors, suited
+from diffnca.training.options import RunOptions
+from diffnca.training.start import chosen, conditioned, errors, suited
 
 SHEET_CROPS = 25
 TIMED_STEPS = 3
@@ -42,15 +45,28 @@ class Preview:
     crops_per_second: float
 
     def write_sheet(self, path: Path) -> None:
-        """Write a sheet of crops as training would see them."""
+        """Write a sheet of crops as training would see them, and beside it one of their maps."""
         shown = crops(self.images, size=self.config.data.crop, batch=SHEET_CROPS, seed=0, step=0)
-        write_png(path, contact_sheet(np.stack(list(to_uint8(shown)))), {"diffnca:look": "training crops"})
+        channels, legend = self.images.channels, self.config.layout
+        pictures = [to_uint8(shown[:, :channels])]
+        if legend.classes:
+            numbers = shown_layout(shown[:, channels:][:, : len(legend.classes)]).numbers.numpy()
+            pictures.append(coloured(numbers, legend)[..., :channels])
+        write_png(path, side_by_side(*pictures), {"diffnca:look": "training crops"})
 
 
-def preview(paths: tuple[Path, ...], config: Config, strict: bool, report: Report = unseen) -> Preview:
-    """Look at the images of a training of `config`; write nothing."""
-    config = suited(config, paths, decides_colours=True)
-    images = images_for(config, paths, strict=strict, report=report)
+def preview(options: RunOptions, config: Config, report: Report = unseen) -> Preview:
+    """Look at the images of a training of `config`, with their maps and labels; write nothing."""
+    config = replace(config, data=options.scaled(config.data))
+    config = suited(conditioned(config, options), options.data, decides_colours=True)
+    images = images_for(
+        config,
+        options.data,
+        layouts=options.layouts,
+        labels=options.labels,
+        strict=options.strict,
+        report=report,
+    )
     measured = errors(images, config, report)
     _, config = chosen(config, measured)
     report("timing a few steps", 0.0, 0.0)
@@ -61,12 +77,12 @@ def _speed(config: Config, images: ImageSet) -> float:
     """Return how many crops a second training sees here, without compiled code."""
     data, training, device = config.data, config.training, torch.device("cpu")
     objective = OwnLoss(build_model(config), device)
-    x_0 = crops(images, size=data.crop, batch=training.batch, seed=0, step=0)
+    shown = crops(images, size=data.crop, batch=training.batch, seed=0, step=0)
     seconds = []
     for _ in range(1 + TIMED_STEPS):
         started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
-            loss = objective.loss("model", Batch(x_0, torch.Generator().manual_seed(0)))
+            loss = objective.loss("model", Batch.of(shown, config, torch.Generator().manual_seed(0)))
         loss.backward()
         objective.player.optimizer.step()
         seconds.append(time.perf_counter() - started)

@@ -3,14 +3,13 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.data.layouts import coloured
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import Interrupted
-from diffnca.formats.png import contact_sheet, write_png
+from diffnca.formats.png import side_by_side, write_png
 from diffnca.models.build import Generator
 from diffnca.sampling.generate import generate
 from diffnca.sampling.layouts import shown_layout
@@ -18,7 +17,6 @@ from diffnca.training.signals import Stopped
 
 SHEET_IMAGES = 9
 SHEET_STEPS = 20
-SHEET_GAP_PX = 12
 
 
 def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -> None:
@@ -55,7 +53,5 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
     shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
     maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)[..., :channels]]
     pictures = (to_uint8(images[:, :channels]), *maps, to_uint8(real[:, :channels]))
-    parts = [contact_sheet(each) for each in pictures]
-    text = {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"}
-    write_png(path, contact_sheet(np.stack(parts), columns=len(parts), gap_px=SHEET_GAP_PX), text)
+    write_png(path, side_by_side(*pictures), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)

@@ -82,15 +82,17 @@ def transferred(
         count, own, all_seen = _widths(stage, fresh)
         places, known = _places_of(stage, old, new, count), _widths(stage, weights)[1] - count
         # what a cell perceives: given planes, the rest of its own state, what it perceives of its neighbours
-        planes, state = torch.arange(own - count), own - count + places
-        kept = torch.cat([planes[:known], state])
+        halves = 2 if stage == "fourier" else 1  # a spectrum has real and imaginary planes
+        planes, state = torch.arange(own - count).reshape(halves, -1), own - count + places
+        first, more = planes.tensor_split([known // halves], dim=1)
+        kept = torch.cat([first.flatten(), state])
         seen = torch.cat([kept, own + torch.arange(count)])
         match layer:
             case "perceive" if weight.ndim > 1:
                 made[name] = _summed(weight, places, fresh[name])
             case "expand" if weight.ndim > 1:
                 made[name] = _summed(weight, seen, fresh[name])
-                made[name][:, planes[known:]] = 0.0
+                made[name][:, more.flatten()] = 0.0
             case "project":
                 made[name] = _averaged(weight, kept, fresh[name])
             case "gate_perception":
