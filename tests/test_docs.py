@@ -122,6 +122,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("diffnca.training.start.NUM_CROPS", 1)  # by which weights to begin with are chosen
     monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
     monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", 64)
+    monkeypatch.setattr("diffnca.training.preview._speed", lambda *_: 100.0)  # takes some training steps
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page.read_text()):
         if block.language == "bash":

@@ -221,6 +221,45 @@ def test_a_saved_layout_is_written_for_each_image(models: tuple[str, str], tmp_p
     ]
 
 
+@pytest.mark.parametrize("kind", ["made", "sketched", "given"])
+def test_a_saved_layout_in_tiles_equals_that_in_memory(
+    models: tuple[str, str], kind: str, sketch: Path, tmp_path: Path
+) -> None:
+    known = drawn(np.array([[0, 1, 0]]), tmp_path / "known.png")
+    told = {"made": [], "sketched": ["--layout", str(sketch)], "given": ["--layout", str(known)]}[kind]
+    told += [] if kind == "given" else ["--maker", models[1]]
+    command, saved = f"sample {models[0]} --height 40 --width 56 --steps 1".split(), []
+    for name, more in (("a.ome.zarr", ["--tile", "32"]), ("a.png", [])):
+        layout = tmp_path / f"{len(more)}.png"
+        words = ["--out", str(tmp_path / name), "--save-layout", str(layout)]
+        assert main([*command, *told, *more, *words]) == 0
+        saved.append(np.asarray(Image.open(layout)))
+    np.testing.assert_array_equal(*saved)
+    assert saved[0].shape == SIZE and set(np.unique(saved[0])) == {0, 1}
+
+
+def test_the_layout_of_a_finished_image_is_saved_too(models: tuple[str, str], tmp_path: Path) -> None:
+    request = asked(models[1], New(), Choices(seed=4), (10, 14))
+    place, layout = Place(out=str(tmp_path / "a.ome.zarr")), tmp_path / "map.png"
+    list(run(request, place))
+    made = list(run(request, replace(place, save_layout=layout)))
+    assert [(each.path, each.was_there) for each in made] == [(place.out, True), (str(layout), False)]
+    planes = read_pixels(place.out)[..., 3:]
+    np.testing.assert_array_equal(np.asarray(Image.open(layout)), planes.argmax(axis=2))
+
+
+def test_a_layout_that_no_png_holds_is_refused_in_one_line(
+    models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.jobs.plan.LARGEST_IMAGE_PX", 1_000)
+    place = Place(out=str(tmp_path / "a.ome.zarr"), save_layout=tmp_path / "map.png")
+    message = (
+        "^--save-layout: must be of at most 1,000 pixels, as it is a PNG file, not of 2,240; its map is .*"
+    )
+    with pytest.raises(ValueError, match=message + "a.map.ome.zarr$"):
+        list(run(request_of(models), place))
+
+
 def test_a_given_layout_is_saved_in_the_size_of_the_image(models: tuple[str, str], tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "given.png")
     command = f"sample {models[0]} --height 4 --width 8 --steps 1 --layout {tmp_path / 'given.png'}"
@@ -235,10 +274,6 @@ def test_a_given_layout_is_saved_in_the_size_of_the_image(models: tuple[str, str
         (
             "{0} --save-layout {2}/m.png",
             "--save-layout: must be of a model that makes or follows maps, with one",
-        ),
-        (
-            "{0} --maker {1} --tile 16 --save-layout {2}/m.png",
-            "the map of a large one is {2}/a.map.ome.zarr",
         ),
         ("{0} --maker {1} --save-layout {2}/m.jpg", "must end in .png"),
         ("{0} --maker {1} --save-layout {2}/a.png", "must be another file than --out"),

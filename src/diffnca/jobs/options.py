@@ -48,7 +48,7 @@ class Place:
             command goes on if you give it again.
         film: write a film (.gif, .webp, .png or .mp4) of a small image in the making: left the noisy image,
             right the estimate of the clean one as it grows from cell step to cell step.
-        save_layout: also write the map of a small image (.png): its pixels are the numbers of the classes.
+        save_layout: also write the map of the image (.png): its pixels are the numbers of the classes.
         device: where to compute; auto takes a GPU where there is one.
         batch: how many images at once; changes speed and memory, not the images.
         tile: side of the tiles of a large image in pixels; changes speed and memory, not the image.

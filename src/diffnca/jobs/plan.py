@@ -16,6 +16,7 @@ import torch
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
+from diffnca.data.refusals import LARGEST_IMAGE_PX
 from diffnca.diffusion.denoiser import Query, estimate_alone
 from diffnca.engine.machine import device_named, physical_memory
 from diffnca.files import check_target
@@ -172,7 +173,7 @@ def check(request: Request, place: Place) -> None:
 
 
 def check_layout_file(request: Request, place: Place) -> None:
-    """Refuse to write the map of an image that has none, or that is made in tiles."""
+    """Refuse to write the map of an image that has none, or that no PNG file holds."""
     has_map = request.maker is not None or request.opened().config.layout.made
     has_map = has_map or getattr(request.task, "layout", None) is not None
     if not has_map:
@@ -180,9 +181,12 @@ def check_layout_file(request: Request, place: Place) -> None:
             f"--save-layout: must be of a model that makes or follows maps, with one; {request.model.name} "
             "has none here"
         )
-    if is_in_tiles(request, place):
-        there = Target(place.out).map
-        raise ValueError(f"--save-layout: must be of an image in memory; the map of a large one is {there}")
+    if request.region.area > LARGEST_IMAGE_PX:
+        there = f"; its map is {Target(place.out).map}" if request.maker is not None else ""
+        raise ValueError(
+            f"--save-layout: must be of at most {LARGEST_IMAGE_PX:,} pixels, as it is a PNG file, not of "
+            f"{request.region.area:,}{there}"
+        )
     assert place.save_layout is not None
     check_target(place.save_layout, (".png",))
     if place.save_layout.resolve() == Path(place.out).resolve():

@@ -29,7 +29,7 @@ from diffnca.sampling.coarse import check_maker, covered
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
-from diffnca.sampling.layouts import Layout, check_kept, check_obey, check_proportions, obeying
+from diffnca.sampling.layouts import Layout, check_edited, check_kept, check_obey, check_proportions, obeying
 from diffnca.sampling.maps import sides_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
@@ -168,15 +168,7 @@ def asked(
     guide = None if choices.guide is None else Weights.of(choices.guide)
     weights, boundary = Weights.of(model), SEAMLESS[choices.seamless]
     opened = _opened(weights, guide, choices.guidance, choices.windows, task.obey)
-    if isinstance(task, New | Interpolate):
-        height, width = _sides(task, size, opened.config.data.crop)
-        canvas = Canvas(height, width, boundary)
-    else:
-        if opened.config.layout.made:
-            raise ValueError(
-                f"model {model}: must edit images alone, but makes maps too; it makes new images"
-            )
-        canvas = canvas_of_edit(task, boundary)
+    canvas = _canvas_of(model, opened.config, task, size, boundary)
     sampler, steps = choices.sampler, choices.steps
     if isinstance(opened, Autoencoder):
         if not isinstance(task, New):
@@ -215,6 +207,23 @@ def _maker_of(task: New, config: Config) -> str | None:
     if task.layout is not None:
         check_kept(config, task.obey, has_label=task.label is not None)
     return config.layout.maker if task.layout is None or task.layout.leaves_free else None
+
+
+def _canvas_of(
+    model: str,
+    config: Config,
+    task: New | Edit | Interpolate,
+    size: tuple[int | None, int | None],
+    boundary: tuple[Boundary, Boundary],
+) -> Canvas:
+    """Return the canvas of what is asked for; refuse what a model that makes maps does not do."""
+    if isinstance(task, New | Interpolate):
+        if isinstance(task, Interpolate) and task.layout is not None:
+            check_edited(config)
+        return Canvas(*_sides(task, size, config.data.crop), boundary)
+    if config.layout.made:
+        raise ValueError(f"model {model}: must edit images alone, but makes maps too; it makes new images")
+    return canvas_of_edit(task, boundary)
 
 
 def _sides(task: New | Interpolate, size: tuple[int | None, int | None], crop: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from diffnca.files import lock
 from diffnca.formats.film import write_film
 from diffnca.formats.png import write_numbers, write_png
 from diffnca.jobs.options import Place
-from diffnca.jobs.plan import Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
+from diffnca.jobs.plan import SHARD_PX, Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
 from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
@@ -80,10 +80,12 @@ def run(
 
         remove_work(large_target(place).work)
         yield Made(place.out, was_there=True, is_large=True)
+        yield from _saved_layout(request, place, watch)
         return
     with lock(place.out):
         if is_in_tiles(request, place):
             yield _in_tiles(planned, watch)
+            yield from _saved_layout(request, place, watch)
         elif isinstance(request.task, Interpolate):
             yield _between(request, request.task, place, watch)
         else:
@@ -121,8 +123,7 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
     if isinstance(crew, DaskCluster):
         crew.check()
     if request.maker is not None:
-        assert isinstance(request.task, New)
-        made = _map_in_tiles(request, request.task.layout, place, target, watch)
+        made = _map_in_tiles(request, place, target, watch)
         planes = labelled(made, request.task.label, job.denoiser.config)
         job = replace(job, task=replace(job.task, given=planes))
     if len(canvases_of(request)) > 1:
@@ -144,16 +145,48 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
     return Made(place.out, is_large=True)
 
 
-def _map_in_tiles(
-    request: Request, layout: Planes | None, place: Place, target: Target, watch: Watch
-) -> MadeMap:
+def _map_in_tiles(request: Request, place: Place, target: Target, watch: Watch) -> MadeMap:
     """Make the map of a large image in its own store, unless it is there."""
     from diffnca.formats.ome_zarr import StoredPixels
 
-    asked, there = request.map(), replace(place, out=target.map, tile=None)
+    asked, there = request.map(), replace(place, out=target.map, save_layout=None, tile=None)
     for _ in run(asked, there, partial(_prefixed, watch, "map: "), watch.cancelled):
         pass
-    return map_of(request.opened().config, StoredPixels(target.map), Noise((request.seed,)), layout)
+    pixels, noise = StoredPixels(target.map), Noise((request.seed,))
+    return map_of(request.opened().config, pixels, noise, request.task.layout)
+
+
+def _saved_layout(request: Request, place: Place, watch: Watch) -> Iterator[Made]:
+    """Write the classes of a large image, tile by tile, if that is asked for; keep no more than these."""
+    if place.save_layout is None:
+        return
+    config: Config = request.opened().config
+    canvas, count = request.canvas, len(config.layout.classes)
+    numbers = np.empty((canvas.height, canvas.width), np.uint8)
+    try:
+        planes = _classes_in_tiles(request, place, config, watch)
+        for tile in canvas.whole.tiles(SHARD_PX, SHARD_PX):
+            watch("layout", tile.top, canvas.height)
+            shown = shown_layout(planes(tile)[:, :count]).numbers[0].numpy()
+            numbers[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = shown
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the same command writes {place.save_layout}") from None
+    write_numbers(place.save_layout, numbers, config.layout.colours, text_of(request, is_large=True))
+    yield Made(str(place.save_layout))
+
+
+def _classes_in_tiles(request: Request, place: Place, config: Config, watch: Watch) -> Planes:
+    """Return the planes of the classes of a finished large image: made with it, made before it, or given."""
+    from diffnca.formats.ome_zarr import StoredPixels
+
+    target, colours = large_target(place), config.model.image_channels
+    if config.layout.made:
+        pixels = StoredPixels(target.image)
+        return lambda region: pixels(region)[:, colours:] / 127.5
+    if request.maker is not None:
+        return _map_in_tiles(request, place, target, watch)
+    assert request.task.layout is not None
+    return request.task.layout
 
 
 def _prefixed(report: Report, prefix: str, title: str, done: Number, total: Number) -> None:

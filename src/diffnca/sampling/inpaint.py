@@ -18,7 +18,7 @@ from diffnca.errors import require
 from diffnca.sampling.arguments import canvas_of, check_images, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
-from diffnca.sampling.task import MakeTask, Options, Task, sample_edits
+from diffnca.sampling.task import LeadingOptions, MakeTask, Task, sample_edits
 
 JUMP, ROUNDS = 5, 4
 """Diffusion steps of a part of the walk, and how often each part is walked."""
@@ -35,7 +35,7 @@ def inpaint(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    **options: Unpack[Options],
+    **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Fill holes of images; all other pixels keep every bit.
 
@@ -50,7 +50,7 @@ def inpaint(
         method: how to impose the known pixels.
         jump: diffusion steps of a part of the way, >= 1.
         rounds: how often `"repaint"` walks each part, from 1 to 1000; the time grows in proportion.
-        **options: see `Options`.
+        **options: see `LeadingOptions`.
 
     Raises:
         ValueError: an argument is not allowed, or the mask marks nothing or everything.
@@ -73,7 +73,7 @@ def extend(
     method: str = "repaint",
     jump: int = JUMP,
     rounds: int = ROUNDS,
-    **options: Unpack[Options],
+    **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c v u"]:
     """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit.
 

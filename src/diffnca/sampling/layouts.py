@@ -180,8 +180,8 @@ def led(
 ) -> tuple[Any, Layout | None]:
     """Return a model that follows class numbers and labels as closely as asked, and their layout."""
     check_label(label, images, model.config)
-    if numbers is not None and model.config.layout.made:
-        raise ValueError(f"layout: must be left out to edit maps, which the model {model.config.name} makes")
+    if numbers is not None:
+        check_edited(model.config)
     layout = layout_of(numbers, obey, model.config, images, has_label=label is not None)
     return model if layout is None and label is None else obeying(model, obey), layout
 
@@ -189,6 +189,12 @@ def led(
 def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
     """Return a model that follows layouts as closely as asked; 1 is the model itself."""
     return model if obey == 1.0 else Obeying(model, obey)
+
+
+def check_edited(config: Config) -> None:
+    """Refuse a layout for an edit or a film of a model that makes maps: its maps are edited too."""
+    if config.layout.made:
+        raise ValueError(f"layout: must be left out to edit maps, which the model {config.name} makes")
 
 
 def check_kept(config: Config, obey: float, has_label: bool) -> None:

@@ -64,9 +64,6 @@ class Options(TypedDict, total=False):
         progress: called after each step with the steps done and the number of steps.
         device: where to compute, and where the model moves; `None` is the device of the model.
         engine: `"auto"` or `"eager"`, as for `generate`.
-        layout: what stands where, as for `generate`; for an edit, in the proportions of the whole result.
-        label: what the image shows, or each image, as for `generate`.
-        obey: how closely to follow layout and label, as for `generate`.
     """
 
     boundary: tuple[Boundary, Boundary]
@@ -76,16 +73,28 @@ class Options(TypedDict, total=False):
     progress: Progress | None
     device: str | torch.device | None
     engine: Engine
+
+
+class LeadingOptions(Options, total=False):
+    """Options of edits and films, with what leads the model; each may be left out.
+
+    Attributes:
+        layout: what stands where, as for `generate`; for an edit, in the proportions of the whole result.
+        label: what the image shows, or each image, as for `generate`.
+        obey: how closely to follow layout and label, as for `generate`.
+    """
+
     layout: Shaped[Tensor, "*b_y_x"] | None
     label: Told | Sequence[Told] | None
     obey: float
 
 
-def check_options(options: Options) -> None:
-    """Refuse an option that is none."""
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
+def check_options(options: Options, known: type = Options) -> None:
+    """Refuse an option that is none of those `known`."""
+    names = known.__annotations__
+    unknown = sorted(options.keys() - names.keys())
     if unknown:
-        raise TypeError(f"{unknown[0]}: is no option; give {', '.join(Options.__annotations__)}, or none")
+        raise TypeError(f"{unknown[0]}: is no option; give {', '.join(names)}, or none")
 
 
 def check_parts(denoiser: ImageDenoiser) -> int:
@@ -170,12 +179,12 @@ def seeds_in(options: Options, batch: int | None) -> tuple[int, ...]:
 
 @undisturbed()
 def sample_images(
-    model: ImageDenoiser | Autoencoder, batch: int | None, options: Options, task: MakeTask
+    model: ImageDenoiser | Autoencoder, batch: int | None, options: LeadingOptions, task: MakeTask
 ) -> Float[Tensor, "b c h w"]:
     """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed."""
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
-    check_options(options)
+    check_options(options, LeadingOptions)
     place = place_of(model, options.get("device"))
     noise = Noise(seeds_in(options, batch), place)
     label, obey = options.get("label"), options.get("obey", 1.0)
@@ -187,7 +196,7 @@ def sample_images(
 
 
 def sample_edits(
-    model: ImageDenoiser | Autoencoder, image: Tensor, options: Options, canvas: Canvas, task: MakeTask
+    model: ImageDenoiser | Autoencoder, image: Tensor, options: LeadingOptions, canvas: Canvas, task: MakeTask
 ) -> Float[Tensor, "n c h w"]:
     """Sample the edits of images; refuse a layout in other proportions than the canvas of the result."""
     layout = options.get("layout")

@@ -17,7 +17,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import check_between, check_images
 from diffnca.sampling.known import Known, KnownMeans, Noised
-from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_edits
+from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits
 
 LARGEST_FACTOR = 8.0
 
@@ -32,7 +32,7 @@ def upscale(
     *,
     method: str = "consistent",
     strength: float | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Make images larger, with the detail that the model knows.
 
@@ -47,7 +47,7 @@ def upscale(
         factor: ratio of the sides, above 1 and at most 8; sides are rounded to whole pixels.
         method: `"consistent"` or `"noise"`.
         strength: start of the walk, in (0, 1]: 1 is pure noise; `None` is 0.7 (`"consistent"`) or 0.1.
-        **options: see `Options`.
+        **options: see `LeadingOptions`.
 
     Raises:
         ValueError: an argument is not allowed.

@@ -22,7 +22,7 @@ from diffnca.sampling.arguments import canvas_of, check_between, check_images, n
 from diffnca.sampling.known import KnownMeans, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
-from diffnca.sampling.task import MakeTask, Options, Task, later_levels, sample_edits, sample_images
+from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits, sample_images
 from diffnca.sampling.upscale import Enlarged
 
 
@@ -30,7 +30,7 @@ def vary(
     model: ImageDenoiser | Autoencoder,
     image: Shaped[Tensor, "*b_c_h_w"],
     strength: float = 0.5,
-    **options: Unpack[Options],
+    **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Make images that resemble given images: noise them in part, then denoise them [1].
 
@@ -38,7 +38,7 @@ def vary(
         model: a denoiser, as `diffnca.load` returns it.
         image: b c h w, in [-1, 1]. One image with a list of seeds is varied once per seed.
         strength: where the walk starts, above 0 and at most 1: near 0 little changes, 1 is pure noise.
-        **options: see `Options`.
+        **options: see `LeadingOptions`.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -68,7 +68,7 @@ def interpolate(
     *,
     height: int,
     width: int,
-    **options: Unpack[Options],
+    **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "b c h w"]:
     """Make images between the images of two seeds.
 
@@ -81,7 +81,8 @@ def interpolate(
         shares: for each image, the way from the first (0) to the second (1).
         height: rows in pixels, >= 1.
         width: columns in pixels, >= 1.
-        **options: see `Options`; `seed` has no effect. Two labels are of the two images, and mixed between.
+        **options: see `LeadingOptions`; `seed` has no effect. Two labels are of the two images, and mixed
+            between them.
 
     Raises:
         ValueError: an argument is not allowed.
