@@ -122,8 +122,9 @@ class ImageSet:
 
     def chosen(self, indices: Sequence[int]) -> "ImageSet":
         """Return some of the images."""
-        sources = tuple(self.sources[index] for index in indices)
-        return replace(self, sources=sources, sizes=self.sizes[indices], labels=self.labels[indices])
+        sources, labels = tuple(self.sources[index] for index in indices), self.labels[indices]
+        sizes, styles = self.sizes[indices], self.styles[indices]
+        return replace(self, sources=sources, sizes=sizes, labels=labels, styles=styles)
 
     def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))
