@@ -12,6 +12,7 @@ from PIL import Image
 from diffnca.config.model import LossConfig, SamplingConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.files import lock
+from diffnca.formats.png import GAP_BETWEEN_SHEETS_PX
 from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
 from diffnca.training.options import RunOptions, StudentOptions
@@ -21,7 +22,7 @@ from diffnca.training.session import (
     num_parameters,
     training,
 )
-from diffnca.training.sheets import SHEET_GAP_PX, SHEET_STEPS
+from diffnca.training.sheets import SHEET_STEPS
 
 from .conftest import CONFIG
 
@@ -128,7 +129,7 @@ def test_a_finished_run_is_finished_already(options: RunOptions, run: Path) -> N
 def test_a_finished_run_ends_with_a_sheet_of_samples(options: RunOptions) -> None:
     out = training(replace(options, sample_minutes=10.0), CONFIG).run().out
     with Image.open(out / "samples" / "000000008.png") as sheet:
-        assert sheet.size == (2 * (3 * 16 + 2 * 2) + SHEET_GAP_PX, 3 * 16 + 2 * 2)
+        assert sheet.size == (2 * (3 * 16 + 2 * 2) + GAP_BETWEEN_SHEETS_PX, 3 * 16 + 2 * 2)
 
 
 def test_the_right_half_of_a_sheet_shows_crops_of_the_images(options: RunOptions, photos: Path) -> None:
