@@ -17,6 +17,7 @@ from diffnca.training.adversary import (
     augmented,
     hinge,
     shifted,
+    unreality,
 )
 from diffnca.training.loop import Care, Trainer
 from diffnca.training.objectives import Batch, Distillation, student_config
@@ -85,6 +86,22 @@ def test_only_heads_learn_in_the_turn_of_the_discriminator() -> None:
     game.loss("discriminator", batch()).backward()
     assert all(weight.grad is None for weight in game.student.parameters())
     assert all(weight.grad is not None for weight in game.heads.parameters())
+
+
+def test_a_step_of_the_student_makes_its_images_score_higher() -> None:
+    game = against(weight=1000.0)
+    game.heads.eval()
+
+    def score() -> float:
+        seen = batch()
+        return -float(unreality(game.scores(game.made(seen), seen.generator)).detach())
+
+    before = score()
+    game.loss("model", batch()).backward()
+    with torch.no_grad():
+        for weight in game.student.parameters():
+            weight -= 1e-5 * weight.grad
+    assert score() > before
 
 
 def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pytest.MonkeyPatch) -> None:
