@@ -1,10 +1,9 @@
 """Under pytest, shapes and types of annotations are checked at every call, and drawn examples are fixed."""
 
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from inspect import isclass, isfunction, isgeneratorfunction
 from pathlib import Path
 from types import CodeType
@@ -32,6 +31,16 @@ def checked(*, typechecker: Any) -> Callable[[Any], Any]:
     A function within a function is checked when it is made for the first time. A wrong type is a `TypeError`.
     """
 
+    def slow(made: Any) -> Any:
+        return follow_shapes(made, typechecker=typechecker)
+
+    def quick(made: Any) -> Any:
+        shapes = str(list(get_type_hints(made).values()))
+        if "jaxtyping." not in shapes:
+            return check_types(made)
+        has_values = "{" in shapes  # a length is the value of an argument
+        return slow(made) if has_values else in_context(check_types(made))
+
     def decorate(made: Any) -> Any:
         if isclass(made):
             if is_dataclass(made) and "__init__" in vars(made):
@@ -41,16 +50,31 @@ def checked(*, typechecker: Any) -> Callable[[Any], Any]:
             if made.__code__ in local_code:
                 return made
             local_code.add(made.__code__)
-        with contextlib.suppress(NameError):  # a name that is there for mypy alone, or later
-            if isfunction(made) and not isgeneratorfunction(made):
-                shapes = str(list(get_type_hints(made).values()))
-                if "jaxtyping." not in shapes:
-                    return check_types(made)
-                if "{" not in shapes:  # no length that is the value of an argument
-                    return in_context(check_types(made))
-        return follow_shapes(made, typechecker=typechecker)
+        if not isfunction(made) or isgeneratorfunction(made):
+            return slow(made)
+        try:
+            return quick(made)
+        except NameError:  # its class is not there yet, or a name is there for mypy alone
+            return at_first_call(made, quick, slow)
 
     return decorate
+
+
+def at_first_call(made: Any, quick: Callable[[Any], Any], slow: Callable[[Any], Any]) -> Any:
+    """Decorate a function when it is called, as its annotations name what comes after it."""
+
+    @cache
+    def decorated() -> Any:
+        try:
+            return quick(made)
+        except NameError:
+            return slow(made)
+
+    @wraps(made)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        return decorated()(*args, **options)
+
+    return wrapped
 
 
 def in_context(function: Any) -> Any:
