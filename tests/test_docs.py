@@ -3,8 +3,7 @@
 The pages say nothing about tests. Three rules make their blocks short and safe to run here:
 1. A command of ours runs in this process, with small numbers: `SMALL` bounds the value of a flag,
    `ADDED` flags are added where the command has none of them, and `--minutes N` becomes `--images 8`.
-   A verb that samples gets `--steps 2`, for a region of a large canvas `--steps 1` (a model named like
-   `pathology-4step` keeps its own steps).
+   A verb that samples gets `--steps 1` (a model named like `pathology-4step` keeps its own steps).
 2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way, and `generate` gets steps.
 3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
    `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2.
@@ -24,6 +23,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from diffnca.cli.main import main
 
@@ -32,12 +32,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE = tomllib.loads((Path(__file__).parent / "docs.toml").read_text())
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n```", re.DOTALL | re.MULTILINE)
 SMALL = {
-    **{"--height": 64, "--width": 64, "--steps": 2, "--n": 12, "--frames": 3, "--rounds": 1},
-    **{"--data.crop": 32, "--batch": 2, "--count": 3},
+    **{"--height": 32, "--width": 32, "--steps": 1, "--n": 12, "--frames": 2, "--rounds": 1},
+    **{"--top": 16, "--bottom": 16, "--left": 16, "--right": 16},
+    **{"--data.crop": 32, "--batch": 2, "--count": 2},
 }
+DRAWING = "examples/drawing/glands.png"
+"""A large picture, of which the pages use a smaller copy."""
 ADDED = {
-    **{verb: {"--steps": "2"} for verb in ("sample", "upscale", "vary", "interpolate", "synthesize")},
-    **{verb: {"--steps": "2", "--rounds": "1"} for verb in ("inpaint", "extend")},
+    **{verb: {"--steps": "1"} for verb in ("sample", "upscale", "vary", "interpolate", "synthesize")},
+    **{verb: {"--steps": "1", "--rounds": "1"} for verb in ("inpaint", "extend")},
     "train": {"--sample-minutes": "0", "--data.crop": "32"},
     "distill": {"--sample-minutes": "0"},
     "bench": {"--height": "16", "--width": "16", "--batch": "1", "--rounds": "1"},
@@ -70,8 +73,6 @@ def shortened(arguments: list[str]) -> list[str]:
     small = dict(SMALL)
     if "--region" in arguments or "--dry-run" in arguments:
         del small["--height"], small["--width"]
-    if "--region" in arguments:
-        small["--steps"] = 1  # each step of a part of a canvas computes more of what is around it
     if verb == "distill":
         del small["--steps"]  # they are what the student learns
     short = list(arguments)
@@ -84,9 +85,7 @@ def shortened(arguments: list[str]) -> list[str]:
         sides = slice(short.index("--region") + 3, short.index("--region") + 5)
         short[sides] = ["16", "16"]
     is_student = re.search(r"\d-?step", " ".join(arguments[1:2]))  # has the steps that it learned
-    added = {} if is_student or "--help" in arguments else dict(ADDED.get(verb, {}))
-    if "--steps" in added:
-        added["--steps"] = str(small["--steps"])
+    added = {} if is_student or "--help" in arguments else ADDED.get(verb, {})
     return short + [word for flag in added if flag not in short for word in (flag, added[flag])]
 
 
@@ -104,23 +103,26 @@ def run_bash(code: str) -> None:
 
 def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
     """Run a block of Python with small canvases and few steps."""
-    most = {"steps": 1} if "region=" in code else {"height": 64, "width": 64, "steps": 2}  # see `shortened`
+    most = {"steps": 1} if "region=" in code else {"height": 32, "width": 32, "steps": 1}  # see `shortened`
     bounded = re.sub(
         rf"\b({'|'.join(most)})=(\d+)(?=[,)])", lambda m: f"{m[1]}={min(int(m[2]), most[m[1]])}", code
     )
     if "steps=" not in bounded:
-        bounded = re.sub(r"\bgenerate\((\w+), ", r"generate(\1, steps=2, ", bounded)
+        bounded = re.sub(r"\bgenerate\((\w+), ", r"generate(\1, steps=1, ", bounded)
     exec(compile(bounded, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    with Image.open(tmp_path / DRAWING) as drawing:
+        drawing.reduce(4).save(tmp_path / DRAWING)
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes longer than a batch
     monkeypatch.setattr("diffnca.training.start.NUM_CROPS", 1)  # by which weights to begin with are chosen
     monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
+    monkeypatch.setattr("diffnca.training.start.NUM_LEVELS", 1)
     monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", 64)
     monkeypatch.setattr("diffnca.training.preview._speed", lambda *_: 100.0)  # takes some training steps
     names: dict[str, Any] = {"__name__": "page"}
@@ -151,7 +153,7 @@ def test_a_block_that_is_skipped_is_not_run_and_others_are_shortened() -> None:
 @pytest.mark.parametrize(
     ("command", "short"),
     [
-        ("sample m --height 4096 --width 9", "sample m --height 64 --width 9 --steps 2"),
+        ("sample m --height 4096 --width 9", "sample m --height 32 --width 9 --steps 1"),
         ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 1"),
         ("train --data . --minutes 5", "train --data . --images 8 --sample-minutes 0 --data.crop 32"),
         ("vary m-4step --image a.png", "vary m-4step --image a.png"),
