@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,31 @@ def maps(tmp_path: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def refusal(
+    models: dict[str, str],
+    maps: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Return a function that runs a command which must change no file, and returns its one line.
+
+    A kind of model stands for its file.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*words: str) -> str:
+        before = contents(tmp_path)
+        capsys.readouterr()
+        assert main(["synthesize", *(models.get(word, word) for word in words)]) == 2
+        assert contents(tmp_path) == before
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return refused
 
 
 def test_it_says_how_many_pairs_are_new_and_what_lists_them(
@@ -104,24 +130,12 @@ def test_a_killed_command_goes_on_to_the_same_files(models: dict[str, str], tmp_
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line_before_any_work(
-    models: dict[str, str],
-    maps: Path,
-    told: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told: list[str], message: str, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.full((4, 4), 7, dtype=np.uint8)).save(tmp_path / "photos/a.png")
-    monkeypatch.chdir(tmp_path)
-    before = contents(tmp_path)
-    words = [models.get(word, word) for word in told]
-    assert main(["synthesize", *words, *([] if "--out" in told else ["--out", "pairs"])]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
-    assert contents(tmp_path) == before
+    assert message in refusal(*told, *([] if "--out" in told else ["--out", "pairs"]))
 
 
 @pytest.mark.parametrize(
@@ -135,38 +149,25 @@ def test_what_cannot_be_made_is_refused_in_one_line_before_any_work(
     ],
 )
 def test_a_folder_of_other_pairs_is_refused_and_kept(
-    models: dict[str, str],
-    maps: Path,
-    told: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    models: dict[str, str], told: list[str], message: str, refusal: Callable[..., str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert main(["synthesize", models["maker"], *TINY, "--out", "pairs"]) == 0
-    before = contents(tmp_path)
-    words = [models.get(word, word) for word in told]
-    assert main(["synthesize", *TINY, *words, "--out", "pairs"]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
-    assert contents(tmp_path) == before
+    assert message in refusal(*TINY, *told, "--out", "pairs")
 
 
 def test_pictures_of_others_among_the_pairs_are_refused(
-    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, str], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    command = ["synthesize", models["maker"], *TINY, "--out", str(tmp_path / "pairs")]
-    assert main(command) == 0
+    assert main(["synthesize", models["maker"], *TINY, "--out", "pairs"]) == 0
     (tmp_path / "pairs/images/cat.png").touch()
-    assert main(command) == 2
-    assert "holds cat.png, which is of no pair" in capsys.readouterr().err
+    assert "holds cat.png, which is of no pair" in refusal("maker", *TINY, "--out", "pairs")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"count": 3}'])
 def test_a_manifest_of_something_else_is_refused(
-    models: dict[str, str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    assert main(["synthesize", models["maker"], *TINY, "--out", str(tmp_path)]) == 2
-    assert "manifest.json: is no manifest of diffnca, or damaged" in capsys.readouterr().err
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs/manifest.json").write_text(text)
+    said = refusal("maker", *TINY, "--out", "pairs")
+    assert "manifest.json: is no manifest of diffnca, or damaged" in said

@@ -22,6 +22,13 @@ def noisy(region: Region, images: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+def with_random_weights(network: Automaton) -> Automaton:
+    for parameter in network.parameters():
+        inputs = parameter[0].numel()
+        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
+    return network
+
+
 def network_of(patch: int, update_probability: float = 1.0) -> nn.Module:
     """Return a small network of such cells, whose two cell steps reach 1 and then 2 cells."""
     model = recipe_named("diff_nca").model
@@ -29,11 +36,7 @@ def network_of(patch: int, update_probability: float = 1.0) -> nn.Module:
     cell = replace(cell, update_probability=update_probability)
     torch.manual_seed(0)
     choice = replace(model, patch=patch, channels=6 * patch**2 + 2, cell=cell, coarse=None)
-    network = build_network(choice)
-    for parameter in network.parameters():
-        inputs = parameter[0].numel()
-        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
-    return network
+    return with_random_weights(build_network(choice))
 
 
 def predict(network: nn.Module, x_t: Tensor, region: Region, noise: object = None) -> Tensor:
@@ -105,11 +108,7 @@ def fourier_network_of(patch: int) -> Automaton:
     fourier = replace(model.fourier, window=4, cell=replace(model.fourier.cell, hidden=16, num_cell_steps=3))
     torch.manual_seed(0)
     choices = replace(model, patch=patch, channels=6 * patch**2 + 2, cell=cell, fourier=fourier)
-    network = build_network(choices)
-    for parameter in network.parameters():
-        inputs = parameter[0].numel()
-        nn.init.normal_(parameter, std=inputs**-0.5 if parameter.dim() > 1 else 0.1)
-    return network
+    return with_random_weights(build_network(choices))
 
 
 def test_a_wave_is_drawn_on_cells_as_on_the_pixels_that_they_begin_with() -> None:
