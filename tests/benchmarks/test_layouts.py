@@ -4,7 +4,6 @@ import math
 import runpy
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from diffnca.config.layout import LayoutConfig
-from diffnca.config.model import Config
+from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.data.sources import stem_of
 from diffnca.models.build import build_denoiser
@@ -57,14 +56,11 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(classes: tuple[str, ...]) -> Config:
-    config = recipe_named("diff_nca")
-    planes = LayoutConfig(classes)
-    return replace(
-        config,
-        layout=planes,
-        model=replace(config.model, given_channels=planes.num_planes(3)),
-        sampling=replace(config.sampling, steps=1),
-    )
+    """Return a model of one small cell step, which samples in one step."""
+    few = {"channels": 40, "coarse": None, "cell.num_cell_steps": 1, "cell.hidden": 16}
+    planes = LayoutConfig(classes).num_planes(3)
+    changes = {f"model.{name}": value for name, value in (few | {"given_channels": planes}).items()}
+    return with_fields(recipe_named("diff_nca"), changes | {"layout.classes": classes, "sampling.steps": 1})
 
 
 @pytest.fixture(scope="module")

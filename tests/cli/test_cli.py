@@ -287,6 +287,8 @@ def test_a_training_ends_with_how_close_it_came_and_the_next_command(
     pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wall.png")
     monkeypatch.setattr(models, "FEWEST_SCORED", 1)
+    monkeypatch.setattr("diffnca.training.start.NUM_CROPS", 1)  # by which weights to begin with are chosen
+    monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
     for name, number in (("NUM_CROPS", 8), ("NUM_SAMPLES", 2), ("SAMPLE_PX", 72)):
         monkeypatch.setattr(closeness, name, number)
     small = [

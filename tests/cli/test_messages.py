@@ -15,7 +15,7 @@ from diffnca.cli.models import Train
 from diffnca.jobs.options import Place
 from diffnca.progress import Progress, amount
 
-MANY = ["sample", "pathology-4step", "--height", "8", "--width", "8", "--count", "5"]
+MANY = ["sample", "pathology-4step", "--height", "8", "--width", "8", "--count", "2"]
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def made(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-ALL = [f"x-00{index}.png" for index in range(5)]
+ALL = [f"x-00{index}.png" for index in range(2)]
 
 
 def test_work_outlives_the_reader_of_its_messages(tmp_path: Path) -> None:

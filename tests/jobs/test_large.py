@@ -567,7 +567,7 @@ def test_a_worker_that_dies_is_one_clear_line_and_nothing_is_lost(
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(model: str, tmp_path: Path) -> None:
-    size = "--height 3000 --width 3000 --tile 256 --steps 20".split()  # work of minutes
+    size = "--height 256 --width 256 --tile 32 --steps 300".split()  # work of minutes
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     process = started(command(model, tmp_path / "x.ome.zarr", *size), stderr=subprocess.PIPE)
     signal.signal(signal.SIGINT, before)

@@ -149,22 +149,22 @@ def test_variations_are_numbered_and_differ(model: str, image: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "task",
+    ("task", "tile"),
     [
-        ("inpaint", *BOX, "--rounds", 2),
-        ("extend", "--top", 8, "--right", 8, "--seamless", "x", "--rounds", 2),
-        ("upscale", "--factor", 2),
-        ("vary",),
+        (("inpaint", *BOX, "--rounds", 2), 16),
+        (("extend", "--top", 8, "--right", 8, "--seamless", "x", "--rounds", 2), 16),
+        (("upscale", "--factor", 2), 32),
+        (("vary",), 16),
     ],
-    ids=lambda task: task[0],
+    ids=str,
 )
 def test_a_large_image_in_tiles_is_that_made_in_memory(
-    model: str, edited: Edited, image: Path, tmp_path: Path, task: tuple
+    model: str, edited: Edited, image: Path, tmp_path: Path, task: tuple, tile: int
 ) -> None:
     small = edited(tmp_path / "small.png", *task, "--image", image)
     verb, *others = map(str, task)
     out = tmp_path / "large.ome.zarr"
-    assert main([verb, model, *others, "--image", str(image), "--out", str(out), "--tile", "16"]) == 0
+    assert main([verb, model, *others, "--image", str(image), "--out", str(out), "--tile", str(tile)]) == 0
     assert np.array_equal(read_pixels(str(out)), small)
 
 

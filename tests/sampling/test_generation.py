@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -92,15 +93,21 @@ def test_image_has_the_channels_of_the_model(channels: int) -> None:
     assert generate(GaussianDenoiser(channels), height=2, width=3).shape == (1, channels, 2, 3)
 
 
+@cache
+def of_many_pixels(sampler: str) -> Tensor:
+    """Return an image of all steps, whose statistics are those of the data."""
+    return image(height=100, width=100, sampler=sampler, steps=300)
+
+
 @each_sampler
 def test_generated_pixels_have_the_mean_of_the_data(sampler: str) -> None:
-    x = image(height=100, width=100, sampler=sampler, steps=100)
+    x = of_many_pixels(sampler)
     assert x.mean().item() == pytest.approx(MEAN, abs=5 * DEVIATION / math.sqrt(x.numel()))
 
 
 @each_sampler
 def test_generated_pixels_have_the_deviation_of_the_data(sampler: str) -> None:
-    x = image(height=100, width=100, sampler=sampler, steps=300)
+    x = of_many_pixels(sampler)
     assert x.std().item() == pytest.approx(DEVIATION, rel=0.05)
 
 
@@ -231,10 +238,15 @@ def test_schedule_of_one_step_can_be_sampled() -> None:
     assert x.isfinite().all()
 
 
+@cache
+def textures(boundary: tuple[Boundary, Boundary]) -> Tensor:
+    """Return two images of a bundled model."""
+    return generate(load("aerial"), height=48, width=48, batch=2, seed=0, steps=4, boundary=boundary)
+
+
 def strangeness_of_seam(boundary: tuple[Boundary, Boundary], axis: int) -> float:
     """Return by how many deviations the step over the edges differs from steps between other neighbours."""
-    images = generate(load("aerial"), height=48, width=48, batch=2, seed=0, steps=4, boundary=boundary)
-    shifted = images.roll(24, axis).movedim(axis, -1)
+    shifted = textures(boundary).roll(24, axis).movedim(axis, -1)
     steps = (shifted[..., 1:] - shifted[..., :-1]).abs().mean((0, 1, 2))
     others = torch.cat([steps[:23], steps[24:]])
     return ((steps[23] - others.mean()) / others.std()).item()

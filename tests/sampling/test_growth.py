@@ -14,9 +14,11 @@ from diffnca import generate, load
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
+from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.models.build import build_denoiser
+from diffnca.models.file import write_model
 from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown_seed
 from diffnca.sampling.upscale import upscale
 
@@ -61,41 +63,57 @@ class TestCanvases:
         assert (first.height % 4, first.boundary) == (0, canvas.boundary)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a small model of whole images, which grow from 16 px; its weights do something."""
+    few = {"patch": 2, "channels": 24, "fourier.window": 4}
+    for stage in ("cell", "fourier.cell"):
+        few |= {f"{stage}.hidden": 24, f"{stage}.num_cell_steps": 2}
+    changes = {f"model.{name}": value for name, value in few.items()}
+    config: Config = with_fields(recipe_named("fourier_diff_nca"), changes | {"data.crop": 16})
+    torch.manual_seed(0)
+    network = build_denoiser(config).network.requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("model") / "whole.safetensors"
+    write_model(path, network.state_dict(), config, {})
+    return str(path)
+
+
 class TestImages:
-    def test_an_image_is_that_of_training_enlarged_by_noise(self) -> None:
-        model = load("faces")
-        small = generate(model, height=64, width=64, seed=[5, MAX_SEED], steps=3)
+    def test_an_image_is_that_of_training_enlarged_by_noise(self, model: str) -> None:
+        denoiser = load(model)
+        small = generate(denoiser, height=16, width=16, seed=[5, MAX_SEED], steps=3)
         seeds = [grown_seed(5, 1), grown_seed(MAX_SEED, 1)]
-        larger = upscale(model, small, 1.5, method="noise", strength=STRENGTH, seed=seeds, steps=3)
-        assert torch.equal(generate(model, height=96, width=96, seed=[5, MAX_SEED], steps=3), larger)
+        larger = upscale(denoiser, small, 1.5, method="noise", strength=STRENGTH, seed=seeds, steps=3)
+        assert torch.equal(generate(denoiser, height=24, width=24, seed=[5, MAX_SEED], steps=3), larger)
 
-    def test_directly_it_is_made_by_the_network_alone(self) -> None:
-        model = load("faces")
-        alone = load("faces")
+    def test_directly_it_is_made_by_the_network_alone(self, model: str) -> None:
+        denoiser, alone = load(model), load(model)
         alone.config = replace(alone.config, sampling=replace(alone.config.sampling, grown=False))
-        size = {"height": 80, "width": 96, "steps": 2}
-        assert torch.equal(generate(model, **size, direct=True), generate(alone, **size))
+        size = {"height": 20, "width": 24, "steps": 2}
+        assert torch.equal(generate(denoiser, **size, direct=True), generate(alone, **size))
 
-    def test_in_tiles_it_is_the_same_as_in_memory(self, tmp_path: Path) -> None:
-        command = ["sample", "faces", "--height", "96", "--width", "100", "--steps", "2", "--out"]
+    def test_in_tiles_it_is_the_same_as_in_memory(self, model: str, tmp_path: Path) -> None:
+        command = ["sample", model, "--height", "24", "--width", "25", "--steps", "2", "--out"]
         assert main([*command, str(tmp_path / "whole.png")]) == 0
-        assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "64"]) == 0
+        assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "16"]) == 0
         tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
         assert np.array_equal(
             np.moveaxis(tiles.squeeze(), 0, -1), np.asarray(Image.open(tmp_path / "whole.png"))
         )
 
     def test_a_grown_image_is_not_taken_for_one_made_directly(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = ["sample", "faces", "--height", "96", "--width", "96", "--steps", "1", "--out"]
-        command += [str(tmp_path / "a.ome.zarr"), "--tile", "64"]
+        command = ["sample", model, "--height", "24", "--width", "24", "--steps", "1", "--out"]
+        command += [str(tmp_path / "a.ome.zarr"), "--tile", "16"]
         assert main(command) == 0
         assert main([*command, "--direct"]) != 0
         assert "grown" in capsys.readouterr().err
 
-    def test_a_film_shows_all_images_at_the_size_of_the_last(self, tmp_path: Path) -> None:
-        command = ["sample", "faces", "--height", "96", "--width", "96", "--steps", "4", "--out"]
+    def test_a_film_shows_all_images_at_the_size_of_the_last(self, model: str, tmp_path: Path) -> None:
+        command = ["sample", model, "--height", "24", "--width", "24", "--steps", "8", "--out"]
         assert main([*command, str(tmp_path / "a.png"), "--film", str(tmp_path / "a.webp")]) == 0
         with Image.open(tmp_path / "a.webp") as film:
-            assert film.n_frames > 10 and film.size[1] % 96 == 0
+            assert film.n_frames > 10 and film.size[1] % 24 == 0

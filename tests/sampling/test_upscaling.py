@@ -92,7 +92,7 @@ def photo(name: str, side: int) -> Tensor:
 
 @pytest.mark.parametrize("factor", [1.25, 1.5, 1.7, 2.5, 3.3])
 def test_reducing_a_photo_by_another_factor_gives_it_back_within_a_level(factor: float) -> None:
-    image = photo("small", 40)
+    image = photo("small", 20)
     result = upscale(load("aerial"), image, factor, steps=4)
     assert residual(result, image) < 0.5 / 255  # half a level is left for rounding
 
