@@ -55,6 +55,8 @@ CHANGES: dict[str, Any] = {
     "compression": "deflate",
     "count": 2,
 }
+LEADING = {"layout": OTHER_LAYOUT, "label": "bark", "like": (0.5, -1.0), "obey": 2.0}
+
 TASKS = [
     (
         New(layout=LAYOUT),
@@ -63,9 +65,7 @@ TASKS = [
             "even_px": 8,
             "tone": (1.0, 0.0, 0.0),
             "grown": ((1, 1),),
-            "layout": OTHER_LAYOUT,
-            "obey": 2.0,
-            "label": "bark",
+            **LEADING,
         },
     ),
     (
@@ -74,9 +74,7 @@ TASKS = [
             "given": OTHER,
             "mask": ~MASK,
             "method": Repaint(5, 3),
-            "layout": OTHER_LAYOUT,
-            "label": "bark",
-            "obey": 2.0,
+            **LEADING,
         },
     ),
     (
@@ -88,17 +86,18 @@ TASKS = [
             "left": 0,
             "right": 0,
             "method": Repaint(5, 4),
-            "layout": OTHER_LAYOUT,
-            "label": "bark",
-            "obey": 2.0,
+            **LEADING,
         },
     ),
     (
-        Upscale(GIVEN, 2.0, "noise", None),
-        {"given": OTHER, "factor": 3.0, "method": "consistent", "strength": 0.5},
+        Upscale(GIVEN, 2.0, "noise", None, layout=LAYOUT),
+        {"given": OTHER, "factor": 3.0, "method": "consistent", "strength": 0.5, **LEADING},
     ),
-    (Vary(GIVEN, 0.5), {"given": OTHER, "strength": 0.25, "size": (4, 6)}),
-    (Interpolate((1, 2), 3, 4), {"seeds": (1, 3), "frames": 4, "milliseconds": 5}),
+    (Vary(GIVEN, 0.5, layout=LAYOUT), {"given": OTHER, "strength": 0.25, "size": (4, 6), **LEADING}),
+    (
+        Interpolate((1, 2), 3, 4, layout=LAYOUT),
+        {"seeds": (1, 3), "frames": 4, "milliseconds": 5, "last_label": "moss", **LEADING},
+    ),
 ]
 
 

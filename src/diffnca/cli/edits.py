@@ -27,12 +27,15 @@ class Editing(Making):
         layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
             layout, or a folder of label images with equal names.
         label: what the result shows, as for sample.
+        like: a picture whose colours and texture the result has, as for sample; without it, inpaint and
+            extend take those of the known pixels.
         obey: how closely to follow layout and label, as for sample.
     """
 
     image: Path
     layout: Path | None = None
     label: str | None = None
+    like: Path | None = None
     obey: float = 1.0
 
     @abstractmethod
@@ -42,17 +45,20 @@ class Editing(Making):
         from diffnca.jobs.request import SEAMLESS, canvas_of_edit
         from diffnca.models.file import find_model, read_config
         from diffnca.sampling.layouts import read_layout
+        from diffnca.sampling.styles import read_style
 
-        task, layout = self._edit(given), None
+        task, layout, config = self._edit(given), None, read_config(find_model(self.model))
         if self.layout is not None:
             canvas = canvas_of_edit(task, SEAMLESS[self.choices.seamless])
-            config, size = read_config(find_model(self.model)), (canvas.height, canvas.width)
+            size = (canvas.height, canvas.width)
             layout = read_layout(self._layout_of(given.path, self.layout), config, size)
-        return replace(task, layout=layout, label=self.label, obey=self.obey)
+        like = None if self.like is None else read_style(self.like, config)
+        return replace(task, layout=layout, label=self.label, like=like, obey=self.obey)
 
     def _reads(self, image: Path) -> list[Path]:
         """Return the files that the edit of an image reads."""
-        return [image] if self.layout is None else [image, self._layout_of(image, self.layout)]
+        layouts = [] if self.layout is None else [self._layout_of(image, self.layout)]
+        return [image, *layouts, *([] if self.like is None else [self.like])]
 
     def _layout_of(self, image: Path, layouts: Path) -> Path:
         from diffnca.data.given import companion_of

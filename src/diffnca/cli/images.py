@@ -89,6 +89,8 @@ class Sample(Making):
         maker: the model that makes the map, or what the layout leaves free of it; without it, the model's
             own choice.
         label: what the image shows: one of the labels in `diffnca info MODEL`; without it, any of them.
+        like: a picture (PNG, JPEG, TIFF) of any size, whose colours and texture the image has, for a model
+            that was trained with --layout.style; without it, the seed takes the style of a training image.
         obey: how closely to follow layout and label, from 0 (not at all) to 10; above 1 the model is led away
             from what it would make without, in twice the time.
     """
@@ -105,6 +107,7 @@ class Sample(Making):
     layout: Path | None = None
     maker: str | None = None
     label: str | None = None
+    like: Path | None = None
     obey: float = 1.0
 
     def run(self) -> int:
@@ -123,28 +126,36 @@ class Sample(Making):
         from diffnca.models.file import find_model, read_config
 
         path, config = self.layout, read_config(find_model(self.model))
+        check_kept([each for each in (path, self.like) if each is not None], [self.place], self.choices.count)
         if path is None:
-            return self._new()
+            return self._new(config)
         if path.suffix.lower() not in (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES):
             raise ValueError(
                 f"--layout {path}: must be an image, such as map.png, or polygons, such as map.geojson; or "
                 f"give --maker {path}, if it is a model that makes maps"
             )
-        check_kept([path], [self.place], self.choices.count)
         return self._led(path, config) if config.layout.classes else self._drawn(path, config)
 
-    def _new(self, layout: Layout | None = None) -> New:
+    def _new(self, config: Config, layout: Layout | None = None) -> New:
         from diffnca.jobs.tasks import New
+        from diffnca.sampling.styles import read_style
 
-        grown = () if self.direct else None
+        like = None if self.like is None else read_style(self.like, config)
         return New(
-            self.region, self.even_px, self.tone, grown, layout=layout, label=self.label, obey=self.obey
+            self.region,
+            self.even_px,
+            self.tone,
+            grown=() if self.direct else None,
+            layout=layout,
+            label=self.label,
+            like=like,
+            obey=self.obey,
         )
 
     def _led(self, path: Path, config: Config) -> New:
         from diffnca.sampling.layouts import read_layout
 
-        return self._new(read_layout(path, config, (self.height, self.width)))
+        return self._new(config, read_layout(path, config, (self.height, self.width)))
 
     def _drawn(self, path: Path, config: Config) -> Vary:
         """Return variations of a drawing, for a model that knows no layouts; say so."""
@@ -158,6 +169,7 @@ class Sample(Making):
             "--tone": self.tone is not None,
             "--maker": self.maker is not None,
             "--label": self.label is not None,
+            "--like": self.like is not None,
             "--obey": self.obey != 1.0,
         }
         flags = [flag for flag, is_there in is_asked.items() if is_there]
@@ -191,6 +203,8 @@ class Interpolate:
         layout: what stands where in both images: a label image or polygons, as for sample.
         label: what both images show, as for sample; two labels (--label moss bark) lead from one to the
             other.
+        like: a picture whose colours and texture both images have, as for sample; without it, the seeds take
+            the styles of training images.
         obey: how closely to follow layout and label, as for sample.
     """
 
@@ -210,6 +224,7 @@ class Interpolate:
     device: str = "auto"
     layout: Path | None = None
     label: tuple[str, ...] = ()
+    like: Path | None = None
     obey: float = 1.0
 
     def run(self) -> int:
@@ -218,7 +233,7 @@ class Interpolate:
         from diffnca.jobs.target import check_kept
 
         place = Place(out=str(self.out), batch=self.batch, device=self.device)
-        check_kept([self.layout] if self.layout else [], [place], 1)
+        check_kept([each for each in (self.layout, self.like) if each is not None], [place], 1)
         choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
         return make(asked(self.model, self._task(), choices, (self.height, self.width)), place)
 
@@ -226,14 +241,15 @@ class Interpolate:
         from diffnca.jobs.tasks import Interpolate as Between
         from diffnca.models.file import find_model, read_config
         from diffnca.sampling.layouts import read_layout
+        from diffnca.sampling.styles import read_style
 
-        layout, size = None, (self.height, self.width)
-        if self.layout is not None:
-            layout = read_layout(self.layout, read_config(find_model(self.model)), size)
+        config, size = read_config(find_model(self.model)), (self.height, self.width)
+        layout = None if self.layout is None else read_layout(self.layout, config, size)
+        like = None if self.like is None else read_style(self.like, config)
         require(len(self.label) <= 2, "label", " ".join(self.label), "one label, or those of both images")
         first, last = (*self.label, None, None)[:2]
         told = (self.seeds, self.frames, self.milliseconds, last)
-        return Between(*told, layout=layout, label=first, obey=self.obey)
+        return Between(*told, layout=layout, label=first, like=like, obey=self.obey)
 
 
 def make(request: Request, place: Place, is_dry: bool = False, report: Report | None = None) -> int:

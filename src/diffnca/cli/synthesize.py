@@ -30,6 +30,7 @@ class Synthesize:
             turn, in the order of their names.
         maker: the model that makes the maps, or what they leave free; without it, the model's own choice.
         label: what the images show: one of the labels in `diffnca info MODEL`; without it, any of them.
+        like: a picture whose colours and texture the images have, as for sample.
         obey: how closely to follow maps and label, from 0 (not at all) to 10; above 1 the model is led away
             from what it would make without, in twice the time.
         coco: also write annotations.json in the format of COCO, with an object for each connected part of
@@ -48,6 +49,7 @@ class Synthesize:
     layout: Path | None = None
     maker: str | None = None
     label: str | None = None
+    like: Path | None = None
     obey: float = 1.0
     coco: bool = False
     batch: int = 8
@@ -59,7 +61,9 @@ class Synthesize:
         from diffnca.jobs.pairs import pairs_of
 
         size = (self.height, self.width)
-        pairs = pairs_of(self.model, self.choices, size, self.layout, self.maker, self.label, self.obey)
+        pairs = pairs_of(
+            self.model, self.choices, size, self.layout, self.maker, self.label, self.like, self.obey
+        )
         with console.progress() as progress:
             made = synthesize(pairs, self.out, self.batch, self.device, self.coco, progress)
         console.say(f"{self.out}: {counted(pairs.count, 'pair')}, {made.num_new:,} of them new")

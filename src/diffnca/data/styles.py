@@ -75,7 +75,8 @@ def _in_squares(planes: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c 
     height, width = (side // SQUARE_PX for side in planes.shape[1:])
     whole = planes[:, : height * SQUARE_PX, : width * SQUARE_PX]
     rows = whole.reshape(len(planes), height, SQUARE_PX, width * SQUARE_PX).mean(axis=2)
-    return rows.reshape(len(planes), height, width, SQUARE_PX).mean(axis=3)
+    squares: Float32[np.ndarray, "c y x"] = rows.reshape(len(planes), height, width, SQUARE_PX).mean(axis=3)
+    return squares
 
 
 def _squared(planes: Float32[np.ndarray, "c h w"], seen: Float32[np.ndarray, "h w"]) -> tuple[float, float]:

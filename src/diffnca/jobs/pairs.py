@@ -17,6 +17,7 @@ from diffnca.jobs.tasks import New
 from diffnca.models.file import find_model, read_card, read_config
 from diffnca.sampling.layouts import Layout, read_layout
 from diffnca.sampling.maps import sides_of
+from diffnca.sampling.styles import read_style
 
 Size = tuple[int, int]
 
@@ -108,20 +109,21 @@ def pairs_of(
     layout: Path | None = None,
     maker: str | None = None,
     label: str | None = None,
+    like: Path | None = None,
     obey: float = 1.0,
 ) -> Pairs:
     """Return the pairs of a model that follows maps, or that makes a map with each image.
 
     `layout` is a folder of label images or of drawings in GeoJSON, or one of these files. `maker` is a model
     that makes maps, or what they leave free; `None` is the model's own choice. The size is that of new
-    images, as for `asked`.
+    images, as for `asked`. `like` is a picture whose style the images have.
 
     Raises:
         ValueError: the model knows no maps, or a choice is not allowed.
     """
     config = read_config(find_model(model))
     _check_maps(model, config, layout, maker)
-    new = New(label=label, obey=obey)
+    new = New(label=label, like=None if like is None else read_style(like, config), obey=obey)
     if layout is None:
         request = asked(model, new, choices, size, maker=maker)
         return Pairs(_of_allowed_size({(request.canvas.height, request.canvas.width): request}))

@@ -13,23 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas
+from diffnca.config.model import Config
 from diffnca.data.refusals import LARGEST_IMAGE_PX
 from diffnca.diffusion.denoiser import Query, estimate_alone
+from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named, physical_memory
 from diffnca.files import check_target
 from diffnca.formats.film import FORMATS, check_film
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames
-from diffnca.jobs.tasks import Interpolate, New
+from diffnca.jobs.tasks import Interpolate, Led, New
 from diffnca.models.file import find_model, read_card
 from diffnca.sampling.coarse import completing
 from diffnca.sampling.growth import grown_seed, planned
 from diffnca.sampling.labels import labelled
 from diffnca.sampling.starts import start_of
+from diffnca.sampling.styles import drawn_styles, styled, styles_of_known
 from diffnca.sampling.task import Task, check_parts, check_region
 
 if TYPE_CHECKING:
@@ -213,14 +218,22 @@ def large_target(place: Place) -> Target:
 def task_of(request: Request) -> Task:
     """Return the task of a request; of an image that will grow, it is for the plan alone."""
     model, (_, levels) = request.opened(), request.walk()
-    planes = labelled(request.task.layout, request.task.label, model.config)
+    config, layout = model.config, request.task.layout
     if isinstance(request.task, New):
         start = start_of(model, request.task.even_px, request.task.tone)
-        task = planned(model, canvases_of(request), levels, start, planes)
-        return completing(task, request.task.layout, model.config)
+        planes = told(request.task, layout, config, drawn_styles(config, Noise((request.seed,))))
+        return completing(planned(model, canvases_of(request), levels, start, planes), layout, config)
     assert not isinstance(request.task, Interpolate)
     _, make = request.task.on(request.canvas.boundary)
-    return replace(make(model, levels), given=planes)
+    task = make(model, levels)
+    known = styles_of_known(task.constraint, config)
+    return replace(task, given=told(request.task, layout, config, known))
+
+
+def told(task: Led, planes: Planes | None, config: Config, styles: Tensor | None) -> Planes | None:
+    """Return the planes of a map with those of label and style: of `styles`, if the task asks for none."""
+    own = styles if task.styles is None else task.styles
+    return styled(labelled(planes, task.label, config), own, config)
 
 
 def canvases_of(request: Request) -> tuple[Canvas, ...]:

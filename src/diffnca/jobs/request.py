@@ -31,6 +31,7 @@ from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
 from diffnca.sampling.layouts import Layout, check_edited, check_kept, check_obey, check_proportions, obeying
 from diffnca.sampling.maps import sides_of
+from diffnca.sampling.styles import check_follows_styles
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
 
@@ -196,10 +197,17 @@ def asked(
         compression=compression,
         count=choices.count,
     )
-    makers = () if made.maker is None else (made.opened_maker().config,)
-    for label in task.labels:
-        check_label(label, 1, opened.config, *makers)
+    _check_led(made, opened.config)
     return made
+
+
+def _check_led(made: Request, config: Config) -> None:
+    """Refuse a label and a style that the model does not know."""
+    makers = () if made.maker is None else (made.opened_maker().config,)
+    for label in made.task.labels:
+        check_label(label, 1, config, *makers)
+    if made.task.like is not None:
+        check_follows_styles(config)
 
 
 def _maker_of(task: New, config: Config) -> str | None:
@@ -291,6 +299,8 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         case _, Layout():
             height, width = value.map.size
             yield name, f"{height}x{width} {_fingerprint(*value.map.content)}"
+        case "like", _:
+            yield name, " ".join(f"{each:g}" for each in value)
         case "region", _:
             yield name, ",".join(map(str, value))
         case "size", _:

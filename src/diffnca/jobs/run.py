@@ -25,7 +25,17 @@ from diffnca.files import lock
 from diffnca.formats.film import write_film
 from diffnca.formats.png import write_numbers, write_png
 from diffnca.jobs.options import Place
-from diffnca.jobs.plan import SHARD_PX, Plan, canvases_of, crew_of, is_in_tiles, large_target, plan, task_of
+from diffnca.jobs.plan import (
+    SHARD_PX,
+    Plan,
+    canvases_of,
+    crew_of,
+    is_in_tiles,
+    large_target,
+    plan,
+    task_of,
+    told,
+)
 from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
@@ -38,6 +48,7 @@ from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import labelled, mixed
 from diffnca.sampling.layouts import shown_layout
 from diffnca.sampling.starts import start_of
+from diffnca.sampling.styles import drawn_styles, styled, styles_between
 from diffnca.sampling.task import Task, later_levels, sample_task
 from diffnca.sampling.upscale import residual
 from diffnca.sampling.vary import transition
@@ -124,7 +135,8 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
         crew.check()
     if request.maker is not None:
         made = _map_in_tiles(request, place, target, watch)
-        planes = labelled(made, request.task.label, job.denoiser.config)
+        config = job.denoiser.config
+        planes = told(request.task, made, config, drawn_styles(config, Noise((request.seed,))))
         job = replace(job, task=replace(job.task, given=planes))
     if len(canvases_of(request)) > 1:
         device = torch.device(device_named(place.device))
@@ -281,7 +293,7 @@ def _task(
         maker = prepare(request.opened_maker(), torch.device(noise.device), request.engine)
         of_label = labelled(None, request.task.label, maker.config)
         planes = make_map(maker, denoiser, request.region, len(levels), noise, progress, layout, of_label)
-    planes = labelled(planes, request.task.label, denoiser.config)
+    planes = told(request.task, planes, denoiser.config, drawn_styles(denoiser.config, noise))
     task, noise = grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes)
     return completing(task, layout, denoiser.config), noise
 
@@ -311,7 +323,8 @@ def _between(request: Request, task: Interpolate, place: Place, watch: Watch) ->
     for first in range(0, task.frames, place.batch):
         last = min(first + place.batch, task.frames)
         shares = tuple(index / (task.frames - 1) for index in range(first, last))
-        planes = labelled(task.layout, mixed(label, shares), config)
+        styles = styles_between(config, task.seeds, shares) if task.styles is None else task.styles
+        planes = styled(labelled(task.layout, mixed(label, shares), config), styles, config)
         made = replace(transition(request.canvas, task.seeds[1], shares)(denoiser, levels), given=planes)
         images = sample_task(made, denoiser, sampler, Noise((request.seed,) * len(shares), device))
         frames += list(to_uint8(images[:, : config.model.image_channels]))

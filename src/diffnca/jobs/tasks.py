@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.data.given import Given, companion_of, read_mask
+from diffnca.data.styles import Style
 from diffnca.errors import number, require_within
 from diffnca.sampling.inpaint import check_mask, completion, margins
 from diffnca.sampling.known import KnownPixels, Picture
@@ -34,11 +35,13 @@ class Led:
     Attributes:
         layout: what stands where; `None` leaves it to the seed.
         label: what the image shows, one of the names that the model knows; `None` leaves it to the seed.
+        like: the style; `None` leaves it to the seed, or to what is known of the image.
         obey: how closely the model follows layout and label, as for `generate`.
     """
 
     layout: Layout | None = None
     label: str | None = None
+    like: Style | None = None
     obey: float = 1.0
 
     @property
@@ -50,6 +53,11 @@ class Led:
     def is_led(self) -> bool:
         """Whether there is something to obey."""
         return self.layout is not None or self.label is not None
+
+    @property
+    def styles(self) -> Float64[Tensor, "1 s"] | None:
+        """The style as sampling takes it."""
+        return None if self.like is None else torch.tensor([self.like], dtype=torch.float64)
 
     def __post_init__(self) -> None:
         check_obey(self.obey, has_layout=True)

@@ -20,7 +20,7 @@ from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import check_label, labelled
 from diffnca.sampling.layouts import Layout, layout_of, obeying
 from diffnca.sampling.starts import start_of
-from diffnca.sampling.styles import drawn_styles, styled
+from diffnca.sampling.styles import drawn_styles, styled, styles_like
 from diffnca.sampling.task import Options, check_options, check_region, sample_task, walk_of
 
 
@@ -38,6 +38,7 @@ def generate(
     layout: Shaped[Tensor, "*b_y_x"] | None = None,
     maker: ImageDenoiser | None = None,
     label: str | Sequence[str] | None = None,
+    like: Shaped[Tensor, "*b_c_y_x"] | None = None,
     obey: float = 1.0,
     **options: Unpack[Options],
 ) -> Float[Tensor, "b c h w"]:
@@ -55,7 +56,9 @@ def generate(
         layout: the class of each place, -1 for any; (y, x) or b maps, of any size.
         maker: a model of maps, which makes the map, or what the layout leaves free of it.
         label: what the image shows, by a name that the model knows, also as it makes a map; or one per image.
-        obey: how closely to follow both, from 0 to 10; 1 is as trained, other numbers take twice the time.
+        like: a picture whose colours and texture the images have, or one for each image: b c y x, in [-1, 1],
+            of any size; `None` draws the style of a training image, if the model knows styles.
+        obey: how closely to follow layout and label, from 0 to 10; all but 1 (as trained) take twice as long.
         **options: see `Options`.
 
     Returns:
@@ -70,13 +73,13 @@ def generate(
     region = _region_on(canvas_of(height, width, boundary), region)
     noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label))
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label, like))
     method, levels = walk_of(model, sampler, steps)
     denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
     canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the map and the smaller images are made
     known = layout_of(layout, obey, denoiser.config, len(noise.seeds), maker is not None or label is not None)
-    planes = _planes(known, maker, label, denoiser, region, len(levels), noise, engine, progress)
+    planes = _planes(known, maker, label, like, denoiser, region, len(levels), noise, engine, progress)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
     return sample_task(completing(task, known, denoiser.config), denoiser, method, noise, region, progress)
 
@@ -85,6 +88,7 @@ def _planes(
     layout: Layout | None,
     maker: ImageDenoiser | None,
     label: str | Sequence[str] | None,
+    like: Tensor | None,
     denoiser: ImageDenoiser,
     region: Region,
     num_steps: int,
@@ -92,16 +96,16 @@ def _planes(
     engine: Engine,
     progress: Progress | None,
 ) -> Planes | None:
-    """Return the given planes of a layout, or of the map that a model makes, and those of labels."""
+    """Return the given planes of a layout, or of the map that a model makes, of labels and of styles."""
     planes: Planes | None = layout
-    makers = () if maker is None else (maker.config,)
-    check_label(label, len(noise.seeds), denoiser.config, *makers)
+    makers, config, images = () if maker is None else (maker.config,), denoiser.config, len(noise.seeds)
+    check_label(label, images, config, *makers)
+    styles = drawn_styles(config, noise) if like is None else styles_like(like, config, images)
     if maker is not None:
         drawer = prepare(maker, torch.device(noise.device), engine)
         of_label = labelled(None, label, maker.config)
         planes = make_map(drawer, denoiser, region, num_steps, noise, progress, layout, of_label)
-    planes = labelled(planes, label, denoiser.config)
-    return styled(planes, drawn_styles(denoiser.config, noise), denoiser.config)
+    return styled(labelled(planes, label, config), styles, config)
 
 
 def _region_on(canvas: Canvas, region: Any) -> Region:
@@ -119,8 +123,8 @@ def _drawn(
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
         raise ValueError(
-            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker and label; leave "
-            "them out"
+            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker, label and like; "
+            "leave them out"
         )
     if region != Canvas(size, size).whole:
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.config.model import Config
 from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
 from diffnca.diffusion.samplers import Sampler, sampler_of
@@ -24,6 +25,7 @@ from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import Told, labelled
 from diffnca.sampling.layouts import check_proportions, led
 from diffnca.sampling.starts import Initial
+from diffnca.sampling.styles import styled, styles_like, styles_of_known
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ class LeadingOptions(Options, total=False):
     Attributes:
         layout: what stands where, as for `generate`; for an edit, in the proportions of the whole result.
         label: what the image shows, or each image, as for `generate`.
+        like: as for `generate`; `None` takes the style of known pixels, if the model knows styles.
         obey: how closely to follow layout and label, as for `generate`.
     """
 
     layout: Shaped[Tensor, "*b_y_x"] | None
     label: Told | Sequence[Told] | None
+    like: Shaped[Tensor, "*b_c_y_x"] | None
     obey: float
 
 
@@ -179,9 +183,16 @@ def seeds_in(options: Options, batch: int | None) -> tuple[int, ...]:
 
 @undisturbed()
 def sample_images(
-    model: ImageDenoiser | Autoencoder, batch: int | None, options: LeadingOptions, task: MakeTask
+    model: ImageDenoiser | Autoencoder,
+    batch: int | None,
+    options: LeadingOptions,
+    task: MakeTask,
+    styles: Callable[[Task, Config], Tensor | None] = lambda task, own: styles_of_known(task.constraint, own),
 ) -> Float[Tensor, "b c h w"]:
-    """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed."""
+    """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed.
+
+    Without a picture in `options`, they have the `styles` of the task: by default, those of what is known.
+    """
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
     check_options(options, LeadingOptions)
@@ -191,7 +202,9 @@ def sample_images(
     leading, layout = led(model, options.get("layout"), label, obey, len(noise.seeds))
     sampler, levels = walk_of(model, options.get("sampler"), options.get("steps"))
     denoiser = prepare(leading, place, options.get("engine", "auto"))
-    made = replace(task(denoiser, levels), given=labelled(layout, label, denoiser.config))
+    made, config, like = task(denoiser, levels), denoiser.config, options.get("like")
+    own = styles(made, config) if like is None else styles_like(like, config, len(noise.seeds))
+    made = replace(made, given=styled(labelled(layout, label, config), own, config))
     return sample_task(made, denoiser, sampler, noise, progress=options.get("progress"))
 
 

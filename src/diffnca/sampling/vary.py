@@ -22,6 +22,7 @@ from diffnca.sampling.arguments import canvas_of, check_between, check_images, n
 from diffnca.sampling.known import KnownMeans, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
+from diffnca.sampling.styles import styles_between
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits, sample_images
 from diffnca.sampling.upscale import Enlarged
 
@@ -70,7 +71,7 @@ def interpolate(
     width: int,
     **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "b c h w"]:
-    """Make images between the images of two seeds.
+    """Make images between the images of two seeds; their style changes evenly, if the model knows styles.
 
     The mixed noise is `cos(a) * first + sin(a) * second`, again of variance 1. This is [2] for vectors at
     right angles, as noises of many pixels nearly are. All other random numbers are those of the first seed.
@@ -97,8 +98,9 @@ def interpolate(
     canvas = canvas_of(height, width, options.get("boundary", Canvas.boundary))
     task = transition(canvas, second, shares)
     labels = mixed(options.get("label"), shares)
+    options = {**options, "seed": [first] * len(shares), "label": labels}
     return sample_images(
-        model, len(shares), {**options, "seed": [first] * len(shares), "label": labels}, task
+        model, len(shares), options, task, lambda _, config: styles_between(config, (first, second), shares)
     )
 
 
