@@ -77,7 +77,7 @@ def shortened(arguments: list[str]) -> list[str]:
         del small["--steps"]  # they are what the student learns
     short = list(arguments)
     for place, (flag, value) in enumerate(pairwise(arguments), 1):
-        if flag in small:
+        if flag in small and value.isdigit():  # `--width 0.1` is no number of pixels
             short[place] = str(min(int(value), small[flag]))
         elif flag == "--minutes":
             short[place - 1 : place + 1] = ["--images", "8"]
@@ -157,6 +157,7 @@ def test_a_block_that_is_skipped_is_not_run_and_others_are_shortened() -> None:
         ("sample m --height 900 --region 1 2 300 400", "sample m --height 900 --region 1 2 16 16 --steps 1"),
         ("train --data . --minutes 5", "train --data . --images 8 --sample-minutes 0 --data.crop 32"),
         ("vary m-4step --image a.png", "vary m-4step --image a.png"),
+        ("average run --width 0.1", "average run --width 0.1"),
         ("distill m --steps 4 --minutes 30", "distill m --steps 4 --images 8 --sample-minutes 0"),
     ],
 )

@@ -44,9 +44,15 @@ def options(given: RunOptions, tmp_path: Path) -> RunOptions:
 
 
 @pytest.fixture(scope="module")
-def finished(given: RunOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config() -> Config:
+    """What the run of a file of tests trains; a file may have another one."""
+    return CONFIG
+
+
+@pytest.fixture(scope="module")
+def finished(given: RunOptions, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that stays as it is."""
-    return training(replace(given, out=tmp_path_factory.mktemp("finished") / "run"), CONFIG).run().out
+    return training(replace(given, out=tmp_path_factory.mktemp("finished") / "run"), config).run().out
 
 
 @pytest.fixture

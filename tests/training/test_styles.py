@@ -10,8 +10,7 @@ from PIL import Image
 
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
-from diffnca.config.model import Config, DataConfig, TrainingConfig, with_fields
-from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.data.styles import known_styles, standard, style_of
 from diffnca.diffusion.denoiser import Query
@@ -20,12 +19,8 @@ from diffnca.training.objectives import Batch
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
 
-CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
-PLAIN = Config(
-    model=NCAConfig(channels=36, cell=CELL),
-    training=TrainingConfig(batch=4, precision="float32", compile="off"),
-    data=DataConfig(crop=16),
-)
+from .conftest import CONFIG as PLAIN
+
 CONFIG = with_fields(PLAIN, {"layout.style": True})
 CLASSES = {"layout.classes": ("stroma", "gland")}
 
@@ -43,14 +38,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def options(folder: Path, tmp_path: Path) -> RunOptions:
-    return RunOptions(data=(folder / "photos",), out=tmp_path / "run", images=8, sample_minutes=0.0)
+@pytest.fixture(scope="module")
+def given(folder: Path) -> RunOptions:
+    return RunOptions(data=(folder / "photos",), images=8, sample_minutes=0.0)
 
 
-@pytest.fixture
-def run(options: RunOptions) -> Path:
-    return training(options, CONFIG).run().out
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return CONFIG
 
 
 def planes_of(session: Session, num_planes: int) -> torch.Tensor:
