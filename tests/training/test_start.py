@@ -21,6 +21,7 @@ from diffnca.training.start import (
     AUTO,
     GUIDANCE,
     LEFT_OUT,
+    SHORT_GUIDANCE,
     RANDOM,
     begun_with,
     candidates,
@@ -172,9 +173,21 @@ def test_all_but_the_network_is_as_asked_for(name: str) -> None:
     assert kept == CONFIG and begun.model == read_config(bundled_models()[name]).model
 
 
-def test_samples_are_guided_after_a_start_from_weights() -> None:
-    sampling = begun_with(CONFIG, "aerial").sampling
-    assert (sampling.guidance, sampling.guide_leaves_out) == (GUIDANCE, LEFT_OUT)
+@pytest.mark.parametrize(
+    ("budget", "strength"),
+    [
+        ({"minutes": 5.0}, SHORT_GUIDANCE),
+        ({"minutes": 10.0}, GUIDANCE),
+        ({"minutes": None, "images": 15_000}, SHORT_GUIDANCE),
+        ({"minutes": None, "images": 30_000}, GUIDANCE),
+    ],
+)
+def test_samples_are_guided_after_a_start_from_weights_the_more_the_shorter(
+    budget: dict[str, float | None], strength: float
+) -> None:
+    config = with_fields(CONFIG, {f"training.{name}": value for name, value in budget.items()})
+    sampling = begun_with(config, "aerial").sampling
+    assert (sampling.guidance, sampling.guide_leaves_out) == (strength, LEFT_OUT)
 
 
 def test_the_users_guidance_stays() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from diffnca.canvas.pixels import to_uint8
-from diffnca.config.model import Config, with_fields
+from diffnca.config.model import Config, TrainingConfig, with_fields
 from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
@@ -37,8 +37,11 @@ CROPS_PER_SIDE = 4
 """Crops that fit along the shorter side of an image, at least, after a reduction that the images decide."""
 
 
-GUIDANCE, LEFT_OUT = 1.1, 4
-"""Sampling after a short training: guided by the network without its last cell steps, grain goes away."""
+SHORT_MINUTES, SHORT_IMAGES = 5.0, 15_000
+"""Largest budgets after which samples are so grainy that strong guidance helps them."""
+
+SHORT_GUIDANCE, GUIDANCE, LEFT_OUT = 1.1, 1.05, 4
+"""Sampling of a young model: guided by the network without its last cell steps, grain goes away."""
 
 
 def conditioned(config: Config, options: RunOptions) -> Config:
@@ -155,13 +158,15 @@ def is_as_in_recipe(config: Config) -> bool:
 
 def from_random(config: Config) -> Config:
     """Return a training from random weights; with a small budget, the network predicts the clean image."""
-    training = config.training
-    is_young = (
-        training.images <= YOUNG_IMAGES if training.minutes is None else training.minutes <= YOUNG_MINUTES
-    )
     if not is_as_in_recipe(config):
         return config
+    is_young = _is_within(config.training, YOUNG_MINUTES, YOUNG_IMAGES)
     return _led(replace(config, prediction="clean") if is_young else config)
+
+
+def _is_within(training: TrainingConfig, minutes: float, images: int) -> bool:
+    """Return whether the budget of a training is at most so many minutes, or so many images."""
+    return training.images <= images if training.minutes is None else training.minutes <= minutes
 
 
 def chosen(config: Config, measured: dict[str, float]) -> tuple[str | None, Config]:
@@ -187,7 +192,9 @@ def _led(config: Config) -> Config:
     """Return a training whose samples are guided, unless the user has chosen how to sample."""
     if config.sampling != diff_nca().sampling:
         return config
-    return with_fields(config, {"sampling.guidance": GUIDANCE, "sampling.guide_leaves_out": LEFT_OUT})
+    is_short = _is_within(config.training, SHORT_MINUTES, SHORT_IMAGES)
+    strength = SHORT_GUIDANCE if is_short else GUIDANCE
+    return with_fields(config, {"sampling.guidance": strength, "sampling.guide_leaves_out": LEFT_OUT})
 
 
 def continued(config: Config, stored: Run) -> Config:
