@@ -62,7 +62,7 @@ class Run:
 
     def words(self, places: dict[str, Path]) -> list[str]:
         """Return the words of the command; raise `KeyError` for a place that is not known."""
-        program, *rest = shlex.split(self.command.format(**places))
+        program, *rest = [word.format(**places) for word in shlex.split(self.command)]
         if program != "diffnca":
             return [program, *rest]
         budget = [] if self.images is None else ["--images", str(self.images)]

@@ -109,6 +109,11 @@ def test_a_run_of_diffnca_gets_its_budget_and_folder(parts: SimpleNamespace, tmp
     assert words == [sys.executable, "-m", "diffnca", *told, "--checkpoint-seconds", "180"]
 
 
+def test_a_folder_with_a_blank_in_its_name_stays_one_word(parts: SimpleNamespace) -> None:
+    words = parts.Run("faces-on", "diffnca train --data {faces}").words({"faces": Path("my faces")})
+    assert words[3:6] == ["train", "--data", "my faces"]
+
+
 def test_a_stopped_run_is_taken_up_again(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     listed(tmp_path, {"name": "long", "command": PROLONGED})
     for times in (1, 2):
