@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.models.build import build_denoiser
+from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     AgainstFeatures,
     Mixing,
@@ -22,7 +23,7 @@ from diffnca.training.adversary import (
 from diffnca.training.loop import Care, Trainer
 from diffnca.training.objectives import Batch, Distillation, student_config
 
-from .conftest import QUIET, is_equal, small_config, state_of, stripes
+from .conftest import BATCH, QUIET, is_equal, small_config, state_of, stripes
 
 CPU = torch.device("cpu")
 
@@ -151,10 +152,10 @@ def test_each_image_is_changed_in_its_own_way() -> None:
     assert not torch.equal(changed[0], changed[1])
 
 
-def played(out: Path, images: int, care: Care = QUIET) -> None:
+def played(out: Path, images: int, care: Care = QUIET, **changes: object) -> None:
     out.mkdir(exist_ok=True)
     teacher = build_denoiser(small_config(8))
-    config = student_config(small_config(images), 2)
+    config = student_config(small_config(images, **changes), 2)
     game = partial(AgainstFeatures, teacher, Means(), 0.1)
     Trainer(config, out, stripes, care, objective=game).run()
 
@@ -163,17 +164,21 @@ class KilledError(Exception):
     """The run is killed."""
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_killed_among_large_batches_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     def kill(title: str, done: float, total: float) -> None:
-        if done == 8:
+        if done == 24:
             raise KilledError
 
+    out, killed, care = tmp_path / "whole", tmp_path / "killed", replace(QUIET, held_out=stripes)
+    late: dict[str, object] = {"late_batch": 4 * BATCH, "ema_widths": (0.05, 0.1)}
     torch.manual_seed(0)
-    played(tmp_path / "whole", 16)
+    played(out, 24, care, **late)  # the last step takes two batches
     with pytest.raises(KilledError):
-        played(tmp_path / "killed", 16, replace(QUIET, checkpoint_seconds=0.0, report=kill))
-    played(tmp_path / "killed", 16)
-    assert is_equal(tmp_path / "whole", tmp_path / "killed")
+        played(killed, 24, replace(care, checkpoint_seconds=0.0, report=kill), **late)
+    played(killed, 24, care, **late)
+    assert is_equal(out, killed)
+    widths = [read_card(each / MODEL_FILE).get("average_width") for each in (out, killed)]
+    assert widths[0] == widths[1]
 
 
 def test_a_checkpoint_holds_the_heads_and_no_frozen_weight(tmp_path: Path) -> None:

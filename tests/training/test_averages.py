@@ -23,7 +23,7 @@ from diffnca.training.averages import (
 )
 from diffnca.training.loop import Trainer
 
-from .conftest import QUIET, small_config, stripes, train
+from .conftest import BATCH, QUIET, small_config, stripes, train
 
 PLAIN = replace(TrainingConfig(), ema_halflife_images=1000, ema_warmup=False)
 
@@ -174,6 +174,34 @@ def test_a_finished_run_chooses_again_as_before(run: Path) -> None:
     Trainer(CONFIG, run, stripes, replace(QUIET, held_out=stripes)).finish()
     after = read_tensors(run / MODEL_FILE)[0]
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def kill(number: int) -> Tensor:
+    raise SystemExit("killed")
+
+
+def test_a_kill_during_the_choice_loses_no_step(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(tmp_path, CONFIG, replace(QUIET, held_out=kill))
+    assert Trainer(CONFIG, tmp_path, stripes, QUIET).is_finished
+
+
+def test_held_out_images_are_not_read_where_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    config = small_config(BATCH, ema_widths=())
+    assert train(tmp_path, config, replace(QUIET, held_out=kill)).images == BATCH
+
+
+def test_large_batches_are_compared_on_few_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def noted(trainer: Trainer, seen: list[Tensor]) -> float:
+        counts.append(sum(map(len, seen)))
+        return 0.0
+
+    monkeypatch.setattr("diffnca.training.loop.MOST_HELD_OUT", 2)
+    monkeypatch.setattr(Trainer, "_mean_loss", noted)
+    train(tmp_path, small_config(BATCH), replace(QUIET, held_out=stripes))
+    assert set(counts) == {2}
 
 
 def test_a_width_that_is_not_between_the_kept_ones_is_refused(run: Path) -> None:

@@ -126,6 +126,21 @@ def test_a_stop_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert json.loads(read_tensors(tmp_path / STATE_FILE)[1]["progress"])["step"] == 3
 
 
+def test_a_stop_does_not_wait_for_batches_that_nobody_takes(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def slow(number: int) -> Tensor:
+        asked.append(number)
+        time.sleep(0.05 if number else 0.0)
+        return stripes(number)
+
+    trainer = watched(tmp_path, 4000, {1: interrupt}, late_batch=100 * BATCH)
+    trainer.batches = slow
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert len(asked) < 100
+
+
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     train(tmp_path, small_config(16))
     before = (tmp_path / MODEL_FILE).read_bytes()

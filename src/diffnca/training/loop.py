@@ -175,10 +175,11 @@ class Trainer:
             self.accelerator.init_trackers(state.TRACKER_FOLDER, config={"config": to_json(self.config)})
         with stop_requests() as stopped, ThreadPoolExecutor(1) as pool:
             self._take_steps(self._own_batches(pool), stopped)
-            if self.is_finished:
-                self.finish()
-            elif self._is_learning():
+            pool.shutdown(cancel_futures=True)  # nobody takes the batches that it would prepare
+            if self.is_finished or self._is_learning():
                 self.save()
+            if self.is_finished:
+                self.finish()  # after a checkpoint: a kill during the choice loses no step
             if self.care.sample_seconds > 0 and self.is_finished:
                 self._sample(stopped)
         self.accelerator.end_training()
@@ -349,10 +350,10 @@ class Trainer:
     def finish(self) -> None:
         """Choose among the averages by their loss on held-out images, and save."""
         held_out = self.care.held_out
-        if held_out is not None and self.accelerator.is_main_process:
+        if held_out is not None and self.averages.powers and self.accelerator.is_main_process:
             crops = min(MOST_HELD_OUT, self.progress.images // SEEN_PER_HELD_OUT)
             numbers = range(max(1, crops // self.config.training.batch))
-            seen = [held_out(number).to(self.accelerator.device) for number in numbers]
+            seen = [held_out(number)[:MOST_HELD_OUT].to(self.accelerator.device) for number in numbers]
             for each in self.players:
                 each.module.eval()  # a choice changes nothing that is stored
             self.averages.choose(self.players[0].module, lambda: self._mean_loss(seen), self.care.report)
