@@ -1,8 +1,8 @@
 """The training loop.
 
 Every random choice for batch i is a function of (seed, i, process, player). A step takes one batch or adds
-up the gradients of several. A checkpoint holds weights, average, optimisers and counters after a step. So a
-stopped run goes on as if it had never stopped.
+up the gradients of several. A checkpoint holds weights, averages, optimisers and counters after a step. So
+a stopped run goes on as if it had never stopped.
 """
 
 import contextlib
