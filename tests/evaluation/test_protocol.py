@@ -18,10 +18,12 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.cli.main import main
 from diffnca.config.model import Config, DataConfig, SamplingConfig, TrainingConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.data.held_out import without_strips
+from diffnca.data.images import open_images
 from diffnca.evaluation import judges
 from diffnca.evaluation.metrics.features import ModuleFeatures, efficientnet_lite0
 from diffnca.evaluation.options import Options
-from diffnca.evaluation.protocol import measure
+from diffnca.evaluation.protocol import measure, real_images
 from diffnca.evaluation.samples import Samples
 from diffnca.formats.png import read_png_text
 from diffnca.models.build import build_model
@@ -423,6 +425,18 @@ def following(tmp_path_factory: pytest.TempPathFactory, model: Path, real: Path)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     write_model(path, network.state_dict(), own, read_card(model))
     return path, folder
+
+
+def test_strips_that_were_held_out_for_a_rare_label_are_found(tmp_path: Path) -> None:
+    folder, path = (
+        write_images(tmp_path / "wide", 100, seed=0, width=5 * SIDE),
+        tmp_path / "model.safetensors",
+    )
+    held_out = without_strips(open_images([folder]), SIDE)[1].names
+    own = with_fields(config(), {"data.validation": None})
+    write_model(path, build_model(own).network.state_dict(), own, {"held_out": list(held_out)})
+    real = real_images(str(path), own, Options(folder, n=100, held_out=True, crop=SIDE))
+    assert real.pictures.names == held_out
 
 
 def test_samples_have_the_maps_of_the_held_out_images(

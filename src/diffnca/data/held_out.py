@@ -55,7 +55,7 @@ def split(images: ImageSet, share: float | None, seed: int, side: int) -> tuple[
     """
     pictures = {source.picture for source in images.sources}
     if share is None and (_of_rarest_label(images) < FEWEST_PICTURES or len(set(images.names)) < len(images)):
-        return _without_strips(images, side)
+        return without_strips(images, side)
     return _without_pictures(images, USUAL_SHARE if share is None else share, seed, pictures)
 
 
@@ -95,8 +95,8 @@ def _without_pictures(
     return _of(images, kept), _of(images, [each for each in sized if each[1].picture in held_out])
 
 
-def _without_strips(images: ImageSet, side: int) -> tuple[ImageSet, ImageSet]:
-    """Hold out the end of the longer side of each image."""
+def without_strips(images: ImageSet, side: int) -> tuple[ImageSet, ImageSet]:
+    """Hold out the end of the longer side of each image, if it has room for crops of `side` px in both."""
     kept: list[Found] = []
     strips: list[Found] = []
     for index, (source, (height, width)) in enumerate(

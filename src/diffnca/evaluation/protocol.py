@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffnca.config.model import Config, DataConfig
-from diffnca.data.held_out import split
+from diffnca.data.held_out import split, without_strips
 from diffnca.data.images import ImageSet, open_images
 from diffnca.data.layouts import Layouts
 from diffnca.data.sources import Remark
@@ -225,9 +225,10 @@ def _apart(images: ImageSet, model: str, config: Config | None) -> tuple[ImageSe
     """Return the images that the training of a model saw, and those that it held out, as its card says."""
     names = set() if config is None else set(read_card(find_model(model)).get("held_out", ()))
     if config is not None and config.data.validation is None:
-        parts = split(images, None, config.data.split_seed, config.data.crop)
-        if names == set(parts[1].names):
-            return parts
+        crop = config.data.crop  # strips are held out of images with a rare label too, which is unknown here
+        for parts in (split(images, None, config.data.split_seed, crop), without_strips(images, crop)):
+            if names == set(parts[1].names):
+                return parts
     held_out = [index for index, name in enumerate(images.names) if name in names]
     seen = [index for index, name in enumerate(images.names) if name not in names]
     if not held_out or not seen:
