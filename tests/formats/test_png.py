@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.formats.png import contact_sheet, read_png_text, write_png
+from diffnca.formats.png import contact_sheet, read_png_text, side_by_side, write_png
 
 
 def random_pixels(height: int, width: int, channels: int) -> np.ndarray:
@@ -39,6 +39,12 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.png: is there, and damaged"):
         read_png_text(path)
+
+
+def test_gray_images_are_shown_next_to_colours() -> None:
+    gray, blue = np.full((1, 4, 4, 1), 7, np.uint8), np.full((1, 4, 4, 3), (0, 0, 9), np.uint8)
+    sheet = side_by_side(gray, blue)
+    assert (sheet[0, 0].tolist(), sheet[0, -1].tolist()) == ([7, 7, 7], [0, 0, 9])
 
 
 def test_a_contact_sheet_is_as_square_as_can_be() -> None:

@@ -73,7 +73,8 @@ def contact_sheet(
     return sheet
 
 
-def side_by_side(*batches: UInt8[np.ndarray, "b h w c"]) -> UInt8[np.ndarray, "rows_px columns_px c"]:
-    """Return the sheets of several batches of equal shape, side by side."""
-    parts = np.stack([contact_sheet(each) for each in batches])
+def side_by_side(*batches: UInt8[np.ndarray, "b h w _"]) -> UInt8[np.ndarray, "rows_px columns_px c"]:
+    """Return the sheets of several batches of equal sizes, side by side; gray next to colours is RGB."""
+    channels = max(each.shape[-1] for each in batches)
+    parts = np.stack([contact_sheet(np.broadcast_to(each, (*each.shape[:-1], channels))) for each in batches])
     return contact_sheet(parts, columns=len(parts), gap_px=GAP_BETWEEN_SHEETS_PX)

@@ -51,7 +51,7 @@ class Preview:
         pictures = [to_uint8(shown[:, :channels])]
         if legend.classes:
             numbers = shown_layout(shown[:, channels:][:, : len(legend.classes)]).numbers.numpy()
-            pictures.append(coloured(numbers, legend)[..., :channels])
+            pictures.append(coloured(numbers, legend))
         write_png(path, side_by_side(*pictures), {"diffnca:look": "training crops"})
 
 

@@ -51,7 +51,7 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
         label=labels or None,
     )
     shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
-    maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)[..., :channels]]
+    maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)]
     pictures = (to_uint8(images[:, :channels]), *maps, to_uint8(real[:, :channels]))
     write_png(path, side_by_side(*pictures), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)
