@@ -207,8 +207,8 @@ def test_a_saved_layout_of_a_maker_has_the_class_of_the_largest_plane(
 ) -> None:
     place = Place(out=str(tmp_path / "a.png"), save_layout=tmp_path / "map.png")
     list(run(asked(models[1], New(), Choices(seed=4), (10, 14)), place))
-    planes = generate(load(models[1]), height=10, width=14, seed=4)[0, 3:]
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "map.png")), planes.argmax(dim=0).numpy())
+    planes = to_uint8(generate(load(models[1]), height=10, width=14, seed=4))[0, ..., 3:]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "map.png")), planes.argmax(axis=2))
     assert np.asarray(Image.open(tmp_path / "a.png")).shape == (10, 14, 3)
 
 
@@ -236,6 +236,24 @@ def test_a_saved_layout_in_tiles_equals_that_in_memory(
         saved.append(np.asarray(Image.open(layout)))
     np.testing.assert_array_equal(*saved)
     assert saved[0].shape == SIZE and set(np.unique(saved[0])) == {0, 1}
+
+
+def test_a_saved_layout_of_a_model_of_maps_is_the_same_in_tiles(sketch: Path, tmp_path: Path) -> None:
+    changes = {"layout.made": True, "model.made_channels": 2, "model.channels": 40, "sampling.steps": 2}
+    changes |= {"layout.labels": ("a", "b"), "model.given_channels": 2}
+    name = write_small(tmp_path / "labelled.safetensors", with_fields(small(), CLASSES | changes))
+    led, saved = New(layout=read_layout(sketch, load(name).config), label="a", obey=2.0), []
+    for place in (Place(out=str(tmp_path / "a.ome.zarr"), tile=32), Place(out=str(tmp_path / "a.png"))):
+        list(run(asked(name, led, Choices(), SIZE), replace(place, save_layout=tmp_path / "map.png")))
+        saved.append(np.asarray(Image.open(tmp_path / "map.png")))
+    np.testing.assert_array_equal(*saved)
+
+
+def test_a_film_of_a_model_that_makes_maps_shows_its_colours(models: tuple[str, str], tmp_path: Path) -> None:
+    place = Place(out=str(tmp_path / "a.png"), film=tmp_path / "a.gif")
+    list(run(asked(models[1], New(), Choices(), (10, 14)), place))
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames > 1
 
 
 def test_the_layout_of_a_finished_image_is_saved_too(models: tuple[str, str], tmp_path: Path) -> None:
@@ -277,6 +295,7 @@ def test_a_given_layout_is_saved_in_the_size_of_the_image(models: tuple[str, str
         ),
         ("{0} --maker {1} --save-layout {2}/m.jpg", "must end in .png"),
         ("{0} --maker {1} --save-layout {2}/a.png", "must be another file than --out"),
+        ("{1} --film {2}/m.png --save-layout {2}/m.png", "must be another file than --film"),
         ("{0} --maker {0}", "must be a map or a model that makes maps, which"),
         ("{1} --tile 16", "must end in .ome.zarr for a model that makes maps too"),
     ],

@@ -11,10 +11,15 @@ import torch
 from diffnca import __version__
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.region import Canvas
+from diffnca.cli.main import main
+from diffnca.config.recipes import recipe_named
 from diffnca.data.given import Given
 from diffnca.jobs.options import Choices
 from diffnca.jobs.request import Request, Weights, asked, difference, text_of
 from diffnca.jobs.tasks import Extend, Inpaint, Interpolate, New, Paste, Repaint, Upscale, Vary
+from diffnca.models.build import build_model
+from diffnca.models.file import write_model
+from diffnca.sampling.generate import generate
 from diffnca.sampling.layouts import Layout
 from diffnca.sampling.maps import Raster
 
@@ -216,3 +221,22 @@ def test_a_request_leaves_no_choice_to_the_model() -> None:
     assert (made.sampler, made.steps, made.task) == ("ddpm", 50, New(grown=((64, 64),)))
     assert asked("faces", New(grown=()), Choices(), (128, 128)).task == New(grown=())
     assert asked("faces", New(), Choices()).canvas == Canvas(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("--obey 2", "--obey 2.0: must be 1 without layout and label"),
+        ("--save-layout {}/map.png", "--save-layout: must be of a model that makes or follows maps"),
+    ],
+)
+def test_an_autoencoder_is_led_by_nothing(
+    told: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model(recipe_named("vnca"))
+    write_model(tmp_path / "vnca.safetensors", model.network.state_dict(), model.config, {})
+    command = ["sample", str(tmp_path / "vnca.safetensors"), "--out", str(tmp_path / "a.png")]
+    assert main([*command, *told.format(tmp_path).split()]) == 2
+    assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="must be without sampler, .* like and obey"):
+        generate(model, height=32, width=32, obey=2.0)

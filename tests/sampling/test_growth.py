@@ -11,7 +11,7 @@ import zarr
 from PIL import Image
 
 from diffnca import generate, load
-from diffnca.canvas.noise import MAX_SEED
+from diffnca.canvas.noise import MAX_SEED, Noise
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
 from diffnca.config.model import Config, with_fields
@@ -19,7 +19,10 @@ from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import write_model
-from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown_seed
+from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown, grown_seed
+from diffnca.sampling.layouts import layout_of
+from diffnca.sampling.starts import start_of
+from diffnca.sampling.task import walk_of
 from diffnca.sampling.upscale import upscale
 
 
@@ -93,6 +96,23 @@ class TestImages:
         alone.config = replace(alone.config, sampling=replace(alone.config.sampling, grown=False))
         size = {"height": 20, "width": 24, "steps": 2}
         assert torch.equal(generate(denoiser, **size, direct=True), generate(alone, **size))
+
+    def test_a_smaller_map_keeps_the_known_classes_too(self, model: str) -> None:
+        changes = {
+            "layout.classes": ("a", "b"),
+            "layout.made": True,
+            "model.made_channels": 2,
+            "model.channels": 40,
+        }
+        torch.manual_seed(0)
+        maker = build_denoiser(with_fields(load(model).config, changes))
+        layout = layout_of(torch.tensor([[1, -1]]), 1.0, maker.config, 1)
+        canvases = canvases_of(maker, Canvas(24, 24))
+        method, levels = walk_of(maker, None, 2)
+        task, _ = grown(maker, canvases, levels, method, Noise((0,)), start_of(maker), layout=layout)
+        start = replace(task.levels[0], alpha=1.0, sigma=0.0)  # the enlarged map, without noise
+        known = replace(task.initial.initial, level=start)(canvases[-1].whole, Noise((0,)))[0, 3:, :, :11]
+        assert known.amax(dim=(1, 2)).tolist() == known.amin(dim=(1, 2)).tolist() == [-1.0, 1.0]
 
     def test_in_tiles_it_is_the_same_as_in_memory(self, model: str, tmp_path: Path) -> None:
         command = ["sample", model, "--height", "24", "--width", "25", "--steps", "2", "--out"]

@@ -151,6 +151,8 @@ def check(request: Request, place: Place) -> None:
     Target(place.out).check(request.region.area)
     model = request.opened()
     in_tiles = is_in_tiles(request, place)
+    if place.save_layout is not None:
+        check_layout_file(request, place)
     if isinstance(model, Autoencoder):
         if in_tiles or place.film is not None:
             raise ValueError(
@@ -159,8 +161,6 @@ def check(request: Request, place: Place) -> None:
             )
         return
     check_region(model, request.region)
-    if place.save_layout is not None:
-        check_layout_file(request, place)
     if in_tiles and model.config.layout.made and not place.out.endswith(".ome.zarr"):
         raise ValueError(
             f"out={place.out}: must end in .ome.zarr for a model that makes maps too, as {request.model.name}"
@@ -194,8 +194,11 @@ def check_layout_file(request: Request, place: Place) -> None:
         )
     assert place.save_layout is not None
     check_target(place.save_layout, (".png",))
-    if place.save_layout.resolve() == Path(place.out).resolve():
-        raise ValueError(f"--save-layout {place.save_layout}: must be another file than --out; rename it")
+    for flag, path in (("--out", Path(place.out)), ("--film", place.film)):
+        if path is not None and place.save_layout.resolve() == path.resolve():
+            raise ValueError(
+                f"--save-layout {place.save_layout}: must be another file than {flag}; rename it"
+            )
 
 
 def is_in_tiles(request: Request, place: Place) -> bool:

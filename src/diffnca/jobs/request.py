@@ -252,12 +252,12 @@ def _opened(
     else:
         weaker = None if guide is None else load_denoiser(guide.name)
         opened = guided(load_denoiser(model.name), guidance, weaker)
-    opened = obeying(opened, obey)
-    if windows is None:
-        return opened
     if isinstance(opened, Autoencoder):
-        raise ValueError(f"model {model.name}: must be a denoiser for windows={windows}; leave them out")
-    return Blended(opened, windows)
+        if windows is not None:
+            raise ValueError(f"model {model.name}: must be a denoiser for windows={windows}; leave them out")
+        return opened
+    opened = obeying(opened, obey)
+    return opened if windows is None else Blended(opened, windows)
 
 
 def canvas_of_edit(task: Edit, boundary: tuple[Boundary, Boundary]) -> Canvas:

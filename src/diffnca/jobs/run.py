@@ -40,7 +40,7 @@ from diffnca.jobs.request import Request, text_of
 from diffnca.jobs.target import Target, frame_name, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, part_of, unseen
-from diffnca.sampling.coarse import MadeMap, completing, make_map, map_of
+from diffnca.sampling.coarse import MadeMap, make_map, map_of
 from diffnca.sampling.filmed import Filmed
 from diffnca.sampling.generate import generate
 from diffnca.sampling.growth import STRENGTH, grown
@@ -257,11 +257,13 @@ def draw(
     task, noise = _task(request, denoiser, Noise(tuple(seeds), device), progress, _layout_of(requests))
     images = sample_task(task, denoiser, request.walk()[0], noise, request.region, progress)
     config: Config = request.opened().config
-    pixels = to_uint8(images[:, : config.model.image_channels])
+    pixels, colours = to_uint8(images), config.model.image_channels
+    pixels, made = pixels[..., :colours], pixels[..., colours:]
     if place.save_layout is None:
         return [Drawn(each) for each in pixels]
-    planes = images[:, config.model.image_channels :] + 1.0 if config.layout.made else None
-    if planes is None:
+    if config.layout.made:
+        planes = torch.from_numpy(made).movedim(-1, 1) / 127.5  # in 8 bits, as in the file of a large image
+    else:
         assert task.given is not None
         planes = task.given(request.region)[:, : len(config.layout.classes)]
     numbers = shown_layout(planes).numbers.expand(len(seeds), -1, -1).numpy()
@@ -294,8 +296,7 @@ def _task(
         of_label = labelled(None, request.task.label, maker.config)
         planes = make_map(maker, denoiser, request.region, len(levels), noise, progress, layout, of_label)
     planes = told(request.task, planes, denoiser.config, drawn_styles(denoiser.config, noise))
-    task, noise = grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes)
-    return completing(task, layout, denoiser.config), noise
+    return grown(denoiser, canvases_of(request), levels, sampler, noise, start, progress, planes, layout)
 
 
 def _kept(path: Path, request: Request, pixels: UInt8[np.ndarray, "h w c"]) -> Made:

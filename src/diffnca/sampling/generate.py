@@ -14,7 +14,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
-from diffnca.sampling.coarse import completing, make_map
+from diffnca.sampling.coarse import make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import check_label, labelled
@@ -73,15 +73,16 @@ def generate(
     region = _region_on(canvas_of(height, width, boundary), region)
     noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label, like))
+        led = None if obey == 1.0 else obey
+        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label, like, led))
     method, levels = walk_of(model, sampler, steps)
     denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
     canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
     check_region(denoiser, region)  # before the map and the smaller images are made
     known = layout_of(layout, obey, denoiser.config, len(noise.seeds), maker is not None or label is not None)
     planes = _planes(known, maker, label, like, denoiser, region, len(levels), noise, engine, progress)
-    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes)
-    return sample_task(completing(task, known, denoiser.config), denoiser, method, noise, region, progress)
+    task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes, known)
+    return sample_task(task, denoiser, method, noise, region, progress)
 
 
 def _planes(
@@ -123,8 +124,8 @@ def _drawn(
     name, size = model.config.name, model.choices.size
     if any(choice is not None for choice in choices):
         raise ValueError(
-            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker, label and like; "
-            "leave them out"
+            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker, label, like and "
+            "obey; leave them out"
         )
     if region != Canvas(size, size).whole:
         raise ValueError(

@@ -16,6 +16,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Planes, Progress
+from diffnca.sampling.coarse import completing
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
@@ -68,16 +69,20 @@ def grown(
     initial: Initial,
     progress: Progress | None = None,
     given: Planes | None = None,
+    layout: Planes | None = None,
 ) -> tuple[Task, Noise]:
     """Make all images but the last, in memory; return the task and the noise of the last image.
 
-    `levels` belong to a walk from pure noise. All images see the planes of `given`, each on its own canvas.
-    The task lies on the CPU, so another machine can take it.
+    `levels` belong to a walk from pure noise. All images see the planes of `given`, each on its own canvas;
+    a model that makes maps keeps the known classes of `layout` in all of them. The task lies on the CPU, so
+    another machine can take it.
     """
-    task = Task(canvases[0], levels, initial, given=given)
+    config = denoiser.config
+    task = completing(Task(canvases[0], levels, initial, given=given), layout, config)
     for canvas in canvases[1:]:
         image = sample_task(task, denoiser, sampler, noise, progress=progress)
         task = replace(enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels), given=given)
+        task = completing(task, layout, config)
         noise = replace(noise, seeds=tuple(grown_seed(seed, 1) for seed in noise.seeds))
     return task, noise
 
