@@ -35,7 +35,7 @@ import tyro
 from glands import mean_with_error
 from maps import followed, kept_name, legend_of, numbers_of, outlined, scale_of, sheet, ways_of
 from segmenter import Example, Lesson, dice, examples_of, segmenter
-from tissue import Tissue, chosen
+from tissue import Tissue
 
 from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
@@ -145,7 +145,7 @@ class Few(Tissue):
         """Return some images to train on; those of a smaller number are among those of a larger one."""
         training = self.real[0]
         ranks = [sha256(stem_of(name).encode()).hexdigest() for name in training.names]
-        return chosen(training, np.argsort(np.array(ranks))[:count])
+        return training.chosen(np.argsort(np.array(ranks))[:count].tolist())
 
 
 @dataclass(frozen=True)

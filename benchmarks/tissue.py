@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -77,8 +77,9 @@ class Tissue:
         missing = set(self.held_out) - set(names)
         if missing:
             raise SystemExit(f"--held-out {min(missing)}: must be the name of a picture in {self.data}")
-        is_held_out = np.array([name in self.held_out for name in names])
-        return chosen(images, np.flatnonzero(~is_held_out)), chosen(images, np.flatnonzero(is_held_out))
+        seen = [index for index, name in enumerate(names) if name not in self.held_out]
+        held_out = [index for index, name in enumerate(names) if name in self.held_out]
+        return images.chosen(seen), images.chosen(held_out)
 
     def glands(self, masks: list[np.ndarray]) -> list[str]:
         """Return the statistics of masks at the size of the segmenter."""
@@ -88,9 +89,3 @@ class Tissue:
         """Return the statistics of pictures that are cut into pieces."""
         scale = self.microns_per_px * self.reduce
         return cells_of([[glands_in(mask, scale, self.smallest_um2) for mask in masks] for masks in pictures])
-
-
-def chosen(images: ImageSet, indices: np.ndarray) -> ImageSet:
-    """Return some of the images."""
-    sources = tuple(images.sources[i] for i in indices)
-    return replace(images, sources=sources, sizes=images.sizes[indices], labels=images.labels[indices])

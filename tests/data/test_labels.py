@@ -181,11 +181,6 @@ def test_a_crop_is_followed_by_constant_planes_of_its_label(folder: Path) -> Non
     assert 0.3 < float(expected[:, 0].mean()) < 0.7
 
 
-def test_labels_change_no_crop(folder: Path) -> None:
-    made = batch_of(opened(FOLDERS, folder), unlabelled=0.5)
-    assert torch.equal(made[:, :3], batch_of(open_images([folder])))
-
-
 def test_a_share_of_the_crops_has_no_label(folder: Path) -> None:
     images = opened(FOLDERS, folder)
     made = batch_of(images, unlabelled=0.25)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from diffnca.config.model import Config, with_fields
 from diffnca.data.images import open_images
-from diffnca.data.styles import BAND_PX, LARGEST, MOST_KEPT, kept, known_styles, standard, style_of
+from diffnca.data.styles import BAND_PX, MOST_KEPT, kept, style_of
+from diffnca.sampling.styles import LARGEST, known_styles, standard
 
 STYLED = with_fields(Config(), {"layout.style": True})
 GRAY = with_fields(STYLED, {"model.image_channels": 1})

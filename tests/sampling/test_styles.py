@@ -11,13 +11,12 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.data.styles import known_styles, standard
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.models.build import build_denoiser
 from diffnca.sampling.known import KnownPixels, Picture
 from diffnca.sampling.labels import labelled
 from diffnca.sampling.layouts import Obeying
-from diffnca.sampling.styles import drawn_styles, styled, styles_of_known
+from diffnca.sampling.styles import drawn_styles, known_styles, standard, styled, styles_of_known
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 STYLES = np.random.default_rng(0).normal(size=(40, 6)).round(4)

@@ -248,7 +248,13 @@ def test_a_game_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_the_tensors_of_the_second_player_bear_its_name(tmp_path: Path) -> None:
     played(tmp_path, 4)
-    assert {name.split(".")[0] for name in state_of(tmp_path)} == {"network", "average", "adam", "critic"}
+    assert {name.split(".")[0] for name in state_of(tmp_path)} == {
+        "network",
+        "average",
+        "power",
+        "adam",
+        "critic",
+    }
 
 
 def test_a_loss_that_grows_in_a_game_is_no_divergence(tmp_path: Path) -> None:

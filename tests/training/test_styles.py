@@ -12,9 +12,10 @@ from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
-from diffnca.data.styles import known_styles, standard, style_of
+from diffnca.data.styles import style_of
 from diffnca.diffusion.denoiser import Query
 from diffnca.models.file import load_denoiser, read_config
+from diffnca.sampling.styles import known_styles, standard
 from diffnca.training.objectives import Batch
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training

@@ -10,16 +10,11 @@
 Brightness is the mean of the channels; a difference is the root of the mean square over all pairs. Each
 number is a mean over places, so none depends on the size of the picture, in expectation. (The deviation of
 all pixels would grow with it.) Pixels are as the model sees them: after `data.reduce`.
-
-A model sees standard numbers: their distance from the mean of its training images, in standard deviations.
 """
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Float64
-from torch import Tensor
+from jaxtyping import Bool, Float32, Float64
 
-from diffnca.config.model import Config
 from diffnca.data.decoding import Pixels
 
 Style = tuple[float, ...]
@@ -31,12 +26,6 @@ BAND_PX = 512
 """Rows that are measured at once, so that a large picture takes little memory."""
 
 DIGITS = 4
-
-LARGEST = 3.0
-"""Standard numbers end here, in deviations: beyond, training has shown nothing."""
-
-LEAST_DEVIATION = 0.01
-"""Smallest deviation of a number, which differs for images of one style by rounding alone."""
 
 MOST_KEPT = 64
 """Number of training images whose styles a model keeps."""
@@ -99,17 +88,3 @@ def kept(styles: Float32[np.ndarray, "n s"]) -> tuple[float, ...]:
     count = min(len(styles), MOST_KEPT)
     some = styles[[number * len(styles) // count for number in range(count)]]
     return tuple(round(float(each), DIGITS) for each in some.ravel())
-
-
-def known_styles(config: Config) -> Float64[Tensor, "n s"]:
-    """Return the styles of training images that a model keeps; no rows for a model that was not trained."""
-    numbers = len(config.layout.style_numbers(config.model.image_channels))
-    styles = torch.tensor(config.layout.styles, dtype=torch.float64)
-    return styles.reshape(len(styles) // max(numbers, 1), numbers)
-
-
-def standard(styles: Float[Tensor, "b s"], config: Config) -> Float32[Tensor, "b s"]:
-    """Return styles as the cells of a model see them; 0 is the mean of its training images."""
-    known = known_styles(config).to(styles.device)
-    mean, deviation = known.mean(dim=0), known.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
-    return ((styles.double() - mean) / deviation).clamp(-LARGEST, LARGEST).float()

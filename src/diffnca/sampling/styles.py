@@ -1,13 +1,14 @@
 """Styles of new images: of a given picture, of what is known of an image, or drawn by the seed.
 
-A style is constant over the canvas, so an image of any size has one stain.
+A style is constant over the canvas, so an image of any size has one stain. A model sees standard numbers:
+their distance from the mean of its training images, in standard deviations.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
@@ -15,11 +16,31 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
 from diffnca.data.given import read_image
-from diffnca.data.styles import Style, known_styles, standard, style_of
+from diffnca.data.styles import Style, style_of
 from diffnca.diffusion.walk import Constraint, Planes
 from diffnca.sampling.arguments import check_images
 from diffnca.sampling.constants import Constants
 from diffnca.sampling.known import KnownPixels
+
+LARGEST = 3.0
+"""Standard numbers end here, in deviations: beyond, training has shown nothing."""
+
+LEAST_DEVIATION = 0.01
+"""Smallest deviation of a number, which differs for images of one style by rounding alone."""
+
+
+def known_styles(config: Config) -> Float64[Tensor, "n s"]:
+    """Return the styles of training images that a model keeps; no rows for a model that was not trained."""
+    numbers = len(config.layout.style_numbers(config.model.image_channels))
+    styles = torch.tensor(config.layout.styles, dtype=torch.float64)
+    return styles.reshape(len(styles) // max(numbers, 1), numbers)
+
+
+def standard(styles: Float[Tensor, "b s"], config: Config) -> Float32[Tensor, "b s"]:
+    """Return styles as the cells of a model see them; 0 is the mean of its training images."""
+    known = known_styles(config).to(styles.device)
+    mean, deviation = known.mean(dim=0), known.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
+    return ((styles.double() - mean) / deviation).clamp(-LARGEST, LARGEST).float()
 
 
 def styled(planes: Planes | None, styles: Float[Tensor, "b s"] | None, config: Config) -> Planes | None:

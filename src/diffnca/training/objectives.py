@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, SamplingConfig
-from diffnca.data.styles import standard
 from diffnca.diffusion.denoiser import Beside, Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DPMSolverPP2M, Memory, Step
 from diffnca.diffusion.schedule import CLEAN, Level
@@ -29,6 +28,7 @@ from diffnca.models.build import Generator, denoiser_of
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.coarse import coarse_planes
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.styles import standard
 from diffnca.training.optimizer import build_optimizer
 
 LEAST_TRUST, SHARE_OF_COLOURS = 0.5, 0.5
