@@ -296,7 +296,7 @@ def test_a_given_layout_is_saved_in_the_size_of_the_image(models: tuple[str, str
         ("{0} --maker {1} --save-layout {2}/m.jpg", "must end in .png"),
         ("{0} --maker {1} --save-layout {2}/a.png", "must be another file than --out"),
         ("{1} --film {2}/m.png --save-layout {2}/m.png", "must be another file than --film"),
-        ("{0} --maker {0}", "must be a map or a model that makes maps, which"),
+        ("{0} --maker {0}", "maker: must be a model that makes maps, which"),
         ("{1} --tile 16", "must end in .ome.zarr for a model that makes maps too"),
     ],
 )

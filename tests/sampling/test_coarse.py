@@ -9,12 +9,12 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
-from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import CLEAN
-from diffnca.models.build import build_denoiser
 from diffnca.sampling.coarse import MadeMap, Pixels, coarse_planes, largest_shares, make_map
 from diffnca.sampling.generate import generate
 from diffnca.sampling.known import KnownClasses
+
+from .conftest import denoiser_of
 
 CLASSES = {"layout.classes": ("stroma", "gland"), "sampling.steps": 2}
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
@@ -22,15 +22,6 @@ PLAIN = Config(model=NCAConfig(channels=16, cell=CELL))
 MAKER = with_fields(PLAIN, CLASSES | {"layout.made": True, "model.made_channels": 2})
 FILLER = with_fields(PLAIN, CLASSES | {"layout.coarse": 4, "model.given_channels": 6, "data.crop": 16})
 CANVASES = [Canvas(33, 42), Canvas(32, 40, ("circular", "circular")), Canvas(17, 40, ("reflect", "circular"))]
-
-
-def denoiser_of(config: Config) -> Denoiser:
-    """Return a denoiser with random weights."""
-    torch.manual_seed(0)
-    denoiser = build_denoiser(config).requires_grad_(False)
-    for parameter in denoiser.parameters():
-        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
-    return denoiser
 
 
 def made(canvas: Canvas) -> MadeMap:
@@ -104,8 +95,8 @@ def test_an_image_depends_on_its_map() -> None:
 @pytest.mark.parametrize(
     ("filler", "maker", "message"),
     [
-        (PLAIN, MAKER, "must be a map for the model diff_nca, which knows no coarse colours"),
-        (FILLER, PLAIN, "must be a map or a model that makes maps, which diff_nca does not"),
+        (PLAIN, MAKER, "maker: must be left out for diff_nca, which knows no coarse colours"),
+        (FILLER, PLAIN, "maker: must be a model that makes maps, which diff_nca does not"),
         (
             FILLER,
             with_fields(MAKER, {"layout.classes": ("a", "b")}),

@@ -10,10 +10,11 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.models.build import build_denoiser
 from diffnca.sampling.guidance import Guided
 from diffnca.sampling.labels import labelled, mixed
 from diffnca.sampling.layouts import layout_of
+
+from .conftest import denoiser_of
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 LABELS = {"layout.labels": ("bark", "moss"), "data.crop": 16, "sampling.steps": 2}
@@ -23,12 +24,8 @@ MAP = torch.tensor([[0, 1, -1], [1, 1, 0]])
 
 def model_of(given: int = 2, **changes: object) -> Denoiser:
     """Return a denoiser with random weights that knows two labels."""
-    torch.manual_seed(0)
     config = Config(model=NCAConfig(channels=16, cell=CELL))
-    denoiser = build_denoiser(with_fields(config, {**LABELS, "model.given_channels": given, **changes}))
-    for parameter in denoiser.requires_grad_(False).parameters():
-        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
-    return denoiser
+    return denoiser_of(with_fields(config, {**LABELS, "model.given_channels": given, **changes}))
 
 
 def with_classes(coarse: int = 0) -> Denoiser:

@@ -12,11 +12,12 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, Query
-from diffnca.models.build import build_denoiser
 from diffnca.sampling.known import KnownPixels, Picture
 from diffnca.sampling.labels import labelled
 from diffnca.sampling.layouts import Obeying
 from diffnca.sampling.styles import drawn_styles, known_styles, standard, styled, styles_of_known
+
+from .conftest import denoiser_of
 
 CELL = CellConfig(hidden=16, num_cell_steps=2, embedding_width=8, embedding_channels=8)
 STYLES = np.random.default_rng(0).normal(size=(40, 6)).round(4)
@@ -30,12 +31,8 @@ CHANGES = {
 
 def model_of(given: int = 6, **changes: object) -> Denoiser:
     """Return a denoiser with random weights that knows forty styles."""
-    torch.manual_seed(0)
     config = Config(model=NCAConfig(channels=16, cell=CELL))
-    denoiser = build_denoiser(with_fields(config, {**CHANGES, "model.given_channels": given, **changes}))
-    for parameter in denoiser.requires_grad_(False).parameters():
-        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
-    return denoiser
+    return denoiser_of(with_fields(config, {**CHANGES, "model.given_channels": given, **changes}))
 
 
 def drawn(*seeds: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.models.build import build_denoiser
@@ -23,28 +22,16 @@ from diffnca.training.adversary import (
 from diffnca.training.loop import Care, Trainer
 from diffnca.training.objectives import Batch, Distillation, student_config
 
-from .conftest import BATCH, QUIET, is_equal, small_config, state_of, stripes
+from .conftest import BATCH, QUIET, Means, is_equal, small_config, state_of, stripes
 
 CPU = torch.device("cpu")
-
-
-class Means:
-    """Means of squares of pixels, in place of a trained network."""
-
-    widths = (3, 3)
-
-    def levels(self, images: Tensor) -> list[Tensor]:
-        return [F.avg_pool2d(images, side) for side in (4, 8)]
-
-    def to(self, device: torch.device) -> "Means":
-        return self
 
 
 def against(weight: float = 0.5, steps: int = 4) -> AgainstFeatures:
     torch.manual_seed(0)
     teacher = small_config(8)
     student = build_denoiser(student_config(teacher, steps))
-    return AgainstFeatures(build_denoiser(teacher), Means(), weight, student, CPU)
+    return AgainstFeatures(build_denoiser(teacher), Means(4, 8), weight, student, CPU)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -119,14 +106,14 @@ def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pyte
 
 
 def test_the_mixing_is_a_function_of_the_seed() -> None:
-    levels = Means().levels(stripes(0))
+    levels = Means(4, 8).levels(stripes(0))
     first, again, other = (Mixing(Means.widths, seed, CPU)(levels) for seed in (0, 0, 1))
     assert all(map(torch.equal, first, again))
     assert not any(map(torch.equal, first, other))
 
 
 def test_a_fine_level_sees_the_coarse_one() -> None:
-    mixing, (fine, coarse) = Mixing(Means.widths, 0, CPU), Means().levels(stripes(0))
+    mixing, (fine, coarse) = Mixing(Means.widths, 0, CPU), Means(4, 8).levels(stripes(0))
     assert not torch.equal(mixing([fine, coarse])[0], mixing([fine, 2.0 * coarse])[0])
     assert torch.equal(mixing([fine, coarse])[1], mixing([2.0 * fine, coarse])[1])
 
@@ -156,7 +143,7 @@ def played(out: Path, images: int, care: Care = QUIET, **changes: object) -> Non
     out.mkdir(exist_ok=True)
     teacher = build_denoiser(small_config(8))
     config = student_config(small_config(images, **changes), 2)
-    game = partial(AgainstFeatures, teacher, Means(), 0.1)
+    game = partial(AgainstFeatures, teacher, Means(4, 8), 0.1)
     Trainer(config, out, stripes, care, objective=game).run()
 
 

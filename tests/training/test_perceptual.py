@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffnca.config.model import Config, LossConfig, with_fields
 from diffnca.config.recipes import recipe_named
@@ -11,29 +10,18 @@ from diffnca.models.build import build_denoiser
 from diffnca.training.objectives import Batch, OwnLoss
 from diffnca.training.perceptual import Perceptual, with_perceptual
 
-from .conftest import small_config, stripes
+from .conftest import Means, small_config, stripes
 
 CPU = torch.device("cpu")
+FEATURES = Means(2, 4)
 LOSS = LossConfig(perceptual=0.5, perceptual_band=(0.2, 0.6))
-
-
-class Means:
-    """Means of squares of pixels, in place of a trained network."""
-
-    widths = (3, 3)
-
-    def levels(self, images: Tensor) -> list[Tensor]:
-        return [F.avg_pool2d(images, side) for side in (2, 4)]
-
-    def to(self, device: torch.device) -> "Means":
-        return self
 
 
 def distance(sigma: list[float], channels: int = 3) -> float:
     """Return the loss of estimates that are 1, 2, 3, ... too light in all channels."""
     x_0 = torch.zeros(len(sigma), 4, 8, 8)
     estimate = x_0 + torch.arange(1.0, len(sigma) + 1.0)[:, None, None, None]
-    return float(Perceptual(Means(), LOSS, channels)(estimate, x_0, torch.tensor(sigma)))
+    return float(Perceptual(FEATURES, LOSS, channels)(estimate, x_0, torch.tensor(sigma)))
 
 
 def test_it_is_the_mean_over_the_images_within_the_band() -> None:
@@ -47,7 +35,7 @@ def test_it_is_nothing_without_an_image_within_the_band() -> None:
 def test_planes_of_a_map_do_not_count() -> None:
     estimate = torch.zeros(1, 4, 8, 8)
     estimate[:, 3] = 1.0
-    assert float(Perceptual(Means(), LOSS, 3)(estimate, torch.zeros(1, 4, 8, 8), torch.tensor([0.3]))) == 0.0
+    assert float(Perceptual(FEATURES, LOSS, 3)(estimate, torch.zeros(1, 4, 8, 8), torch.tensor([0.3]))) == 0.0
 
 
 @pytest.mark.parametrize("prediction", ["noise", "clean", "velocity"])
@@ -86,7 +74,7 @@ def test_it_moves_the_weights() -> None:
     for _ in range(2):
         torch.manual_seed(0)
         made.append(build_denoiser(config))
-    gradients = [gradient(OwnLoss(made[0], CPU)), gradient(with_perceptual(Means(), made[1], CPU))]
+    gradients = [gradient(OwnLoss(made[0], CPU)), gradient(with_perceptual(FEATURES, made[1], CPU))]
     assert gradients[1].isfinite().all()
     assert not torch.allclose(*gradients)
 

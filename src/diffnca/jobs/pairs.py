@@ -11,7 +11,7 @@ from diffnca.config.model import Config
 from diffnca.data.layouts import layouts_in
 from diffnca.data.outlines import OUTLINE_SUFFIXES
 from diffnca.jobs.options import Choices
-from diffnca.jobs.request import Request, asked
+from diffnca.jobs.request import Request, asked, layout_text
 from diffnca.jobs.target import IN_MEMORY_PX
 from diffnca.jobs.tasks import New
 from diffnca.models.file import find_model, read_card, read_config
@@ -65,7 +65,7 @@ class Pairs:
         return self.maps[index % len(self.maps)] if self.maps else None
 
     def request(self, index: int) -> Request:
-        """Return the request of a pair alone; the image is that of `diffnca sample` with its seed and map."""
+        """Return the request of a pair alone; `diffnca sample` makes its image by its seed, map and maker."""
         given = self.map_of(index)
         if given is None:
             return self.first.image(index)
@@ -127,16 +127,19 @@ def pairs_of(
     if layout is None:
         request = asked(model, new, choices, size, maker=maker)
         return Pairs(_of_allowed_size({(request.canvas.height, request.canvas.width): request}))
-    requests, maps, found = dict[Size, Request](), list[GivenMap](), _maps_in(layout)
-    if any(read_layout(path, config, size).leaves_free for path in found.values()):
-        maker = maker or config.layout.maker
-    for name, path in found.items():
+    firsts, maps, is_free = dict[Size, Layout](), list[GivenMap](), False
+    for name, path in _maps_in(layout).items():
         planes = read_layout(path, config, size)
         own = sides_of(planes.map.size, *size)
-        if own not in requests:
-            requests[own] = asked(model, replace(new, layout=planes), choices, own, maker=maker)
-        text = _following(requests[own], planes).written()["layout"]
-        maps.append(GivenMap(name, path, own, text))
+        firsts.setdefault(own, planes)
+        maps.append(GivenMap(name, path, own, layout_text(planes)))
+        is_free = is_free or planes.leaves_free
+    if is_free:  # one model makes all pairs, also those of complete maps
+        maker = maker or config.layout.maker
+    requests = {
+        own: asked(model, replace(new, layout=planes), choices, own, maker=maker)
+        for own, planes in firsts.items()
+    }
     return Pairs(_of_allowed_size(requests), tuple(maps))
 
 
@@ -155,7 +158,7 @@ def _maps_in(path: Path) -> dict[str, Path]:
 
 
 def _check_maps(model: str, config: Config, layout: Path | None, maker: str | None) -> None:
-    """Refuse a model that has no maps, one that needs maps, and one that needs none."""
+    """Refuse a model that knows no maps, and one that follows maps if nobody gives or makes them."""
     if not config.layout.classes:
         raise ValueError(
             f"model {model}: must follow or make maps, but was trained without layouts; train one with "

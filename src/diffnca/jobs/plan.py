@@ -180,7 +180,7 @@ def check(request: Request, place: Place) -> None:
 def check_layout_file(request: Request, place: Place) -> None:
     """Refuse to write the map of an image that has none, or that no PNG file holds."""
     has_map = request.maker is not None or request.opened().config.layout.made
-    has_map = has_map or getattr(request.task, "layout", None) is not None
+    has_map = has_map or request.task.layout is not None
     if not has_map:
         raise ValueError(
             f"--save-layout: must be of a model that makes or follows maps, with one; {request.model.name} "

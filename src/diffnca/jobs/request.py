@@ -297,8 +297,7 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         case "guidance" | "obey", _:
             yield name, f"{value:g}"
         case _, Layout():
-            height, width = value.map.size
-            yield name, f"{height}x{width} {_fingerprint(*value.map.content)}"
+            yield name, layout_text(value)
         case "like", _:
             yield name, " ".join(f"{each:g}" for each in value)
         case "region", _:
@@ -315,6 +314,12 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _written(value)
         case _:
             yield name, str(value)
+
+
+def layout_text(layout: Layout) -> str:
+    """Return what files say of a layout: its size, and what tells it from others."""
+    height, width = layout.map.size
+    return f"{height}x{width} {_fingerprint(*layout.map.content)}"
 
 
 def _fingerprint(*parts: bytes) -> str:

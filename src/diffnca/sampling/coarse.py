@@ -140,14 +140,14 @@ def completing(task: Task, layout: Planes | None, config: Config) -> Task:
 def check_maker(maker: Config, config: Config) -> None:
     """Refuse a model that makes no maps, or other maps than a model of `config` follows."""
     if not config.layout.coarse:
-        raise ValueError(f"layout: must be a map for the model {config.name}, which knows no coarse colours")
+        raise ValueError(f"maker: must be left out for {config.name}, which knows no coarse colours")
     if not maker.layout.made:
-        raise ValueError(f"layout: must be a map or a model that makes maps, which {maker.name} does not")
+        raise ValueError(f"maker: must be a model that makes maps, which {maker.name} does not")
     found = (maker.layout.names, maker.model.image_channels)
     if found != (config.layout.names, config.model.image_channels):
         classes = ", ".join(maker.layout.names)
         raise ValueError(
-            f"layout: the model makes maps of {classes}: must be of {', '.join(config.layout.names)}, and in "
+            f"maker: makes maps of {classes}: must be of {', '.join(config.layout.names)}, and in "
             "the colours of the image"
         )
 

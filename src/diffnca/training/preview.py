@@ -10,7 +10,7 @@ import torch
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config
 from diffnca.data.crops import crops
-from diffnca.data.images import ImageSet, images_for
+from diffnca.data.images import ImageSet
 from diffnca.data.layouts import coloured
 from diffnca.data.survey import Survey, survey
 from diffnca.engine.machine import fast_dtype
@@ -20,7 +20,7 @@ from diffnca.progress import Report, unseen
 from diffnca.sampling.layouts import shown_layout
 from diffnca.training.objectives import Batch, OwnLoss
 from diffnca.training.options import RunOptions
-from diffnca.training.start import chosen, conditioned, errors, suited
+from diffnca.training.start import chosen, conditioned, errors, images_of, suited
 
 SHEET_CROPS = 25
 TIMED_STEPS = 3
@@ -59,14 +59,7 @@ def preview(options: RunOptions, config: Config, report: Report = unseen) -> Pre
     """Look at the images of a training of `config`, with their maps and labels; write nothing."""
     config = replace(config, data=options.scaled(config.data))
     config = suited(conditioned(config, options), options.data, decides_colours=True)
-    images = images_for(
-        config,
-        options.data,
-        layouts=options.layouts,
-        labels=options.labels,
-        strict=options.strict,
-        report=report,
-    )
+    images = images_of(options, config, report)
     measured = errors(images, config, report)
     _, config = chosen(config, measured)
     report("timing a few steps", 0.0, 0.0)

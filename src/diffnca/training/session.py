@@ -16,7 +16,7 @@ from torch import Tensor
 from diffnca.config.model import Config, TrainingConfig
 from diffnca.data.crops import crops
 from diffnca.data.held_out import split
-from diffnca.data.images import ImageSet, images_for
+from diffnca.data.images import ImageSet
 from diffnca.data.styles import kept
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser
 from diffnca.engine.machine import physical_memory
@@ -42,6 +42,7 @@ from diffnca.training.start import (
     continued,
     errors,
     from_random,
+    images_of,
     suited,
     with_styles,
 )
@@ -170,7 +171,7 @@ def training(
         config = suited(config, options.data, decides_colours=is_open)
     if start == RANDOM:
         start, config = None, from_random(config)
-    images = _images(options, config, report)
+    images = images_of(options, config, report)
     if start == AUTO:
         seen, _ = split(images, config.data.validation, config.data.split_seed, config.data.crop)
         measured = errors(seen, config, report)
@@ -225,7 +226,7 @@ def distillation(
     card = {"distilled_from": teacher} | guidance | trained_with(*cards, looked=bool(against))
     out = _folder(options, config)
     _check(options, config, out, teacher)
-    images = _images(options, config, report)
+    images = images_of(options, config, report)
     return _session(options, config, out, images, teacher, card, told, objective)
 
 
@@ -250,17 +251,6 @@ def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDeno
     if student.guide is not None:
         told |= {"guide": student.guide, "guide_weights": _hash_of(find_model(student.guide))}
     return teacher, told
-
-
-def _images(options: RunOptions, config: Config, report: Report) -> ImageSet:
-    return images_for(
-        config,
-        options.data,
-        layouts=options.layouts,
-        labels=options.labels,
-        strict=options.strict,
-        report=report,
-    )
 
 
 def _folder(options: RunOptions, config: Config) -> Path:

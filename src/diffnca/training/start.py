@@ -10,7 +10,7 @@ from diffnca.config.model import Config, TrainingConfig, with_fields
 from diffnca.config.networks import Model, NCAConfig
 from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
-from diffnca.data.images import ImageSet
+from diffnca.data.images import ImageSet, images_for
 from diffnca.data.labels import Labels
 from diffnca.data.layouts import count_classes, layouts_in
 from diffnca.data.survey import glance, is_gray, reduction_of
@@ -105,6 +105,18 @@ def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Co
     at_scale = data.microns_per_px is not None
     factor = 1 if at_scale else reduction_of(some, CROPS_PER_SIDE * data.crop)
     return with_fields(config, {"data.reduce": factor})
+
+
+def images_of(options: RunOptions, config: Config, report: Report = unseen) -> ImageSet:
+    """Return the images of a run, with their layouts and labels."""
+    return images_for(
+        config,
+        options.data,
+        layouts=options.layouts,
+        labels=options.labels,
+        strict=options.strict,
+        report=report,
+    )
 
 
 def candidates() -> list[str]:
