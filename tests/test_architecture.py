@@ -19,7 +19,7 @@ ROWS = [
     {"networks", "baselines", "diffusion", "data", "formats"},
     {"engine", "models", "view"},
     {"sampling"},
-    {"tiles", "training", "evaluation"},
+    {"tiles", "training", "evaluation", "export"},
     {"jobs", "comparison", "benchmark"},
     {"cli"},
 ]

@@ -19,6 +19,7 @@ import tyro
 
 from diffnca.cli import console
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
+from diffnca.cli.exports import Export
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
 from diffnca.cli.models import Average, Convert, Distill, Look, Train, unasked
@@ -69,6 +70,7 @@ VERBS: tuple[type[Verb], ...] = (
     Verify,
     View,
     Convert,
+    Export,
     Info,
     Bench,
 )

@@ -1,0 +1,54 @@
+"""The command that writes a model for other programs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import tyro
+
+from diffnca.cli import console
+from diffnca.errors import require
+from diffnca.files import check_target
+from diffnca.jobs.options import Seamless
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model for other programs, which then need neither Python nor torch.
+
+    Attributes:
+        models: bundled models, model files, runs' folders, or hub ids; one for ONNX.
+        format: onnx, a file (.onnx) for onnxruntime and other runtimes.
+        out: the file to write.
+        weights: type of the weights in the file: float16 halves it, int8 makes it a quarter.
+        loop: ONNX: all steps of a student in one graph, from noise to image; without it, the graph is one
+            estimate of the clean image.
+        seamless: ONNX: axes along which the image continues at the opposite edge.
+    """
+
+    verb: ClassVar = "export"
+
+    models: tyro.conf.Positional[tuple[str, ...]]
+    format: Literal["onnx"] = "onnx"
+    out: Path
+    weights: Literal["float32", "float16", "int8"] = "float32"
+    loop: bool = False
+    seamless: Seamless = "none"
+
+    def run(self) -> int:
+        """Write the files; return the exit code."""
+        match self.format:
+            case "onnx":
+                self._write_onnx()
+        console.say(str(self.out))
+        return 0
+
+    def _write_onnx(self) -> None:
+        from diffnca.export.onnx import Options, write_onnx
+        from diffnca.jobs.request import SEAMLESS
+        from diffnca.models.file import load_denoiser
+
+        require(len(self.models) == 1, "models", " ".join(self.models), "one for --format onnx")
+        check_target(self.out, (".onnx",))
+        options = Options(self.weights, self.loop, SEAMLESS[self.seamless])
+        write_onnx(self.out, load_denoiser(self.models[0]), options)
