@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffnca.cli.main import gathered
+from diffnca.cli.main import gathered, parse
+from diffnca.cli.models import Train
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,11 @@ from diffnca.cli.main import gathered
 )
 def test_the_values_of_a_repeated_flag_are_all_kept(typed: str, understood: str) -> None:
     assert gathered(typed.split()) == understood.split()
+
+
+@pytest.mark.parametrize("flag", ["--data.flips", "--data.no-flips", "--layout.style", "--layout.no-style"])
+def test_a_choice_of_the_recipe_can_be_said_even_if_it_is_the_default(flag: str) -> None:
+    command = parse(["train", "--data", "photos", flag])
+    assert isinstance(command, Train)
+    chosen = command.config.data.flips if "flips" in flag else command.config.layout.style
+    assert chosen is ("no-" not in flag)

@@ -168,7 +168,11 @@ def parse(arguments: Sequence[str]) -> Verb:
         recipe = unasked(recipe)
     train = Train(recipe=recipe.name, start=start, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
-    named += [Annotated[kind, tyro.conf.subcommand(kind.verb)] for kind in VERBS if kind is not Train]
+    named += [
+        Annotated[kind, tyro.conf.subcommand(kind.verb), tyro.conf.FlagCreatePairsOff]
+        for kind in VERBS
+        if kind is not Train
+    ]
     verbs: Any = Union[tuple(named)]  # noqa: UP007  made of a tuple
     errors = io.StringIO()
     try:
@@ -178,7 +182,7 @@ def parse(arguments: Sequence[str]) -> Verb:
                 args=parted(arguments) or ["--help"],
                 prog="diffnca",
                 description=DESCRIPTION,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):

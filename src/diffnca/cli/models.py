@@ -50,8 +50,10 @@ class Train:
 
     recipe: str = "diff_nca"
     start: Annotated[str | None, tyro.conf.arg(name="from")] = "auto"
-    dry_run: bool = False
-    run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    run_options: Annotated[RunOptions, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = field(
+        default_factory=RunOptions
+    )
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def run(self) -> int:
