@@ -6,7 +6,8 @@ The pages say nothing about tests. Three rules make their blocks short and safe 
    A verb that samples gets `--steps 1` (a model named like `pathology-4step` keeps its own steps).
 2. In Python blocks, `height=`, `width=` and `steps=` are bounded in the same way, and `generate` gets steps.
 3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
-   `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2.
+   `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2;
+   `[needs]`: a page that is left out where a package of an extra is missing.
 A block with a command that is not ours must be skipped. An entry of the table that no page needs is an error.
 To try one page: `pytest tests/test_docs.py -k tutorial`.
 """
@@ -114,6 +115,8 @@ def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name in TABLE["needs"]:
+        pytest.importorskip(TABLE["needs"][page.name], reason=f"needs {TABLE['needs'][page.name]}")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     with Image.open(tmp_path / DRAWING) as drawing:
         drawing.reduce(4).save(tmp_path / DRAWING)
