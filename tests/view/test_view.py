@@ -1,19 +1,13 @@
 """The viewer: tiles are crops of the image, nobody else is let in, a browser draws what the file holds."""
 
-import base64
-import fcntl
 import http.client
 import io
 import itertools
 import json
-import os
 import re
-import select
-import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +20,8 @@ from PIL import Image
 from diffnca.view import server as view
 from diffnca.view.pyramids import level_scale, open_image, open_zarr
 from diffnca.view.server import Server, serve
+
+from ..chromium import Browser
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("tiffslide")
@@ -469,96 +465,13 @@ def test_it_starts_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
-SWITCHES = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars
---disable-background-networking --disable-component-update --disable-sync --disable-extensions
---force-color-profile=srgb --force-prefers-reduced-motion --remote-debugging-pipe"""
-SECONDS = 90.0
-
-
-class Browser:
-    """A headless Chromium, driven through its DevTools pipe (messages of JSON, each ended by a zero byte)."""
-
-    def __init__(self, profile: Path) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.numbers = itertools.count(1)
-        self.rest = b""
-        (theirs, self.out), (self.back, answers) = os.pipe(), os.pipe()
-        given = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs, answers)]
-        switches = [*SWITCHES.split(), f"--user-data-dir={profile}"]
-        pipes = f'exec "$@" 3<&{given[0]} 4>&{given[1]}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", pipes, "bash", str(BROWSER), *switches],
-            pass_fds=given,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for end in (theirs, answers, *given):
-            os.close(end)
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime"):
-            self.page(f"{domain}.enable")
-
-    def close(self) -> None:
-        """End it."""
-        try:
-            self.ask("Browser.close")
-            self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            os.close(self.out)
-            os.close(self.back)
-
-    def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; what happens meanwhile is kept in `seen`."""
-        number = next(self.numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        os.write(self.out, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
-        while (answer := self._receive()).get("id") != number:
-            self.seen.append(answer)
-        assert "result" in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self.rest:
-            assert select.select([self.back], [], [], SECONDS)[0], "the browser does not answer"
-            received = os.read(self.back, 1 << 20)
-            assert received, "the browser has ended"
-            self.rest += received
-        line, self.rest = self.rest.split(b"\0", 1)
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def page(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command to the page."""
-        return self.ask(method, self.session, **parameters)
-
-    def value(self, expression: str) -> Any:
-        """Return what an expression means in the page."""
-        answer = self.page("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def wait_for(self, expression: str) -> None:
-        """Wait until an expression is true in the page."""
-        end = time.monotonic() + SECONDS
-        while not self.value(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
-            time.sleep(0.05)
+class Viewer(Browser):
+    """A browser that shows pages of the viewer."""
 
     def show(self, address: str, width: int = 900, height: int = 600) -> None:
-        """Open a page of the viewer in a window and wait until it is drawn."""
-        self.seen.clear()
-        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.page("Emulation.setDeviceMetricsOverride", **window)
-        self.page("Page.navigate", url="about:blank")
-        self.page("Page.navigate", url=address)
-        self.wait_for("document.readyState == 'complete' && !!window.viewer?.world?.getItemAt(0)")
+        """Open a page in a window and wait until it is drawn."""
+        self.open(address, width, height)
+        self.wait_for("!!window.viewer?.world?.getItemAt(0)")
         self.wait_until_drawn()
 
     def wait_until_drawn(self) -> None:
@@ -566,23 +479,10 @@ class Browser:
         self.wait_for("viewer.world.getItemAt(0).getFullyLoaded()")
         self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
-    def press(self, key: str, code: str, number: int) -> None:
-        """Press a key and let it go."""
-        for kind in ("keyDown", "keyUp"):
-            about = {"key": key, "code": code, "windowsVirtualKeyCode": number}
-            self.page("Input.dispatchKeyEvent", type=kind, text=key if kind == "keyDown" else "", **about)
-
-    def screenshot(self) -> np.ndarray:
-        """Return what is seen, `h w 3`."""
-        data = base64.b64decode(self.page("Page.captureScreenshot", format="png")["data"])
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if BROWSER is None:
-        pytest.skip("no Chromium or Chrome on the PATH")
-    started = Browser(tmp_path_factory.mktemp("profile"))
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    started = Viewer(tmp_path_factory.mktemp("profile"))
     yield started
     started.close()
 
@@ -606,7 +506,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.mark.browser
 @pytest.mark.parametrize(("zoom", "level"), [(2.0, 0), (1.0, 0), (0.5, 1), (0.25, 2)])
 def test_a_browser_draws_the_level_that_the_zoom_needs(
-    zoom: float, level: int, browser: Browser, coloured: Running
+    zoom: float, level: int, browser: Viewer, coloured: Running
 ) -> None:
     width, height = (360, 240) if zoom < 0.5 else (900, 600)  # the image cannot be zoomed to a speck
     browser.show(f"{coloured.address}#zoom={zoom}&x={WIDTH / 2}&y={HEIGHT / 2}", width, height)
@@ -615,7 +515,7 @@ def test_a_browser_draws_the_level_that_the_zoom_needs(
 
 @pytest.mark.browser
 def test_a_browser_draws_the_pixels_of_the_file_at_the_place_of_the_link(
-    browser: Browser, running: Running
+    browser: Viewer, running: Running
 ) -> None:
     browser.show(f"{running.address}#zoom=8&x=300&y=520")
     seen = browser.screenshot()[300 - 76 : 300 + 84 : 8, 450 - 76 : 450 + 84 : 8]  # middles of 20 x 20 pixels
@@ -623,7 +523,7 @@ def test_a_browser_draws_the_pixels_of_the_file_at_the_place_of_the_link(
 
 
 @pytest.mark.browser
-def test_keys_zoom_in_to_the_finest_level(browser: Browser, coloured: Running) -> None:
+def test_keys_zoom_in_to_the_finest_level(browser: Viewer, coloured: Running) -> None:
     browser.show(coloured.address)
     assert np.abs(browser.screenshot()[300, 450] - COLOURS[1]).max() <= 2
     browser.press("1", "Digit1", 49)
@@ -633,7 +533,7 @@ def test_keys_zoom_in_to_the_finest_level(browser: Browser, coloured: Running) -
 
 
 @pytest.mark.browser
-def test_buttons_zoom_out_again(browser: Browser, coloured: Running) -> None:
+def test_buttons_zoom_out_again(browser: Viewer, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=1&x=650&y=500")
     browser.value("document.getElementById('farther').click()")
     browser.wait_for("location.hash.startsWith('#zoom=0.5&')")
@@ -642,7 +542,7 @@ def test_buttons_zoom_out_again(browser: Browser, coloured: Running) -> None:
 
 
 @pytest.mark.browser
-def test_the_navigator_shows_a_coarse_level(browser: Browser, coloured: Running) -> None:
+def test_the_navigator_shows_a_coarse_level(browser: Viewer, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
     frame = browser.value("document.getElementById('navigator').getBoundingClientRect().toJSON()")
     left, top, width, height = (frame[key] for key in ("left", "top", "width", "height"))
@@ -654,7 +554,7 @@ def test_the_navigator_shows_a_coarse_level(browser: Browser, coloured: Running)
 
 
 @pytest.mark.browser
-def test_the_scale_bar_is_as_long_as_it_says(browser: Browser, coloured: Running) -> None:
+def test_the_scale_bar_is_as_long_as_it_says(browser: Viewer, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650&y=500")
     text, width_px = browser.value(
         "[document.getElementById('scale').innerText, document.getElementById('scale').offsetWidth]"
@@ -663,7 +563,7 @@ def test_the_scale_bar_is_as_long_as_it_says(browser: Browser, coloured: Running
 
 
 @pytest.mark.browser
-def test_the_page_says_what_the_image_is_and_where_one_is(browser: Browser, coloured: Running) -> None:
+def test_the_page_says_what_the_image_is_and_where_one_is(browser: Viewer, coloured: Running) -> None:
     browser.show(f"{coloured.address}#zoom=2&x=650.5&y=500.5")
     browser.value("document.getElementById('about').open = true")
     text = browser.value("document.body.innerText")
@@ -674,7 +574,7 @@ def test_the_page_says_what_the_image_is_and_where_one_is(browser: Browser, colo
 
 @pytest.mark.browser
 def test_the_browser_asks_only_this_server_and_complains_of_nothing(
-    browser: Browser, coloured: Running
+    browser: Viewer, coloured: Running
 ) -> None:
     browser.show(coloured.address)
     asked = [event for event in browser.seen if event["method"] == "Network.requestWillBeSent"]

@@ -18,9 +18,10 @@ class Export:
 
     Attributes:
         models: bundled models, model files, runs' folders, or hub ids; one for ONNX.
-        format: onnx, a file (.onnx) for onnxruntime and other runtimes.
-        out: the file to write.
-        weights: type of the weights in the file: float16 halves it, int8 makes it a quarter.
+        format: onnx, a file (.onnx) for onnxruntime and other runtimes; web, a folder with a page that runs
+            students in a browser.
+        out: the file to write, or the folder of the page.
+        weights: ONNX: type of the weights in the file: float16 halves it, int8 makes it a quarter.
         loop: ONNX: all steps of a student in one graph, from noise to image; without it, the graph is one
             estimate of the clean image.
         seamless: ONNX: axes along which the image continues at the opposite edge.
@@ -29,7 +30,7 @@ class Export:
     verb: ClassVar = "export"
 
     models: tyro.conf.Positional[tuple[str, ...]]
-    format: Literal["onnx"] = "onnx"
+    format: Literal["onnx", "web"] = "onnx"
     out: Path
     weights: Literal["float32", "float16", "int8"] = "float32"
     loop: bool = False
@@ -40,6 +41,8 @@ class Export:
         match self.format:
             case "onnx":
                 self._write_onnx()
+            case "web":
+                self._write_page()
         console.say(str(self.out))
         return 0
 
@@ -52,3 +55,11 @@ class Export:
         check_target(self.out, (".onnx",))
         options = Options(self.weights, self.loop, SEAMLESS[self.seamless])
         write_onnx(self.out, load_denoiser(self.models[0]), options)
+
+    def _write_page(self) -> None:
+        from diffnca.export.web import write_page
+
+        for name, default in (("weights", "float32"), ("loop", False), ("seamless", "none")):
+            value = getattr(self, name)
+            require(value == default, name, value, "left out for --format web")
+        write_page(self.models, self.out)

@@ -1,0 +1,282 @@
+// The page: what the controls do, the work in the background, the address.
+
+import { ENDLESS, rect } from "./places.js";
+import { Engine, World } from "./engine.js";
+import { readModel } from "./weights.js";
+import { View, follow } from "./view.js";
+
+const TONE_PX = 128; // side of the squares of equal tone
+const SAVED_PX = 512; // side of a tile that is saved
+const SLOW = /swiftshader|llvmpipe|software|basic render/i; // adapters that compute on the processor
+const SLOW_WORLD_PX = 128;
+const PATIENCE_MS = 250; // longest work between two looks at what the user wants
+
+const find = (id) => document.getElementById(id);
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const frame = () => new Promise(requestAnimationFrame);
+
+const page = { model: "", seed: 0, tone: 0, size: null, tool: "move", pieceSide: 256, plans: [], isBusy: false };
+window.page = page; // for tests, and for the curious
+
+function say(text) { find("state").textContent = text; }
+
+// The address: model, seed, world, tone, place and zoom.
+function read() {
+  const told = new URLSearchParams(location.hash.slice(1)), number = (name) => (told.has(name) ? Number(told.get(name)) : null);
+  page.model = page.listed.some(({ name }) => name === told.get("model")) ? told.get("model") : page.listed[0].name;
+  page.seed = Math.abs(Math.trunc(number("seed") || 0));
+  page.tone = number("tone") || 0;
+  page.size = number("world") || (page.isSlow ? SLOW_WORLD_PX : ENDLESS);
+  page.view.y = number("y") ?? 0;
+  page.view.x = number("x") ?? 0;
+  page.view.zoomTo(number("zoom") || (page.isSlow ? 4 : 2));
+}
+
+function write() {
+  const { view } = page;
+  const told = { model: page.model, seed: page.seed, ...(page.size === ENDLESS ? {} : { world: page.size }),
+    ...(page.tone ? { tone: page.tone } : {}), x: Math.round(view.x), y: Math.round(view.y), zoom: +view.zoom.toFixed(2) };
+  page.address = `#${new URLSearchParams(told)}`;
+  history.replaceState(null, "", page.address);
+  find("where").textContent = `x ${told.x}  y ${told.y}  ·  seed ${page.seed}`;
+}
+
+function options(size) {
+  const tone = Array(page.network.model.channels).fill(page.tone);
+  return { size, seed: BigInt(page.seed), tile: TONE_PX, tone };
+}
+
+// Begin a map anew, with the model, seed, tone and size of the page.
+async function begin() {
+  const number = (page.begun = (page.begun ?? 0) + 1);
+  page.plans = [];
+  const listed = page.listed.find(({ name }) => name === page.model);
+  if (page.network?.model.name !== page.model) {
+    say("Loading the model …");
+    const answer = await fetch(`${listed.name}.safetensors`);
+    if (!answer.ok) throw new Error(`${listed.name}.safetensors: did not come (${answer.status})`);
+    page.network = await page.engine.load(readModel(await answer.arrayBuffer()));
+    if (number !== page.begun) return;
+    showModel(page.network.model);
+  }
+  const before = page.world;
+  page.world = new World(page.network, options(page.size));
+  page.view.tiles = page.world.tiles;
+  page.view.isStale = true;
+  page.retired = before;
+  write();
+}
+
+function showModel(model) {
+  find("model").value = model.name;
+  find("of-model").textContent = [model.title, model.licence && `Licence: ${model.licence}`].filter(Boolean).join(". ");
+  document.querySelectorAll("[data-class]").forEach((button) => button.remove());
+  model.classes.forEach(({ name, colour }, index) => {
+    const button = document.createElement("button");
+    button.setAttribute("role", "radio");
+    Object.assign(button.dataset, { tool: "paint", class: index });
+    button.title = `Paint ${name}, and let it grow (${index + 1})`;
+    button.style.setProperty("--ink", `rgb(${colour})`);
+    button.append(document.createElement("i"), name[0].toUpperCase() + name.slice(1));
+    find("brushes").append(button);
+  });
+  choose(document.querySelector("[data-tool=move]"));
+}
+
+function choose(button) {
+  if (!button) return;
+  page.tool = button.dataset.tool;
+  page.class = button.dataset.class === undefined ? null : Number(button.dataset.class);
+  document.querySelectorAll("[data-tool]").forEach((each) => each.setAttribute("aria-checked", each === button));
+  document.body.classList.toggle("brushing", page.tool !== "move");
+  document.body.style.setProperty("--ink", button.style.getPropertyValue("--ink") || "var(--accent)");
+  find("size").hidden = page.tool === "move";
+  trace(null);
+}
+
+const radius = () => Number(find("size").querySelector("input").value);
+
+// Show the line of a brush, or the brush alone.
+function trace(line, pointer = null) {
+  const { view } = page, [polyline, circle] = find("trace").children;
+  const spot = ([y, x]) => [(x - view.x) * view.zoom + view.width / 2, (y - view.y) * view.zoom + view.height / 2];
+  const points = (line ?? []).map(spot), at = points.at(-1) ?? (pointer && page.tool !== "move" ? spot(pointer) : null);
+  polyline.setAttribute("points", (points.length === 1 ? [points[0], points[0]] : points).map(([x, y]) => `${x},${y}`).join(" "));
+  polyline.style.strokeWidth = `${2 * radius() * view.zoom}px`;
+  circle.setAttribute("r", at ? radius() * view.zoom : 0);
+  if (at) [["cx", at[0]], ["cy", at[1]]].forEach(([name, value]) => circle.setAttribute(name, value));
+}
+
+function brush(line) { page.plans.push({ points: line, radius: radius(), class: page.tool === "heal" ? null : page.class }); }
+
+async function redraw() {
+  page.view.isStale = true;
+  await frame();
+}
+
+// All that is computed, one thing after another: edits first, then what is missing in the window.
+async function work() {
+  for (;;) {
+    const { world, view } = page;
+    if (page.retired) {
+      page.retired.destroy();
+      page.retired = null;
+    }
+    const plan = world && page.plans.shift(), next = world && !plan && world.next(view.seen, page.pieceSide);
+    page.isBusy = Boolean(plan || next);
+    if (plan?.watch) {
+      await watched(plan);
+    } else if (plan?.size) {
+      await saved(plan);
+    } else if (plan) {
+      say(plan.class === null ? "Healing …" : `Growing ${world.model.classes[plan.class].name} …`);
+      await world.edit(plan, redraw);
+    } else if (next) {
+      say("Growing …");
+      const began = performance.now();
+      await world.make(next);
+      const spent = performance.now() - began;
+      if (spent > 2 * PATIENCE_MS) page.pieceSide = Math.max(64, page.pieceSide / 2);
+      view.isStale = true;
+    } else {
+      tell();
+      await frame();
+    }
+  }
+}
+
+function tell() {
+  const { world, engine } = page;
+  if (!world || page.isWatched) return;
+  const each = world.millisecondsPerTile;
+  const speed = each === null ? "" : `${each < 10 ? each.toFixed(1) : Math.round(each).toLocaleString("en")} ms per 256 × 256 px`;
+  say(speed || "Ready");
+  const facts = [["speed", speed], ["runs on", engine.name], ["weights", engine.isHalf ? "16-bit" : "32-bit"]];
+  const text = JSON.stringify(facts);
+  if (find("numbers").dataset.text === text) return;
+  find("numbers").dataset.text = text;
+  find("numbers").replaceChildren(...facts.flatMap(([name, value]) => ["dt", "dd"].map((tag, index) => {
+    const element = document.createElement(tag);
+    element.textContent = index ? value : name;
+    return element;
+  })));
+}
+
+async function watched({ watch: part, world }) {
+  let shown = 0;
+  await world.watch(part, async (level) => {
+    say(`Step ${level + 1} of ${world.steps}, cell step ${(shown++ % world.network.image.dilations.length) + 1}`);
+    await redraw();
+    await pause(page.isSlow ? 0 : 70);
+  });
+  page.isWatched = false;
+  find("watch").setAttribute("aria-pressed", "false");
+}
+
+function another() {
+  page.seed += 1;
+  return begin();
+}
+
+// Show how the window came to be, cell step by cell step.
+function watch() {
+  if (page.isWatched) return;
+  const { world, view } = page, side = page.isSlow ? 64 : 256;
+  const height = Math.min(view.seen.height, side), width = Math.min(view.seen.width, side);
+  const part = rect(Math.round(view.y - height / 2), Math.round(view.x - width / 2), height, width);
+  page.isWatched = true;
+  find("watch").setAttribute("aria-pressed", "true");
+  page.plans.push({ watch: part, world });
+}
+
+async function save() {
+  const button = find("save");
+  button.disabled = true;
+  const size = page.size === ENDLESS ? SAVED_PX : page.size, name = `${page.model}-seed-${page.seed}-${size}px.png`;
+  page.plans.push({ size, name, button });
+}
+
+async function saved({ size, name, button }) {
+  say(`Making a seamless tile of ${size} px …`);
+  const own = page.size === size ? page.world : new World(page.network, options(size));
+  const whole = rect(0, 0, size, size);
+  await own.finished(whole);
+  const canvas = new OffscreenCanvas(size, size);
+  canvas.getContext("2d").putImageData(new ImageData(own.tiles.pixels(whole), size, size), 0, 0);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  if (own !== page.world) own.destroy();
+  button.disabled = false;
+}
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input, dialog *")) return;
+  const { view } = page, far = 80, number = Number(event.key);
+  const size = find("size").querySelector("input");
+  const keys = {
+    ArrowLeft: () => view.moveBy(far, 0), ArrowRight: () => view.moveBy(-far, 0),
+    ArrowUp: () => view.moveBy(0, far), ArrowDown: () => view.moveBy(0, -far),
+    "+": () => view.zoomTo(view.zoom * 1.25), "=": () => view.zoomTo(view.zoom * 1.25), "-": () => view.zoomTo(view.zoom / 1.25),
+    m: () => choose(document.querySelector("[data-tool=move]")), h: () => choose(document.querySelector("[data-tool=heal]")),
+    n: another, w: watch, s: save, "?": () => find("about").showModal(),
+    "[": () => { size.value -= 4; }, "]": () => { size.value = Number(size.value) + 4; },
+  };
+  if (event.target === view.canvas && page.tool !== "move") keys.Enter = () => brush([[view.y, view.x]]);
+  const action = keys[event.key] ?? (number > 0 ? () => choose(document.querySelector(`[data-class="${number - 1}"]`)) : null);
+  if (!action) return;
+  event.preventDefault();
+  action();
+  write();
+}
+
+function draw() {
+  page.view.draw();
+  requestAnimationFrame(draw);
+}
+
+async function start() {
+  page.listed = await (await fetch("models.json")).json();
+  page.engine = await Engine.open();
+  page.engine.device.lost.then(({ message }) => fail(new Error(`The graphics card stopped; reload the page. ${message}`)));
+  page.isSlow = SLOW.test(`${page.engine.name} ${page.engine.info.architecture}`);
+  page.view = new View(find("map"));
+  find("model").replaceChildren(...page.listed.map(({ name }) => new Option(name, name)));
+  find("model").hidden = page.listed.length < 2;
+  read();
+  find("tools").hidden = false;
+  follow(page.view, {
+    isMoving: () => page.tool === "move",
+    stroke: (line, isDone, pointer) => {
+      if (line && isDone) brush(line);
+      trace(isDone ? null : line, pointer);
+    },
+    changed: write,
+  });
+  addEventListener("keydown", press);
+  addEventListener("hashchange", () => { if (location.hash !== page.address) { read(); begin().catch(fail); } });
+  find("brushes").addEventListener("click", (event) => choose(event.target.closest("[data-tool]")));
+  find("tone").addEventListener("change", (event) => { page.tone = Number(event.target.value); begin().catch(fail); });
+  find("model").addEventListener("change", (event) => { page.model = event.target.value; begin().catch(fail); });
+  find("world").addEventListener("change", (event) => { page.size = Number(event.target.value) || ENDLESS; begin().catch(fail); });
+  find("another").addEventListener("click", () => another().catch(fail));
+  find("watch").addEventListener("click", watch);
+  find("save").addEventListener("click", save);
+  find("more").addEventListener("click", () => find("about").showModal());
+  find("tone").querySelector("input").value = page.tone;
+  find("world").value = String(page.size === ENDLESS ? 0 : page.size);
+  await begin();
+  draw();
+  await work();
+}
+
+function fail(error) {
+  document.body.classList.add("trouble");
+  find("tools").hidden = true;
+  say(error.message.split("\n")[0]);
+  console.error(error);
+}
+
+start().catch(fail);

@@ -1,0 +1,309 @@
+"""The page: a browser gives the pixels of Python, on any part of a map; it heals, paints, shows and saves."""
+
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffnca.canvas.noise import Noise, Stream
+from diffnca.canvas.pixels import to_uint8
+from diffnca.canvas.region import Canvas, Region
+from diffnca.cli.main import main
+from diffnca.config.layout import LayoutConfig
+from diffnca.config.model import Config, SamplingConfig
+from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
+from diffnca.diffusion.denoiser import Denoiser, estimate_alone
+from diffnca.diffusion.walk import Walk
+from diffnca.export.web import write_page
+from diffnca.models.build import build_denoiser
+from diffnca.models.file import load, read_tensors, write_model
+from diffnca.sampling.generate import generate
+from diffnca.sampling.task import walk_of
+
+from ..chromium import Browser
+
+GRAPHICS = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+BUNDLED = ("pathology-4step", "colon-4step")
+LARGEST_PAGE_BYTES = 1_500_000
+ALLOWED, SHARE = 2, 0.999
+
+CELL = CellConfig(hidden=16, num_cell_steps=2, dilations=(1, 2), embedding_width=8, embedding_channels=8)
+NETWORK = NCAConfig(
+    patch=2, channels=30, cell=CELL, coarse=CoarseConfig(4, 64, 4, replace(CELL, num_cell_steps=1))
+)
+STUDENT = SamplingConfig("ddim", 3, (299, 224, 99))
+PLAIN = Config("plain", NETWORK, sampling=STUDENT)
+DRAWN = replace(
+    PLAIN,
+    name="drawn",
+    model=replace(NETWORK, given_channels=3),
+    layout=LayoutConfig(("stroma", "gland", "white")),
+)
+RARE = replace(
+    PLAIN, name="rare", model=replace(NETWORK, coarse=None, cell=replace(CELL, update_probability=0.5))
+)
+
+
+def write_small(folder: Path, config: Config) -> Path:
+    """Write a model with random weights that are no larger than those of trained ones."""
+    torch.manual_seed(0)
+    denoiser, path = build_denoiser(config), folder / f"{config.name}.safetensors"
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+    write_model(path, denoiser.network.state_dict(), config, {}, torch.float16)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for config in (PLAIN, DRAWN, RARE):
+        write_small(folder, config)
+    return folder
+
+
+def test_the_page_of_the_bundled_models_is_small(tmp_path: Path) -> None:
+    assert (
+        main(["export", "pathology-4step", "colon-4step", "--format", "web", "--out", f"{tmp_path}/site"])
+        == 0
+    )
+    assert sum(path.stat().st_size for path in (tmp_path / "site").iterdir()) < LARGEST_PAGE_BYTES
+
+
+def test_a_page_holds_the_weights_of_its_models(models: Path, tmp_path: Path) -> None:
+    write_page([models / "plain.safetensors"], tmp_path)
+    written, own = (read_tensors(folder / "plain.safetensors")[0] for folder in (tmp_path, models))
+    assert written.keys() == own.keys() and all(torch.equal(written[name], own[name]) for name in own)
+
+
+def test_the_page_loads_nothing_from_elsewhere(models: Path, tmp_path: Path) -> None:
+    write_page([models / "plain.safetensors"], tmp_path)
+    texts = [path.read_text() for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+    assert [text for text in texts if "http://" in text or "https://" in text] == []
+
+
+def test_a_page_is_written_over_an_earlier_page_but_not_over_other_files(
+    models: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        write_page([models / "plain.safetensors"], tmp_path / "site")
+    with pytest.raises(ValueError, match=r"out=.*: must be a new folder"):
+        write_page([models / "plain.safetensors"], models)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "pathology",
+            r"takes 20 steps of dpmpp2m, .*make a student of it \(diffnca distill\)",
+        ),
+        ("colon-map", "colon-map: takes"),
+        ("faces-4step", "must be a local network of cells"),
+    ],
+)
+def test_models_that_the_page_cannot_run_are_refused_in_one_line(
+    name: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=reason) as error:
+        write_page([name], tmp_path)
+    assert "\n" not in str(error.value) and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("positions", "pixels"), ("padding", "zeros"), ("modulation", "none"), ("hidden", 18)],
+)
+def test_cells_that_the_page_does_not_know_are_refused(field: str, value: Any, tmp_path: Path) -> None:
+    cell = replace(CELL, **{field: value})
+    path = write_small(tmp_path, replace(PLAIN, model=replace(NETWORK, cell=cell)))
+    with pytest.raises(ValueError, match=f"{field}={value}: must be .* for the page"):
+        write_page([path], tmp_path / "site")
+
+
+def test_options_of_other_formats_are_refused(models: Path, tmp_path: Path, capsys: Any) -> None:
+    model, out = str(models / "plain.safetensors"), str(tmp_path / "site")
+    assert main(["export", model, "--format", "web", "--out", out, "--loop"]) == 2
+    assert "must be left out for --format web" in capsys.readouterr().err
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A plain file server that says nothing."""
+
+    def log_message(self, *arguments: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def address(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("page")
+    write_page(
+        [*(models / f"{config.name}.safetensors" for config in (DRAWN, PLAIN, RARE)), *BUNDLED], folder
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("profile"), *GRAPHICS)
+    yield started
+    started.close()
+
+
+ENGINE = """(async () => {
+  const { Engine, World } = await import("./engine.js"), { readModel } = await import("./weights.js");
+  const engine = await Engine.open(), networks = {};
+  window.make = async (name, choices, place, pieceSide, edits) => {
+    networks[name] ??= await engine.load(readModel(await (await fetch(`${name}.safetensors`)).arrayBuffer()));
+    const world = new World(networks[name], { ...choices, seed: BigInt(choices.seed) });
+    await world.finished(place, pieceSide);
+    for (const edit of edits) await world.edit(edit);
+    return Array.from(world.tiles.pixels(place));
+  };
+})()"""
+
+
+@pytest.fixture(scope="module")
+def engine(browser: Browser, address: str) -> Browser:
+    """Return a browser with the engine of the page, without the page."""
+    browser.open(f"{address}models.json", 400, 300)
+    browser.value(ENGINE)
+    return browser
+
+
+def made(
+    engine: Browser,
+    name: str,
+    place: tuple[int, int, int, int] = (0, 0, 32, 32),
+    piece: int = 256,
+    edits: tuple[dict[str, Any], ...] = (),
+    **choices: Any,
+) -> np.ndarray:
+    """Return the pixels `h w 3` that the browser makes; the place is top, left, height, width."""
+    told = {"seed": str(choices.pop("seed", 5))} | choices
+    names = ("top", "left", "height", "width")
+    arguments = [name, told, dict(zip(names, place, strict=True)), piece, edits]
+    numbers = engine.value(f"window.make(...{json.dumps(arguments)})")
+    return np.array(numbers).reshape(*place[2:], 4)[..., :3]
+
+
+def assert_alike(pixels: np.ndarray, expected: torch.Tensor) -> None:
+    """Require that nearly all values are within two levels of 255."""
+    apart = np.abs(pixels - to_uint8(expected)[0].astype(int))
+    assert (apart <= ALLOWED).mean() >= SHARE, f"largest difference {apart.max()}"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["plain", "drawn", "rare"])
+@pytest.mark.parametrize(("edge", "boundary"), [("mirror", "reflect"), ("around", "circular")])
+def test_a_seed_gives_the_pixels_of_python(
+    name: str, edge: str, boundary: Any, engine: Browser, models: Path
+) -> None:
+    options = {"seed": 2**40 + 5, "boundary": (boundary, boundary), "engine": "eager"}
+    expected = generate(load(models / f"{name}.safetensors"), height=32, width=32, **options)
+    assert_alike(made(engine, name, size=32, edge=edge, seed=2**40 + 5), expected)
+
+
+@pytest.mark.browser
+def test_a_bundled_model_gives_the_pixels_of_python(engine: Browser) -> None:
+    expected = generate(load("pathology-4step"), height=32, width=32, seed=5, engine="eager")
+    assert_alike(made(engine, "pathology-4step", size=32, edge="mirror"), expected)
+
+
+WITHOUT_END = Canvas(2**31, 2**31, ("circular", "circular"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("top", "left"), [(-16, -7), (2**20, -(2**30))])
+def test_a_place_on_the_endless_map_has_the_pixels_of_python(
+    top: int, left: int, engine: Browser, models: Path
+) -> None:
+    region = Region(top, left, 24, 24, WITHOUT_END)
+    options = {"height": 2**31, "width": 2**31, "boundary": WITHOUT_END.boundary, "engine": "eager"}
+    expected = generate(load(models / "plain.safetensors"), region=region, seed=5, **options)
+    assert_alike(made(engine, "plain", (top, left, 24, 24)), expected)
+
+
+@pytest.mark.browser
+def test_tiles_of_any_size_are_equal_to_the_bit(engine: Browser) -> None:
+    place = (-32, 0, 64, 96)
+    assert np.array_equal(made(engine, "plain", place, piece=32), made(engine, "plain", place, piece=256))
+
+
+@pytest.mark.browser
+def test_a_tone_gives_the_pixels_of_python(engine: Browser, models: Path) -> None:
+    options = {
+        "even_px": 16,
+        "tone": (1.5, 1.5, 1.5),
+        "boundary": ("circular", "circular"),
+        "engine": "eager",
+    }
+    expected = generate(load(models / "plain.safetensors"), height=32, width=32, seed=5, **options)
+    assert_alike(made(engine, "plain", size=32, tile=16, tone=[1.5, 1.5, 1.5]), expected)
+
+
+@dataclass(frozen=True)
+class Around:
+    """The states of an image, kept outside a mask."""
+
+    states: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+
+    def reach(self, canvas: Canvas) -> int:
+        return 0
+
+    def impose(self, x: torch.Tensor, level: Any, step: int, region: Region, noise: Noise) -> torch.Tensor:
+        return torch.where(self.mask, x, self.states[step])
+
+
+def disc(radius: float) -> torch.Tensor:
+    """Return where pixels lie on a disc in the middle of 32 x 32 pixels."""
+    far = torch.arange(32) + 0.5 - 16.0
+    return far[:, None] ** 2 + far**2 <= radius**2
+
+
+@pytest.mark.browser
+def test_a_healed_place_has_the_pixels_of_python(engine: Browser, models: Path) -> None:
+    denoiser, whole = load(models / "plain.safetensors"), Canvas(32, 32, ("circular", "circular")).whole
+    assert isinstance(denoiser, Denoiser)
+    sampler, levels = walk_of(denoiser, None, None)
+    noise, mask = Noise((5,)), disc(8.0)
+    states = [noise.normal(Stream.INITIAL, 0, whole, 3)]
+    walk, estimate = Walk(levels, sampler, noise), functools.partial(estimate_alone, denoiser)
+    for step in range(len(levels)):
+        states.append(walk.run(estimate, states[-1], whole, steps=range(step, step + 1))[0])
+    start = torch.where(mask, noise.normal(Stream.TASK, 1, whole, 3), states[0])
+    healed, _ = replace(walk, constraint=Around(tuple(states), mask)).run(estimate, start, whole)
+    edit = {"points": [[16.0, 16.0]], "radius": 8}
+    assert_alike(made(engine, "plain", size=32, edits=(edit,)), healed.clamp(-1.0, 1.0))
+
+
+@pytest.mark.browser
+def test_a_painted_place_grows_and_leaves_the_rest_as_it_is(engine: Browser) -> None:
+    place = (0, 0, 96, 96)
+    before = made(engine, "drawn", place, size=96)
+    edit = {"points": [[48.0, 48.0]], "radius": 8, "class": 1}
+    changed = (made(engine, "drawn", place, size=96, edits=(edit,)) != before).any(axis=-1)
+    far = np.arange(96) + 0.5 - 48.0
+    is_near = far[:, None] ** 2 + far**2 <= (8 + 16) ** 2
+    assert changed[40:56, 40:56].mean() > 0.5 and not changed[~is_near].any()
+
+
+@pytest.mark.browser
+def test_a_map_painted_all_over_has_the_pixels_of_a_layout(engine: Browser, models: Path) -> None:
+    layout = torch.ones(32, 32, dtype=torch.long)
+    options = {"boundary": ("circular", "circular"), "engine": "eager", "layout": layout}
+    expected = generate(load(models / "drawn.safetensors"), height=32, width=32, seed=5, **options)
+    edit = {"points": [[16.0, 16.0]], "radius": 32, "class": 1}
+    assert_alike(made(engine, "drawn", size=32, edits=(edit,)), expected)
