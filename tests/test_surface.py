@@ -17,6 +17,7 @@ NAMES = {
     "Config",
     "Denoiser",
     "Noise",
+    "Pretrained",
     "Region",
     "extend",
     "generate",
@@ -32,6 +33,7 @@ NAMES = {
 FLAGS = {
     "train": "--recipe --data --layouts --layout.classes --out --minutes --images --from --scale --dry-run "
     "--strict --model.channels",
+    "export": "--format --out --weights --loop --seamless",
     "look": "--scale --out --strict",
     "sample": "--out --height --width --seed --count --batch --sampler --steps --seamless --device --layout "
     "--obey",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffnca.config.model import Config as Config
     from diffnca.diffusion.denoiser import Denoiser as Denoiser
     from diffnca.models.file import load as load
+    from diffnca.models.hub import Pretrained as Pretrained
     from diffnca.sampling.generate import generate as generate
     from diffnca.sampling.guidance import guided as guided
     from diffnca.sampling.inpaint import extend as extend
@@ -33,6 +34,7 @@ _OWNERS = {
     "Config": "config.model",
     "Denoiser": "diffusion.denoiser",
     "Noise": "canvas.noise",
+    "Pretrained": "models.hub",
     "Region": "canvas.region",
     "extend": "sampling.inpaint",
     "generate": "sampling.generate",
