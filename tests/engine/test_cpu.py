@@ -1,5 +1,6 @@
 """The engine on a CPU: what all engines do, and what it alone does."""
 
+import platform
 from typing import ClassVar
 
 import pytest
@@ -7,21 +8,28 @@ import torch
 from torch import nn
 
 from diffnca.canvas.region import Canvas, Region
-from diffnca.engine import prepare
+from diffnca.engine import fast, prepare
+from diffnca.engine.blocks import Blocks
+from diffnca.engine.native import Native, native_steps
 
-from .suite import EngineSuite, network_of, noisy
+from .suite import EngineSuite, network_of, noisy, relative_error
 
 WHOLE = Canvas(41, 37).whole
 
 
-class TestBlocked(EngineSuite):
-    """Blocks of cells, in the types that CPUs are fast at."""
+def native_or_skip(dtype: torch.dtype, *flags: str) -> Native:
+    """Return cell steps in native code, compiled with further flags."""
+    steps = native_steps(dtype, flags)
+    if steps is None:
+        pytest.skip(f"no native cell steps in {dtype} here, with {flags}")
+    return steps
+
+
+class CpuSuite(EngineSuite):
+    """What engines on a CPU do."""
 
     device: ClassVar = torch.device("cpu")
     allowed: ClassVar = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-
-    def prepare(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return prepare(network, "cpu", dtype)
 
     @pytest.mark.parametrize("channels", [6, 7, 9, 10, 14, 18])
     @pytest.mark.parametrize("name", ["diff_nca", "diff_nca_npj"])
@@ -31,6 +39,47 @@ class TestBlocked(EngineSuite):
         network, tile = network_of(name, channels=channels), Region(17, 12, 9, 11, WHOLE.canvas)
         for dtype in self.allowed:
             assert torch.equal(*self.tile_and_whole(network, tile, dtype=dtype))
+
+
+class TestBlocks(CpuSuite):
+    """Cell steps by torch, where there is no compiler."""
+
+    def prepare(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return fast(network, Blocks(dtype))
+
+
+class TestNative(CpuSuite):
+    """Cell steps in native code, in the types that this processor is fast at."""
+
+    allowed: ClassVar = {
+        dtype: error for dtype, error in CpuSuite.allowed.items() if native_steps(dtype) is not None
+    }
+
+    def prepare(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return fast(network, native_or_skip(dtype))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="turns off instructions of x86-64")
+@pytest.mark.parametrize("missing", ["amx-bf16", "avx512bf16", "avx512f"])
+@pytest.mark.parametrize("name", ["diff_nca+coarse", "fourier_diff_nca_npj"])
+class TestFewerInstructions:
+    """Native code for older processors."""
+
+    def ready(self, name: str, missing: str) -> nn.Module:
+        dtype = torch.bfloat16 if missing == "amx-bf16" else torch.float32
+        return fast(network_of(name), native_or_skip(dtype, f"-mno-{missing}"))
+
+    def test_it_computes_what_the_network_computes(self, name: str, missing: str) -> None:
+        ready, x_t, t = self.ready(name, missing), noisy(WHOLE), torch.tensor([0.3])
+        error = relative_error(ready(x_t, t), network_of(name)(x_t, t))
+        assert error < CpuSuite.allowed[ready.rules[0].dtype]
+
+    def test_tiles_equal_the_whole_to_the_bit(self, name: str, missing: str) -> None:
+        ready, network, t = self.ready(name, missing), network_of(name), torch.tensor([0.3])
+        tile, x_t = Region(17, 12, 9, 11, WHOLE.canvas), noisy(WHOLE)
+        context, grown = ready.context(x_t, t, WHOLE), tile.grow(network.radius)
+        part = ready(grown.crop(x_t, WHOLE), t, grown, None, context)
+        assert torch.equal(tile.crop(part, grown), tile.crop(ready(x_t, t, WHOLE, None, context), WHOLE))
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Engine
-from diffnca.engine.cpu import BlockedRule
+from diffnca.engine.blocks import Blocks
+from diffnca.engine.cells import FastRule, Stepper
 from diffnca.engine.machine import fast_dtype
+from diffnca.engine.native import native_steps
 from diffnca.engine.threads import computing_alone
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import Rule
@@ -68,16 +70,16 @@ def prepare(
     is_there = all(weight.device.type == device.type for weight in network.parameters())
     made = (network if is_there else copy.deepcopy(network)).to(device)
     if engine == "auto" and device.type == "cpu" and isinstance(made, Automaton) and made.radius is not None:
-        return blocked(made, dtype)
+        return fast(made, native_steps(dtype) or Blocks(dtype))
     return made
 
 
-def blocked(network: Automaton, dtype: torch.dtype) -> Prepared:
-    """Return `network`, prepared for a CPU."""
+def fast(network: Automaton, stepper: Stepper) -> Prepared:
+    """Return `network`, prepared for a CPU, whose cell steps `stepper` does."""
     small, config = Canvas(SMALL_IMAGE_PX, SMALL_IMAGE_PX), network.config
     cells = [] if config.fourier is None else [Window(config.fourier, small).region]
     cells += [
         PatchGrid(small.whole, each.patch).cells for each in (config.coarse, config) if each is not None
     ]
     parts = zip(network.compiled_parts(), cells, strict=True)
-    return Prepared(network, [BlockedRule(rule, dtype, each.area) for rule, each in parts])
+    return Prepared(network, [FastRule(rule, stepper, each.area) for rule, each in parts])

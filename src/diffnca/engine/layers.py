@@ -1,12 +1,14 @@
-"""The layers of a cell rule as matrix products over the rows of a block, one row per cell.
+"""The layers of a cell rule as matrix products over rows, one row per cell.
 
-Zeros pad widths to multiples of 4 and outputs to at least 16: other products round some rows differently.
+Zeros pad the numbers of a cell to whole vectors (`LANES`), and the inputs of products to a multiple that a
+`Stepper` asks for. So cell steps read and write whole vectors. Torch would round some rows of other widths
+differently.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,22 +16,124 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffnca.networks.cell import CellRule, Modulation
+from diffnca.networks.cell import CellRule, Modulator
+
+LANES = 16
+"""Numbers in a vector: all widths are multiples."""
 
 
 class Dense(NamedTuple):
-    """A matrix product with a summand: `rows @ weight.T + bias`."""
+    """A matrix product with a summand, `rows @ weight.T + bias`, for each cell step or (`k = 1`) for all."""
 
-    weight: Float[Tensor, "o i"]
-    bias: Float[Tensor, " o"]
+    weight: Float[Tensor, "k o i"]
+    bias: Float[Tensor, "k o"]
 
-    def __call__(self, rows: Float[Tensor, "r i"]) -> Float[Tensor, "r o"]:
-        """Return the output of the layer for these rows."""
-        return F.linear(rows, self.weight, self.bias)
+    def at(self, k: int) -> Dense:
+        """Return the layer of cell step `k`."""
+        return Dense(_at(self.weight, k), _at(self.bias, k))
 
-    def to(self, dtype: torch.dtype) -> Dense:
-        """Return the layer in `dtype`."""
-        return Dense(self.weight.to(dtype), self.bias.to(dtype))
+
+class Layers(NamedTuple):
+    """The layers of all cell steps, or of one.
+
+    Attributes:
+        perceive: from the numbers of a cell and its neighbours (nine cells, row by row) to what it perceives.
+        expand: from what a cell sees itself, then what it perceives, to the hidden layer.
+        project: to the change of the state from the channel `first` of the widths on.
+        scale: factors of the normalised hidden layer; `None` is 1.
+        shift: summands of the normalised hidden layer; `None` is 0.
+    """
+
+    perceive: Dense
+    expand: Dense
+    project: Dense
+    scale: Float[Tensor, "k h"] | None = None
+    shift: Float[Tensor, "k h"] | None = None
+
+    def at(self, k: int) -> Layers:
+        """Return the layers of cell step `k`."""
+        scale, shift = (None if part is None else _at(part, k) for part in (self.scale, self.shift))
+        return Layers(self.perceive.at(k), self.expand.at(k), self.project.at(k), scale, shift)
+
+    def ready(self, weight: Callable[[Tensor], Tensor], bias: Callable[[Tensor], Tensor]) -> Layers:
+        """Return layers whose weights and summands have another form."""
+        layers = (self.perceive, self.expand, self.project)
+        perceive, expand, project = (Dense(weight(each.weight), bias(each.bias)) for each in layers)
+        return Layers(perceive, expand, project, self.scale, self.shift)
+
+
+class Widths(NamedTuple):
+    """How many numbers a cell has, with their padding.
+
+    Attributes:
+        state: channels of the state.
+        seen: what a cell sees of itself: its state, then its embedding.
+        stride: what it shows to its neighbours.
+        near: what it perceives of its neighbours.
+        perceived: inputs of the hidden layer.
+        hidden: the hidden layer.
+        activated: the hidden layer as an input of the projection.
+        first: the first channel that changes; a multiple of `LANES` at or before it.
+        plain_hidden: the hidden layer without padding.
+    """
+
+    state: int
+    seen: int
+    stride: int
+    near: int
+    perceived: int
+    hidden: int
+    activated: int
+    first: int
+    plain_hidden: int
+
+
+class Layout:
+    """A rule as matrix products; the gates of the rule give their numbers in the order of the products."""
+
+    def __init__(self, rule: CellRule, line: int) -> None:
+        """Lay out `rule`, whose gates change; the inputs of each product are a multiple of `line`."""
+        self.rule, config, channels = rule, rule.config, rule.channels
+        seen = channels + config.embedding_channels * config.perceive_embedding
+        state, near, hidden = up(channels), up(channels - rule.planes), up(config.hidden)
+        own = _padded([*_padded(range(channels), state), *range(channels, seen)])
+        shown = _padded(own, up(len(own), line))
+        inputs = [*own, *_padded(range(seen, seen + channels - rule.planes))]
+        inputs = _padded(inputs, up(len(inputs), line))
+        writable = rule.writable.flatten()
+        first = int(writable.argmax()) // LANES * LANES
+        activated = up(config.hidden, line)
+        self.widths = Widths(
+            state, len(own), len(shown), near, len(inputs), hidden, activated, first, config.hidden
+        )
+        for gate, order in (
+            (rule.gate_perception, inputs),
+            (rule.gate_hidden, _padded(range(config.hidden))),
+        ):
+            arrange(gate, torch.tensor(order))
+        self.plain = Layers(
+            _perceive(rule, torch.tensor(shown)),
+            _dense(rule.expand, torch.tensor(inputs)),
+            _project(rule, activated, first),
+        )
+
+    def fold(self, embedding: Float[Tensor, "k e"]) -> Layers:
+        """Return layers with the effect of the embedding of each cell step, which is equal for all cells."""
+        cells = embedding[:, :, None, None]
+        perception, hidden = self.rule.gate_perception(cells), self.rule.gate_hidden(cells)
+        perceive, (weight, bias), project, _, _ = self.plain
+        if perception.shift is not None:
+            bias = bias + perception.shift.flatten(1) @ weight[0].mT
+        if perception.scale is not None:
+            weight = weight * perception.scale.flatten(1)[:, None]
+        scale, shift = (None if part is None else part.flatten(1) for part in hidden)
+        if self.rule.config.modulation == "gate":  # follows the activation
+            assert scale is not None
+            factors = F.pad(scale, (0, self.widths.activated - self.widths.hidden))
+            return Layers(
+                perceive, Dense(weight, bias), Dense(project.weight * factors[:, None], project.bias)
+            )
+        return Layers(perceive, Dense(weight, bias), project, scale, shift)
 
 
 class Pointwise(nn.Module):
@@ -41,10 +145,15 @@ class Pointwise(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         weight, bias = _parameters_of(convolution)
-        self.outputs, self.extra = len(bias), -weight.shape[1] % 4
-        layer = _tall(F.pad(weight.flatten(1), (0, self.extra)), bias)
-        self.register_buffer("weight", layer.weight)
-        self.register_buffer("bias", layer.bias)
+        self.extra = -weight.shape[1] % 4
+        self.take(F.pad(weight.flatten(1), (0, self.extra)), bias)
+
+    def take(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> None:
+        """Take these weights; zeros pad the outputs, since few outputs round differently."""
+        self.outputs = len(bias)
+        missing = up(self.outputs) - self.outputs
+        self.register_buffer("weight", F.pad(weight, (0, 0, 0, missing)))
+        self.register_buffer("bias", F.pad(bias, (0, missing)))
 
     def forward(self, cells: Tensor) -> Tensor:
         """Return the output of the convolution for these cells."""
@@ -65,80 +174,30 @@ def on_single_cells(rule: CellRule) -> CellRule:
     return copied
 
 
-@dataclass(frozen=True)
-class Layers:
-    """The layers of a cell rule, for states that are zero after their first channels.
-
-    Attributes:
-        perceive: from `kept` numbers of a cell and of each of its neighbours to what the cell perceives.
-        expand: from the kept numbers of a cell and what it perceives to the hidden layer.
-        project: to the change of the state, 0 in protected channels, the first of which may be missing.
-        order: position of each input of `expand` in the perception of the rule; -1 is padding.
-        shifted: the weight of `expand` for the complete perception of the rule.
-        scale: factors of the normalised hidden layer; `None` is 1.
-        shift: summands of the normalised hidden layer; `None` is 0.
-    """
-
-    perceive: Dense
-    expand: Dense
-    project: Dense
-    kept: int
-    order: Int[Tensor, " i"]
-    shifted: Float[Tensor, "o p"]
-    scale: Float[Tensor, " h"] | None = None
-    shift: Float[Tensor, " h"] | None = None
-
-    def to(self, dtype: torch.dtype) -> Layers:
-        """Return layers that multiply in `dtype`."""
-        perceive, expand, project = (layer.to(dtype) for layer in (self.perceive, self.expand, self.project))
-        return replace(self, perceive=perceive, expand=expand, project=project)
-
-    def damp(self, probability: float) -> Layers:
-        """Return layers whose change is the average change of a cell that updates with this probability."""
-        return replace(self, project=Dense(*(part * probability for part in self.project)))
-
-    def modulate(self, perception: Modulation, hidden: Modulation, is_after_activation: bool) -> Layers:
-        """Return layers with two modulations folded in that are equal for all cells (`1 c 1 1`)."""
-        weight, bias = self.expand
-        if perception.shift is not None:
-            bias = bias + self.shifted @ perception.shift.flatten()  # also for zero channels
-        if perception.scale is not None:
-            weight = weight * perception.scale.flatten()[self.order]
-        scale, shift = (None if part is None else part.flatten() for part in hidden)
-        layers = replace(self, expand=Dense(weight, bias))
-        if not is_after_activation:
-            return replace(layers, scale=scale, shift=shift)
-        assert scale is not None
-        assert shift is None
-        factors = F.pad(scale, (0, self.project.weight.shape[1] - len(scale)))
-        return replace(layers, project=self.project._replace(weight=self.project.weight * factors))
+def arrange(gate: Modulator, order: Int[Tensor, " o"]) -> None:
+    """Let a gate of single cells give its numbers in this `order`; at -1 its layer gives zero."""
+    if gate.kind == "none":
+        return
+    last = gate.net[-1] if isinstance(gate.net, nn.Sequential) else gate.net
+    assert isinstance(last, Pointwise)
+    if gate.kind == "scale_shift":  # has all factors, then all summands
+        order = torch.cat([order, torch.where(order < 0, -1, order + last.outputs // 2)])
+    weight, bias = last.weight[: last.outputs], last.bias[: last.outputs]
+    last.take(_columns(weight.mT, order).mT.contiguous(), _columns(bias, order))
 
 
-def lay_out(rule: CellRule, active: int, written: int) -> Layers:
-    """Return the layers of `rule` for states that are zero from `active` on, for outputs from `written`."""
-    perceive, perceive_bias = _parameters_of(rule.perceive)
-    perceive = F.pad(
-        perceive, (0, 0, 0, 0, rule.planes, 0)
-    )  # cells do not see the planes of their neighbours
-    expand, expand_bias = _parameters_of(rule.expand)
-    project, project_bias = _parameters_of(rule.project)
-    channels, seen = rule.channels, perceive.shape[1]
-    perceived = channels - rule.planes
-    kept = [*range(active), *range(channels, seen)]
-    kept += [-1] * (-len(kept) % 4)
-    near = [*range(seen, seen + perceived)] + [-1] * (_padded(perceived) - perceived)
-    order = torch.tensor(kept + near)
-    writable = rule.writable.flatten()
-    everything, hidden = _tall(expand.flatten(1), expand_bias), len(expand_bias)
-    project = F.pad(project.flatten(1), (0, _padded(hidden) - hidden))
-    return Layers(
-        perceive=_tall(_columns(perceive.permute(0, 2, 3, 1), order[: len(kept)]).flatten(1), perceive_bias),
-        expand=everything._replace(weight=_columns(everything.weight, order)),
-        project=_tall((project * writable[:, None])[written:], (project_bias * writable)[written:]),
-        kept=len(kept),
-        order=order,
-        shifted=everything.weight,
-    )
+def up(numbers: int, multiple: int = LANES) -> int:
+    """Return the least multiple that is not smaller."""
+    return numbers + -numbers % multiple
+
+
+def _at(numbers: Tensor, k: int) -> Tensor:
+    return numbers[min(k, len(numbers) - 1)]
+
+
+def _padded(order: Sequence[int], count: int | None = None) -> list[int]:
+    """Return an order with -1, which stands for zero, up to `count` or to whole vectors."""
+    return [*order, *[-1] * ((up(len(order)) if count is None else count) - len(order))]
 
 
 def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
@@ -146,14 +205,28 @@ def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
     return convolution.weight.detach(), convolution.bias.detach()
 
 
-def _padded(outputs: int) -> int:
-    return max(16, outputs + -outputs % 4)
-
-
-def _columns(weight: Tensor, order: Tensor) -> Tensor:
+def _columns(weight: Tensor, order: Int[Tensor, " i"]) -> Tensor:
     return F.pad(weight, (0, 1))[..., order]
 
 
-def _tall(weight: Tensor, bias: Tensor) -> Dense:
-    extra = _padded(len(bias)) - len(bias)
-    return Dense(F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra)))
+def _perceive(rule: CellRule, shown: Int[Tensor, " i"]) -> Dense:
+    weight, bias = _parameters_of(rule.perceive)
+    weight = F.pad(weight, (0, 0, 0, 0, rule.planes, 0))  # cells do not see the planes of their neighbours
+    return _whole(_columns(weight.permute(0, 2, 3, 1), shown).flatten(1), bias)
+
+
+def _dense(convolution: nn.Conv2d, order: Int[Tensor, " i"]) -> Dense:
+    weight, bias = _parameters_of(convolution)
+    return _whole(_columns(weight.flatten(1), order), bias)
+
+
+def _project(rule: CellRule, inputs: int, first: int) -> Dense:
+    weight, bias = _parameters_of(rule.project)
+    writable = rule.writable.flatten()
+    weight = F.pad(weight.flatten(1) * writable[:, None], (0, inputs - weight.shape[1]))
+    return _whole(weight[first:], (bias * writable)[first:])
+
+
+def _whole(weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Dense:
+    missing = up(len(bias)) - len(bias)
+    return Dense(F.pad(weight, (0, 0, 0, missing))[None], F.pad(bias, (0, missing))[None])

@@ -80,6 +80,12 @@ def status_bytes(name: str) -> int | None:
     return None
 
 
+def instructions() -> str:
+    """Return the name and the sets of instructions of the processor, as far as the system says so."""
+    lines = {line for line in _lines(Path("/proc/cpuinfo")) if line.startswith(("flags", "Features"))}
+    return "\n".join([platform.system(), platform.machine(), _processor(), *sorted(lines)])
+
+
 def _processor() -> str:
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):

@@ -1,0 +1,94 @@
+"""Cell steps by torch, for machines without a C++ compiler: in blocks, which stay in the cache.
+
+Matrix products, sums and exponentials may round differently in the last rows of an array, and with other
+numbers of threads. So blocks have a fixed, padded number of cells, and one thread computes a block.
+"""
+
+import torch
+from jaxtyping import Float, Int, Int32
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffnca.engine.cells import Grid, Modulations, Work
+from diffnca.engine.layers import LANES, Layers
+from diffnca.networks.cell import LEAKY_SLOPE, NORMALISATION_EPSILON, Modulation, modulate
+
+
+class Blocks:
+    """Cell steps in blocks, with matrix products in `dtype`."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.line = dtype, LANES
+
+    def ready(self, layers: Layers) -> Layers:
+        """Return layers that multiply in the type of the products."""
+        return layers.ready(lambda weight: weight.to(self.dtype), lambda bias: bias.to(self.dtype))
+
+    def surround(self, work: Work, rows: Int32[Tensor, " m"], columns: Int32[Tensor, " n"]) -> None:
+        """Copy cells of all images to where they are seen beyond the edges."""
+        grid, width = work.grid, work.dilation
+        around = work.now.rows[:-LANES].view(len(work.state), -1, grid.pitch, work.widths.stride)
+        near = slice(grid.halo - width, grid.halo + grid.lines + width)
+        inner = slice(grid.halo, grid.halo + grid.length)
+        around[:, near, inner] = around[:, near, inner].index_select(1, rows + width)
+        near = slice(grid.halo - width, grid.halo + grid.length + width)
+        around[:, :, near] = around[:, :, near].index_select(2, columns + width)
+
+    def step(self, work: Work, lines: range, modulations: Modulations) -> None:
+        """Do a cell step for these lines of the images."""
+        cells = torch.arange(len(lines) * work.grid.length)
+        images = torch.arange(work.images.start, work.images.stop)[:, None] * work.grid.lines
+        rows = ((images + lines.start) * work.grid.length + cells).flatten()
+        for block in rows.split(work.block_cells):
+            there = F.pad(block, (0, work.block_cells - len(block)), value=int(block[0]))
+            of_lines = there % (work.grid.lines * work.grid.length) - lines.start * work.grid.length
+            chosen = [_rows_of(each, of_lines) for each in modulations]
+            change = _change(work, _near(work, there), (chosen[0], chosen[1]))
+            self._add(work, block, change[: len(block)].float())
+
+    def _add(self, work: Work, cells: Int[Tensor, " r"], change: Float[Tensor, "r w"]) -> None:
+        """Add a change to the state of some cells, and show the cells that they make."""
+        first, last = work.widths.first, work.widths.state
+        if work.taken is not None:
+            change = change * work.taken.flatten()[cells][:, None]
+        elif work.share < 1.0:
+            change = change * work.share
+        state = work.state.flatten(0, 2)
+        state[cells, first:last] += change
+        work.next.rows[_places(work.grid, cells), first:last] = state[cells, first:last].to(self.dtype)
+
+
+def _places(grid: Grid, cells: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+    """Return in which rows of what cells see these cells are."""
+    lines, along = cells // grid.length, cells % grid.length + grid.halo
+    images, lines = lines // grid.lines, lines % grid.lines + grid.halo
+    return (images * (grid.lines + 2 * grid.halo) + lines) * grid.pitch + along
+
+
+def _near(work: Work, cells: Int[Tensor, " r"]) -> Float[Tensor, "r 9 s"]:
+    """Return what these cells see of themselves and their neighbours."""
+    grid = work.grid
+    steps = torch.arange(-work.dilation, work.dilation + 1, work.dilation)
+    offsets = (steps[:, None] * grid.stride_y + steps * grid.stride_x).flatten()
+    there = _places(grid, cells)[:, None] + offsets
+    return work.now.rows.index_select(0, there.flatten()).view(len(cells), 9, -1)
+
+
+def _change(work: Work, near: Float[Tensor, "r 9 s"], modulations: Modulations) -> Float[Tensor, "r w"]:
+    """Return the change of the channels from the first that changes on."""
+    layers, widths, is_gated = work.layers, work.widths, work.config.modulation == "gate"
+    perceived = torch.cat([near[:, 4, : widths.seen], F.linear(near.flatten(1), *layers.perceive)], dim=1)
+    perceived = F.pad(perceived, (0, widths.perceived - perceived.shape[1]))
+    hidden = F.linear(modulate(perceived, modulations[0]), *layers.expand)[:, : widths.plain_hidden]
+    hidden = F.layer_norm(hidden, hidden.shape[1:], eps=NORMALISATION_EPSILON)
+    hidden = F.pad(hidden, (0, widths.hidden - widths.plain_hidden))
+    inner = modulations[1] if modulations[1].scale is not None else Modulation(layers.scale, layers.shift)
+    if is_gated:
+        hidden = modulate(F.leaky_relu(hidden, LEAKY_SLOPE), inner)
+    else:
+        hidden = F.leaky_relu(modulate(hidden, inner), LEAKY_SLOPE)
+    return F.linear(F.pad(hidden, (0, widths.activated - widths.hidden)), *layers.project)
+
+
+def _rows_of(modulation: Modulation, rows: Int[Tensor, " r"]) -> Modulation:
+    return Modulation(*(None if part is None else part[rows] for part in modulation))

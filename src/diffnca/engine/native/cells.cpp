@@ -1,0 +1,419 @@
+// One cell step, for packs of cells that stay in the cache: perceive, expand, normalise, activate, project, add.
+//
+// Equal bits wherever a cell lies: a number of a cell comes from the numbers that it sees by one sequence of
+// operations. Its place in a run, in a pack, in an image or among threads changes none of them.
+//
+// Numbers of a cell stand side by side. Widths are padded with zeros to whole vectors (LANES), inputs of products
+// also to whole lines of 64 bytes. Weights are packed in panels of LANES outputs; a panel holds a line of 64 bytes
+// for each input (float) or each pair of inputs (bfloat16).
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#ifdef __AVX512BF16__
+#define HAS_BFLOAT16
+#include <immintrin.h>
+#if defined(__AMX_BF16__) && defined(__linux__)
+#define HAS_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
+namespace {
+
+constexpr int64_t LANES = 16;
+constexpr int64_t LINE_BYTES = 64;
+constexpr int64_t RUN = 16;   // cells of a line of the grid, one beside the other
+constexpr int64_t RUNS = 4;   // runs of a pack
+constexpr int64_t PACK = RUN * RUNS;
+constexpr float EPSILON = 1e-5f;
+constexpr float SLOPE = 0.01f;
+
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+
+struct Bf16 {
+    uint16_t bits;
+};
+
+inline Lanes load(const float* from) {
+    Lanes lanes;
+    std::memcpy(&lanes, from, sizeof lanes);
+    return lanes;
+}
+
+inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
+
+inline float sum(Lanes lanes) {
+    typedef float Half __attribute__((vector_size(32)));
+    typedef float Quarter __attribute__((vector_size(16)));
+    Half half[2];
+    std::memcpy(half, &lanes, sizeof lanes);
+    const Half eight = half[0] + half[1];
+    Quarter quarter[2];
+    std::memcpy(quarter, &eight, sizeof eight);
+    const Quarter four = quarter[0] + quarter[1];
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+// A layer: `inputs` for each tap, `panels` of outputs.
+template <typename Number>
+struct Layer {
+    const Number* weight;
+    const float* bias;
+    int64_t panels;
+};
+
+// Where the inputs of a product stand: for each run the first cell, `stride` numbers from cell to cell, and for
+// each tap an offset, from which on `lines` lines of 64 bytes are read.
+template <typename Number>
+struct Inputs {
+    const Number* runs[RUNS];
+    int64_t stride;
+    const int64_t* offsets;
+    int64_t taps;
+    int64_t lines;
+};
+
+// `out[cell, output]` of a run, a few rows and panels at a time in registers.
+#ifdef __AVX512F__
+constexpr int64_t ROWS = 8, PANELS = 2;
+#else
+constexpr int64_t ROWS = 4, PANELS = 1;
+#endif
+
+inline Lanes multiplied(Lanes sum, const float* left, const float* right) { return sum + *left * load(right); }
+
+#ifdef HAS_BFLOAT16
+inline Lanes load(const Bf16* from) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return (Lanes)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+inline void store(Bf16* to, Lanes lanes) {
+    const __m256bh half = _mm512_cvtneps_pbh((__m512)lanes);
+    std::memcpy(to, &half, sizeof half);
+}
+
+inline Lanes multiplied(Lanes sum, const Bf16* left, const Bf16* right) {
+    int32_t pair;
+    std::memcpy(&pair, left, sizeof pair);
+    const __m512i line = _mm512_loadu_si512(right);
+    return (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)line);
+}
+#endif
+
+template <typename Number, int64_t WIDE>
+void multiply(const Inputs<Number>& inputs, const Number* first, const Number* weight, int64_t panel_numbers,
+              const float* bias, float* out, int64_t out_stride) {
+    constexpr int64_t LINE = LINE_BYTES / sizeof(Number), STEP = LINE / LANES;
+    Lanes sums[ROWS][WIDE];
+    for (int64_t row = 0; row < ROWS; ++row)
+        for (int64_t panel = 0; panel < WIDE; ++panel) sums[row][panel] = load(bias + panel * LANES);
+    for (int64_t tap = 0; tap < inputs.taps; ++tap) {
+        const Number* left = first + inputs.offsets[tap];
+        for (int64_t k = 0; k < inputs.lines * LANES; ++k, left += STEP, weight += LINE)
+            for (int64_t panel = 0; panel < WIDE; ++panel)
+                for (int64_t row = 0; row < ROWS; ++row)
+                    sums[row][panel] =
+                        multiplied(sums[row][panel], left + row * inputs.stride, weight + panel * panel_numbers);
+    }
+    for (int64_t row = 0; row < ROWS; ++row)
+        for (int64_t panel = 0; panel < WIDE; ++panel)
+            store(out + row * out_stride + panel * LANES, sums[row][panel]);
+}
+
+template <typename Number>
+void product(const Inputs<Number>& inputs, const Layer<Number>& layer, float* out) {
+    constexpr int64_t LINE = LINE_BYTES / sizeof(Number);
+    const int64_t panel_numbers = inputs.taps * inputs.lines * LANES * LINE, stride = layer.panels * LANES;
+    int64_t panel = 0;
+    const auto all_rows = [&]<int64_t WIDE>() {
+        for (int64_t run = 0; run < RUNS; ++run)
+            for (int64_t row = 0; row < RUN; row += ROWS)
+                multiply<Number, WIDE>(inputs, inputs.runs[run] + row * inputs.stride,
+                                       layer.weight + panel * panel_numbers, panel_numbers,
+                                       layer.bias + panel * LANES,
+                                       out + (run * RUN + row) * stride + panel * LANES, stride);
+    };
+    for (; panel + PANELS <= layer.panels; panel += PANELS) all_rows.template operator()<PANELS>();
+    for (; panel < layer.panels; ++panel) all_rows.template operator()<1>();
+}
+
+#ifdef HAS_TILES
+struct alignas(64) TileShapes {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Two runs by two panels (or one): tiles 0 to 3 hold sums, 4 and 5 inputs, 6 and 7 weights.
+template <bool IS_PAIR>
+void multiply_tiles(const Inputs<Bf16>& inputs, int64_t run, const Bf16* weight, int64_t panel_numbers,
+                    const float* bias, float* out, int64_t out_stride) {
+    const int64_t from = 2 * inputs.stride, to = 4 * out_stride;
+    _tile_loadd(0, bias, 0);
+    _tile_loadd(2, bias, 0);
+    if (IS_PAIR) _tile_loadd(1, bias + LANES, 0);
+    if (IS_PAIR) _tile_loadd(3, bias + LANES, 0);
+    for (int64_t tap = 0; tap < inputs.taps; ++tap) {
+        const Bf16 *upper = inputs.runs[run] + inputs.offsets[tap],
+                   *lower = inputs.runs[run + 1] + inputs.offsets[tap];
+        for (int64_t line = 0; line < inputs.lines; ++line, upper += 32, lower += 32, weight += 512) {
+            _tile_loadd(4, upper, from);
+            _tile_loadd(6, weight, LINE_BYTES);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, lower, from);
+            _tile_dpbf16ps(2, 5, 6);
+            if (IS_PAIR) {
+                _tile_loadd(7, weight + panel_numbers, LINE_BYTES);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    }
+    _tile_stored(0, out, to);
+    _tile_stored(2, out + RUN * out_stride, to);
+    if (IS_PAIR) _tile_stored(1, out + LANES, to);
+    if (IS_PAIR) _tile_stored(3, out + LANES + RUN * out_stride, to);
+}
+
+template <>
+void product(const Inputs<Bf16>& inputs, const Layer<Bf16>& layer, float* out) {
+    const int64_t panel_numbers = inputs.taps * inputs.lines * 512, stride = layer.panels * LANES;
+    for (int64_t panel = 0; panel < layer.panels; panel += 2)
+        for (int64_t run = 0; run < RUNS; run += 2) {
+            const bool is_pair = panel + 1 < layer.panels;
+            (is_pair ? multiply_tiles<true> : multiply_tiles<false>)(
+                inputs, run, layer.weight + panel * panel_numbers, panel_numbers, layer.bias + panel * LANES,
+                out + run * RUN * stride + panel * LANES, stride);
+        }
+}
+#endif
+
+}  // namespace
+
+// A cell step for some lines of some images. The fields are those of `Step` in __init__.py, in one order.
+struct Step {
+    int64_t lines, length, halo, stride_y, stride_x;                     // `Grid` in engine/cells.py
+    int64_t state_width, seen, stride, near, perceived, hidden, activated, first, plain_hidden;  // `Widths`
+    int64_t dilation, is_gated, first_image, last_image, first_line, last_line;
+    const void* perceive;
+    const float* perceive_bias;
+    const void* expand;
+    const float* expand_bias;
+    const void* project;
+    const float *project_bias, *scale, *shift;
+    const void *cell_scale, *cell_shift, *cell_hidden_scale, *cell_hidden_shift;  // of each cell of the lines
+    const uint8_t* taken;
+    float* state;
+    const void* now;
+    void* next;
+    float share;
+};
+
+namespace {
+
+inline Lanes rectified(Lanes x) {
+    const Lanes less = x * SLOPE;
+    return x > less ? x : less;
+}
+
+template <typename Number>
+class Worker {
+  public:
+    explicit Worker(const Step& step)
+        : step(step),
+          written(step.state_width - step.first),
+          numbers(new(std::align_val_t(64)) Number[PACK * (step.perceived + step.activated)]()),
+          sums(new(std::align_val_t(64)) float[PACK * (step.near + step.hidden + written)]) {
+        for (int64_t y = -1, tap = 0; y <= 1; ++y)
+            for (int64_t x = -1; x <= 1; ++x, ++tap)
+                taps[tap] = (y * step.stride_y + x * step.stride_x) * step.dilation * step.stride;
+    }
+
+    void run() {
+        const int64_t across = (step.length + RUN - 1) / RUN;
+        int64_t count = 0;
+        for (int64_t image = step.first_image; image < step.last_image; ++image)
+            for (int64_t line = step.first_line; line < step.last_line; ++line)
+                for (int64_t run = 0; run < across; ++run) {
+                    places[count++] = {image, line, run * RUN};
+                    if (count == RUNS) update(count), count = 0;
+                }
+        if (count > 0) update(count);
+    }
+
+  private:
+    struct Place {
+        int64_t image, line, start;
+    };
+
+    void update(int64_t count) {
+        Number *perceived = numbers.get(), *active = perceived + PACK * step.perceived;
+        float *near = sums.get(), *hidden = near + PACK * step.near, *change = hidden + PACK * step.hidden;
+        Inputs<Number> around{{}, step.stride, taps, 9, step.stride * int64_t(sizeof(Number)) / LINE_BYTES};
+        for (int64_t run = 0; run < RUNS; ++run) around.runs[run] = seen(step.now, run < count ? run : 0);
+        product(around, {static_cast<const Number*>(step.perceive), step.perceive_bias, step.near / LANES}, near);
+        for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
+            gather(around.runs[run] + cell * step.stride, near + row * step.near, perceived + row * step.perceived,
+                   run, cell);
+        });
+        multiply_rows(perceived, step.perceived, step.expand, step.expand_bias, step.hidden, hidden);
+        for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
+            normalise(hidden + row * step.hidden, active + row * step.activated, run, cell);
+        });
+        multiply_rows(active, step.activated, step.project, step.project_bias, written, change);
+        for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
+            add(change + row * written, run, cell);
+        });
+    }
+
+    template <typename Do>
+    void for_cells(int64_t count, Do act) {
+        for (int64_t run = 0; run < count; ++run) {
+            const int64_t left = step.length - places[run].start, cells = left < RUN ? left : RUN;
+            for (int64_t cell = 0; cell < cells; ++cell) act(run * RUN + cell, run, cell);
+        }
+    }
+
+    void multiply_rows(const Number* rows, int64_t width, const void* weight, const float* bias,
+                       int64_t outputs, float* out) {
+        static constexpr int64_t NO_OFFSET = 0;
+        Inputs<Number> from{{}, width, &NO_OFFSET, 1, width * int64_t(sizeof(Number)) / LINE_BYTES};
+        for (int64_t run = 0; run < RUNS; ++run) from.runs[run] = rows + run * RUN * width;
+        product(from, {static_cast<const Number*>(weight), bias, outputs / LANES}, out);
+    }
+
+    // Of a cell: its own numbers, then what it perceives, scaled and shifted.
+    void gather(const Number* own, const float* near, Number* to, int64_t run, int64_t cell) {
+        if (step.cell_scale == nullptr) {
+            std::memcpy(to, own, step.seen * sizeof(Number));
+            for (int64_t c = 0; c < step.near; c += LANES) store(to + step.seen + c, load(near + c));
+            return;
+        }
+        const int64_t width = step.seen + step.near, at = index(run, cell, step.first_line) * step.perceived;
+        const Number *scale = moved(step.cell_scale, at), *shift = moved(step.cell_shift, at);
+        for (int64_t c = 0; c < width; c += LANES) {
+            Lanes x = (c < step.seen ? load(own + c) : load(near + c - step.seen)) * load(scale + c);
+            store(to + c, shift == nullptr ? x : x + load(shift + c));
+        }
+    }
+
+    void normalise(const float* x, Number* to, int64_t run, int64_t cell) {
+        const int64_t last = step.hidden - LANES, missing = step.hidden - step.plain_hidden;
+        Lanes total{}, squares{};
+        for (int64_t c = 0; c <= last; c += LANES) total += load(x + c);
+        const float mean = sum(total) / float(step.plain_hidden);
+        for (int64_t c = 0; c < last; c += LANES) {
+            const Lanes part = load(x + c) - mean;
+            squares += part * part;
+        }
+        Lanes part = load(x + last) - mean;
+        for (int64_t lane = LANES - missing; lane < LANES; ++lane) part[lane] = 0.0f;
+        squares += part * part;
+        const float factor = 1.0f / std::sqrt(sum(squares) / float(step.plain_hidden) + EPSILON);
+        const int64_t at = index(run, cell, step.first_line) * step.hidden;
+        if (step.cell_hidden_scale == nullptr)
+            activate(x, mean, factor, step.scale, step.shift, to);
+        else
+            activate(x, mean, factor, moved(step.cell_hidden_scale, at), moved(step.cell_hidden_shift, at), to);
+    }
+
+    template <typename Factor>
+    void activate(const float* x, float mean, float factor, const Factor* scale, const Factor* shift, Number* to) {
+        for (int64_t c = 0; c < step.hidden; c += LANES) {
+            Lanes y = (load(x + c) - mean) * factor;
+            if (step.is_gated) y = rectified(y);
+            if (scale != nullptr) y *= load(scale + c);
+            if (shift != nullptr) y += load(shift + c);
+            store(to + c, step.is_gated ? y : rectified(y));
+        }
+    }
+
+    static const Number* moved(const void* numbers, int64_t by) {
+        return numbers == nullptr ? nullptr : static_cast<const Number*>(numbers) + by;
+    }
+
+    void add(const float* change, int64_t run, int64_t cell) {
+        const int64_t at = places[run].image * step.lines * step.length + index(run, cell, 0);
+        float* state = step.state + at * step.state_width + step.first;
+        Number* next = const_cast<Number*>(seen(step.next, run)) + cell * step.stride + step.first;
+        const float taken = step.taken == nullptr ? step.share : float(step.taken[at]);
+        for (int64_t c = 0; c < written; c += LANES) {
+            const Lanes x = load(state + c) + load(change + c) * taken;
+            store(state + c, x);
+            store(next + c, x);
+        }
+    }
+
+    int64_t index(int64_t run, int64_t cell, int64_t first_line) const {
+        return (places[run].line - first_line) * step.length + places[run].start + cell;
+    }
+
+    const Number* seen(const void* of, int64_t run) const {
+        const int64_t pitch = step.length + 2 * step.halo, rows = step.lines + 2 * step.halo;
+        const auto& [image, line, start] = places[run];
+        const int64_t cell = (image * rows + line + step.halo) * pitch + start + step.halo;
+        return static_cast<const Number*>(of) + cell * step.stride;
+    }
+
+    struct Aligned {
+        void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
+    };
+
+    const Step& step;
+    const int64_t written;
+    std::unique_ptr<Number[], Aligned> numbers;
+    std::unique_ptr<float[], Aligned> sums;
+    int64_t taps[9];
+    Place places[RUNS];
+};
+
+}  // namespace
+
+extern "C" {
+
+void diffnca_step_float32(const Step* step) { Worker<float>(*step).run(); }
+
+#ifdef HAS_BFLOAT16
+void diffnca_step_bfloat16(const Step* step) {
+#ifdef HAS_TILES
+    const TileShapes shapes;
+    _tile_loadconfig(&shapes);
+#endif
+    Worker<Bf16>(*step).run();
+#ifdef HAS_TILES
+    _tile_release();
+#endif
+}
+#endif
+
+// Copy cells to where they are seen beyond the edges; `rows` and `columns` say of each place which cell stands there.
+void diffnca_surround(char* seen, const int32_t* rows, const int32_t* columns, int64_t images, int64_t lines, int64_t length,
+                  int64_t halo, int64_t width, int64_t bytes) {
+    const int64_t pitch = length + 2 * halo, high = lines + 2 * halo;
+    for (int64_t image = 0; image < images; ++image) {
+        char* first = seen + image * high * pitch * bytes;
+        for (int64_t y = halo - width; y < halo + lines + width; ++y) {
+            const bool is_inside = y >= halo && y < halo + lines;
+            for (int64_t x = halo - width; x < halo + length + width; ++x) {
+                if (is_inside && x == halo) x = halo + length;
+                const int64_t from = (rows[y - halo + width] + halo) * pitch + columns[x - halo + width] + halo;
+                std::memcpy(first + (y * pitch + x) * bytes, first + from * bytes, bytes);
+            }
+        }
+    }
+}
+
+int diffnca_may_use_tiles() {
+#ifdef HAS_TILES
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return 1;
+#endif
+}
+}
