@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca.engine.cells import Grid, Modulations, Work
-from diffnca.engine.layers import LANES, Layers
+from diffnca.engine.layers import LANES, Dense
 from diffnca.networks.cell import LEAKY_SLOPE, NORMALISATION_EPSILON, Modulation, modulate
 
 
@@ -20,9 +20,9 @@ class Blocks:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype, self.line = dtype, LANES
 
-    def ready(self, layers: Layers) -> Layers:
-        """Return layers that multiply in the type of the products."""
-        return layers.ready(lambda weight: weight.to(self.dtype), lambda bias: bias.to(self.dtype))
+    def laid(self, weight: Float[Tensor, "k o i"]) -> Tensor:
+        """Return weights as they are."""
+        return weight
 
     def surround(self, work: Work, rows: Int32[Tensor, " m"], columns: Int32[Tensor, " n"]) -> None:
         """Copy cells of all images to where they are seen beyond the edges."""
@@ -77,9 +77,9 @@ def _near(work: Work, cells: Int[Tensor, " r"]) -> Float[Tensor, "r 9 s"]:
 def _change(work: Work, near: Float[Tensor, "r 9 s"], modulations: Modulations) -> Float[Tensor, "r w"]:
     """Return the change of the channels from the first that changes on."""
     layers, widths, is_gated = work.layers, work.widths, work.config.modulation == "gate"
-    perceived = torch.cat([near[:, 4, : widths.seen], F.linear(near.flatten(1), *layers.perceive)], dim=1)
+    perceived = torch.cat([near[:, 4, : widths.seen], _linear(near.flatten(1), layers.perceive)], dim=1)
     perceived = F.pad(perceived, (0, widths.perceived - perceived.shape[1]))
-    hidden = F.linear(modulate(perceived, modulations[0]), *layers.expand)[:, : widths.plain_hidden]
+    hidden = _linear(modulate(perceived, modulations[0]), layers.expand)[:, : widths.plain_hidden]
     hidden = F.layer_norm(hidden, hidden.shape[1:], eps=NORMALISATION_EPSILON)
     hidden = F.pad(hidden, (0, widths.hidden - widths.plain_hidden))
     inner = modulations[1] if modulations[1].scale is not None else Modulation(layers.scale, layers.shift)
@@ -87,7 +87,11 @@ def _change(work: Work, near: Float[Tensor, "r 9 s"], modulations: Modulations) 
         hidden = modulate(F.leaky_relu(hidden, LEAKY_SLOPE), inner)
     else:
         hidden = F.leaky_relu(modulate(hidden, inner), LEAKY_SLOPE)
-    return F.linear(F.pad(hidden, (0, widths.activated - widths.hidden)), *layers.project)
+    return _linear(F.pad(hidden, (0, widths.activated - widths.hidden)), layers.project)
+
+
+def _linear(rows: Float[Tensor, "r i"], layer: Dense) -> Float[Tensor, "r o"]:
+    return F.linear(rows, layer.weight, layer.bias.to(rows.dtype))
 
 
 def _rows_of(modulation: Modulation, rows: Int[Tensor, " r"]) -> Modulation:

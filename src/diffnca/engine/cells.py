@@ -12,13 +12,13 @@ from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca.canvas.region import Region, fold
 from diffnca.config.networks import CellConfig
-from diffnca.engine.layers import LANES, Layers, Layout, Widths, on_single_cells
+from diffnca.engine.layers import LANES, Layers, Layout, Order, Widths, on_single_cells
 from diffnca.engine.threads import computing_alone, work_off
 from diffnca.networks.cell import CellRule, Modulation, edges
 from diffnca.networks.embedding import positions
@@ -118,14 +118,8 @@ Modulations = tuple[Modulation, Modulation]
 
 
 @runtime_checkable
-class Stepper(Protocol):
+class Stepper(Order, Protocol):
     """Code that does cell steps, with matrix products in `dtype`, whose inputs are a multiple of `line`."""
-
-    dtype: torch.dtype
-    line: int
-
-    def ready(self, layers: Layers) -> Layers:
-        """Return layers in the form in which `step` takes them."""
 
     def surround(self, work: Work, rows: Int32[Tensor, " m"], columns: Int32[Tensor, " n"]) -> None:
         """Copy cells of all images to where they are seen beyond the edges.
@@ -150,8 +144,8 @@ class FastRule:
         self.dtype, self.stepper = stepper.dtype, stepper
         self.block_cells = min(max(small_image_cells, SMALLEST_BLOCK), LARGEST_BLOCK)
         self.rule = on_single_cells(rule)
-        self.layout = Layout(self.rule, stepper.line)
-        self.plain = stepper.ready(self.layout.plain)
+        self.layout = Layout(self.rule, stepper)
+        self.plain = [self.layout.plain] * self.config.num_cell_steps
         gates = (self.rule.gate_perception, self.rule.gate_hidden)
         self.gates = [copy.deepcopy(gate).to(self.dtype) for gate in gates]
 
@@ -189,7 +183,7 @@ class Images(NamedTuple):
 
     t: Float[Tensor, ""]
     numbers: range
-    layers: Layers
+    layers: list[Layers]
     embedding: Float[Tensor, "k e"] | None  # of all cells in each cell step, if they know no places
 
     @property
@@ -202,8 +196,9 @@ class FastCells:
     """The cells of a batch of images while they are updated.
 
     Attributes:
-        order: position in the batch of each image here; images of equal time stand side by side.
-        state_of_cells: the state, line by line.
+        order: position in the batch of each image here, where images of equal time stand side by side; `None`
+            if these are the positions here too.
+        cells: the state, line by line.
         now: what cells see; `next`: the same for the next cell step.
         tables: which cells are seen beyond the edges, by dilation; `None` if zeros are.
     """
@@ -220,9 +215,10 @@ class FastCells:
         self.rule, self.config, self.region, self.num_threads = rule, rule.config, region, num_threads
         dilations, widths = {*self.config.dilations[: self.config.num_cell_steps]}, rule.layout.widths
         self.grid, self.widths = Grid.of(region, max(dilations)), widths
-        times, self.order = t.float().sort(stable=True)
+        times, order = t.float().sort(stable=True)
+        self.order = None if torch.equal(order, torch.arange(len(t))) else order
         self.cells = torch.zeros(len(state), self.grid.lines, self.grid.length, widths.state)
-        self.cells[..., : state.shape[1]] = self.grid.laid(state[self.order]).movedim(1, -1)
+        self.cells[..., : state.shape[1]] = self.grid.laid(self._sorted(state)).movedim(1, -1)
         self.now, self.next = (self.grid.seen(len(state), widths.stride, rule.dtype) for _ in range(2))
         self.now.inner[..., : widths.state] = self.cells
         self.next.inner[..., : widths.first] = self.cells[..., : widths.first]
@@ -233,18 +229,19 @@ class FastCells:
 
     def state(self) -> Float[Tensor, "b c h w"]:
         """Return the current state."""
-        state = torch.empty(len(self.cells), self.rule.channels, self.region.height, self.region.width)
-        state[self.order] = self.grid.laid(self.cells[..., : self.rule.channels].movedim(-1, 1))
-        return state
+        state = self.grid.laid(self.cells[..., : self.rule.channels].movedim(-1, 1))
+        return state.clone() if self.order is None else state[self.order.argsort()]
 
     def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
         """Do cell step `k`; the arguments are those of `cell.Cells.advance`."""
         rule, dilation = self.rule, self.config.dilation(k)
-        taken = None if mask is None else self.grid.laid(mask[self.order, 0]).contiguous().view(torch.uint8)
+        taken = (
+            None if mask is None else self.grid.laid(self._sorted(mask)[:, 0]).contiguous().view(torch.uint8)
+        )
         works = []
         for images in self.images:
             embedding = self._embedded(images, k)
-            layers, share = images.layers.at(k), self.config.update_probability
+            layers, share = images.layers[k], self.config.update_probability
             work = Work(
                 self.config, self.grid, self.widths, dilation, images.numbers, layers, share, taken,
                 self.cells, self.now, self.next, rule.block_cells,
@@ -256,13 +253,17 @@ class FastCells:
             work_off(partial(self._step, work, embedding), self._parts(work), self.num_threads)
         self.now, self.next = self.next, self.now
 
+    def _sorted(self, images: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "b ..."]:
+        """Return the images of a batch in their order here."""
+        return images if self.order is None else images[self.order]
+
     def _images(self, t: Float[Tensor, ""], numbers: range) -> Images:
         rule, steps = self.rule, self.config.num_cell_steps
         if self.places is not None:
             return Images(t, numbers, rule.plain, None)
         clocks = torch.tensor([rule.clock(k) for k in range(steps)])
         embedding = rule.embed(torch.stack([t.expand(steps), clocks], dim=1))
-        return Images(t, numbers, rule.stepper.ready(rule.layout.fold(embedding)), embedding)
+        return Images(t, numbers, rule.layout.fold(embedding), embedding)
 
     def _beyond(self, dilation: int) -> list[Int32[Tensor, " n"]]:
         """Return which line, and which cell of it, is seen at each place up to `dilation` cells around."""

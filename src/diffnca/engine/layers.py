@@ -8,8 +8,8 @@ differently.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,18 +23,14 @@ LANES = 16
 
 
 class Dense(NamedTuple):
-    """A matrix product with a summand, `rows @ weight.T + bias`, for each cell step or (`k = 1`) for all."""
+    """A matrix product with a summand, `rows @ weight.T + bias`; the numbers of `weight` in any order."""
 
-    weight: Float[Tensor, "k o i"]
-    bias: Float[Tensor, "k o"]
-
-    def at(self, k: int) -> Dense:
-        """Return the layer of cell step `k`."""
-        return Dense(_at(self.weight, k), _at(self.bias, k))
+    weight: Tensor
+    bias: Float[Tensor, " o"]
 
 
 class Layers(NamedTuple):
-    """The layers of all cell steps, or of one.
+    """The layers of a cell step.
 
     Attributes:
         perceive: from the numbers of a cell and its neighbours (nine cells, row by row) to what it perceives.
@@ -47,19 +43,27 @@ class Layers(NamedTuple):
     perceive: Dense
     expand: Dense
     project: Dense
-    scale: Float[Tensor, "k h"] | None = None
-    shift: Float[Tensor, "k h"] | None = None
+    scale: Float[Tensor, " h"] | None = None
+    shift: Float[Tensor, " h"] | None = None
 
-    def at(self, k: int) -> Layers:
-        """Return the layers of cell step `k`."""
-        scale, shift = (None if part is None else _at(part, k) for part in (self.scale, self.shift))
-        return Layers(self.perceive.at(k), self.expand.at(k), self.project.at(k), scale, shift)
 
-    def ready(self, weight: Callable[[Tensor], Tensor], bias: Callable[[Tensor], Tensor]) -> Layers:
-        """Return layers whose weights and summands have another form."""
-        layers = (self.perceive, self.expand, self.project)
-        perceive, expand, project = (Dense(weight(each.weight), bias(each.bias)) for each in layers)
-        return Layers(perceive, expand, project, self.scale, self.shift)
+class Weights(NamedTuple):
+    """The numbers of a matrix product in float32: as `outputs x inputs`, and as a stepper wants them."""
+
+    plain: Float[Tensor, "o i"]
+    laid: Tensor
+    bias: Float[Tensor, " o"]
+
+
+@runtime_checkable
+class Order(Protocol):
+    """In which type and in which order the products of a cell step read weights."""
+
+    dtype: torch.dtype
+    line: int
+
+    def laid(self, weight: Float[Tensor, "k o i"]) -> Tensor:
+        """Return weights in this order, in float32."""
 
 
 class Widths(NamedTuple):
@@ -91,49 +95,67 @@ class Widths(NamedTuple):
 class Layout:
     """A rule as matrix products; the gates of the rule give their numbers in the order of the products."""
 
-    def __init__(self, rule: CellRule, line: int) -> None:
-        """Lay out `rule`, whose gates change; the inputs of each product are a multiple of `line`."""
-        self.rule, config, channels = rule, rule.config, rule.channels
+    def __init__(self, rule: CellRule, order: Order) -> None:
+        """Lay out `rule`, whose gates change, for products that read weights in this order."""
+        self.rule, self.order, config, channels = rule, order, rule.config, rule.channels
         seen = channels + config.embedding_channels * config.perceive_embedding
         state, near, hidden = up(channels), up(channels - rule.planes), up(config.hidden)
         own = _padded([*_padded(range(channels), state), *range(channels, seen)])
-        shown = _padded(own, up(len(own), line))
+        shown = _padded(own, up(len(own), order.line))
         inputs = [*own, *_padded(range(seen, seen + channels - rule.planes))]
-        inputs = _padded(inputs, up(len(inputs), line))
-        writable = rule.writable.flatten()
-        first = int(writable.argmax()) // LANES * LANES
-        activated = up(config.hidden, line)
+        inputs = _padded(inputs, up(len(inputs), order.line))
+        first = int(rule.writable.flatten().argmax()) // LANES * LANES
+        activated = up(config.hidden, order.line)
         self.widths = Widths(
             state, len(own), len(shown), near, len(inputs), hidden, activated, first, config.hidden
         )
-        for gate, order in (
-            (rule.gate_perception, inputs),
-            (rule.gate_hidden, _padded(range(config.hidden))),
-        ):
-            arrange(gate, torch.tensor(order))
-        self.plain = Layers(
-            _perceive(rule, torch.tensor(shown)),
-            _dense(rule.expand, torch.tensor(inputs)),
-            _project(rule, activated, first),
-        )
+        arrange(rule.gate_perception, torch.tensor(inputs))
+        arrange(rule.gate_hidden, torch.tensor(_padded(range(config.hidden))))
+        self.perceive = self._weights(*_perceive(rule, torch.tensor(shown)))
+        self.expand = self._weights(*_expand(rule, torch.tensor(inputs)))
+        self.project = self._weights(*_project(rule, activated, first))
+        self.perceiving = Dense(self._taken(self.perceive), self.perceive.bias)
 
-    def fold(self, embedding: Float[Tensor, "k e"]) -> Layers:
-        """Return layers with the effect of the embedding of each cell step, which is equal for all cells."""
-        cells = embedding[:, :, None, None]
-        perception, hidden = self.rule.gate_perception(cells), self.rule.gate_hidden(cells)
-        perceive, (weight, bias), project, _, _ = self.plain
-        if perception.shift is not None:
-            bias = bias + perception.shift.flatten(1) @ weight[0].mT
-        if perception.scale is not None:
-            weight = weight * perception.scale.flatten(1)[:, None]
-        scale, shift = (None if part is None else part.flatten(1) for part in hidden)
+    @property
+    def plain(self) -> Layers:
+        """The layers without the effect of an embedding."""
+        expand, project = (Dense(self._taken(each), each.bias) for each in (self.expand, self.project))
+        return Layers(self.perceiving, expand, project)
+
+    def fold(self, embedding: Float[Tensor, "k e"]) -> list[Layers]:
+        """Return the layers of all cell steps, with the effect of an embedding that all cells share."""
+        cells, steps = embedding[:, :, None, None], len(embedding)
+        perception, hidden = (
+            [None if part is None else part.flatten(1) for part in gate(cells)]
+            for gate in (self.rule.gate_perception, self.rule.gate_hidden)
+        )
+        bias, projected = self.expand.bias.expand(steps, -1), self._scaled(self.project, None, steps)
+        if perception[1] is not None:
+            bias = bias + perception[1] @ self.expand.plain.mT
+        expanded = self._scaled(self.expand, perception[0], steps)
         if self.rule.config.modulation == "gate":  # follows the activation
-            assert scale is not None
-            factors = F.pad(scale, (0, self.widths.activated - self.widths.hidden))
-            return Layers(
-                perceive, Dense(weight, bias), Dense(project.weight * factors[:, None], project.bias)
-            )
-        return Layers(perceive, Dense(weight, bias), project, scale, shift)
+            assert hidden[0] is not None
+            factors = F.pad(hidden[0], (0, self.widths.activated - self.widths.hidden))
+            projected, hidden = self._scaled(self.project, factors, steps), [None, None]
+        project = [Dense(weight, self.project.bias) for weight in projected]
+        scale, shift = ([None] * steps if part is None else part.contiguous().unbind() for part in hidden)
+        expand = map(Dense, expanded, bias.contiguous().unbind())
+        return [Layers(self.perceiving, *each) for each in zip(expand, project, scale, shift, strict=True)]
+
+    def _weights(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Weights:
+        missing = up(len(bias)) - len(bias)
+        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
+        return Weights(weight, self.order.laid(weight[None]), bias)
+
+    def _taken(self, weights: Weights) -> Tensor:
+        return weights.laid[0].to(self.order.dtype)
+
+    def _scaled(self, weights: Weights, factors: Float[Tensor, "k i"] | None, steps: int) -> Sequence[Tensor]:
+        """Return the weights of all cell steps, whose inputs are multiplied by these factors."""
+        if factors is None:
+            return [self._taken(weights)] * steps
+        laid = self.order.laid(factors[:, None])  # step by step, since a few weights stay in the cache
+        return [(weights.laid[0] * each).to(self.order.dtype) for each in laid]
 
 
 class Pointwise(nn.Module):
@@ -191,10 +213,6 @@ def up(numbers: int, multiple: int = LANES) -> int:
     return numbers + -numbers % multiple
 
 
-def _at(numbers: Tensor, k: int) -> Tensor:
-    return numbers[min(k, len(numbers) - 1)]
-
-
 def _padded(order: Sequence[int], count: int | None = None) -> list[int]:
     """Return an order with -1, which stands for zero, up to `count` or to whole vectors."""
     return [*order, *[-1] * ((up(len(order)) if count is None else count) - len(order))]
@@ -209,24 +227,19 @@ def _columns(weight: Tensor, order: Int[Tensor, " i"]) -> Tensor:
     return F.pad(weight, (0, 1))[..., order]
 
 
-def _perceive(rule: CellRule, shown: Int[Tensor, " i"]) -> Dense:
+def _perceive(rule: CellRule, shown: Int[Tensor, " i"]) -> tuple[Tensor, Tensor]:
     weight, bias = _parameters_of(rule.perceive)
     weight = F.pad(weight, (0, 0, 0, 0, rule.planes, 0))  # cells do not see the planes of their neighbours
-    return _whole(_columns(weight.permute(0, 2, 3, 1), shown).flatten(1), bias)
+    return _columns(weight.permute(0, 2, 3, 1), shown).flatten(1), bias
 
 
-def _dense(convolution: nn.Conv2d, order: Int[Tensor, " i"]) -> Dense:
-    weight, bias = _parameters_of(convolution)
-    return _whole(_columns(weight.flatten(1), order), bias)
+def _expand(rule: CellRule, inputs: Int[Tensor, " i"]) -> tuple[Tensor, Tensor]:
+    weight, bias = _parameters_of(rule.expand)
+    return _columns(weight.flatten(1), inputs), bias
 
 
-def _project(rule: CellRule, inputs: int, first: int) -> Dense:
+def _project(rule: CellRule, inputs: int, first: int) -> tuple[Tensor, Tensor]:
     weight, bias = _parameters_of(rule.project)
     writable = rule.writable.flatten()
     weight = F.pad(weight.flatten(1) * writable[:, None], (0, inputs - weight.shape[1]))
-    return _whole(weight[first:], (bias * writable)[first:])
-
-
-def _whole(weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Dense:
-    missing = up(len(bias)) - len(bias)
-    return Dense(F.pad(weight, (0, 0, 0, missing))[None], F.pad(bias, (0, missing))[None])
+    return weight[first:], (bias * writable)[first:]

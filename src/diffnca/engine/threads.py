@@ -34,6 +34,11 @@ def computing_alone() -> Iterator[int]:
 
 def work_off(task: Callable[[Any], None], items: Iterable[Any], num_threads: int) -> None:
     """Run `task` for all items, in any order, without gradients, in `num_threads` threads, each alone."""
+    items = list(items)
+    if num_threads == 1 or len(items) == 1:  # the calling thread has no gradients, and computes alone
+        for item in items:
+            task(item)
+        return
     waiting: SimpleQueue[Any] = SimpleQueue()
     for item in items:
         waiting.put(item)

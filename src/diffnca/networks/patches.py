@@ -39,6 +39,12 @@ class PatchGrid:
         left, width = self._span(pixels.left, pixels.width, sides[1])
         return Region(top, left, height, width, Canvas(*sides, canvas.boundary))
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether the pixels fill all squares that they touch."""
+        pixels = self.pixels
+        return not any(n % self.patch for n in (pixels.top, pixels.left, pixels.height, pixels.width))
+
     def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
         """Return the pixels of each cell as its channels.
 
@@ -46,6 +52,8 @@ class PatchGrid:
         """
         if self.patch == 1:
             return image
+        if self.is_filled:
+            return F.pixel_unshuffle(image, self.patch)
         cells, pixels = self.cells, self.pixels
         rows = self._held(pixels.top, cells.height, pixels.height, pixels.canvas.height)
         columns = self._held(pixels.left, cells.width, pixels.width, pixels.canvas.width)
@@ -69,6 +77,8 @@ class PatchGrid:
         if self.patch == 1:
             return cells
         image = F.pixel_shuffle(cells, self.patch)
+        if self.is_filled:
+            return image
         top, left = self.pixels.top % self.patch, self.pixels.left % self.patch
         rows = torch.arange(top, top + self.pixels.height, device=image.device) % image.shape[-2]
         columns = torch.arange(left, left + self.pixels.width, device=image.device) % image.shape[-1]

@@ -19,11 +19,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from diffnca.engine.cells import Modulations, Work
-from diffnca.engine.layers import LANES, Layers
+from diffnca.engine.layers import LANES
 from diffnca.engine.machine import instructions
 from diffnca.files import replace_atomically
 
@@ -63,9 +63,12 @@ class Native:
         self.library, self.dtype, self.line = library, dtype, LINE_BYTES // dtype.itemsize
         self.function = getattr(library, _name_of(dtype))
 
-    def ready(self, layers: Layers) -> Layers:
-        """Return layers whose weights stand in the order in which products read them."""
-        return layers.ready(lambda weight: packed(weight, self.dtype), Tensor.contiguous)
+    def laid(self, weight: Float[Tensor, "k o i"]) -> Tensor:
+        """Return weights in panels of `LANES` outputs, input after input, in bfloat16 pair after pair."""
+        (count, outputs, inputs), together = weight.shape, self.line // LANES
+        width = min(outputs, LANES)
+        panels = weight.reshape(count, outputs // width, width, inputs // together, together)
+        return panels.transpose(2, 3).contiguous()
 
     def surround(self, work: Work, rows: Int32[Tensor, " m"], columns: Int32[Tensor, " n"]) -> None:
         """Copy cells of all images to where they are seen beyond the edges."""
@@ -105,14 +108,6 @@ def built(flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     if library is not None and not library.diffnca_may_use_tiles():
         return built((*flags, *WITHOUT_TILES))
     return library
-
-
-def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return weights `k o i` in panels of `LANES` outputs, each with all inputs, in bfloat16 two by two."""
-    inputs_of_a_line = LINE_BYTES // dtype.itemsize // LANES
-    count, outputs, inputs = weight.shape
-    panels = weight.view(count, outputs // LANES, LANES, inputs // inputs_of_a_line, inputs_of_a_line)
-    return panels.transpose(2, 3).to(dtype).contiguous()
 
 
 def library_path(flags: tuple[str, ...] = ()) -> Path:
