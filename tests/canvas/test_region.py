@@ -124,6 +124,24 @@ def test_a_grown_region_holds_the_neighbours_within_n_and_no_others(region: Regi
 
 
 @examples
+@given(regions(), st.integers(0, 14))
+def test_a_shrunk_region_holds_the_pixels_whose_neighbours_within_n_are_there(region: Region, n: int) -> None:
+    def deep(pixels: torch.Tensor, size: int, boundary: Boundary) -> set[int]:
+        there, steps = set(pixels.tolist()), range(-n, n + 1)
+        if boundary == "circular":
+            return {p for p in there if all((p + d) % size in there for d in steps)}
+        return {p for p in there if all(p + d in there for d in steps if 0 <= p + d < size)}
+
+    canvas, inner = region.canvas, region.shrink(n)
+    rows = deep(region.rows(), canvas.height, canvas.boundary[0])
+    columns = deep(region.columns(), canvas.width, canvas.boundary[1])
+    if inner is None:
+        assert not rows or not columns
+    else:
+        assert (set(inner.rows().tolist()), set(inner.columns().tolist())) == (rows, columns)
+
+
+@examples
 @given(regions(), st.integers(0, 6), st.integers(0, 6))
 def test_growing_twice_covers_the_same_pixels_as_growing_once(region: Region, n: int, m: int) -> None:
     twice, once = region.grow(n).grow(m), region.grow(n + m)

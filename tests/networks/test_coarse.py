@@ -93,6 +93,41 @@ def test_of_nearly_a_whole_circular_axis_all_but_the_margin_is_right(top: int, l
     torch.testing.assert_close(inner.crop(found, region), expected)
 
 
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "reflect")])
+def test_the_image_stage_updates_only_cells_on_which_correct_pixels_depend(boundary: Any) -> None:
+    network, canvas, updated = with_random_weights(), Canvas(128, 128, boundary), {}
+    wanted = Region(48, 40, 33, 35, canvas)
+
+    class Recorder:
+        def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
+            updated[cell_step] = region
+            return torch.ones(1, 1, region.height, region.width, dtype=torch.bool)
+
+    network.image.config = network.coarse.config = replace(CELL, update_probability=0.5)
+    around = wanted.grow(RADIUS)
+    network(noisy(around), torch.tensor([0.3]), around, Recorder())
+    assert updated[0] == PatchGrid(wanted, 2).cells.grow(CELL.radius)
+    assert updated[2] == PatchGrid(around, 4).cells
+
+
+def test_a_region_without_a_correct_pixel_is_computed_everywhere() -> None:
+    network, canvas = with_random_weights(), Canvas(128, 128)
+    region = Region(50, 50, 2 * RADIUS, 2 * RADIUS, canvas)
+    assert network(noisy(region), torch.tensor([0.3]), region).all()
+
+
+def test_the_shares_of_the_stages_are_those_of_their_products() -> None:
+    model = replace(MODEL, given_channels=2)
+    network = Automaton(model)
+    near, far = (
+        sum(layer.weight.numel() for layer in (rule.perceive, rule.expand, rule.project)) / patch**2
+        for rule, patch in ((network.image, 2), (network.coarse, 4))
+    )
+    shares = [each.share for each in model.stage_works]
+    assert shares == pytest.approx([near / (near + far), far / (near + far)])
+    assert [each.reach_px for each in model.stage_works] == [2 * (CELL.radius + 1) - 1, RADIUS]
+
+
 def test_a_shift_by_the_larger_cells_shifts_the_prediction_and_no_other_does() -> None:
     network, t, whole = (
         with_random_weights(),

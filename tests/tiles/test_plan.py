@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffnca.canvas.region import Canvas
+from diffnca.config.networks import StageWork
 from diffnca.tiles.plan import (
     MOST_OVERHEAD,
     PATIENCE_SECONDS,
@@ -46,6 +47,20 @@ def test_computed_pixels_are_those_of_the_regions_that_are_walked(
         for step in range(len(sweep))
     ]
     assert made.pixels == sum(region.area for region in regions)
+
+
+def test_a_stage_that_sees_less_is_computed_less_far() -> None:
+    canvas, stages = Canvas(48, 48), (StageWork(0.75, 1), StageWork(0.25, 3))
+    made = replace(plan(canvas, fused=2), stages=stages)
+    grown = [
+        share * tile.grow(3 * later + reach).area
+        for sweep in made.sweeps
+        for tile in made.tiles(sweep)
+        for later in range(2)
+        for share, reach in stages
+    ]
+    assert made.pixels == pytest.approx(sum(grown))
+    assert made.overhead < plan(canvas, fused=2).overhead
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 30))

@@ -107,6 +107,16 @@ class Region:
         left, width = grow_span(self.left, self.width, n, self.canvas.width, boundary_x)
         return Region(top, left, height, width, self.canvas)
 
+    def shrink(self, n: int) -> Region | None:
+        """Return the part that is `n` px or more away from edges inside the canvas; `None` if there is none.
+
+        This part sees no such edge within `n` px: for any region r, `r.grow(n).shrink(n)` contains r.
+        """
+        boundary_y, boundary_x = self.canvas.boundary
+        top, height = _shrink_span(self.top, self.height, n, self.canvas.height, boundary_y)
+        left, width = _shrink_span(self.left, self.width, n, self.canvas.width, boundary_x)
+        return Region(top, left, height, width, self.canvas) if min(height, width) > 0 else None
+
     def crop(self, tensor: Tensor, of: Region) -> Tensor:
         """Return the part on this region of a tensor whose last two dimensions lie on the region `of`.
 
@@ -153,6 +163,15 @@ def grow_span(start: int, length: int, n: int, size: int, boundary: Boundary) ->
         return (start - n, length + 2 * n) if length + 2 * n < size else (0, size)
     first, end = max(start - n, 0), min(start + length + n, size)
     return first, end - first
+
+
+def _shrink_span(start: int, length: int, n: int, size: int, boundary: Boundary) -> tuple[int, int]:
+    """Return start and length of a span without `n` px on each side that is no edge of the canvas."""
+    if length == size:
+        return start, length
+    before = n if boundary == "circular" or start > 0 else 0
+    after = n if boundary == "circular" or start + length < size else 0
+    return start + before, length - before - after
 
 
 def _take_span(tensor: Tensor, axis: int, offset: int, length: int, size: int, boundary: Boundary) -> Tensor:

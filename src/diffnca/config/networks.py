@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from diffnca.errors import number, require, require_within
 
@@ -72,12 +72,25 @@ class CellConfig:
         """Return the spacing of the perception in a cell step, in cells."""
         return self.dilations[cell_step % len(self.dilations)]
 
+    def products(self, channels: int, planes: int) -> int:
+        """Return how many products a cell of `channels`, `planes` of them given, takes in a call."""
+        seen = channels + self.embedding_channels * self.perceive_embedding
+        layers = 9 * (seen - planes) * (channels - planes) + self.hidden * (seen + 2 * channels - planes)
+        return self.num_cell_steps * layers
+
     @property
     def radius(self) -> int | None:
         """Radius of a call in cells; `None` if the normalisation takes statistics over space."""
         if self.normalisation == "group":
             return None
         return sum(self.dilation(k) for k in range(self.num_cell_steps))
+
+
+class StageWork(NamedTuple):
+    """What a stage computes: its share of the products of a call, and pixels around each wanted pixel."""
+
+    share: float
+    reach_px: int
 
 
 @dataclass(frozen=True)
@@ -220,6 +233,20 @@ class NCAConfig:
             return self.patch * (cells + 1) - 1
         squares = self.coarse.cell.radius
         return None if squares is None else self.coarse.patch * (squares + 1) + self.patch * cells - 1
+
+    @property
+    def stage_works(self) -> tuple[StageWork, ...]:
+        """What the stages on squares of pixels compute; none for a network that sees all of the image."""
+        cells, radius, planes = self.cell.radius, self.radius, self.given_channels
+        if cells is None or radius is None:
+            return ()
+        own = self.cell.products(self.channels + planes, planes) / self.patch**2
+        works = [(own, self.patch * (cells + 1) - 1)]
+        if self.coarse is not None:
+            far = self.coarse.cell.products(self.coarse.channels + planes, planes) / self.coarse.patch**2
+            works.append((far, radius))
+        total = sum(products for products, _ in works)
+        return tuple(StageWork(products / total, reach) for products, reach in works)
 
 
 @dataclass(frozen=True)

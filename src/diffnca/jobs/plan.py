@@ -35,7 +35,7 @@ from diffnca.sampling.growth import grown_seed, planned
 from diffnca.sampling.labels import labelled
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.styles import drawn_styles, styled, styles_of_known
-from diffnca.sampling.task import Task, check_parts, check_region
+from diffnca.sampling.task import Task, check_parts, check_region, stage_works
 
 if TYPE_CHECKING:
     from diffnca.tiles.crews import Crew
@@ -114,7 +114,11 @@ class Plan:
             return None
         radius, steps = check_parts(model), len(self.request.walk()[1])
         first = region.grow(radius * steps)
-        computed = sum(region.grow(radius * step).area for step in range(1, steps + 1))
+        computed = sum(
+            share * region.grow(radius * later + reach).area
+            for later in range(steps)
+            for share, reach in stage_works(model)
+        )
         return first.height, first.width, computed / (region.area * steps)
 
 
@@ -318,7 +322,8 @@ def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
     model, canvas = job.denoiser, job.task.canvas
     numbers = model.image_channels * (2 if job.sampler.is_multistep else 1)
     rates, shard_px = _measured(job), shard_of(canvas)
-    return make_plan(canvas, tile_px, job.radius, job.num_steps, numbers, model.has_context, rates, shard_px)
+    facts = (job.radius, job.num_steps, numbers, model.has_context, rates, shard_px, job.stages)
+    return make_plan(canvas, tile_px, *facts)
 
 
 def _measured(job: Job) -> Rates:

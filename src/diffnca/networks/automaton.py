@@ -29,7 +29,8 @@ from diffnca.networks.patches import PatchGrid
 class Automaton(nn.Module):
     """Cells that see the noisy image and write the prediction into their next channels.
 
-    `radius` is in pixels, when the context is given; `None` if each pixel sees the complete image. The rules
+    `radius` is in pixels, when the context is given; `None` if each pixel sees the complete image. A
+    prediction is correct up to `radius` px from edges inside the canvas, and undefined beyond. The rules
     `fourier` and `coarse` are `None` in networks without this stage.
     """
 
@@ -121,12 +122,31 @@ class Automaton(nn.Module):
             spectrum = self.transform(first[0], context, t.to(x_t.dtype), region.canvas, noise)
             state = torch.cat([state, self.draw(spectrum, grid, x_t.dtype)], dim=1)
 
+        needed = self.needed(grid)
+        state = needed.crop(state, of=grid.cells)
+
         def predicted(state: Tensor) -> Tensor:
             start = self.config.seen_channels(self.config.patch)
-            return grid.scatter(state[:, start : start + self.config.cell_image_channels].contiguous())
+            drawn = state[:, start : start + self.config.cell_image_channels]
+            return grid.scatter(padded(drawn, needed, grid.cells).contiguous())
 
         shown = None if observe is None else lambda state: observe(predicted(state))
-        return predicted(run_cells(image, state, t, grid.cells, noise, observe=shown))
+        return predicted(run_cells(image, state, t, needed, noise, observe=shown))
+
+    def needed(self, grid: PatchGrid) -> Region:
+        """Return the cells of the image stage on which correct pixels depend: `radius` px from inner edges.
+
+        The coarse stage sees farther than the image stage, so the image stage is not computed at all cells of
+        a tile and its surroundings. All cells of a region are needed if no pixel is correct.
+        """
+        cells, far, near = grid.cells, self.radius, self.image.config.radius
+        correct = None if far is None else grid.pixels.shrink(far)
+        if correct is None or near is None:
+            return cells
+        seen = PatchGrid(correct, self.config.patch).cells.grow(near)
+        top, height = (seen.top, seen.height) if seen.height < cells.height else (cells.top, cells.height)
+        left, width = (seen.left, seen.width) if seen.width < cells.width else (cells.left, cells.width)
+        return Region(top, left, height, width, cells.canvas)
 
     def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
         """Return the given planes and the noisy image, which no cell step overwrites."""
@@ -189,6 +209,13 @@ class Automaton(nn.Module):
             halves = scaled[:, 2 * self.config.given_channels :].unflatten(1, (2, -1))
             hidden = halves[:, :, self.image_channels :].flatten(1, 2)
             return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
+
+
+def padded(drawn: Float[Tensor, "b n v u"], on: Region, to: Region) -> Float[Tensor, "b n h w"]:
+    """Return cells that lie `on` a region with zeros around them, up to the larger region `to`."""
+    above, before = (on.top - to.top) % to.canvas.height, (on.left - to.left) % to.canvas.width
+    below, after = to.height - on.height - above, to.width - on.width - before
+    return F.pad(drawn, (before, after, above, below))
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:

@@ -13,7 +13,7 @@ from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.config.model import Config
-from diffnca.config.networks import NCAConfig
+from diffnca.config.networks import NCAConfig, StageWork
 from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
 from diffnca.diffusion.samplers import Sampler, sampler_of
 from diffnca.diffusion.schedule import Level
@@ -109,6 +109,13 @@ def check_parts(denoiser: ImageDenoiser) -> int:
             "image; take blended windows (--windows), or make it in one piece in memory"
         )
     return denoiser.radius
+
+
+def stage_works(denoiser: ImageDenoiser) -> tuple[StageWork, ...]:
+    """Return what the stages of a denoiser with a finite radius compute; of an unknown one, all at once."""
+    model, radius = denoiser.config.model, check_parts(denoiser)
+    known = model.stage_works if isinstance(model, NCAConfig) and model.radius == radius else ()
+    return known or (StageWork(1.0, radius),)
 
 
 def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:

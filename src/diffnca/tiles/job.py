@@ -13,6 +13,7 @@ from torch import Tensor
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Region
+from diffnca.config.networks import StageWork
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.walk import Walk
@@ -20,7 +21,7 @@ from diffnca.engine import Engine
 from diffnca.engine.machine import device_named
 from diffnca.sampling.arguments import undisturbed
 from diffnca.sampling.guidance import prepare
-from diffnca.sampling.task import Task, check_parts
+from diffnca.sampling.task import Task, check_parts, stage_works
 from diffnca.tiles.states import States
 
 
@@ -61,6 +62,12 @@ class Job:
     def radius(self) -> int:
         """How many pixels one step sees: the radius of the denoiser plus the reach of the constraint."""
         return check_parts(self.denoiser) + self.task.reach
+
+    @property
+    def stages(self) -> tuple[StageWork, ...]:
+        """What each stage of the denoiser computes in a step, with the reach of the constraint."""
+        works = stage_works(self.denoiser)
+        return tuple(each._replace(reach_px=each.reach_px + self.task.reach) for each in works)
 
     @cached_property
     def place(self) -> torch.device:

@@ -1,10 +1,11 @@
 """The cost of an image in tiles: sweeps, pixels computed twice, memory, disk and time.
 
 A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
-which neighbouring tiles compute too. Each sweep reads and writes the whole image. Let c be the seconds per
-pixel of a denoiser call, and b those per pixel read or written. A sweep of m steps costs
+which neighbouring tiles compute too. A stage of the network that sees fewer pixels is computed less far. Each
+sweep reads and writes the whole image. Let c be the seconds per pixel of a denoiser call, and b those per
+pixel read or written. A sweep of m steps, of a network whose stages s take the shares p_s of c, costs
 
-    sum over tiles of c * (area grown by r + area grown by 2 r + ... + area grown by m r)
+    sum over tiles of sum over s of c p_s * (area grown by r_s + by r + r_s + ... + by (m - 1) r + r_s)
                     + b * (area grown by m r + area)
 
 `make_plan` takes the m with the lowest cost of all sweeps. But a tile may not work longer than
@@ -18,6 +19,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from diffnca.canvas.region import Canvas, Region, grow_span
+from diffnca.config.networks import StageWork
 
 TILE_OVERHEAD = 0.08
 """Extra share that a tile of the default side computes for its halo, up to `LARGEST_TILE_PX`."""
@@ -41,7 +43,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to make an image in tiles: arguments of `make_plan`, and the most steps of a sweep (`fused`)."""
+    """How to make an image in tiles: arguments of `make_plan`, and the most steps of a sweep (`fused`).
+
+    Without `stages`, all that a step computes reaches `radius` px around a tile.
+    """
 
     canvas: Canvas
     tile_px: int
@@ -51,6 +56,7 @@ class Plan:
     numbers: int
     rates: Rates
     shard_px: int = 1
+    stages: tuple[StageWork, ...] = ()
 
     def side(self, sweep: range) -> int:
         """Return the side of the tiles of a sweep; tiles of the last sweep are unions of shards."""
@@ -74,8 +80,8 @@ class Plan:
         return parts_of(range(self.steps), self.fused)
 
     @property
-    def pixels(self) -> int:
-        """Pixels that all denoiser calls together compute."""
+    def pixels(self) -> float:
+        """Pixels that all denoiser calls together compute; a stage counts by its share."""
         return sum(self._computed(sweep) for sweep in self.sweeps)
 
     @property
@@ -109,9 +115,13 @@ class Plan:
         heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
         return Region(0, 0, max(heights), max(widths), self.canvas)
 
-    def _computed(self, sweep: range) -> int:
-        side, steps = self.side(sweep), range(1, len(sweep) + 1)
-        return sum(_grown_area(self.canvas, side, self.radius * step) for step in steps)
+    def _computed(self, sweep: range) -> float:
+        side, stages = self.side(sweep), self.stages or (StageWork(1.0, self.radius),)
+        return sum(
+            share * _grown_area(self.canvas, side, self.radius * later + reach)
+            for later in range(len(sweep))
+            for share, reach in stages
+        )
 
     def _moved(self, sweep: range) -> int:
         read = _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep)) if sweep.start else 0
@@ -127,17 +137,20 @@ def make_plan(
     has_context: bool,
     rates: Rates,
     shard_px: int = 1,
+    stages: tuple[StageWork, ...] = (),
 ) -> Plan:
     """Return the plan that costs least; `tile_px=None` takes the default side for this machine.
 
-    `radius` is the pixels that one step sees, and `numbers` the floats per pixel of a state. A network with a
-    context, which each step sums over the canvas, takes one step per sweep in several tiles.
+    `radius` is the pixels that one step sees, `stages` what it computes, and `numbers` the floats per pixel
+    of a state. A network with a context, which each step sums over the canvas, takes one step per sweep in
+    several tiles.
     """
     if tile_px is None:
         tile_px = default_tile(canvas, radius, shard_px, rates.compute)
     is_whole = tile_px >= max(canvas.height, canvas.width)
     possible = range(1, 2 if has_context and not is_whole else steps + 1)
-    plans = [Plan(canvas, tile_px, radius, steps, fused, numbers, rates, shard_px) for fused in possible]
+    own = (numbers, rates, shard_px, stages)
+    plans = [Plan(canvas, tile_px, radius, steps, fused, *own) for fused in possible]
     quick = [plan for plan in plans if plan.seconds_of_tile <= PATIENCE_SECONDS]
     return min(quick or plans[:1], key=lambda plan: plan.seconds)
 
