@@ -115,7 +115,8 @@ class Browser:
         """Press a key and let it go."""
         for kind in ("keyDown", "keyUp"):
             about = {"key": key, "code": code, "windowsVirtualKeyCode": number}
-            self.page("Input.dispatchKeyEvent", type=kind, text=key if kind == "keyDown" else "", **about)
+            text = key if kind == "keyDown" and len(key) == 1 else ""
+            self.page("Input.dispatchKeyEvent", type=kind, text=text, **about)
 
     def screenshot(self) -> np.ndarray:
         """Return what is seen, `h w 3`."""

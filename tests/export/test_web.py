@@ -1,6 +1,7 @@
 """The page: a browser gives the pixels of Python, on any part of a map; it heals, paints, shows and saves."""
 
 import functools
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.pixels import to_uint8
@@ -162,10 +164,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 ENGINE = """(async () => {
-  const { Engine, World } = await import("./engine.js"), { readModel } = await import("./weights.js");
-  const engine = await Engine.open(), networks = {};
+  const [{ openEngine }, { Network }, { readModel }, { World }] = await Promise.all(
+    ["engine", "network", "weights", "world"].map((name) => import(`./${name}.js`)));
+  const engine = await openEngine("%s"), networks = {};
   window.make = async (name, choices, place, pieceSide, edits) => {
-    networks[name] ??= await engine.load(readModel(await (await fetch(`${name}.safetensors`)).arrayBuffer()));
+    const read = async () => readModel(await (await fetch(`${name}.safetensors`)).arrayBuffer());
+    networks[name] ??= await Network.load(engine, await read());
     const world = new World(networks[name], { ...choices, seed: BigInt(choices.seed) });
     await world.finished(place, pieceSide);
     for (const edit of edits) await world.edit(edit);
@@ -174,11 +178,11 @@ ENGINE = """(async () => {
 })()"""
 
 
-@pytest.fixture(scope="module")
-def engine(browser: Browser, address: str) -> Browser:
-    """Return a browser with the engine of the page, without the page."""
+@pytest.fixture(scope="module", params=["processor", "graphics"])
+def engine(request: pytest.FixtureRequest, browser: Browser, address: str) -> Browser:
+    """Return a browser with an engine of the page, without the page."""
     browser.open(f"{address}models.json", 400, 300)
-    browser.value(ENGINE)
+    browser.value(ENGINE % request.param)
     return browser
 
 
@@ -307,3 +311,188 @@ def test_a_map_painted_all_over_has_the_pixels_of_a_layout(engine: Browser, mode
     expected = generate(load(models / "drawn.safetensors"), height=32, width=32, seed=5, **options)
     edit = {"points": [[16.0, 16.0]], "radius": 32, "class": 1}
     assert_alike(made(engine, "drawn", size=32, edits=(edit,)), expected)
+
+
+WORLD = "model=drawn&seed=3&world=64&zoom=6"
+PICTURE = "Array.from(page.world.tiles.pixels({ top: 0, left: 0, height: 64, width: 64 }))"
+
+
+class Page:
+    """The page in a browser, at an address."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.browser, self.address, self.value = browser, address, browser.value
+
+    def open(self, told: str = WORLD, width: int = 900, height: int = 600, ready: bool = True) -> None:
+        """Open it in a window, and wait until the map is there."""
+        self.browser.open(f"{self.address}index.html#{told}", width, height, mobile=width < 500)
+        if ready:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until all work is done."""
+        self.browser.wait_for("window.page?.world && !page.isBusy && !page.plans.length")
+
+    def picture(self) -> np.ndarray:
+        return np.array(self.value(PICTURE)).reshape(64, 64, 4)[..., :3]
+
+    def mouse(self, kind: str, x: float, y: float) -> None:
+        button = {"button": "none"} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        self.browser.page("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Press the mouse at the first point, move it along, and let it go at the last."""
+        self.mouse("mousePressed", *points[0])
+        for point in points[1:]:
+            self.mouse("mouseMoved", *point)
+        self.mouse("mouseReleased", *points[-1])
+
+    def click(self, selector: str) -> None:
+        self.value(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Page:
+    return Page(browser, address)
+
+
+@pytest.mark.browser
+def test_the_page_shows_a_map_and_asks_only_its_server(page: Page) -> None:
+    page.open()
+    assert page.browser.screenshot()[250:350, 400:500].std() > 5.0
+    events = page.browser.seen
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith((page.address, "data:", "about:", "blob:"))] == []
+    troubles = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Network.loadingFailed")
+    assert [event for event in events if event["method"] in troubles] == []
+
+
+@pytest.mark.browser
+def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
+    page.open()
+    page.drag((400, 300), (430, 300), (460, 240))
+    assert page.value("[page.view.x, page.view.y]") == [-10, 10]
+    assert page.value("location.hash") == "#model=drawn&seed=3&world=64&x=-10&y=10&zoom=6"
+
+
+@pytest.mark.browser
+def test_two_fingers_zoom_the_map(page: Page) -> None:
+    page.open()
+    for kind, spots in (("touchStart", (300, 600)), ("touchMove", (350, 550)), ("touchEnd", ())):
+        points = [{"x": x, "y": 300, "id": number} for number, x in enumerate(spots)]
+        page.browser.page("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert page.value("page.view.zoom") == pytest.approx(4.0)
+
+
+@pytest.mark.browser
+def test_keys_move_and_zoom_the_map(page: Page) -> None:
+    page.open()
+    page.browser.press("ArrowRight", "ArrowRight", 39)
+    page.browser.press("+", "Equal", 187)
+    assert page.value("[page.view.x, page.view.zoom]") == [pytest.approx(80 / 6), 7.5]
+
+
+@pytest.mark.browser
+def test_an_address_opens_the_map_that_it_names(page: Page) -> None:
+    page.open("model=plain&seed=7&world=64&x=5&y=-3&zoom=4&tone=1")
+    assert page.value("[page.model, page.seed, page.size, page.tone]") == ["plain", 7, 64, 1]
+    assert page.value("[page.view.x, page.view.y, page.view.zoom]") == [5, -3, 4]
+
+
+@pytest.mark.browser
+def test_a_wound_heals_with_new_pixels_and_leaves_the_rest(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.click("[data-tool=heal]")
+    page.value("document.querySelector('#size input').value = 6")
+    page.drag((450, 300), (510, 300))  # the map from (0, 0) to (0, 10)
+    page.wait()
+    changed = np.roll((page.picture() != before).any(axis=-1), (32, 32), axis=(0, 1))
+    assert changed[28:36, 28:46].mean() > 0.9
+    changed[25:39, 25:49] = False
+    assert not changed.any()
+
+
+@pytest.mark.browser
+def test_a_gland_is_painted_by_key(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.browser.press("2", "Digit2", 50)
+    page.value("document.getElementById('map').focus()")
+    page.browser.press("Enter", "Enter", 13)
+    page.wait()
+    assert page.value("page.world.edits[0].class") == 1
+    assert (page.picture() != before).any()
+
+
+@pytest.mark.browser
+def test_another_map_has_the_next_seed(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.click("#another")
+    page.wait()
+    assert page.value("location.hash").startswith("#model=drawn&seed=4&")
+    assert (page.picture() != before).mean() > 0.5
+
+
+@pytest.mark.browser
+def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.value(
+        "page.frames = 0; const own = page.world.show.bind(page.world); "
+        "page.world.show = (r) => { page.frames += 1; return own(r); }"
+    )
+    page.click("#watch")
+    page.browser.wait_for("page.isWatched === false && page.frames > 0")
+    assert page.value("page.frames") == 3
+    assert np.array_equal(page.picture(), before)
+
+
+@pytest.mark.browser
+def test_a_saved_tile_has_the_pixels_of_python(page: Page, models: Path) -> None:
+    page.open()
+    page.value(
+        "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }"
+    )
+    page.click("#save")
+    page.browser.wait_for("window.saved")
+    name, link = page.value("saved")
+    data = page.value(f"fetch('{link}').then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])")
+    pixels = np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")).astype(int)
+    options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
+    drawn = generate(
+        load(models / "drawn.safetensors"), height=64, width=64, seed=3, engine="eager", **options
+    )
+    assert name == "drawn-seed-3-64px.png"
+    assert_alike(pixels, drawn)
+
+
+@pytest.mark.browser
+def test_all_controls_fit_a_phone(page: Page) -> None:
+    page.open(width=390, height=844)
+    page.click("[data-tool=heal]")
+    inside = """[...document.querySelectorAll("button, select, input")]
+        .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())
+        .every((box) => box.left >= 0 && box.right <= 390 && box.bottom <= 844)"""
+    assert page.value(inside)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "is_dark"), [("dark", True), ("light", False)])
+def test_the_page_follows_the_colours_of_the_system(scheme: str, is_dark: bool, page: Page) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.browser.page("Emulation.setEmulatedMedia", features=features)
+    page.open()
+    assert (page.browser.screenshot()[20:30, 25].mean() < 128) == is_dark
+
+
+@pytest.mark.browser
+def test_a_browser_that_can_run_nothing_is_told_so_in_one_line(page: Page) -> None:
+    lacking = "delete Navigator.prototype.gpu; WebAssembly.validate = () => false;"
+    added = page.browser.page("Page.addScriptToEvaluateOnNewDocument", source=lacking)
+    page.open(ready=False)
+    page.browser.wait_for("document.body.classList.contains('trouble')")
+    page.browser.page("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+    text = page.value("document.getElementById('state').innerText")
+    assert text.startswith("This page needs WebGPU, or WebAssembly with SIMD") and "\n" not in text

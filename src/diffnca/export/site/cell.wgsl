@@ -29,15 +29,11 @@ var<workgroup> parts: array<f32, THREADS>;
 
 fn weight(index: u32) -> vec4f { return vec4f(weights[index]); }
 
-// Where a cell stands in `before`; -1 is beyond an edge of zeros.
-fn stands(cell: vec2i) -> i32 {
+// Where a cell stands in `before`.
+fn stands(cell: vec2i) -> u32 {
   let y = folded(cell.y, i32(job.grid.x), job.edge.x);
   let x = folded(cell.x, i32(job.grid.y), job.edge.y);
-  return select((y * i32(job.grid.y) + x) * i32(ROW), -1, min(y, x) < 0);
-}
-
-fn taken(at: i32, channel: u32) -> vec4f {
-  return select(vec4f(0), before[u32(max(at, 0)) + channel], at >= 0);
+  return u32(y * i32(job.grid.y) + x) * ROW;
 }
 
 fn updates(cell: vec2i) -> bool {
@@ -68,10 +64,10 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
       for (var input = 0u; input < STATE; input++) {
         let first = (u32(tap) * STATE + input) * 4 * STATE + channel;
         let w = mat4x4f(weight(first), weight(first + STATE), weight(first + 2 * STATE), weight(first + 3 * STATE));
-        sum_0 += w * taken(at_0, PLANES + input);
-        sum_1 += w * taken(at_1, PLANES + input);
-        sum_2 += w * taken(at_2, PLANES + input);
-        sum_3 += w * taken(at_3, PLANES + input);
+        sum_0 += w * before[at_0 + PLANES + input];
+        sum_1 += w * before[at_1 + PLANES + input];
+        sum_2 += w * before[at_2 + PLANES + input];
+        sum_3 += w * before[at_3 + PLANES + input];
       }
     }
     let scale = modulation[job.modulation + ROW + channel];
@@ -98,10 +94,10 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
       let w = mat4x4f(weight(first), weight(first + HIDDEN), weight(first + 2 * HIDDEN), weight(first + 3 * HIDDEN));
       let scale = modulation[job.modulation + input];
       let shift = modulation[job.modulation + SEEN + input];
-      sum_0 += w * (taken(at_0, input) * scale + shift);
-      sum_1 += w * (taken(at_1, input) * scale + shift);
-      sum_2 += w * (taken(at_2, input) * scale + shift);
-      sum_3 += w * (taken(at_3, input) * scale + shift);
+      sum_0 += w * (before[at_0 + input] * scale + shift);
+      sum_1 += w * (before[at_1 + input] * scale + shift);
+      sum_2 += w * (before[at_2 + input] * scale + shift);
+      sum_3 += w * (before[at_3 + input] * scale + shift);
     }
     for (var input = 0u; input < STATE; input++) {
       let first = EXPAND + (ROW + input) * 4 * HIDDEN + channel;
@@ -172,7 +168,7 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 
 fn put(cell: vec2i, last: vec2i, channel: u32, change: vec4f) {
   if (any(cell > last)) { return; }
-  let at = u32(stands(cell));
+  let at = stands(cell);
   let share = select(0.0, 1.0, updates(cell));
   after[at + PLANES + channel] = before[at + PLANES + channel] + share * change;
   if (channel < PLANES) { after[at + channel] = before[at + channel]; }

@@ -1,21 +1,26 @@
 // The page: what the controls do, the work in the background, the address.
 
 import { ENDLESS, rect } from "./places.js";
-import { Engine, World } from "./engine.js";
+import { openEngine } from "./engine.js";
+import { Network } from "./network.js";
 import { readModel } from "./weights.js";
+import { World } from "./world.js";
 import { View, follow } from "./view.js";
 
 const TONE_PX = 128; // side of the squares of equal tone
 const SAVED_PX = 512; // side of a tile that is saved
-const SLOW = /swiftshader|llvmpipe|software|basic render/i; // adapters that compute on the processor
-const SLOW_WORLD_PX = 128;
+const SLOW_WORLD_PX = 256;
 const PATIENCE_MS = 250; // longest work between two looks at what the user wants
+
+const STOPPED = Symbol("stopped by the user");
+const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const find = (id) => document.getElementById(id);
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const frame = () => new Promise(requestAnimationFrame);
 
-const page = { model: "", seed: 0, tone: 0, size: null, tool: "move", pieceSide: 256, plans: [], isBusy: false };
+const page = { model: "", seed: 0, tone: 0, size: null, tool: "move", pieceSide: 256, plans: [], retired: [],
+  isBusy: true };
 window.page = page; // for tests, and for the curious
 
 function say(text) { find("state").textContent = text; }
@@ -26,10 +31,10 @@ function read() {
   page.model = page.listed.some(({ name }) => name === told.get("model")) ? told.get("model") : page.listed[0].name;
   page.seed = Math.abs(Math.trunc(number("seed") || 0));
   page.tone = number("tone") || 0;
-  page.size = number("world") || (page.isSlow ? SLOW_WORLD_PX : ENDLESS);
+  page.size = number("world") || (page.engine.isSlow ? SLOW_WORLD_PX : ENDLESS);
   page.view.y = number("y") ?? 0;
   page.view.x = number("x") ?? 0;
-  page.view.zoomTo(number("zoom") || (page.isSlow ? 4 : 2));
+  page.view.zoomTo(number("zoom") || 3);
 }
 
 function write() {
@@ -43,28 +48,41 @@ function write() {
 
 function options(size) {
   const tone = Array(page.network.model.channels).fill(page.tone);
-  return { size, seed: BigInt(page.seed), tile: TONE_PX, tone };
+  return { size, seed: BigInt(page.seed), tile: TONE_PX, tone, isStill };
 }
 
 // Begin a map anew, with the model, seed, tone and size of the page.
 async function begin() {
   const number = (page.begun = (page.begun ?? 0) + 1);
   page.plans = [];
-  const listed = page.listed.find(({ name }) => name === page.model);
   if (page.network?.model.name !== page.model) {
     say("Loading the model …");
-    const answer = await fetch(`${listed.name}.safetensors`);
-    if (!answer.ok) throw new Error(`${listed.name}.safetensors: did not come (${answer.status})`);
-    page.network = await page.engine.load(readModel(await answer.arrayBuffer()));
+    const answer = await fetch(`${page.model}.safetensors`);
+    if (!answer.ok) throw new Error(`${page.model}.safetensors: did not come (${answer.status})`);
+    const network = await Network.load(page.engine, readModel(await answer.arrayBuffer()));
     if (number !== page.begun) return;
-    showModel(page.network.model);
+    page.network = network;
+    showModel(network.model);
   }
-  const before = page.world;
+  if (page.world) page.retired.push(page.world);
   page.world = new World(page.network, options(page.size));
   page.view.tiles = page.world.tiles;
-  page.view.isStale = true;
-  page.retired = before;
+  page.view.isStale = page.isBusy = true;
+  showChoices();
   write();
+}
+
+const chosen = () => JSON.stringify([page.model, page.seed, page.tone, page.size]);
+
+// Show in the controls what the page has chosen.
+function showChoices() {
+  const world = find("world"), size = String(page.size === ENDLESS ? 0 : page.size);
+  if (![...world.options].some((option) => option.value === size)) world.add(new Option(`a tile of ${size} px that repeats`, size));
+  [world.value, find("seed").value] = [size, page.seed];
+  find("tone").querySelector("input").value = page.tone;
+  const tile = page.size === ENDLESS ? SAVED_PX : page.size, tone = Array(page.network.model.channels).fill(page.tone).join(" ");
+  find("command").textContent = `diffnca sample ${page.model} --seed ${page.seed} --height ${tile} --width ${tile} `
+    + `--seamless both --even-px ${TONE_PX} --tone ${tone}`;
 }
 
 function showModel(model) {
@@ -118,10 +136,7 @@ async function redraw() {
 async function work() {
   for (;;) {
     const { world, view } = page;
-    if (page.retired) {
-      page.retired.destroy();
-      page.retired = null;
-    }
+    page.retired.splice(0).forEach((each) => each.destroy());
     const plan = world && page.plans.shift(), next = world && !plan && world.next(view.seen, page.pieceSide);
     page.isBusy = Boolean(plan || next);
     if (plan?.watch) {
@@ -132,7 +147,7 @@ async function work() {
       say(plan.class === null ? "Healing …" : `Growing ${world.model.classes[plan.class].name} …`);
       await world.edit(plan, redraw);
     } else if (next) {
-      say("Growing …");
+      say(`Growing, step ${next.level} of ${world.steps} …`);
       const began = performance.now();
       await world.make(next);
       const spent = performance.now() - began;
@@ -153,8 +168,8 @@ function tell() {
   say(speed || "Ready");
   const facts = [["speed", speed], ["runs on", engine.name], ["weights", engine.isHalf ? "16-bit" : "32-bit"]];
   const text = JSON.stringify(facts);
-  if (find("numbers").dataset.text === text) return;
-  find("numbers").dataset.text = text;
+  if (page.told === text) return;
+  page.told = text;
   find("numbers").replaceChildren(...facts.flatMap(([name, value]) => ["dt", "dd"].map((tag, index) => {
     const element = document.createElement(tag);
     element.textContent = index ? value : name;
@@ -164,13 +179,17 @@ function tell() {
 
 async function watched({ watch: part, world }) {
   let shown = 0;
-  await world.watch(part, async (level) => {
-    say(`Step ${level + 1} of ${world.steps}, cell step ${(shown++ % world.network.image.dilations.length) + 1}`);
+  const each = isStill ? 1 : world.network.image.dilations.length;
+  const look = async (level) => {
+    if (page.world !== world || !page.isWatched) throw STOPPED;
+    say(`Step ${level + 1} of ${world.steps}${isStill ? "" : `, cell step ${(shown++ % each) + 1}`}`);
     await redraw();
-    await pause(page.isSlow ? 0 : 70);
-  });
+    await pause(isStill ? 600 : page.engine.isSlow ? 0 : 70);
+  };
+  await world.watch(part, look).catch((error) => { if (error !== STOPPED) throw error; });
   page.isWatched = false;
   find("watch").setAttribute("aria-pressed", "false");
+  await redraw();
 }
 
 function another() {
@@ -180,8 +199,11 @@ function another() {
 
 // Show how the window came to be, cell step by cell step.
 function watch() {
-  if (page.isWatched) return;
-  const { world, view } = page, side = page.isSlow ? 64 : 256;
+  if (page.isWatched) {
+    page.isWatched = false; // stops it
+    return;
+  }
+  const { world, view } = page, side = page.engine.isSlow ? 64 : 256;
   const height = Math.min(view.seen.height, side), width = Math.min(view.seen.width, side);
   const part = rect(Math.round(view.y - height / 2), Math.round(view.x - width / 2), height, width);
   page.isWatched = true;
@@ -239,10 +261,9 @@ function draw() {
 
 async function start() {
   page.listed = await (await fetch("models.json")).json();
-  page.engine = await Engine.open();
-  page.engine.device.lost.then(({ message }) => fail(new Error(`The graphics card stopped; reload the page. ${message}`)));
-  page.isSlow = SLOW.test(`${page.engine.name} ${page.engine.info.architecture}`);
-  page.view = new View(find("map"));
+  page.engine = await openEngine(new URLSearchParams(location.hash.slice(1)).get("engine"));
+  page.engine.device?.lost.then(({ message }) => fail(new Error(`The graphics card stopped; reload the page. ${message}`)));
+    page.view = new View(find("map"));
   find("model").replaceChildren(...page.listed.map(({ name }) => new Option(name, name)));
   find("model").hidden = page.listed.length < 2;
   read();
@@ -256,17 +277,20 @@ async function start() {
     changed: write,
   });
   addEventListener("keydown", press);
-  addEventListener("hashchange", () => { if (location.hash !== page.address) { read(); begin().catch(fail); } });
+  addEventListener("hashchange", () => {
+    const before = chosen();
+    read();
+    if (chosen() !== before) begin().catch(fail);
+  });
   find("brushes").addEventListener("click", (event) => choose(event.target.closest("[data-tool]")));
   find("tone").addEventListener("change", (event) => { page.tone = Number(event.target.value); begin().catch(fail); });
   find("model").addEventListener("change", (event) => { page.model = event.target.value; begin().catch(fail); });
   find("world").addEventListener("change", (event) => { page.size = Number(event.target.value) || ENDLESS; begin().catch(fail); });
+  find("seed").addEventListener("change", (event) => { page.seed = Math.abs(Math.trunc(event.target.value)) || 0; begin().catch(fail); });
   find("another").addEventListener("click", () => another().catch(fail));
   find("watch").addEventListener("click", watch);
   find("save").addEventListener("click", save);
   find("more").addEventListener("click", () => find("about").showModal());
-  find("tone").querySelector("input").value = page.tone;
-  find("world").value = String(page.size === ENDLESS ? 0 : page.size);
   await begin();
   draw();
   await work();

@@ -4,7 +4,7 @@ struct Job {
   grid: vec2u, // cells of the grid, y and x
   first: vec2u, // where the work begins: in cells of the grid, or in pixels of the grid
   size: vec2u, // how much of it
-  edge: vec2u, // beyond the grid: OPEN, AROUND, MIRROR or ZEROS
+  edge: vec2u, // beyond the grid: OPEN, AROUND or MIRROR
   place: vec2i, // of the first cell or pixel of the grid on the canvas
   canvas: vec2u, // sides of the canvas, in cells or pixels
   ring: vec2u, // sides of the buffers that hold pixels; a pixel stands at its place modulo these
@@ -23,7 +23,6 @@ struct Job {
 const OPEN = 0u;
 const AROUND = 1u;
 const MIRROR = 2u;
-const ZEROS = 3u;
 
 fn wrapped(index: i32, size: u32) -> u32 {
   if (size == 0x80000000u) { return bitcast<u32>(index) & 0x7fffffffu; }
@@ -34,7 +33,6 @@ fn wrapped(index: i32, size: u32) -> u32 {
 fn folded(index: i32, size: i32, edge: u32) -> i32 {
   if (index >= 0 && index < size) { return index; }
   if (edge == AROUND) { return i32(wrapped(index, u32(size))); }
-  if (edge == ZEROS) { return -1; }
   if (edge == OPEN) { return clamp(index, 0, size - 1); }
   let turn = max(2 * (size - 1), 1);
   let there = i32(wrapped(index, u32(turn)));
