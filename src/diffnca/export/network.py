@@ -38,11 +38,14 @@ class Estimator:
         assert isinstance(network, Automaton)
         return network
 
-    def estimate(self, x_t: Value, step: Value, first_mask: int = 0) -> Value:
-        """Return the estimate of the clean image at a step of the schedule, one for all images or each."""
+    def estimate(self, x_t: Value, step: Value, call: int = 0) -> Value:
+        """Return the estimate of the clean image at a step of the schedule, one for all images or each.
+
+        Each `call` has its own masks of the cells that update.
+        """
         numbers = self.graph.add("Gather", self.graph.constant(self._table()), step, dtype=np.float32)
         t, of_image, of_output = (numbers.shaped(-1, 3, 1, 1).channels(i, i + 1) for i in range(3))
-        return x_t * of_image + self.predict(x_t, t, first_mask) * of_output
+        return x_t * of_image + self.predict(x_t, t, call) * of_output
 
     def _table(self) -> np.ndarray:
         """Return time of each step, and the factors of image and output in the estimate."""
@@ -52,29 +55,20 @@ class Estimator:
         times = torch.arange(len(alphas), dtype=torch.float64)[:, None] / len(alphas)
         return torch.cat([times, factors.expand(len(alphas), 2)], dim=1).float().numpy()
 
-    def predict(self, x_t: Value, t: Value, first_mask: int) -> Value:
+    def predict(self, x_t: Value, t: Value, call: int) -> Value:
         """Return the output of the network, as `Automaton.forward` does."""
-        config, network, patch = self.network.config, self.network, self.network.config.patch
-        cells = self.pixels.divided(patch)
-        state, known = self.gathered(x_t, patch), config.seen_channels(patch)
-        if network.coarse is not None and config.coarse is not None:
-            side, first = config.coarse.patch // patch, config.seen_channels(config.coarse.patch)
-            squares = self.pixels.divided(config.coarse.patch)
-            coarse = self._run(
-                "coarse", self.gathered(x_t, config.coarse.patch), first, t, squares, first_mask
-            )
-            handed = cells.scatter(coarse.channels(first, first + config.coarse.handed * side**2), side)
+        config, patch = self.network.config, self.network.config.patch
+        seen, cells = config.seen_channels(patch), self.pixels.divided(patch)
+        state, known = self.gathered(x_t, patch), seen
+        if config.coarse is not None:
+            handed = self._handed_down(x_t, t, cells, call)
             state = self.graph.concat([padded_channels(state, config.cell_image_channels), handed])
             known += config.cell_image_channels + config.coarse.handed
-        elif network.fourier is not None:
-            drawn = self._drawn(x_t, t, cells, first_mask)
-            state, known = (
-                self.graph.concat([state, drawn]),
-                config.channels - config.cell_image_channels + known,
-            )
-        state = self._run("image", state, known, t, cells, first_mask)
-        start = config.seen_channels(patch)
-        return self.pixels.scatter(state.channels(start, start + config.cell_image_channels), patch)
+        elif config.fourier is not None:
+            state = self.graph.concat([state, self._drawn(x_t, t, cells, call)])
+            known += config.channels - config.cell_image_channels
+        state = self._run("image", state, known, t, cells, call)
+        return self.pixels.scatter(state.channels(seen, seen + config.cell_image_channels), patch)
 
     def gathered(self, x_t: Value, patch: int) -> Value:
         """Return what cells see: the mean of each given plane, and all pixels of the image in a cell."""
@@ -84,7 +78,17 @@ class Estimator:
             return seen
         return self.graph.concat([self.pixels.averaged(self.given, patch, config.given_channels), seen])
 
-    def _drawn(self, x_t: Value, t: Value, cells: Grid, first_mask: int) -> Value:
+    def _handed_down(self, x_t: Value, t: Value, cells: Grid, call: int) -> Value:
+        """Return the channels that the coarse stage gives to the cells."""
+        config = self.network.config
+        assert config.coarse is not None
+        patch, seen = config.coarse.patch, config.seen_channels(config.coarse.patch)
+        squares = self.pixels.divided(patch)
+        state = self._run("coarse", self.gathered(x_t, patch), seen, t, squares, call)
+        side = patch // config.patch
+        return cells.scatter(state.channels(seen, seen + config.coarse.handed * side**2), side)
+
+    def _drawn(self, x_t: Value, t: Value, cells: Grid, call: int) -> Value:
         """Return the channels that the Fourier stage gives to the cells."""
         config = self.network.config
         assert config.fourier is not None
@@ -96,16 +100,16 @@ class Estimator:
         parts = [half.channels(0, planes) for half in halves] if planes else []
         parts += [padded_channels(half.channels(planes, each), count - image) for half in halves]
         known = 2 * planes + 2 * count
-        state = self._run("fourier", self.graph.concat(parts), known, t, window.grid, first_mask)
+        state = self._run("fourier", self.graph.concat(parts), known, t, window.grid, call)
         real, imaginary = (
             state.channels(2 * planes + start + image, 2 * planes + start + count) for start in (0, count)
         )
         return window.synthesise(real, imaginary, cells)
 
-    def _run(self, stage: str, state: Value, known: int, t: Value, grid: Grid, first_mask: int) -> Value:
-        rule = getattr(self.network, stage)
-        first_mask *= rule.config.num_cell_steps
-        return Drawing(self.graph, rule).run(state, known, t, grid, self.masks.get(stage), first_mask)
+    def _run(self, stage: str, state: Value, known: int, t: Value, grid: Grid, call: int) -> Value:
+        rule, masks = getattr(self.network, stage), self.masks.get(stage)
+        first_mask = call * rule.config.num_cell_steps
+        return Drawing(self.graph, rule).run(state, known, t, grid, masks, first_mask)
 
     def walk(self, noise: Value, levels: tuple[Level, ...], sampler: Sampler, fresh: Value | None) -> Value:
         """Return the image at the end of all steps from noise; `fresh` has the noise of the steps between."""

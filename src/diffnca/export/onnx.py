@@ -13,13 +13,13 @@ import numpy as np
 
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.config.json import to_json
-from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import require
 from diffnca.export.graph import Graph, Value, Weights
 from diffnca.export.grid import Grid
 from diffnca.export.network import Estimator
 from diffnca.files import replace_atomically
+from diffnca.networks.automaton import Automaton
 from diffnca.sampling.guidance import self_guided
 from diffnca.sampling.task import walk_of
 
@@ -49,7 +49,7 @@ def write_onnx(path: Path, denoiser: Denoiser, options: Options) -> None:
 def model_of(denoiser: Denoiser, options: Options) -> Any:
     """Return a denoiser as a model of ONNX; refuse a network without cells, and the loop of many steps."""
     config = denoiser.config
-    require(isinstance(config.model, NCAConfig), "model", config.name, "a model of cells")
+    require(isinstance(denoiser.network, Automaton), "model", config.name, "a model of cells")
     if options.loop and config.sampling.visited is None:
         raise ValueError(
             f"model {config.name}: must be a student of few steps (diffnca distill) for --loop; leave it out"
