@@ -131,8 +131,15 @@ def test_what_is_left_out_makes_no_strict_run_fail(tmp_path: Path) -> None:
 
 def test_remarks_of_equal_text_are_one_line_with_their_number() -> None:
     remarks = [Remark("a", "dark"), Remark("b", "small"), Remark("c", "dark"), Remark("d", "dark")]
-    assert summary(remarks) == ["a and 2 others: dark", "b: small"]
-    assert summary(remarks[1:]) == ["b: small", "c and 1 other: dark"]
+    assert summary(remarks) == ["a: dark; 2 others likewise", "b: small"]
+    assert summary(remarks[1:]) == ["b: small", "c: dark; 1 other likewise"]
+
+
+def test_remarks_that_differ_in_numbers_alone_are_one_line() -> None:
+    remarks = [
+        Remark(name, f"{share}% white, {side}x9 px") for name, share, side in (("a", 50.2, 7), ("b", 8, 1))
+    ]
+    assert summary(remarks) == ["a: 50.2% white, 7x9 px; 1 other likewise"]
 
 
 def test_the_notes_on_images_that_are_used_are_returned(tmp_path: Path) -> None:

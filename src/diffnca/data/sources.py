@@ -3,9 +3,10 @@
 Pictures that are left out are returned with the reason; hidden and other files are ignored.
 """
 
+import re
 import unicodedata
 import zipfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -210,14 +211,15 @@ def stem_of(name: str) -> str:
 
 
 def summary(remarks: Sequence[Remark]) -> list[str]:
-    """Return remarks as lines: remarks of equal text are one line with their number."""
-    counts = Counter(remark.text for remark in remarks)
-    first = {remark.text: remark.name for remark in reversed(remarks)}
-    others = {1: "", 2: " and 1 other"}
-    return [
-        f"{first[text]}{others.get(count, f' and {count - 1:,} others')}: {text}"
-        for text, count in counts.items()
-    ]
+    """Return remarks as lines: remarks that differ in numbers alone are one line, the first of them."""
+    kinds: dict[str, list[Remark]] = {}
+    for remark in remarks:
+        kinds.setdefault(re.sub(r"\d[\d.,]*", "0", remark.text), []).append(remark)
+    return [f"{alike[0].name}: {alike[0].text}{_likewise(len(alike) - 1)}" for alike in kinds.values()]
+
+
+def _likewise(others: int) -> str:
+    return f"; {others:,} other{'s' * (others > 1)} likewise" if others else ""
 
 
 def is_slide(file: File, microns_per_px: float | None) -> bool:
