@@ -11,6 +11,7 @@ import torch
 from diffnca.canvas import noise
 from diffnca.canvas.noise import Noise, Stream, philox, quantile_of_word, uniform_of_word
 from diffnca.canvas.region import Canvas, Region
+from diffnca.sampling.growth import GOLDEN
 from diffnca.sampling.starts import EvenNoise
 
 PAGE = (Path(__file__).parents[2] / "docs" / "noise.md").read_text(encoding="utf-8")
@@ -76,8 +77,8 @@ def test_these_cells_update(seed: str, step: str, cell_step: str, row: str, cell
     assert "".join(str(int(updates)) for updates in mask.flatten()) == cells
 
 
-@pytest.mark.parametrize("constant", [*noise.MULTIPLIERS, *noise.KEY_INCREMENTS])
-def test_the_page_has_the_constants_of_philox(constant: int) -> None:
+@pytest.mark.parametrize("constant", [*noise.MULTIPLIERS, *noise.KEY_INCREMENTS, GOLDEN])
+def test_the_page_has_the_constants_of_the_code(constant: int) -> None:
     assert f"0x{constant:08X}" in PAGE
 
 

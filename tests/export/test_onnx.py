@@ -16,6 +16,7 @@ from torch import nn
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.cli.main import main
+from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, SamplingConfig
 from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
@@ -166,6 +167,17 @@ def test_the_loop_of_a_student_gives_the_image_of_the_package(sampler: str) -> N
         inputs["fresh"] = torch.cat(drawn, dim=1).numpy()
     found = session_of(denoiser, loop=True).run(None, inputs)[0]
     expected = generate(denoiser, height=size[0], width=size[1], seed=[5, 6], engine="eager")
+    np.testing.assert_allclose(found, expected.numpy(), atol=ALLOWED)
+
+
+def test_a_map_is_given_as_planes_of_its_classes() -> None:
+    legend = LayoutConfig(classes=("moss", "stone"))
+    config = replace(student("ddim").config, model=MODELS["planes"], layout=legend)
+    denoiser, numbers = random_denoiser(config), torch.randint(-1, 2, (9, 14))
+    planes = torch.stack([numbers == 0, numbers == 1])[None].float()
+    noise = Noise((5,)).normal(Stream.INITIAL, 0, Canvas(9, 14).whole, 3)
+    found = session_of(denoiser, loop=True).run(None, {"noise": noise.numpy(), "given": planes.numpy()})[0]
+    expected = generate(denoiser, height=9, width=14, seed=5, layout=numbers, engine="eager")
     np.testing.assert_allclose(found, expected.numpy(), atol=ALLOWED)
 
 

@@ -21,7 +21,7 @@ class Export:
         format: onnx, a file (.onnx) for onnxruntime and other runtimes; web, a folder with a page that runs
             students in a browser.
         out: the file to write, or the folder of the page.
-        weights: ONNX: type of the weights in the file: float16 halves it, int8 makes it a quarter.
+        weights: ONNX: type of the weights in the file: float16 halves them, int8 makes them a quarter.
         loop: ONNX: all steps of a student in one graph, from noise to image; without it, the graph is one
             estimate of the clean image.
         seamless: ONNX: axes along which the image continues at the opposite edge.
