@@ -1,7 +1,7 @@
 # make demo    a 576x576 picture of tissue, tissue.png
 # make test    the test suite, with every extra installed, but for two slow parts of it:
 # make test-browser test-release
-# make site    a page in which bundled models run, site/: serve it with `python -m http.server --directory site`
+# make site    a page in which bundled models run: python -m http.server --directory site/page
 # make lint types docs wheel
 #
 # Each creates .venv (Python >= 3.11) where it is missing and installs the versions of requirements.lock.
@@ -23,7 +23,7 @@ demo: $(VENV)/core
 	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
 
 site: $(VENV)/core
-	$(BIN)/diffnca export pathology-4step colon-4step --format web --out site
+	$(BIN)/diffnca export pathology-4step colon-4step --format web --out site/page
 
 # commands that the tests start load compiled files faster
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -300,17 +300,20 @@ def test_a_painted_place_grows_and_leaves_the_rest_as_it_is(engine: Browser) -> 
     edit = {"points": [[48.0, 48.0]], "radius": 8, "class": 1}
     changed = (made(engine, "drawn", place, size=96, edits=(edit,)) != before).any(axis=-1)
     far = np.arange(96) + 0.5 - 48.0
-    is_near = far[:, None] ** 2 + far**2 <= (8 + 16) ** 2
+    is_near = far[:, None] ** 2 + far**2 <= (8 + 24) ** 2
     assert changed[40:56, 40:56].mean() > 0.5 and not changed[~is_near].any()
 
 
 @pytest.mark.browser
-def test_a_map_painted_all_over_has_the_pixels_of_a_layout(engine: Browser, models: Path) -> None:
+@pytest.mark.parametrize("obey", [1.0, 3.0])
+def test_a_map_painted_all_over_has_the_pixels_of_a_layout(
+    obey: float, engine: Browser, models: Path
+) -> None:
+    options = {"boundary": ("circular", "circular"), "engine": "eager", "obey": obey, "seed": 5}
     layout = torch.ones(32, 32, dtype=torch.long)
-    options = {"boundary": ("circular", "circular"), "engine": "eager", "layout": layout}
-    expected = generate(load(models / "drawn.safetensors"), height=32, width=32, seed=5, **options)
+    expected = generate(load(models / "drawn.safetensors"), height=32, width=32, layout=layout, **options)
     edit = {"points": [[16.0, 16.0]], "radius": 32, "class": 1}
-    assert_alike(made(engine, "drawn", size=32, edits=(edit,)), expected)
+    assert_alike(made(engine, "drawn", size=32, edits=(edit,), obey=obey), expected)
 
 
 WORLD = "model=drawn&seed=3&world=64&zoom=6"

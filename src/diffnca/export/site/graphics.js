@@ -79,8 +79,9 @@ export class Graphics {
     if (this.queued.length === MOST_JOBS) this.submit();
     const at = this.queued.length * JOB_BYTES, view = this.jobData;
     const words = [...job.grid, ...job.first, ...job.size, ...job.edge, ...job.place, ...job.canvas, ...job.ring, ...job.key,
-      job.dilation ?? 0, job.modulation ?? 0, job.clock ?? 0, job.flags ?? 0, job.tile ?? 0, job.row ?? 0, 0, 0];
+      job.dilation ?? 0, job.modulation ?? 0, job.clock ?? 0, job.flags ?? 0, job.tile ?? 0, 0, 0, 0];
     words.forEach((word, index) => view.setUint32(at + 4 * index, word, true));
+    view.setFloat32(at + 4 * (words.length - 3), job.obey ?? 1, true);
     [...(job.level ?? [0, 0, 0, 0]), ...(job.tone ?? [0, 0, 0, 0])].forEach((value, index) =>
       view.setFloat32(at + 4 * (words.length + index), value, true));
     this.queued.push({ pipeline, group, groups, at });

@@ -8,6 +8,7 @@ import { World } from "./world.js";
 import { View, follow } from "./view.js";
 
 const TONE_PX = 128; // side of the squares of equal tone
+const OBEY = 4; // how closely tissue follows what is painted
 const SAVED_PX = 512; // side of a tile that is saved
 const SLOW_WORLD_PX = 256;
 const PATIENCE_MS = 250; // longest work between two looks at what the user wants
@@ -48,7 +49,7 @@ function write() {
 
 function options(size) {
   const tone = Array(page.network.model.channels).fill(page.tone);
-  return { size, seed: BigInt(page.seed), tile: TONE_PX, tone, isStill };
+  return { size, seed: BigInt(page.seed), tile: TONE_PX, tone, obey: OBEY, isStill };
 }
 
 // Begin a map anew, with the model, seed, tone and size of the page.
@@ -87,7 +88,8 @@ function showChoices() {
 
 function showModel(model) {
   find("model").value = model.name;
-  find("of-model").textContent = [model.title, model.licence && `Licence: ${model.licence}`].filter(Boolean).join(". ");
+  const title = model.title.replaceAll("`", "");
+  find("of-model").textContent = `${title[0].toUpperCase()}${title.slice(1)}.${model.licence && ` Licence: ${model.licence}.`}`;
   document.querySelectorAll("[data-class]").forEach((button) => button.remove());
   model.classes.forEach(({ name, colour }, index) => {
     const button = document.createElement("button");
@@ -164,7 +166,7 @@ function tell() {
   const { world, engine } = page;
   if (!world || page.isWatched) return;
   const each = world.millisecondsPerTile;
-  const speed = each === null ? "" : `${each < 10 ? each.toFixed(1) : Math.round(each).toLocaleString("en")} ms per 256 × 256 px`;
+  const speed = each === null ? "" : `${each < 10 ? each.toFixed(1) : Math.round(each).toLocaleString("en")} ms for 256 × 256 px`;
   say(speed || "Ready");
   const facts = [["speed", speed], ["runs on", engine.name], ["weights", engine.isHalf ? "16-bit" : "32-bit"]];
   const text = JSON.stringify(facts);

@@ -17,7 +17,8 @@ override HELD: u32 = 4u * PLANES;
 
 const LAST = 1u; // flags: the step ends at the clean image,
 const DIRTY_ONLY = 2u; // changes only pixels that are marked,
-const LOOK = 4u; // or only shows the estimate
+const LOOK = 4u; // or only shows the estimate;
+const FREE = 8u; // cells see no map
 const MARK = 0x80000000u;
 
 @group(0) @binding(0) var<uniform> job: Job;
@@ -93,7 +94,7 @@ fn means(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
 }
 
 fn plane(cell: vec2u, class_number: u32) -> f32 {
-  if (class_number >= CLASSES) { return 0.0; }
+  if (class_number >= CLASSES || (job.flags & FREE) != 0) { return 0.0; }
   var count = 0u;
   for (var y = 0u; y < PATCH; y++) {
     for (var x = 0u; x < PATCH; x++) {
@@ -142,7 +143,9 @@ fn finish(@builtin(global_invocation_id) id: vec3u) {
   var packed = 0xff000000u;
   for (var c = 0u; c < CHANNELS; c++) {
     let x_t = image[at * CHANNELS + c];
-    let predicted = cells[4 * (cell * ROW) + HELD + NUMBERS + c * PATCH * PATCH + inside];
+    let number = 4 * (cell * ROW) + HELD + NUMBERS + c * PATCH * PATCH + inside;
+    var predicted = cells[number];
+    if (job.obey != 1.0) { predicted = job.obey * predicted - (job.obey - 1.0) * coarse[number]; } // `coarse`: the free cells
     var clean = predicted;
     if (PREDICTION == 0) { clean = (x_t - job.level.y * predicted) / job.level.x; }
     if (PREDICTION == 2) { clean = job.level.x * x_t - job.level.y * predicted; }

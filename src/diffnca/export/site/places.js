@@ -14,6 +14,10 @@ export function toBlocks(r, side = BLOCK) {
   return rect(top, left, Math.ceil((r.top + r.height) / side) * side - top, Math.ceil((r.left + r.width) / side) * side - left);
 }
 
+export function overlap(a, b) {
+  return a.top < b.top + b.height && b.top < a.top + a.height && a.left < b.left + b.width && b.left < a.left + a.width;
+}
+
 export function around(rects) {
   const top = Math.min(...rects.map((r) => r.top)), left = Math.min(...rects.map((r) => r.left));
   const bottom = Math.max(...rects.map((r) => r.top + r.height)), right = Math.max(...rects.map((r) => r.left + r.width));

@@ -4,7 +4,7 @@ import { isHere, panels, products } from "./product.js";
 import { modulo } from "./places.js";
 
 const OPEN = 0, AROUND = 1;
-const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, MARK = 0x80000000;
+const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8, MARK = 0x80000000;
 const CELLS = 64; // of a block
 
 export class Processor {
@@ -159,7 +159,7 @@ function begin({ CHANNELS, PATCH, CLASSES, PLANES, STATE, HANDED = 0, SIDE = 1, 
         for (let pixel = 0; pixel < inside; pixel++) {
           const there = pixelAt(job, y * PATCH + Math.floor(pixel / PATCH), x * PATCH + pixel % PATCH);
           for (let c = 0; c < CHANNELS; c++) state[at + held + c * inside + pixel] = image.numbers[there * CHANNELS + c];
-          const known = (marks.words[there] & 0xff) - 1;
+          const known = job.flags & FREE ? -1 : (marks.words[there] & 0xff) - 1;
           if (known >= 0 && known < CLASSES) state[at + known] += 1 / inside;
         }
         if (!HANDED) continue;
@@ -173,8 +173,8 @@ function begin({ CHANNELS, PATCH, CLASSES, PLANES, STATE, HANDED = 0, SIDE = 1, 
 
 function finish({ CHANNELS, PATCH, PLANES, STATE, PREDICTION }) {
   const row = 4 * (PLANES + STATE), inside = PATCH * PATCH, held = 4 * PLANES + CHANNELS * inside;
-  return ([image, marks, , cells, next, shown], job) => {
-    const { first, size, grid, flags, level: [alpha, sigma, kept, weight] } = job;
+  return ([image, marks, free, cells, next, shown], job) => {
+    const { first, size, grid, flags, obey = 1, level: [alpha, sigma, kept, weight] } = job;
     for (let y = first[0], spot = 0; y < first[0] + size[0]; y++) {
       for (let x = first[1]; x < first[1] + size[1]; x++, spot++) {
         const at = pixelAt(job, y, x);
@@ -183,7 +183,9 @@ function finish({ CHANNELS, PATCH, PLANES, STATE, PREDICTION }) {
         const cell = (Math.floor(y / PATCH) * grid[1] + Math.floor(x / PATCH)) * row + held + (y % PATCH) * PATCH + x % PATCH;
         let packed = 0xff000000;
         for (let c = 0; c < CHANNELS; c++) {
-          const xT = image.numbers[at * CHANNELS + c], predicted = cells.numbers[cell + c * inside];
+          const xT = image.numbers[at * CHANNELS + c];
+          let predicted = cells.numbers[cell + c * inside];
+          if (obey !== 1) predicted = obey * predicted - (obey - 1) * free.numbers[cell + c * inside];
           const clean = PREDICTION === 0 ? (xT - sigma * predicted) / alpha : PREDICTION === 2 ? alpha * xT - sigma * predicted : predicted;
           if (!(flags & (LAST | LOOK))) next.numbers[at * CHANNELS + c] = kept * xT + weight * clean;
           packed |= CHANNELS === 1 ? colour(clean) * 0x10101 : colour(clean) << (8 * c);

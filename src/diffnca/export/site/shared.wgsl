@@ -14,7 +14,7 @@ struct Job {
   clock: u32, // diffusion step << 16 | cell step
   flags: u32,
   tile: u32, // side of the squares of noise that have one mean; 0 for none
-  row: u32, // of a modulation, in groups of four: 0 where all cells share one
+  obey: f32, // how closely the image follows the map of classes: 1 as trained
   spare: vec2u,
   level: vec4f, // alpha and sigma of x_t; shares of x_t and of the estimate in the next x
   tone: vec4f,

@@ -1,21 +1,21 @@
 // A world: a map of pixels that are made where they are wanted, level by level, and edited with brushes.
 
-import { BLOCK, ENDLESS, Known, around, distance, grown, modulo, pieces, rect, toBlocks } from "./places.js";
+import { BLOCK, ENDLESS, Known, around, distance, grown, modulo, overlap, pieces, rect, toBlocks } from "./places.js";
 import { Tiles } from "./tiles.js";
 
-const LAST = 1, DIRTY_ONLY = 2, LOOK = 4; // flags of pixels.wgsl
+const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8; // flags of pixels.wgsl
 const EDGES = { open: 0, around: 1, mirror: 2 };
 const MARK = 0x80000000; // of a pixel that an edit changes now
 const RING_PX = 2048; // side of the buffers of a larger world, a window that moves with the view
-const PAINT_MARGIN_PX = 16; // around painted places, where their surroundings adapt
+const PAINT_MARGIN_PX = 24; // around painted places, where their surroundings adapt
 
 // A canvas of any size whose pixels are made where they are wanted, and the same wherever they are made.
 export class World {
   // `size`: sides in pixels. `edge`: "around" joins opposite edges, "mirror" is the canvas of `diffnca sample`.
-  // `tile` and `tone`: as --even-px and --tone. `isStill`: show finished pixels only.
-  constructor(network, { size = ENDLESS, edge = "around", seed = 0n, tile = 0, tone = [0, 0, 0], isStill = false } = {}) {
+  // `tile`, `tone` and `obey`: as --even-px, --tone and --obey. `isStill`: show finished pixels only.
+  constructor(network, { size = ENDLESS, edge = "around", seed = 0n, tile = 0, tone = [0, 0, 0], obey = 1, isStill = false } = {}) {
     if (size % BLOCK) throw new Error(`size=${size}: must be a multiple of ${BLOCK} px`);
-    Object.assign(this, { network, engine: network.engine, model: network.model, size, edge, tone, isStill });
+    Object.assign(this, { network, engine: network.engine, model: network.model, size, edge, tone, obey, isStill });
     this.tile = tile === 0 ? 0 : Math.min(tile, size);
     this.side = Math.min(size, RING_PX); // of the buffers
     this.key = [Number(seed & 0xffffffffn), Number(seed >> 32n)];
@@ -108,18 +108,17 @@ export class World {
 
   // Make level + 1 from `level` on a rectangle; `look` is called after cell steps whose estimate is shown.
   async step(level, r, { flags = 0, look = null } = {}) {
-    const { engine, network } = this, { kernels, image, coarse } = network, began = performance.now();
+    const { engine } = this, began = performance.now();
     const grid = this.gridOf(r), inside = rect(r.top - grid.top, r.left - grid.left, r.height, r.width);
     this.settle(grid);
     if (level === 0) this.drawNoise(grid);
-    let handed = this.none;
-    if (coarse) handed = this.runStage(coarse, level, grid, inside, image.patch * image.reaches[0], "Coarse", this.none);
-    const cells = this.runStage(image, level, grid, inside, 0, "", handed, look && !this.isStill && (async (state) => {
-      this.finish(level, grid, inside, state, flags | LOOK);
+    const free = this.isLed(grid) ? await this.estimate(level, grid, inside, "Free", FREE) : this.none;
+    const cells = await this.estimate(level, grid, inside, "", 0, look && !this.isStill && (async (state) => {
+      this.finish(level, grid, inside, state, this.none, flags | LOOK);
       await this.show(r);
       await look();
     }));
-    this.finish(level, grid, inside, await cells, flags | (level === this.steps - 1 ? LAST : 0) | (look ? LOOK : 0));
+    this.finish(level, grid, inside, cells, free, flags | (level === this.steps - 1 ? LAST : 0) | (look ? LOOK : 0));
     if (look || !this.isStill || level === this.steps - 1) await this.show(r);
     else await engine.done();
     if (look && this.isStill) await look();
@@ -129,6 +128,20 @@ export class World {
     }
   }
 
+  // Whether cells of a rectangle see painted places, which the image follows more closely than the model would.
+  isLed(r) {
+    const sees = ({ box, class: number }) => number !== null && (this.isWhole || overlap(box, r));
+    return this.obey !== 1 && this.edits.some(sees);
+  }
+
+  // Run the network; return the buffer with the last state of its cells. `set` names the scratch memory.
+  async estimate(level, grid, inside, set, flags, look = null) {
+    const { image, coarse } = this.network;
+    const run = (stage, more, kind, handed, seen) => this.runStage(stage, level, grid, inside, { more, kind, set, handed, flags, look: seen });
+    const handed = coarse ? run(coarse, image.patch * image.reaches[0], "Coarse", this.none, null) : this.none;
+    return run(image, 0, "", handed, look);
+  }
+
   // Bring what the last kernel has shown of a rectangle into the tiles.
   async show(r) {
     const bytes = 4 * r.height * r.width;
@@ -136,10 +149,10 @@ export class World {
   }
 
   // Run the cell steps of a stage; return the buffer that holds its last state.
-  runStage(stage, level, grid, inside, more, kind, coarse, look = null) {
+  runStage(stage, level, grid, inside, { more, kind, set, handed, flags, look }) {
     const { engine, network } = this, { patch, row, reaches } = stage;
     const rows = grid.height / patch, columns = grid.width / patch, bytes = 16 * row * rows * columns;
-    let state = this.room(`state${kind}`, bytes), other = this.room(`other${kind}`, bytes);
+    let state = this.room(`state${kind}${set}`, bytes), other = this.room(`other${kind}${set}`, bytes);
     const wanted = (reach) => { // in cells: what is wanted after the stage, grown by the reach of its later steps
       const span = (start, length, edge, all) => {
         if (edge !== EDGES.open) return [0, all];
@@ -153,8 +166,8 @@ export class World {
     const cells = { grid: [rows, columns], edge: grid.edge };
     const { first, size } = wanted(reaches[0]), numbers = Math.ceil(size[0] * size[1] * row / 64);
     const across = Math.min(numbers, 32768);
-    engine.queue(network.kernels[`begin${kind}`], this.pixelGroup({ image: this.levels[level], coarse, cells: state }),
-      [across, Math.ceil(numbers / across)], this.job({ ...cells, first, size, place: [grid.top, grid.left] }));
+    engine.queue(network.kernels[`begin${kind}`], this.pixelGroup({ image: this.levels[level], coarse: handed, cells: state }),
+      [across, Math.ceil(numbers / across)], this.job({ ...cells, first, size, place: [grid.top, grid.left], flags }));
     const place = [Math.floor(grid.top / patch), Math.floor(grid.left / patch)];
     const groups = [this.cellGroup(stage, state, other), this.cellGroup(stage, other, state)];
     const advance = (k) => {
@@ -184,11 +197,11 @@ export class World {
     return this.engine.cellGroup([stage.weights, stage.modulation, before, after]);
   }
 
-  finish(level, grid, inside, cells, flags) {
+  finish(level, grid, inside, cells, free, flags) {
     const at = this.model.levels[level], next = level + 1 < this.steps ? this.levels[level + 1] : this.none;
     const shown = this.room("shown", 4 * inside.height * inside.width);
-    const group = this.pixelGroup({ image: this.levels[level], cells, next, shown });
-    const job = this.job({ grid: [grid.height / this.network.image.patch, grid.width / this.network.image.patch],
+    const group = this.pixelGroup({ image: this.levels[level], coarse: free, cells, next, shown });
+    const job = this.job({ obey: free === this.none ? 1 : this.obey, grid: [grid.height / this.network.image.patch, grid.width / this.network.image.patch],
       first: [inside.top, inside.left], size: [inside.height, inside.width], place: [grid.top, grid.left], flags,
       level: [at.alpha, at.sigma, at.kept, at.weight] });
     this.engine.queue(this.network.kernels.finish, group, [Math.ceil(inside.width / 8), Math.ceil(inside.height / 8)], job);
@@ -259,7 +272,6 @@ export class World {
       if (far <= radius) mark = number === null ? (mark & 0xff) | (stroke << 8) : (mark & ~0xff) | (number + 1);
       this.marked[at] = far <= radius + margin ? mark | dirt : mark;
     });
-    return box;
   }
 
   upload(r) {
@@ -280,7 +292,7 @@ export class World {
       await this.prepare(level, level === this.steps ? box : grown(box, this.network.radius));
     }
     this.settle(box);
-    this.edits.push(edit);
+    this.edits.push({ ...edit, box: whole });
     this.mark(edit, whole, MARK);
     this.upload(box);
     if (number === null && !this.isStill) {
