@@ -135,6 +135,17 @@ def test_a_seamless_image_goes_on_at_the_opposite_edge(boundary: tuple[Boundary,
     np.testing.assert_allclose(found, denoiser.estimate(query).numpy(), atol=ALLOWED)
 
 
+@pytest.mark.parametrize(("name", "weights"), [("waves and planes", "float32"), ("planes", "int8")])
+def test_a_second_runtime_gives_the_same_estimate(name: str, weights: str) -> None:
+    reference = pytest.importorskip("onnx.reference", reason="needs the extra export")
+    model = onnx.model_of(denoiser_of(name), onnx.Options(weights))
+    inputs = {"x_t": noisy(1, 3, (9, 6)).numpy(), "step": np.array([100], np.int32)}
+    inputs["given"] = noisy(1, 2, (9, 6)).numpy()
+    found = reference.ReferenceEvaluator(model).run(None, inputs)[0]
+    expected = runtime.InferenceSession(model.SerializeToString()).run(None, inputs)[0]
+    np.testing.assert_allclose(found, expected, atol=ALLOWED)
+
+
 def test_each_image_has_its_own_step() -> None:
     denoiser, x_t = denoiser_of("coarse"), noisy(2, 3, (8, 8))
     found = session_of(denoiser).run(None, {"x_t": x_t.numpy(), "step": np.array([10, 250], np.int32)})[0]

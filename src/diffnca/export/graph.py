@@ -109,10 +109,8 @@ class Graph:
             return self.constant(array)
         if self.weights == "float16" or array.ndim == 1:
             return self.constant(array.astype(np.float16)).to(np.float32)
-        whole, scale = eight_bits(array)
-        return self.add(
-            "DequantizeLinear", self.constant(whole), self.constant(scale), dtype=np.float32, axis=0
-        )
+        whole, factor = eight_bits(array)
+        return self.constant(whole).to(np.float32) * self.constant(factor)
 
     def add(
         self, op: str, *inputs: Value | int | float, dtype: type[np.generic] | None = None, **attributes: Any
@@ -158,7 +156,6 @@ class Graph:
 
 def eight_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weights as whole numbers from -127 to 127, and the factor of each output channel."""
-    largest = np.abs(array).max(axis=tuple(range(1, array.ndim)))
-    scale = np.where(largest > 0.0, largest / LARGEST_INT8, 1.0).astype(np.float32)
-    spread = scale.reshape(-1, *[1] * (array.ndim - 1))
-    return np.rint(array / spread).astype(np.int8), scale
+    largest = np.abs(array).max(axis=tuple(range(1, array.ndim)), keepdims=True)
+    factor = np.where(largest > 0.0, largest / LARGEST_INT8, 1.0).astype(np.float32)
+    return np.rint(array / factor).astype(np.int8), factor
