@@ -29,6 +29,7 @@ constexpr int64_t LINE_BYTES = 64;
 constexpr int64_t RUN = 16;   // cells of a line of the grid, one beside the other
 constexpr int64_t RUNS = 4;   // runs of a pack
 constexpr int64_t PACK = RUN * RUNS;
+constexpr int64_t TOGETHER = 4;  // cells that are normalised together
 constexpr float EPSILON = 1e-5f;
 constexpr float SLOPE = 0.01f;
 
@@ -149,47 +150,39 @@ struct alignas(64) TileShapes {
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Two runs by two panels (or one): tiles 0 to 3 hold sums, 4 and 5 inputs, 6 and 7 weights.
-template <bool IS_PAIR>
-void multiply_tiles(const Inputs<Bf16>& inputs, int64_t run, const Bf16* weight, int64_t panel_numbers,
-                    const float* bias, float* out, int64_t out_stride) {
-    const int64_t from = 2 * inputs.stride, to = 4 * out_stride;
-    _tile_loadd(0, bias, 0);
-    _tile_loadd(2, bias, 0);
-    if (IS_PAIR) _tile_loadd(1, bias + LANES, 0);
-    if (IS_PAIR) _tile_loadd(3, bias + LANES, 0);
-    for (int64_t tap = 0; tap < inputs.taps; ++tap) {
-        const Bf16 *upper = inputs.runs[run] + inputs.offsets[tap],
-                   *lower = inputs.runs[run + 1] + inputs.offsets[tap];
-        for (int64_t line = 0; line < inputs.lines; ++line, upper += 32, lower += 32, weight += 512) {
-            _tile_loadd(4, upper, from);
-            _tile_loadd(6, weight, LINE_BYTES);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, lower, from);
-            _tile_dpbf16ps(2, 5, 6);
-            if (IS_PAIR) {
-                _tile_loadd(7, weight + panel_numbers, LINE_BYTES);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-        }
-    }
-    _tile_stored(0, out, to);
-    _tile_stored(2, out + RUN * out_stride, to);
-    if (IS_PAIR) _tile_stored(1, out + LANES, to);
-    if (IS_PAIR) _tile_stored(3, out + LANES + RUN * out_stride, to);
-}
+// All runs of a pack by one panel: tiles 0 to 3 hold sums, 4 and 5 inputs, 6 weights.
+static_assert(RUNS == 4);
 
 template <>
 void product(const Inputs<Bf16>& inputs, const Layer<Bf16>& layer, float* out) {
-    const int64_t panel_numbers = inputs.taps * inputs.lines * 512, stride = layer.panels * LANES;
-    for (int64_t panel = 0; panel < layer.panels; panel += 2)
-        for (int64_t run = 0; run < RUNS; run += 2) {
-            const bool is_pair = panel + 1 < layer.panels;
-            (is_pair ? multiply_tiles<true> : multiply_tiles<false>)(
-                inputs, run, layer.weight + panel * panel_numbers, panel_numbers, layer.bias + panel * LANES,
-                out + run * RUN * stride + panel * LANES, stride);
+    const int64_t stride = layer.panels * LANES, from = sizeof(Bf16) * inputs.stride, to = sizeof(float) * stride;
+    const Bf16* weight = layer.weight;
+    for (int64_t first = 0; first < stride; first += LANES) {
+        const float* bias = layer.bias + first;
+        _tile_loadd(0, bias, 0);
+        _tile_loadd(1, bias, 0);
+        _tile_loadd(2, bias, 0);
+        _tile_loadd(3, bias, 0);
+        for (int64_t tap = 0; tap < inputs.taps; ++tap) {
+            int64_t at = inputs.offsets[tap];
+            for (int64_t line = 0; line < inputs.lines; ++line, at += 32, weight += 512) {
+                _tile_loadd(6, weight, LINE_BYTES);
+                _tile_loadd(4, inputs.runs[0] + at, from);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, inputs.runs[1] + at, from);
+                _tile_dpbf16ps(1, 5, 6);
+                _tile_loadd(4, inputs.runs[2] + at, from);
+                _tile_dpbf16ps(2, 4, 6);
+                _tile_loadd(5, inputs.runs[3] + at, from);
+                _tile_dpbf16ps(3, 5, 6);
+            }
         }
+        float* to_run = out + first;
+        _tile_stored(0, to_run, to);
+        _tile_stored(1, to_run += RUN * stride, to);
+        _tile_stored(2, to_run += RUN * stride, to);
+        _tile_stored(3, to_run += RUN * stride, to);
+    }
 }
 #endif
 
@@ -262,9 +255,7 @@ class Worker {
                    run, cell);
         });
         multiply_rows(perceived, step.perceived, step.expand, step.expand_bias, step.hidden, hidden);
-        for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
-            normalise(hidden + row * step.hidden, active + row * step.activated, run, cell);
-        });
+        for (int64_t row = 0; row < count * RUN; row += TOGETHER) normalise(hidden, active, row);
         multiply_rows(active, step.activated, step.project, step.project_bias, written, change);
         for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
             add(change + row * written, run, cell);
@@ -302,35 +293,55 @@ class Worker {
         }
     }
 
-    void normalise(const float* x, Number* to, int64_t run, int64_t cell) {
-        const int64_t last = step.hidden - LANES, missing = step.hidden - step.plain_hidden;
-        Lanes total{}, squares{};
-        for (int64_t c = 0; c <= last; c += LANES) total += load(x + c);
-        const float mean = sum(total) / float(step.plain_hidden);
-        for (int64_t c = 0; c < last; c += LANES) {
-            const Lanes part = load(x + c) - mean;
-            squares += part * part;
+    // Some rows together, since sums of one row wait for each other.
+    void normalise(const float* hidden, Number* active, int64_t row) {
+        const int64_t width = step.hidden, last = width - LANES, valid = LANES - (width - step.plain_hidden);
+        const float numbers = float(step.plain_hidden);
+        const float* x = hidden + row * width;
+        Number* to = active + row * step.activated;
+        Lanes totals[TOGETHER]{}, squares[TOGETHER]{};
+        for (int64_t c = 0; c < width; c += LANES)
+            for (int64_t i = 0; i < TOGETHER; ++i) totals[i] += load(x + i * width + c);
+        float means[TOGETHER], factors[TOGETHER];
+        for (int64_t i = 0; i < TOGETHER; ++i) means[i] = sum(totals[i]) / numbers;
+        for (int64_t c = 0; c < width; c += LANES)
+            for (int64_t i = 0; i < TOGETHER; ++i) {
+                Lanes part = load(x + i * width + c) - means[i];
+                if (c == last)
+                    for (int64_t lane = valid; lane < LANES; ++lane) part[lane] = 0.0f;
+                squares[i] += part * part;
+            }
+        for (int64_t i = 0; i < TOGETHER; ++i)
+            factors[i] = 1.0f / std::sqrt(sum(squares[i]) / numbers + EPSILON);
+        if (step.cell_hidden_scale == nullptr) {
+            const float *scales[TOGETHER], *shifts[TOGETHER];
+            for (int64_t i = 0; i < TOGETHER; ++i) scales[i] = step.scale, shifts[i] = step.shift;
+            activate(x, means, factors, scales, shifts, to);
+        } else {
+            const Number *scales[TOGETHER], *shifts[TOGETHER];
+            for (int64_t i = 0; i < TOGETHER; ++i) {
+                const int64_t run = (row + i) / RUN, left = step.length - places[run].start - 1,
+                              cell = (row + i) % RUN,
+                              at = index(run, cell < left ? cell : left, step.first_line) * width;
+                scales[i] = moved(step.cell_hidden_scale, at), shifts[i] = moved(step.cell_hidden_shift, at);
+            }
+            activate(x, means, factors, scales, shifts, to);
         }
-        Lanes part = load(x + last) - mean;
-        for (int64_t lane = LANES - missing; lane < LANES; ++lane) part[lane] = 0.0f;
-        squares += part * part;
-        const float factor = 1.0f / std::sqrt(sum(squares) / float(step.plain_hidden) + EPSILON);
-        const int64_t at = index(run, cell, step.first_line) * step.hidden;
-        if (step.cell_hidden_scale == nullptr)
-            activate(x, mean, factor, step.scale, step.shift, to);
-        else
-            activate(x, mean, factor, moved(step.cell_hidden_scale, at), moved(step.cell_hidden_shift, at), to);
     }
 
     template <typename Factor>
-    void activate(const float* x, float mean, float factor, const Factor* scale, const Factor* shift, Number* to) {
-        for (int64_t c = 0; c < step.hidden; c += LANES) {
-            Lanes y = (load(x + c) - mean) * factor;
-            if (step.is_gated) y = rectified(y);
-            if (scale != nullptr) y *= load(scale + c);
-            if (shift != nullptr) y += load(shift + c);
-            store(to + c, step.is_gated ? y : rectified(y));
-        }
+    void activate(const float* x, const float* means, const float* factors, const Factor* const* scales,
+                  const Factor* const* shifts, Number* to) {
+        const int64_t width = step.hidden, stride = step.activated;
+        const bool is_gated = step.is_gated;
+        for (int64_t c = 0; c < width; c += LANES)
+            for (int64_t i = 0; i < TOGETHER; ++i) {
+                Lanes y = (load(x + i * width + c) - means[i]) * factors[i];
+                if (is_gated) y = rectified(y);
+                if (scales[i] != nullptr) y *= load(scales[i] + c);
+                if (shifts[i] != nullptr) y += load(shifts[i] + c);
+                store(to + i * stride + c, is_gated ? y : rectified(y));
+            }
     }
 
     static const Number* moved(const void* numbers, int64_t by) {
