@@ -30,7 +30,8 @@ from diffnca.files import replace_atomically
 SOURCE = Path(__file__).parent / "cells.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
-FLAGS = ("-std=c++20", "-O3", NATIVE, "-fPIC", "-shared")
+FLAGS = ("-std=c++20", "-O3", NATIVE, "-ffp-contract=off", "-fPIC", "-shared")
+"""Where a product and a sum are one operation, the source says so. Else it could be so for some cells only."""
 WITHOUT_TILES = ("-mno-amx-bf16",)
 LINE_BYTES = 64
 BUILD_SECONDS = 300

@@ -12,9 +12,14 @@
 #include <cstring>
 #include <memory>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #ifdef __AVX512BF16__
 #define HAS_BFLOAT16
-#include <immintrin.h>
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define HAS_TILES
 #include <sys/syscall.h>
@@ -34,6 +39,10 @@ constexpr float EPSILON = 1e-5f;
 constexpr float SLOPE = 0.01f;
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef float Half __attribute__((vector_size(2 * LANES)));
+typedef float Quarter __attribute__((vector_size(LANES)));
+using Halves = Half[2];
+using Quarters = Quarter[4];
 
 struct Bf16 {
     uint16_t bits;
@@ -48,14 +57,9 @@ inline Lanes load(const float* from) {
 inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
 inline float sum(Lanes lanes) {
-    typedef float Half __attribute__((vector_size(32)));
-    typedef float Quarter __attribute__((vector_size(16)));
-    Half half[2];
-    std::memcpy(half, &lanes, sizeof lanes);
-    const Half eight = half[0] + half[1];
-    Quarter quarter[2];
-    std::memcpy(quarter, &eight, sizeof eight);
-    const Quarter four = quarter[0] + quarter[1];
+    Quarters parts;
+    std::memcpy(&parts, &lanes, sizeof lanes);
+    const Quarter four = (parts[0] + parts[2]) + (parts[1] + parts[3]);
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
@@ -68,7 +72,7 @@ struct Layer {
 };
 
 // Where the inputs of a product stand: for each run the first cell, `stride` numbers from cell to cell, and for
-// each tap an offset, from which on `lines` lines of 64 bytes are read.
+// each tap an offset, from which on `lines` lines of 64 bytes are read. After `used` numbers these are zeros.
 template <typename Number>
 struct Inputs {
     const Number* runs[RUNS];
@@ -76,16 +80,34 @@ struct Inputs {
     const int64_t* offsets;
     int64_t taps;
     int64_t lines;
+    int64_t used;
 };
 
-// `out[cell, output]` of a run, a few rows and panels at a time in registers.
-#ifdef __AVX512F__
-constexpr int64_t ROWS = 8, PANELS = 2;
+// Products without tiles: a few rows and panels at a time have their sums in vector registers.
+#if defined(__AVX512F__)
+constexpr int64_t VECTOR_BYTES = 64, ROWS = 8, PANELS = 2;
+#elif defined(__AVX__)
+constexpr int64_t VECTOR_BYTES = 32, ROWS = 4, PANELS = 1;
 #else
-constexpr int64_t ROWS = 4, PANELS = 1;
+constexpr int64_t VECTOR_BYTES = 16, ROWS = 4, PANELS = 1;
 #endif
+constexpr int64_t VECTORS = LINE_BYTES / VECTOR_BYTES;  // of a line
+typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
 
-inline Lanes multiplied(Lanes sum, const float* left, const float* right) { return sum + *left * load(right); }
+// `sum + left * right`, in one operation where the processor has one.
+inline Vector multiplied(Vector sum, const float* left, const float* right) {
+    Vector line;
+    std::memcpy(&line, right, sizeof line);
+#if defined(__AVX512F__)
+    return (Vector)_mm512_fmadd_ps(_mm512_set1_ps(*left), (__m512)line, (__m512)sum);
+#elif defined(__FMA__)
+    return (Vector)_mm256_fmadd_ps(_mm256_set1_ps(*left), (__m256)line, (__m256)sum);
+#elif defined(__aarch64__)
+    return (Vector)vfmaq_n_f32((float32x4_t)sum, (float32x4_t)line, *left);
+#else
+    return sum + *left * line;
+#endif
+}
 
 #ifdef HAS_BFLOAT16
 inline Lanes load(const Bf16* from) {
@@ -98,32 +120,34 @@ inline void store(Bf16* to, Lanes lanes) {
     std::memcpy(to, &half, sizeof half);
 }
 
-inline Lanes multiplied(Lanes sum, const Bf16* left, const Bf16* right) {
+inline Vector multiplied(Vector sum, const Bf16* left, const Bf16* right) {
     int32_t pair;
     std::memcpy(&pair, left, sizeof pair);
     const __m512i line = _mm512_loadu_si512(right);
-    return (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)line);
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)line);
 }
 #endif
 
 template <typename Number, int64_t WIDE>
 void multiply(const Inputs<Number>& inputs, const Number* first, const Number* weight, int64_t panel_numbers,
               const float* bias, float* out, int64_t out_stride) {
-    constexpr int64_t LINE = LINE_BYTES / sizeof(Number), STEP = LINE / LANES;
-    Lanes sums[ROWS][WIDE];
+    constexpr int64_t LINE = LINE_BYTES / sizeof(Number), STEP = LINE / LANES, FLOATS = LANES / VECTORS;
+    Vector sums[ROWS][WIDE * VECTORS];
     for (int64_t row = 0; row < ROWS; ++row)
-        for (int64_t panel = 0; panel < WIDE; ++panel) sums[row][panel] = load(bias + panel * LANES);
-    for (int64_t tap = 0; tap < inputs.taps; ++tap) {
+        for (int64_t part = 0; part < WIDE * VECTORS; ++part)
+            std::memcpy(&sums[row][part], bias + part * FLOATS, sizeof(Vector));
+    const int64_t steps = inputs.used / STEP, unused = (inputs.lines * LANES - steps) * LINE;
+    for (int64_t tap = 0; tap < inputs.taps; ++tap, weight += unused) {
         const Number* left = first + inputs.offsets[tap];
-        for (int64_t k = 0; k < inputs.lines * LANES; ++k, left += STEP, weight += LINE)
-            for (int64_t panel = 0; panel < WIDE; ++panel)
+        for (int64_t k = 0; k < steps; ++k, left += STEP, weight += LINE)
+            for (int64_t part = 0; part < WIDE * VECTORS; ++part) {
+                const Number* right = weight + part / VECTORS * panel_numbers + part % VECTORS * (LINE / VECTORS);
                 for (int64_t row = 0; row < ROWS; ++row)
-                    sums[row][panel] =
-                        multiplied(sums[row][panel], left + row * inputs.stride, weight + panel * panel_numbers);
+                    sums[row][part] = multiplied(sums[row][part], left + row * inputs.stride, right);
+            }
     }
     for (int64_t row = 0; row < ROWS; ++row)
-        for (int64_t panel = 0; panel < WIDE; ++panel)
-            store(out + row * out_stride + panel * LANES, sums[row][panel]);
+        std::memcpy(out + row * out_stride, sums[row], sizeof sums[row]);
 }
 
 template <typename Number>
@@ -247,7 +271,7 @@ class Worker {
     void update(int64_t count) {
         Number *perceived = numbers.get(), *active = perceived + PACK * step.perceived;
         float *near = sums.get(), *hidden = near + PACK * step.near, *change = hidden + PACK * step.hidden;
-        Inputs<Number> around{{}, step.stride, taps, 9, step.stride * int64_t(sizeof(Number)) / LINE_BYTES};
+        Inputs<Number> around{{}, step.stride, taps, 9, step.stride * int64_t(sizeof(Number)) / LINE_BYTES, step.seen};
         for (int64_t run = 0; run < RUNS; ++run) around.runs[run] = seen(step.now, run < count ? run : 0);
         product(around, {static_cast<const Number*>(step.perceive), step.perceive_bias, step.near / LANES}, near);
         for_cells(count, [&](int64_t row, int64_t run, int64_t cell) {
@@ -273,7 +297,7 @@ class Worker {
     void multiply_rows(const Number* rows, int64_t width, const void* weight, const float* bias,
                        int64_t outputs, float* out) {
         static constexpr int64_t NO_OFFSET = 0;
-        Inputs<Number> from{{}, width, &NO_OFFSET, 1, width * int64_t(sizeof(Number)) / LINE_BYTES};
+        Inputs<Number> from{{}, width, &NO_OFFSET, 1, width * int64_t(sizeof(Number)) / LINE_BYTES, width};
         for (int64_t run = 0; run < RUNS; ++run) from.runs[run] = rows + run * RUN * width;
         product(from, {static_cast<const Number*>(weight), bias, outputs / LANES}, out);
     }
