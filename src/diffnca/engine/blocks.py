@@ -36,42 +36,44 @@ class Blocks:
 
     def step(self, work: Work, lines: range, modulations: Modulations) -> None:
         """Do a cell step for these lines of the images."""
-        cells = torch.arange(len(lines) * work.grid.length)
-        images = torch.arange(work.images.start, work.images.stop)[:, None] * work.grid.lines
-        rows = ((images + lines.start) * work.grid.length + cells).flatten()
-        for block in rows.split(work.block_cells):
-            there = F.pad(block, (0, work.block_cells - len(block)), value=int(block[0]))
-            of_lines = there % (work.grid.lines * work.grid.length) - lines.start * work.grid.length
-            chosen = [_rows_of(each, of_lines) for each in modulations]
-            change = _change(work, _near(work, there), (chosen[0], chosen[1]))
-            self._add(work, block, change[: len(block)].float())
+        is_complete = len(lines) == work.grid.lines
+        for images in [work.images] if is_complete else [range(each, each + 1) for each in work.images]:
+            self._step(work, images, lines, modulations)
+        written = slice(work.images.start, work.images.stop), slice(lines.start, lines.stop)
+        channels = slice(work.widths.first, work.widths.state)
+        work.next.inner[(*written, slice(None), channels)] = work.state[(*written, slice(None), channels)]
 
-    def _add(self, work: Work, cells: Int[Tensor, " r"], change: Float[Tensor, "r w"]) -> None:
-        """Add a change to the state of some cells, and show the cells that they make."""
-        first, last = work.widths.first, work.widths.state
-        if work.taken is not None:
-            change = change * work.taken.flatten()[cells][:, None]
-        elif work.share < 1.0:
-            change = change * work.share
-        state = work.state.flatten(0, 2)
-        state[cells, first:last] += change
-        work.next.rows[_places(work.grid, cells), first:last] = state[cells, first:last].to(self.dtype)
+    def _step(self, work: Work, images: range, lines: range, modulations: Modulations) -> None:
+        """Do a cell step for lines of one image, or for complete images: cells that stand side by side."""
+        grid, size, in_lines = work.grid, work.block_cells, len(lines) * work.grid.length
+        first = (images.start * grid.lines + lines.start) * grid.length
+        count = len(images) * in_lines
+        places = _places(grid, torch.arange(first, first + count, dtype=torch.int32))
+        offsets, state = _offsets(work), work.state.flatten(0, 2)
+        taken = None if work.taken is None else work.taken.flatten()[:, None]
+        for start in range(0, count, size):
+            here = places[start : start + size]
+            there = F.pad(here, (0, size - len(here)), value=int(here[0]))[:, None] + offsets
+            near = work.now.rows.index_select(0, there.flatten()).view(size, 9, -1)
+            rows = torch.arange(start, start + size) % in_lines
+            chosen = [_rows_of(each, rows) for each in modulations]
+            change = _change(work, near, (chosen[0], chosen[1]))[: len(here)].float()
+            cells = slice(first + start, first + start + len(here))
+            change = change * (work.share if taken is None else taken[cells])
+            state[cells, work.widths.first :] += change
 
 
-def _places(grid: Grid, cells: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+def _places(grid: Grid, cells: Int32[Tensor, " r"]) -> Int32[Tensor, " r"]:
     """Return in which rows of what cells see these cells are."""
     lines, along = cells // grid.length, cells % grid.length + grid.halo
     images, lines = lines // grid.lines, lines % grid.lines + grid.halo
     return (images * (grid.lines + 2 * grid.halo) + lines) * grid.pitch + along
 
 
-def _near(work: Work, cells: Int[Tensor, " r"]) -> Float[Tensor, "r 9 s"]:
-    """Return what these cells see of themselves and their neighbours."""
-    grid = work.grid
-    steps = torch.arange(-work.dilation, work.dilation + 1, work.dilation)
-    offsets = (steps[:, None] * grid.stride_y + steps * grid.stride_x).flatten()
-    there = _places(grid, cells)[:, None] + offsets
-    return work.now.rows.index_select(0, there.flatten()).view(len(cells), 9, -1)
+def _offsets(work: Work) -> Int32[Tensor, "9"]:
+    """Return how many rows from a cell each of its neighbours is."""
+    steps = torch.arange(-work.dilation, work.dilation + 1, work.dilation, dtype=torch.int32)
+    return (steps[:, None] * work.grid.stride_y + steps * work.grid.stride_x).flatten()
 
 
 def _change(work: Work, near: Float[Tensor, "r 9 s"], modulations: Modulations) -> Float[Tensor, "r w"]:

@@ -31,7 +31,7 @@ SOURCE = Path(__file__).parent / "cells.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
 FLAGS = ("-std=c++20", "-O3", NATIVE, "-ffp-contract=off", "-fPIC", "-shared")
-"""Where a product and a sum are one operation, the source says so. Else it could be so for some cells only."""
+"""The source says where a product and a sum are one operation. Else they could be for some cells only."""
 WITHOUT_TILES = ("-mno-amx-bf16",)
 LINE_BYTES = 64
 BUILD_SECONDS = 300
