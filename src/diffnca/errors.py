@@ -44,3 +44,18 @@ def require_members(kind: str, thing: object, names: Iterable[str]) -> None:
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line; if the message is empty, the type of the error."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def explained(error: Exception) -> str | None:
+    """Return the line of an error that a user can cause; `None` for an error of diffnca."""
+    text = one_line(error)
+    if isinstance(error, RuntimeError) and "memory" in text:
+        return f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return text if isinstance(error, ValueError | OSError | ImportError | MemoryError) else None
+
+
+def fault(error: Exception) -> str:
+    """Return the line of an error of diffnca."""
+    return f"an error of diffnca, not of yours: {type(error).__name__}: {one_line(error)}; please report it"

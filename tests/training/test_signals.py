@@ -29,6 +29,14 @@ def test_a_block_hears_what_came_in_a_block_within() -> None:
         assert stopped()
 
 
+def test_who_runs_the_work_can_ask_too() -> None:
+    asked: list[bool] = []
+    with stop_requests(lambda: bool(asked)) as stopped, stop_requests(lambda: bool(asked)) as inner:
+        assert not stopped() and not inner()
+        asked.append(True)
+        assert stopped() and inner()
+
+
 def test_after_the_block_signals_go_their_usual_way() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_requests(), stop_requests():

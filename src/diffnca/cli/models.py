@@ -13,7 +13,7 @@ import tyro
 from diffnca.cli import console
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, DataConfig
-from diffnca.config.recipes import diff_nca
+from diffnca.config.recipes import diff_nca, unasked
 from diffnca.files import check_target
 from diffnca.training.options import RunOptions, StudentOptions
 
@@ -106,11 +106,6 @@ class Look:
             seen.write_sheet(self.out)
             console.say(f"sheet     {self.out}")
         return 0
-
-
-def unasked(recipe: Config) -> Config:
-    """Return a recipe that lets the images decide their reduction and what is held out."""
-    return replace(recipe, data=replace(recipe.data, reduce=0, validation=None))
 
 
 def preview_lines(seen: Preview) -> Iterator[str]:

@@ -193,3 +193,8 @@ def recipe_named(name: str) -> Config:
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r}: must be one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def unasked(recipe: Config) -> Config:
+    """Return a recipe that lets the images decide their reduction and what is held out."""
+    return replace(recipe, data=replace(recipe.data, reduce=0, validation=None))

@@ -36,7 +36,7 @@ from diffnca.training import state
 from diffnca.training.averages import Averages
 from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
 from diffnca.training.pace import batches_of_step, learning_rate, most_batches
-from diffnca.training.signals import Stopped, stop_requests
+from diffnca.training.signals import Stopped, never, stop_requests
 from diffnca.training.state import Progress, Run
 from diffnca.training.transfer import load_start
 
@@ -70,6 +70,7 @@ class Care:
         sample_seconds: time between sample grids; a finished run makes a last grid; 0 makes none.
         sample: writes a sample grid of a model to a file; raises `Interrupted` after a request to stop.
         trackers: names of accelerate's trackers, for example `tensorboard`.
+        cancelled: whether the run should stop after the current step, as a signal can ask too.
         card: facts about the model, stored in its file.
     """
 
@@ -79,6 +80,7 @@ class Care:
     sample: Callable[[Generator, Path, Stopped], None] | None = None
     held_out: Batches | None = None
     trackers: tuple[str, ...] = ()
+    cancelled: Stopped = never
     card: dict[str, Any] = field(default_factory=dict)
 
 
@@ -173,7 +175,7 @@ class Trainer:
         """
         if self.care.trackers:
             self.accelerator.init_trackers(state.TRACKER_FOLDER, config={"config": to_json(self.config)})
-        with stop_requests() as stopped, ThreadPoolExecutor(1) as pool:
+        with stop_requests(self.care.cancelled) as stopped, ThreadPoolExecutor(1) as pool:
             self._take_steps(self._own_batches(pool), stopped)
             pool.shutdown(cancel_futures=True)  # nobody takes the batches that it would prepare
             if self.is_finished or self._is_learning():

@@ -34,6 +34,7 @@ from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, stud
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.perceptual import with_perceptual
 from diffnca.training.sheets import SHEET_IMAGES, sample_sheet
+from diffnca.training.signals import Stopped, never
 from diffnca.training.start import (
     AUTO,
     RANDOM,
@@ -91,8 +92,8 @@ class Session:
             return None
         return bundled_models()[self.start] if self.errors else find_model(self.start)
 
-    def run(self, report: Report = unseen) -> Result:
-        """Train until the budget is spent.
+    def run(self, report: Report = unseen, cancelled: Stopped = never) -> Result:
+        """Train until the budget is spent; after each step, `cancelled` is asked whether to stop.
 
         Raises:
             Interrupted: the user asked for a stop; the run is saved.
@@ -111,6 +112,7 @@ class Session:
                 held_out=partial(self._batch, images=self.held_out) if len(self.held_out) else None,
                 sample=partial(sample_sheet, self._crops(self.images, SHEET_IMAGES, step=0)),
                 trackers=options.trackers,
+                cancelled=cancelled,
                 card=self.card,
             )
             first, fingerprint = self.first_weights, self.fingerprint
