@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := requirements.lock
 BUILD_TOOLS := hatchling editables
-EXTRAS := slides,tiff,giga,eval,features,baselines,films,export,trackers,docs,test,dev
+EXTRAS := slides,tiff,giga,eval,features,baselines,films,export,app,trackers,docs,test,dev
 TORCH := $(shell sed -n 's/^torch==//p' $(LOCK))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 

@@ -21,6 +21,7 @@ ROWS = [
     {"sampling"},
     {"tiles", "training", "evaluation", "export"},
     {"jobs", "comparison", "benchmark"},
+    {"app"},
     {"cli"},
 ]
 ROW = {part: number for number, parts in enumerate(ROWS) for part in parts}

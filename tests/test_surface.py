@@ -47,6 +47,7 @@ FLAGS = {
     "reproduce": "--data --out --minutes --images --rows --reduce --n --sampler --steps --seeds --features",
     "average": "PATH --width --out",
     "convert": "PATH",
+    "app": "--data --work --port --no-open",
     "info": "--json",
     "bench": "--height --width --batch --rounds --training --device --json",
 }

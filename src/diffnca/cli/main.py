@@ -18,15 +18,16 @@ from typing import Annotated, Any, ClassVar, Protocol, Union
 import tyro
 
 from diffnca.cli import console
+from diffnca.cli.app import App
 from diffnca.cli.edits import Extend, Inpaint, Upscale, Vary
 from diffnca.cli.exports import Export
 from diffnca.cli.images import Interpolate, Sample
 from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, View
-from diffnca.cli.models import Average, Convert, Distill, Look, Train, unasked
+from diffnca.cli.models import Average, Convert, Distill, Look, Train
 from diffnca.cli.synthesize import Synthesize
 from diffnca.config.model import Config
-from diffnca.config.recipes import recipe_named
-from diffnca.errors import one_line
+from diffnca.config.recipes import recipe_named, unasked
+from diffnca.errors import explained, fault
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
@@ -69,6 +70,7 @@ VERBS: tuple[type[Verb], ...] = (
     Reproduce,
     Verify,
     View,
+    App,
     Convert,
     Export,
     Info,
@@ -97,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if DEBUG in words:
             console.trace(error)
-        code, text = explained(error)
+        text = explained(error)
+        code = 1 if text is None else 2
+        text = text or f"{fault(error)}, with what {DEBUG} shows"
         typed = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
         console.note(as_typed(text, typed | set(() if command is None else flags_of(command))))
         return code
@@ -119,19 +123,6 @@ def _noted() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def explained(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and a message for the user."""
-    text = one_line(error)
-    if isinstance(error, RuntimeError) and "memory" in text:
-        return 2, f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return 2, f"{error.filename}: {error.strerror.lower()}"
-    if isinstance(error, ValueError | OSError | ImportError | MemoryError):
-        return 2, text
-    name = type(error).__name__
-    return 1, f"an error of diffnca, not of yours: {name}: {text}; please report it, with what {DEBUG} shows"
 
 
 def as_typed(text: str, flags: Set[str]) -> str:

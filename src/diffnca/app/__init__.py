@@ -1,0 +1,1 @@
+"""A page in the browser for this machine alone: make, draw, edit and train."""

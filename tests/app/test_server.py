@@ -1,0 +1,271 @@
+"""The page over HTTP: what is served, and what the hostile get."""
+
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffnca.app.owner import Options, Owner
+from diffnca.app.server import bound, quiet, run, serve, server_of
+from diffnca.app.sessions import Sessions
+from diffnca.app.works import Works
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with bound(0) as held, pytest.raises(ValueError, match="take another, or 0 for a free one") as refusal:
+        serve(Options(work=tmp_path / "work", port=held.getsockname()[1]))
+    assert "\n" not in str(refusal.value)
+
+
+def test_only_this_machine_is_answered() -> None:
+    with bound(0) as held:
+        assert held.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_model_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file or folder"):
+        serve(Options(models=("nothing",), work=tmp_path / "work"))
+
+
+def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--data .*: is no folder"):
+        serve(Options(data=tmp_path / "file", work=tmp_path / "work"))
+    with pytest.raises(ValueError, match="--work .*: is a file"):
+        serve(Options(work=tmp_path / "file"))
+
+
+def test_gradio_takes_no_choice_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "/")
+    quiet(tmp_path)
+    chosen = {name: value for name, value in os.environ.items() if name.startswith("GRADIO_")}
+    assert chosen == {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(tmp_path)}
+
+
+def test_the_other_verbs_do_not_import_gradio() -> None:
+    code = "import sys, diffnca.cli.main as m; m.parse(['app']); assert 'gradio' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Page:
+    """The page of an owner, served in this process."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner, self.held = owner, bound(0)
+        self.port = self.held.getsockname()[1]
+        app = server_of(owner)
+        threading.Thread(target=run, args=(app, self.held), daemon=True).start()
+        for _ in range(200):
+            if self.is_up():
+                break
+            time.sleep(0.05)
+        self.config = json.loads(self.get("/config")[1])
+
+    def is_up(self) -> bool:
+        try:
+            return self.get("/")[0] == 200
+        except OSError:
+            return False
+
+    def get(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        told = answer.read()
+        connection.close()
+        return answer.status, told
+
+    def event(self, tab: str, button: str, data: list[Any], where: str) -> Any:
+        """Click a button of a tab with these values; return what its outputs get."""
+        number = self.number_of(button, where)
+        asked = {"data": data, "fn_index": number, "session_hash": tab, "trigger_id": None}
+        status, told = self.get(
+            "/gradio_api/queue/join", "POST", json.dumps(asked), **{"Content-Type": "application/json"}
+        )
+        assert status == 200, told
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", f"/gradio_api/queue/data?session_hash={tab}")
+        answer = connection.getresponse()
+        while line := answer.readline():
+            if line.startswith(b"data:"):
+                message = json.loads(line[5:])
+                if message["msg"] == "process_completed":
+                    if not message["success"]:
+                        raise ValueError(message["output"]["error"])
+                    return message["output"]["data"]
+        raise AssertionError("the event did not end")
+
+    def number_of(self, value: str, event: str) -> int:
+        """Return the number of the event of a component with this label or text."""
+        names = [
+            each["id"]
+            for each in self.config["components"]
+            if value in (each["props"].get("value"), each["props"].get("label"))
+        ]
+        return next(
+            each["id"]
+            for each in self.config["dependencies"]
+            for target, name in each["targets"]
+            if target in names and name == event
+        )
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """Upload a file; return it as events take it."""
+        quoted = name.replace('"', "%22")
+        parts = [
+            b"--limit",
+            f'Content-Disposition: form-data; name="files"; filename="{quoted}"'.encode(),
+            b"Content-Type: image/png",
+            b"",
+            content,
+            b"--limit--",
+            b"",
+        ]
+        kind = "multipart/form-data; boundary=limit"
+        status, told = self.get("/gradio_api/upload", "POST", b"\r\n".join(parts), **{"Content-Type": kind})
+        assert status == 200, told
+        return {"path": json.loads(told)[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    pytest.importorskip("zarr")
+    work = tmp_path_factory.mktemp("app") / "work"
+    with Owner(Options(work=work, is_opened=False), Sessions(), Works()) as owner:
+        yield Page(owner)
+
+
+def png(height: int = 32, width: int = 32) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def made(page: Page, tab: str, seed: int, *changed: Any) -> str:
+    """Return what the tab `Make` shows; an image of 32x32 pixels."""
+    fields = ["pathology-4step", seed, 1, 32, 32, "any", 1, 0, 0, "none"]
+    for index, value in changed:
+        fields[index] = value
+    shown: str = page.event(tab, "Make", fields, "click")[0]
+    return shown
+
+
+def test_the_page_names_no_other_machine(page: Page) -> None:
+    text = page.get("/")[1] + page.get("/theme.css")[1] + page.get("/config")[1]
+    loaded = rb"""(?:src|href)\s*=\s*["']https?:[^"']+|url\(["']?https?:[^)]+|@import\s+[^;]+"""
+    found = [each for each in re.findall(loaded, text) if f"127.0.0.1:{page.port}".encode() not in each]
+    assert found == []
+
+
+def test_an_image_is_made_as_the_command_line_makes_it(page: Page, tmp_path: Path) -> None:
+    from diffnca.cli.main import main
+
+    shown = made(page, "one", 3)
+    address = shown.split('src="')[1].split('"')[0]
+    words = "sample pathology-4step --height 32 --width 32 --seed 3 --out"
+    assert main([*words.split(), str(tmp_path / "a.png")]) == 0
+    own = np.asarray(Image.open(io.BytesIO(page.get(address)[1])))
+    assert np.array_equal(own, np.asarray(Image.open(tmp_path / "a.png")))
+
+
+def test_two_users_at_once_get_their_own_images(page: Page) -> None:
+    shown: dict[str, str] = {}
+    threads = [
+        threading.Thread(
+            target=lambda tab, seed: shown.update({tab: made(page, tab, seed)}), args=(f"t{seed}", seed)
+        )
+        for seed in (5, 6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "seed 5" in shown["t5"] and "seed 6" in shown["t6"]
+    assert page.owner.sessions.of("t5").last != page.owner.sessions.of("t6").last
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (3, 100_000, "must be at most 1,048,576 pixels here"),
+        (2, 1000, "count=1000: must be at most 16"),
+        (1, -1, "seed=-1: must be from 0 to"),
+        (6, 2, "obey=2.0: must be 1 without layout and label"),
+        (3, 0, "height"),
+    ],
+)
+def test_a_wrong_number_gives_the_line_of_the_command_line(
+    index: int, value: int, message: str, page: Page
+) -> None:
+    shown = made(page, "errors", 0, (index, value))
+    assert 'class="line error"' in shown and message in shown and "\n" not in shown
+
+
+def test_a_model_that_is_not_offered_is_refused(page: Page) -> None:
+    with pytest.raises(ValueError, match="not in the list of choices"):
+        made(page, "errors", 0, (0, "/etc/passwd"))
+    with pytest.raises(ValueError, match="model=/etc/passwd: must be one of pathology-4step"):
+        page.owner.model("/etc/passwd")
+
+
+@pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "<script>alert(1)</script>.png"])
+def test_an_upload_stays_in_the_folder_of_the_page_whatever_its_name(name: str, page: Page) -> None:
+    file = page.upload(name, png())
+    assert Path(file["path"]).resolve().is_relative_to(page.owner.sessions.folder)
+    shown = page.event("uploads", "Upload a picture", [file], "upload")[0]
+    assert "error" not in shown and "<script" not in shown and not Path(file["path"]).exists()
+
+
+def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
+    file = page.upload("<b>holiday.png", b"no picture at all")
+    shown = page.event("corrupt", "Upload a picture", [file], "upload")[0]
+    assert 'class="line error"' in shown and "holiday" in shown and "unreadable" in shown
+    assert "<b>" not in shown and str(page.owner.sessions.folder) not in shown
+
+
+def test_a_picture_of_too_many_pixels_gives_one_line(page: Page) -> None:
+    file = page.upload("large.png", png(1100, 1000))
+    shown = page.event("large", "Upload a picture", [file], "upload")[0]
+    assert "large.png: 1100x1000 px must be at most 1,048,576 pixels" in shown
+
+
+@pytest.mark.parametrize("path", ["secret.png", "http://127.0.0.1:9/a.png", "uploads/../../secret.png"])
+def test_nothing_but_an_upload_is_taken_as_a_picture(path: str, page: Page) -> None:
+    folder = page.owner.options.work.parent
+    (folder / "secret.png").write_bytes(png())
+    named = path if "://" in path else str(folder / path)
+    file = {"path": named, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(ValueError, match="the file was not uploaded"):
+        page.event("thief", "Upload a picture", [file], "upload")
+
+
+def test_a_tab_that_is_closed_at_work_leaves_no_file(page: Page) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
+    connection.request("GET", "/gradio_api/heartbeat/closing")
+    connection.getresponse().readline()
+    made(page, "closing", 1)
+    folder = page.owner.sessions.of("closing").folder
+    assert folder.is_dir()
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    for _ in range(400):
+        if not folder.exists():
+            break
+        time.sleep(0.05)
+    assert not folder.exists() and page.owner.sessions.known("closing") is None
