@@ -316,6 +316,17 @@ def test_a_map_painted_all_over_has_the_pixels_of_a_layout(
     assert_alike(made(engine, "drawn", size=32, edits=(edit,), obey=obey), expected)
 
 
+@pytest.mark.browser
+def test_weights_of_16_bits_reach_a_graphics_card_as_they_are(engine: Browser) -> None:
+    values = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.float16)
+    finite = values[values.isfinite()]
+    same = engine.value(f"""import("./weights.js").then(({{ asHalves, halfToFloat }}) => {{
+        const bits = Uint16Array.from({finite.view(torch.uint16).tolist()});
+        return asHalves(Float32Array.from(bits, halfToFloat)).every((half, index) => half === bits[index]);
+    }})""")
+    assert same
+
+
 WORLD = "model=drawn&seed=3&world=64&zoom=6"
 PICTURE = "Array.from(page.world.tiles.pixels({ top: 0, left: 0, height: 64, width: 64 }))"
 
@@ -376,6 +387,32 @@ def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
     page.drag((400, 300), (430, 300), (460, 240))
     assert page.value("[page.view.x, page.view.y]") == [-10, 10]
     assert page.value("location.hash") == "#model=drawn&seed=3&world=64&x=-10&y=10&zoom=6"
+
+
+@pytest.mark.browser
+def test_moving_on_the_endless_map_makes_only_what_is_new(page: Page) -> None:
+    page.open(f"model=plain&seed=3&world={2**31}&x=100&y=-200&zoom=8", 512, 256)
+    whole = page.value("page.world.spent.pixels")
+    page.value("page.view.moveBy(-256, 0)")
+    page.browser.wait_for("page.isBusy")
+    page.wait()
+    assert 0.0 < page.value("page.world.spent.pixels") - whole < 0.7 * whole
+    page.value("page.view.moveBy(256, 0)")
+    page.browser.value("new Promise((done) => setTimeout(done, 200))")
+    again = page.value("page.world.spent.pixels")
+    page.wait()
+    assert page.value("page.world.spent.pixels") == again
+
+
+@pytest.mark.browser
+def test_a_page_with_a_graphics_card_heals(page: Page) -> None:
+    page.open(f"{WORLD}&engine=graphics")
+    before = page.picture()
+    page.click("[data-tool=heal]")
+    page.drag((450, 300), (460, 300))
+    page.wait()
+    assert page.value("page.engine.constructor.name") == "Graphics"
+    assert (page.picture() != before).any()
 
 
 @pytest.mark.browser

@@ -17,6 +17,12 @@ export class Graphics {
     return new Graphics(adapter, device, isHalf, texts);
   }
 
+  // Call `fail` with an error that no later call will report: no memory, or the card is gone.
+  watch(fail) {
+    this.device.addEventListener("uncapturederror", ({ error }) => fail(new Error(`The graphics card refused: ${error.message}`)));
+    this.device.lost.then(({ message }) => fail(new Error(`The graphics card stopped; reload the page. ${message}`)));
+  }
+
   constructor(adapter, device, isHalf, [shared, cell, pixels]) {
     Object.assign(this, { device, isHalf, info: adapter.info });
     const start = isHalf ? "enable f16;\nalias half4 = vec4<f16>;\n" : "alias half4 = vec4f;\n";

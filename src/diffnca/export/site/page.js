@@ -264,7 +264,7 @@ function draw() {
 async function start() {
   page.listed = await (await fetch("models.json")).json();
   page.engine = await openEngine(new URLSearchParams(location.hash.slice(1)).get("engine"));
-  page.engine.device?.lost.then(({ message }) => fail(new Error(`The graphics card stopped; reload the page. ${message}`)));
+  page.engine.watch(fail);
     page.view = new View(find("map"));
   find("model").replaceChildren(...page.listed.map(({ name }) => new Option(name, name)));
   find("model").hidden = page.listed.length < 2;

@@ -15,6 +15,8 @@ export class Processor {
 
   constructor() { Object.assign(this, { isHalf: false, isSlow: true, name: "the processor", queued: [] }); }
 
+  watch() {}
+
   buffer(bytes) {
     const data = new ArrayBuffer(4 * Math.ceil(Math.max(bytes, 16) / 4));
     return { size: data.byteLength, numbers: new Float32Array(data), words: new Uint32Array(data), destroy() {} };
