@@ -132,6 +132,13 @@ def test_cells_that_the_page_does_not_know_are_refused(field: str, value: Any, t
         write_page([path], tmp_path / "site")
 
 
+def test_more_steps_than_the_page_has_room_for_are_refused(tmp_path: Path) -> None:
+    steps = replace(STUDENT, steps=30, visited=tuple(range(299, 269, -1)))
+    path = write_small(tmp_path, replace(PLAIN, sampling=steps))
+    with pytest.raises(ValueError, match=r"reach of 30 steps=\d+: must be at most 1792 px"):
+        write_page([path], tmp_path / "site")
+
+
 def test_options_of_other_formats_are_refused(models: Path, tmp_path: Path, capsys: Any) -> None:
     model, out = str(models / "plain.safetensors"), str(tmp_path / "site")
     assert main(["export", model, "--format", "web", "--out", out, "--loop"]) == 2
@@ -181,6 +188,7 @@ ENGINE = """(async () => {
 @pytest.fixture(scope="module", params=["processor", "graphics"])
 def engine(request: pytest.FixtureRequest, browser: Browser, address: str) -> Browser:
     """Return a browser with an engine of the page, without the page."""
+    browser.page("Emulation.setHardwareConcurrencyOverride", hardwareConcurrency=4)  # cores, for the threads
     browser.open(f"{address}models.json", 400, 300)
     browser.value(ENGINE % request.param)
     return browser
@@ -391,7 +399,7 @@ def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
 
 @pytest.mark.browser
 def test_moving_on_the_endless_map_makes_only_what_is_new(page: Page) -> None:
-    page.open(f"model=plain&seed=3&world={2**31}&x=100&y=-200&zoom=8", 512, 256)
+    page.open("model=plain&seed=3&world=endless&x=100&y=-200&zoom=8", 512, 256)
     whole = page.value("page.world.spent.pixels")
     page.value("page.view.moveBy(-256, 0)")
     page.browser.wait_for("page.isBusy")

@@ -30,11 +30,11 @@ from diffnca.models.file import (
 LIST = "models.json"
 """Names of the models of a page: the file that tells a page from other folders."""
 
-MOST_STEPS = 16
-"""Largest number of steps: each step is a state of the whole map in the memory of the graphics card."""
+ROOM_PX = 2048 - 256
+"""What the buffers of the page have around a part of the map: `RING_PX` of world.js without the part."""
 
-LARGEST_REACH_PX = 192
-"""Largest radius of one step: the buffers of the page hold the surroundings of a view for all steps."""
+BLOCK_PX = 32
+"""Side of the blocks that the page computes: `BLOCK` of places.js."""
 
 
 def write_page(models: Sequence[str | Path], folder: Path) -> None:
@@ -111,11 +111,10 @@ def _runnable(name: str, config: Config) -> NCAConfig:
     model, sampling, layout = config.model, config.sampling, config.layout
     if not isinstance(model, NCAConfig) or model.fourier is not None:
         raise ValueError(f"model {name}: must be a local network of cells (diff_nca) to run in the page")
-    is_student = sampling.sampler == "ddim" and sampling.guidance == 1.0 and sampling.steps <= MOST_STEPS
-    if not is_student:
+    if sampling.sampler != "ddim" or sampling.guidance != 1.0:
         took = f"{sampling.steps} steps of {sampling.sampler}, guidance {sampling.guidance:g}"
         raise ValueError(
-            f"model {name}: takes {took}; the page runs ddim without guidance in at most {MOST_STEPS} steps; "
+            f"model {name}: takes {took}; the page runs ddim without guidance, in few steps; "
             "make a student of it (diffnca distill)"
         )
     if layout.made or layout.style:
@@ -123,10 +122,16 @@ def _runnable(name: str, config: Config) -> NCAConfig:
         raise ValueError(f"model {name}: {makes}, which the page does not know; choose another model")
     for stage in model.stages:
         _check_cell(name, stage)
-    reach = model.radius
-    allowed = f"at most {LARGEST_REACH_PX} px for the page"
-    require(reach is not None and reach <= LARGEST_REACH_PX, f"model {name}: radius", reach, allowed)
+    assert model.radius is not None, "cells with a norm of their own see a finite radius"
+    blocks = -(-(model.radius + 2 * _side(model)) // BLOCK_PX)
+    reach = 2 * (sampling.steps - 1) * blocks * BLOCK_PX
+    allowed = f"at most {ROOM_PX} px for the page, both sides together; distil it to fewer steps"
+    require(reach <= ROOM_PX, f"model {name}: reach of {sampling.steps} steps", reach, allowed)
     return model
+
+
+def _side(model: NCAConfig) -> int:
+    return model.patch if model.coarse is None else model.coarse.patch
 
 
 def _check_cell(name: str, cell: CellConfig) -> None:

@@ -10,7 +10,7 @@ import { View, follow } from "./view.js";
 const TONE_PX = 128; // side of the squares of equal tone
 const OBEY = 4; // how closely tissue follows what is painted
 const SAVED_PX = 512; // side of a tile that is saved
-const SLOW_WORLD_PX = 256;
+const SLOW_WORLD_PX = 256, PHONE_WORLD_PX = 512;
 const PATIENCE_MS = 250; // longest work between two looks at what the user wants
 
 const STOPPED = Symbol("stopped by the user");
@@ -32,7 +32,9 @@ function read() {
   page.model = page.listed.some(({ name }) => name === told.get("model")) ? told.get("model") : page.listed[0].name;
   page.seed = Math.abs(Math.trunc(number("seed") || 0));
   page.tone = number("tone") || 0;
-  page.size = number("world") || (page.engine.isSlow ? SLOW_WORLD_PX : ENDLESS);
+  const isPhone = matchMedia("(pointer: coarse)").matches; // with little memory
+  const usual = page.engine.isSlow ? SLOW_WORLD_PX : isPhone ? PHONE_WORLD_PX : ENDLESS;
+  page.size = told.get("world") === "endless" ? ENDLESS : number("world") || usual;
   page.view.y = number("y") ?? 0;
   page.view.x = number("x") ?? 0;
   page.view.zoomTo(number("zoom") || 3);
@@ -40,7 +42,7 @@ function read() {
 
 function write() {
   const { view } = page;
-  const told = { model: page.model, seed: page.seed, ...(page.size === ENDLESS ? {} : { world: page.size }),
+  const told = { model: page.model, seed: page.seed, world: page.size === ENDLESS ? "endless" : page.size,
     ...(page.tone ? { tone: page.tone } : {}), x: Math.round(view.x), y: Math.round(view.y), zoom: +view.zoom.toFixed(2) };
   page.address = `#${new URLSearchParams(told)}`;
   history.replaceState(null, "", page.address);

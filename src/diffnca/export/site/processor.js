@@ -1,11 +1,11 @@
 // The engine without a graphics card: the kernels of cell.wgsl and pixels.wgsl on the processor.
 
-import { isHere, panels, products } from "./product.js";
 import { modulo } from "./places.js";
+import { isHere } from "./product.js";
+import { philox, quantile } from "./random.js";
 
-const OPEN = 0, AROUND = 1;
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8, MARK = 0x80000000;
-const CELLS = 64; // of a block
+const MOST_THREADS = 8;
 
 export class Processor {
   static open() {
@@ -13,9 +13,18 @@ export class Processor {
     return new Processor();
   }
 
-  constructor() { Object.assign(this, { isHalf: false, isSlow: true, name: "the processor", queued: [] }); }
+  constructor() {
+    Object.assign(this, { isHalf: false, isSlow: true, queued: [] });
+    const count = Math.max(1, Math.min((navigator.hardwareConcurrency ?? 2) - 1, MOST_THREADS));
+    this.threads = [...Array(count)].map(() => new Worker(new URL("worker.js", import.meta.url), { type: "module" }));
+    this.kernels = 0;
+  }
 
-  watch() {}
+  get name() { return `the processor, ${this.threads.length} thread${this.threads.length > 1 ? "s" : ""}`; }
+
+  watch(fail) {
+    for (const thread of this.threads) thread.onerror = ({ message }) => fail(new Error(`A thread stopped; reload the page. ${message ?? ""}`));
+  }
 
   buffer(bytes) {
     const data = new ArrayBuffer(4 * Math.ceil(Math.max(bytes, 16) / 4));
@@ -32,7 +41,30 @@ export class Processor {
 
   write(buffer, at, words, first, count) { buffer.words.set(words.subarray(first, first + count), at); }
 
-  cellKernel(entry, constants) { return KERNELS[entry](constants); }
+  // A kernel of cells shares its rows out among the threads.
+  cellKernel(entry, constants) {
+    const kernel = this.kernels++, row = 4 * (constants.PLANES + constants.STATE);
+    let told = null;
+    return async ([weights, modulation, before, after], job) => {
+      if (told !== weights) this.threads.forEach((thread) => thread.postMessage({ kernel, constants, weights: weights.numbers }));
+      told = weights;
+      const width = job.grid[1] * row, from = 4 * job.modulation;
+      const table = modulation.numbers.slice(from, from + 8 * (constants.PLANES + 2 * constants.STATE + constants.HIDDEN));
+      const cells = job.grid[0] * width, share = Math.ceil(job.size[0] / this.threads.length);
+      await Promise.all(this.threads.map(async (thread, index) => {
+        const top = job.first[0] + index * share, height = Math.min(share, job.first[0] + job.size[0] - top);
+        if (height <= 0) return;
+        const answer = new Promise((done) => { thread.onmessage = ({ data }) => done(data); });
+        const state = before.numbers.slice(0, cells), part = { first: [top, job.first[1]], size: [height, job.size[1]] };
+        thread.postMessage({ kernel, table, state, job: { ...job, ...part } }, [state.buffer]);
+        const made = await answer;
+        for (let y = 0; y < height; y++) {
+          const line = made.subarray(y * width, y * width + job.size[1] * row);
+          after.numbers.set(line, (top + y) * width + job.first[1] * row);
+        }
+      }));
+    };
+  }
 
   pixelKernel(entry, constants) { return KERNELS[entry](constants); }
 
@@ -47,7 +79,7 @@ export class Processor {
   // Work off the list; the page may do other things between two kernels.
   async done() {
     for (let next; (next = this.queued.shift()); ) {
-      next();
+      await next();
       await new Promise((go) => { Processor.pause.port1.onmessage = go; Processor.pause.port2.postMessage(0); });
     }
   }
@@ -59,50 +91,6 @@ export class Processor {
 }
 
 Processor.pause = new MessageChannel(); // unlike timers, it does not wait
-
-function high(a, b) { // upper word of a product
-  const low = (a & 0xffff) * (b & 0xffff), cross = (a >>> 16) * (b & 0xffff) + (low >>> 16);
-  const other = (a & 0xffff) * (b >>> 16) + (cross & 0xffff);
-  return ((a >>> 16) * (b >>> 16) + Math.floor(cross / 65536) + (other >>> 16)) >>> 0;
-}
-
-export function philox(counter, seed, words = new Uint32Array(4)) { // Philox4x32-10, as diffnca.canvas.noise
-  let [a, b, c, d] = counter, [low, up] = seed;
-  for (let round = 0; round < 10; round++) {
-    const first = high(a, 0xD2511F53), second = high(c, 0xCD9E8D57), lowFirst = Math.imul(a, 0xD2511F53), lowSecond = Math.imul(c, 0xCD9E8D57);
-    a = (second ^ b ^ low) >>> 0;
-    b = lowSecond >>> 0;
-    c = (first ^ d ^ up) >>> 0;
-    d = lowFirst >>> 0;
-    low = (low + 0x9E3779B9) >>> 0;
-    up = (up + 0xBB67AE85) >>> 0;
-  }
-  words[0] = a; words[1] = b; words[2] = c; words[3] = d;
-  return words;
-}
-
-const polynomial = (factors, x) => factors.reduceRight((sum, factor) => sum * x + factor, 0);
-const CENTRAL = [[3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125, 45921.953931549871457,
-  67265.770927008700853, 33430.575583588128105, 2509.0809287301226727], [1, 42.313330701600911252, 687.18700749205790830,
-  5394.1960214247511077, 21213.794301586595867, 39307.895800092710610, 28729.085735721942674, 5226.4952788528545610]];
-const TAIL = [[1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504, 1.27045825245236838258,
-  0.241780725177450611770, 2.27238449892691845833e-2, 7.74545014278341407640e-4], [1, 2.05319162663775882187, 1.67638483018380384940,
-  0.689767334985100004550, 0.148103976427480074590, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9]];
-
-export function quantile(word) { // of the normal distribution at (word + 0.5) / 2^32: Wichura's AS 241
-  const offset = (word + 0.5 - 2 ** 31) * 2 ** -32, square = 0.180625 - offset * offset;
-  if (Math.abs(offset) <= 0.425) return offset * polynomial(CENTRAL[0], square) / polynomial(CENTRAL[1], square);
-  const radius = Math.sqrt(-Math.log(0.5 - Math.abs(offset))) - 1.6;
-  return Math.sign(offset) * polynomial(TAIL[0], radius) / polynomial(TAIL[1], radius);
-}
-
-function folded(index, size, edge) {
-  if (index >= 0 && index < size) return index;
-  if (edge === AROUND) return modulo(index, size);
-  if (edge === OPEN) return Math.min(Math.max(index, 0), size - 1);
-  const turn = Math.max(2 * (size - 1), 1), there = modulo(index, turn);
-  return Math.min(there, turn - there);
-}
 
 const pixelAt = ({ place, ring }, y, x) => modulo(y + place[0], ring[0]) * ring[1] + modulo(x + place[1], ring[1]);
 const colour = (value) => Math.floor(Math.min(Math.max(value, -1), 1) * 127.5) + 128;
@@ -198,88 +186,4 @@ function finish({ CHANNELS, PATCH, PLANES, STATE, PREDICTION }) {
   };
 }
 
-function advance({ PLANES, STATE, HIDDEN, FIRST, CHANCE }) {
-  const planes = 4 * PLANES, state = 4 * STATE, hidden = 4 * HIDDEN, row = planes + state, seen = row + state, inner = 9 * state;
-  const expandAt = inner * state, projectAt = expandAt + seen * hidden, biasesAt = projectAt + hidden * state;
-  const lengths = { perceive: inner * state, perceiveBias: state, expand: seen * hidden, expandBias: hidden, project: hidden * state,
-    projectBias: state, patch: CELLS * inner, seen: CELLS * seen, hidden: CELLS * hidden, change: CELLS * state };
-  const at = {};
-  let total = 0;
-  for (const [name, length] of Object.entries(lengths)) [at[name], total] = [total, total + length];
-  const { product, numbers } = products(4 * total), part = (name) => numbers.subarray(at[name], at[name] + lengths[name]);
-  const multiply = (input, width, name, output, outputRow, outputs) => product(4 * at[input], 4 * width, 4 * at[name],
-    4 * at[`${name}Bias`], 4 * output, 4 * outputRow, CELLS, width, outputs / 4);
-  const [patch, near, layer, change] = ["patch", "seen", "hidden", "change"].map(part), words = new Uint32Array(4);
-  let laid = null;
-
-  const layOut = (weights, table) => { // the modulation of the perception goes into the weights
-    if (laid !== weights) {
-      panels(weights, inner, state, part("perceive"));
-      panels(weights.subarray(projectAt), hidden, state, part("project"));
-      part("perceiveBias").set(weights.subarray(biasesAt, biasesAt + state));
-      part("projectBias").set(weights.subarray(biasesAt + state + hidden, biasesAt + 2 * state + hidden));
-      laid = weights;
-    }
-    const matrix = weights.subarray(expandAt), bias = part("expandBias");
-    panels(matrix, seen, hidden, part("expand"), table);
-    for (let o = 0; o < hidden; o++) {
-      let sum = weights[biasesAt + state + o];
-      for (let i = 0; i < seen; i++) sum += table[seen + i] * matrix[i * hidden + o];
-      bias[o] = sum;
-    }
-  };
-
-  const activate = (cell, table) => {
-    const first = cell * hidden, scale = 2 * seen, shift = 2 * seen + hidden;
-    let mean = 0, variance = 0;
-    for (let c = 0; c < hidden; c++) mean += layer[first + c];
-    mean /= hidden;
-    for (let c = 0; c < hidden; c++) variance += (layer[first + c] - mean) ** 2;
-    const rate = 1 / Math.sqrt(variance / hidden + 1e-5);
-    for (let c = 0; c < hidden; c++) {
-      const value = (layer[first + c] - mean) * rate * table[scale + c] + table[shift + c];
-      layer[first + c] = value > 0 ? value : 0.01 * value;
-    }
-  };
-
-  const updates = ({ place, canvas, key, clock }, y, x) => {
-    if (!CHANCE) return true;
-    const column = modulo(x + place[1], canvas[1]);
-    philox([modulo(y + place[0], canvas[0]), Math.floor(column / 4), 2 << 24, clock], key, words);
-    return words[column % 4] < CHANCE;
-  };
-
-  return ([weights, modulation, before, after], job) => {
-    const { grid, first, size, edge, dilation } = job, from = before.numbers, to = after.numbers;
-    const table = modulation.numbers.subarray(4 * job.modulation), count = size[0] * size[1];
-    layOut(weights.numbers, table);
-    for (let start = 0; start < count; start += CELLS) {
-      const cells = Math.min(CELLS, count - start);
-      for (let cell = 0; cell < cells; cell++) {
-        const y = first[0] + Math.floor((start + cell) / size[1]), x = first[1] + (start + cell) % size[1];
-        for (let tap = 0; tap < 9; tap++) {
-          const row0 = folded(y + dilation * (Math.floor(tap / 3) - 1), grid[0], edge[0]);
-          const column = folded(x + dilation * (tap % 3 - 1), grid[1], edge[1]);
-          const source = (row0 * grid[1] + column) * row + planes, target = cell * inner + tap * state;
-          for (let c = 0; c < state; c++) patch[target + c] = from[source + c];
-        }
-        const own = (y * grid[1] + x) * row;
-        for (let c = 0; c < row; c++) near[cell * seen + c] = from[own + c];
-      }
-      multiply("patch", inner, "perceive", at.seen + row, seen, state);
-      multiply("seen", seen, "expand", at.hidden, hidden, hidden);
-      for (let cell = 0; cell < cells; cell++) activate(cell, table);
-      multiply("hidden", hidden, "project", at.change, state, state);
-      for (let cell = 0; cell < cells; cell++) {
-        const y = first[0] + Math.floor((start + cell) / size[1]), x = first[1] + (start + cell) % size[1];
-        const own = (y * grid[1] + x) * row, isUpdated = updates(job, y, x);
-        for (let c = 0; c < row; c++) {
-          const isWritten = isUpdated && c >= planes + FIRST;
-          to[own + c] = isWritten ? from[own + c] + change[cell * state + c - planes] : from[own + c];
-        }
-      }
-    }
-  };
-}
-
-const KERNELS = { noise, means, begin, finish, advance };
+const KERNELS = { noise, means, begin, finish };

@@ -7,6 +7,7 @@ const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8; // flags of pixels.wgsl
 const EDGES = { open: 0, around: 1, mirror: 2 };
 const MARK = 0x80000000; // of a pixel that an edit changes now
 const RING_PX = 2048; // side of the buffers of a larger world, a window that moves with the view
+const LARGEST_CHUNK_PX = 768;
 const PAINT_MARGIN_PX = 24; // around painted places, where their surroundings adapt
 
 // A canvas of any size whose pixels are made where they are wanted, and the same wherever they are made.
@@ -40,9 +41,15 @@ export class World {
 
   get isWhole() { return this.size <= RING_PX; }
 
+  // Side of a part of the map whose surroundings, for all steps, fit into the buffers.
+  get chunk() { return Math.min(RING_PX - 2 * (this.steps - 1) * this.reach, LARGEST_CHUNK_PX); }
+
+  // Pixels that a step sees around a pixel, in whole blocks.
+  get reach() { return Math.ceil(this.network.radius / BLOCK) * BLOCK; }
+
   // What must be known of level `level` so that `r` can be finished.
   needed(level, r) {
-    return this.within(toBlocks(grown(r, (this.steps - level) * Math.ceil(this.network.radius / BLOCK) * BLOCK)));
+    return this.within(toBlocks(grown(r, (this.steps - level) * this.reach)));
   }
 
   // A rectangle, cut to the world: an axis counts once.
@@ -212,7 +219,7 @@ export class World {
     const middle = [r.top + r.height / 2, r.left + r.width / 2];
     const far = (p) => Math.hypot(p.top + p.height / 2 - middle[0], p.left + p.width / 2 - middle[1]);
     const near = (rects) => rects.sort((a, b) => far(a) - far(b))[0];
-    const chunks = this.isWhole ? [this.within(toBlocks(r))] : pieces([toBlocks(r)], 3 * 256);
+    const chunks = this.isWhole ? [this.within(toBlocks(r))] : pieces([toBlocks(r)], this.chunk);
     for (const chunk of chunks.sort((a, b) => far(a) - far(b))) {
       if (this.known[this.steps].hasAll(chunk)) continue;
       for (let level = 1; level <= this.steps; level++) {
