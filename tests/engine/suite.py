@@ -200,6 +200,16 @@ class EngineSuite:
         )
         assert relative_error(found, expected) < self.allowed[torch.float32]
 
+    @pytest.mark.parametrize("region", [Canvas(40, 19).whole, Canvas(19, 40).whole], ids=["high", "wide"])
+    def test_a_step_of_needed_cells_alone_gives_these_cells_the_same_bits(self, region: Region) -> None:
+        rule, part = self.rule(network_of("diff_nca+2")), Region(3, 2, 9, 7, region.canvas)
+        state, t, found = noisy(region, 2, 12).to(self.device), torch.full((2,), T, device=self.device), []
+        for needed in (region, part):
+            with rule.begin(state, t, region) as cells:
+                cells.advance(0, None, needed)
+                found.append(part.crop(cells.state(), of=region))
+        assert torch.equal(*found)
+
     def test_each_image_has_its_own_time(self) -> None:
         network, region, t = network_of("fourier_diff_nca"), Canvas(9, 8).whole, torch.tensor([0.9, 0.1, 0.9])
         x_t = noisy(region, 3)

@@ -1,6 +1,10 @@
 """The cell rule: neighbourhoods at edges, normalisation, modulation, masks, all written out."""
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffnca.canvas.region import Canvas, Region, fold
+from diffnca.canvas.region import Boundary, Canvas, Region, fold
 from diffnca.config.networks import CellConfig
-from diffnca.networks.cell import CellRule, Modulation, modulate, pad, run_cells, unfolded
+from diffnca.networks.cell import CellRule, EagerCells, Modulation, modulate, pad, run_cells, unfolded
 
 ROW = torch.tensor([[[[1.0, 2.0, 3.0]]]])  # one row of three pixels
 T = torch.tensor([0.5])
@@ -187,3 +191,43 @@ def test_the_gradient_of_the_perception_in_half_precision_is_that_in_full(
         gradients.append(rule.perceive.weight.grad.clone())
     difference = gradients[1] - gradients[0]
     assert float(difference.norm() / gradients[0].norm()) < 0.02
+
+
+@dataclass
+class Neglected:
+    """Cells of which those that are not needed are lost after each cell step."""
+
+    cells: EagerCells
+    updated: list[int]
+
+    def advance(self, k: int, mask: Tensor | None, needed: Region) -> None:
+        self.cells.advance(k, mask, needed)
+        lost, region = torch.ones_like(self.cells.current, dtype=torch.bool), self.cells.region
+        needed.crop(lost, of=region).fill_(False)
+        self.cells.current[lost] = math.nan
+        self.updated.append(needed.area)
+
+    def state(self) -> Tensor:
+        return self.cells.current
+
+
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")])
+def test_what_is_wanted_depends_on_needed_cells_alone(boundary: tuple[Boundary, Boundary]) -> None:
+    config = CellConfig(hidden=8, num_cell_steps=3, dilations=(1, 2, 1))
+    rule, canvas, updated = rule_of(config), Canvas(40, 40, boundary), []
+    wanted = Region(3, 12, 5, 6, canvas)
+    region = wanted.grow(4)
+    state = state_of(height=region.height, width=region.width)
+
+    class Forgetful:
+        config, guidance = rule.config, None
+
+        @contextmanager
+        def begin(self, *arguments: Any) -> Iterator[Neglected]:
+            with rule.begin(*arguments) as cells:
+                yield Neglected(cells, updated)
+
+    found = run_cells(Forgetful(), state, T, region, None, wanted=wanted)
+    expected = run_cells(rule, state, T, region, None)
+    assert torch.equal(wanted.crop(found, of=region), wanted.crop(expected, of=region))
+    assert updated == [wanted.grow(3).area, wanted.grow(1).area, wanted.area]

@@ -117,6 +117,12 @@ class Region:
         left, width = _shrink_span(self.left, self.width, n, self.canvas.width, boundary_x)
         return Region(top, left, height, width, self.canvas) if min(height, width) > 0 else None
 
+    def within(self, other: Region) -> Region:
+        """Return the part of this region in `other`, which holds it, or is shorter on an axis."""
+        top, height = (self.top, self.height) if self.height < other.height else (other.top, other.height)
+        left, width = (self.left, self.width) if self.width < other.width else (other.left, other.width)
+        return Region(top, left, height, width, self.canvas)
+
     def crop(self, tensor: Tensor, of: Region) -> Tensor:
         """Return the part on this region of a tensor whose last two dimensions lie on the region `of`.
 

@@ -90,6 +90,7 @@ class Work:
 
     Attributes:
         images: their numbers in the memory.
+        cells: which cells of a line to update at least.
         layers: the layers of this cell step.
         share: what share of its change each cell takes, if `taken` is `None`.
         taken: which cells update.
@@ -104,6 +105,7 @@ class Work:
     widths: Widths
     dilation: int
     images: range
+    cells: range
     layers: Layers
     share: float
     taken: UInt8[Tensor, "b lines length"] | None
@@ -232,9 +234,10 @@ class FastCells:
         state = self.grid.laid(self.cells[..., : self.rule.channels].movedim(-1, 1))
         return state.clone() if self.order is None else state[self.order.argsort()]
 
-    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None, needed: Region) -> None:
         """Do cell step `k`; the arguments are those of `cell.Cells.advance`."""
         rule, dilation = self.rule, self.config.dilation(k)
+        lines, cells = self._spans(needed)
         taken = (
             None if mask is None else self.grid.laid(self._sorted(mask)[:, 0]).contiguous().view(torch.uint8)
         )
@@ -243,14 +246,14 @@ class FastCells:
             embedding = self._embedded(images, k)
             layers, share = images.layers[k], self.config.update_probability
             work = Work(
-                self.config, self.grid, self.widths, dilation, images.numbers, layers, share, taken,
+                self.config, self.grid, self.widths, dilation, images.numbers, cells, layers, share, taken,
                 self.cells, self.now, self.next, rule.block_cells,
             )  # fmt: skip
             works.append((work, embedding))
         if dilation in self.tables:
             rule.stepper.surround(works[0][0], *self.tables[dilation])
         for work, embedding in works:
-            work_off(partial(self._step, work, embedding), self._parts(work), self.num_threads)
+            work_off(partial(self._step, work, embedding), self._parts(work, lines), self.num_threads)
         self.now, self.next = self.next, self.now
 
     def _sorted(self, images: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "b ..."]:
@@ -285,16 +288,26 @@ class FastCells:
             self.now.inner[images.slice, ..., first : first + shown.shape[-1]] = shown
         return embedding
 
-    def _parts(self, work: Work) -> list[range]:
+    def _spans(self, needed: Region) -> tuple[range, range]:
+        """Return the lines of a part of the region, and the cells of these lines."""
+        canvas = self.region.canvas
+        top, left = (
+            (needed.top - self.region.top) % canvas.height,
+            (needed.left - self.region.left) % canvas.width,
+        )
+        spans = range(top, top + needed.height), range(left, left + needed.width)
+        return spans[::-1] if self.grid.is_turned else spans
+
+    def _parts(self, work: Work, lines: range) -> list[range]:
         """Return the lines for each piece of work."""
-        lines, length = self.grid.lines, self.grid.length
+        length = self.grid.length
         if self.places is not None:
             size = max(self.rule.block_cells // length, 1)
-        elif self.num_threads == 1 or len(work.images) * lines * length < FEWEST_CELLS:
-            size = lines
+        elif self.num_threads == 1 or len(work.images) * len(lines) * length < FEWEST_CELLS:
+            size = len(lines)
         else:
-            size = -(-lines // (4 * self.num_threads))
-        return [range(first, min(first + size, lines)) for first in range(0, lines, size)]
+            size = -(-len(lines) // (4 * self.num_threads))
+        return [range(first, min(first + size, lines.stop)) for first in range(lines.start, lines.stop, size)]
 
     def _step(self, work: Work, embedding: Float[Tensor, "cells e"] | None, lines: range) -> None:
         modulations = (Modulation(), Modulation())

@@ -104,11 +104,16 @@ class Automaton(nn.Module):
         region = region or Canvas(*x_t.shape[-2:]).whole
         pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)
         *first, image = self.compiled_parts() if rules is None else rules
-        state = self.gathered(pixels, grid)
+        state, correct = self.gathered(pixels, grid), self.correct(grid)
+        near = (
+            correct if image.config.radius is None else correct.grow(image.config.radius).within(grid.cells)
+        )
         if self.config.coarse is not None:
             squares, first_mask = PatchGrid(region, self.config.coarse.patch), self.config.cell.num_cell_steps
             coarse = self.gathered(pixels, squares)
-            coarse = run_cells(first[0], coarse, t, squares.cells, noise, first_mask=first_mask)
+            seen = PatchGrid(near, self.config.coarse.patch // self.config.patch).cells
+            wanted = seen.within(squares.cells)
+            coarse = run_cells(first[0], coarse, t, squares.cells, noise, None, first_mask, wanted=wanted)
             state = self.hand_down(coarse, state, grid)
         elif self.config.fourier is not None:
             if context is None:
@@ -122,31 +127,23 @@ class Automaton(nn.Module):
             spectrum = self.transform(first[0], context, t.to(x_t.dtype), region.canvas, noise)
             state = torch.cat([state, self.draw(spectrum, grid, x_t.dtype)], dim=1)
 
-        needed = self.needed(grid)
-        state = needed.crop(state, of=grid.cells)
-
         def predicted(state: Tensor) -> Tensor:
             start = self.config.seen_channels(self.config.patch)
             drawn = state[:, start : start + self.config.cell_image_channels]
-            return grid.scatter(padded(drawn, needed, grid.cells).contiguous())
+            return grid.scatter(padded(drawn, near, grid.cells).contiguous())
 
         shown = None if observe is None else lambda state: observe(predicted(state))
-        return predicted(run_cells(image, state, t, needed, noise, observe=shown))
+        state = near.crop(state, of=grid.cells)
+        return predicted(run_cells(image, state, t, near, noise, observe=shown, wanted=correct.within(near)))
 
-    def needed(self, grid: PatchGrid) -> Region:
-        """Return the cells of the image stage on which correct pixels depend: `radius` px from inner edges.
+    def correct(self, grid: PatchGrid) -> Region:
+        """Return the cells that hold correct pixels: `radius` px and more from edges inside the canvas.
 
-        The coarse stage sees farther than the image stage, so the image stage is not computed at all cells of
-        a tile and its surroundings. All cells of a region are needed if no pixel is correct.
+        So each stage updates only cells on which correct pixels depend, not all cells around a tile. If no
+        pixel is correct, all cells are returned.
         """
-        cells, far, near = grid.cells, self.radius, self.image.config.radius
-        correct = None if far is None else grid.pixels.shrink(far)
-        if correct is None or near is None:
-            return cells
-        seen = PatchGrid(correct, self.config.patch).cells.grow(near)
-        top, height = (seen.top, seen.height) if seen.height < cells.height else (cells.top, cells.height)
-        left, width = (seen.left, seen.width) if seen.width < cells.width else (cells.left, cells.width)
-        return Region(top, left, height, width, cells.canvas)
+        inner = None if self.radius is None else grid.pixels.shrink(self.radius)
+        return grid.cells if inner is None else PatchGrid(inner, self.config.patch).cells.within(grid.cells)
 
     def seen(self, x_t: Float[Tensor, "b n h w"], given: Tensor | None) -> Float[Tensor, "b m h w"]:
         """Return the given planes and the noisy image, which no cell step overwrites."""

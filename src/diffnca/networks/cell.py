@@ -46,8 +46,11 @@ class SelfGuidance(NamedTuple):
 class Cells(Protocol):
     """The cells of some images while an engine updates them."""
 
-    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
-        """Do cell step `k` where `mask` is true; `None` gives each cell the expectation of its change."""
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None, needed: Region) -> None:
+        """Do cell step `k` where `mask` is true; `None` gives each cell the expectation of its change.
+
+        Cells outside the region `needed` may stay as they are: nothing depends on them any more.
+        """
 
     def state(self) -> Float[Tensor, "b c h w"]:
         """Return the current state. Later cell steps do not change the returned tensor."""
@@ -265,8 +268,8 @@ class EagerCells:
     region: Region
     origin: tuple[int, int] | None
 
-    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None) -> None:
-        """Do cell step `k`; the arguments are those of `Cells.advance`."""
+    def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None, needed: Region) -> None:
+        """Do cell step `k` for all cells; the arguments are those of `Cells.advance`."""
         if self.rule.is_recomputed:
             change = checkpoint(self.change, self.current, k, use_reentrant=False)
         else:
@@ -297,8 +300,12 @@ def run_cells(
     origin: tuple[int, int] | None = None,
     first_mask: int = 0,
     observe: Callable[[Tensor], object] | None = None,
+    wanted: Region | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Return the state after all cell steps of `rule`, guided if the rule has a guidance.
+
+    The state is correct on the region `wanted`; `None` is all of `region`. Each cell step updates as few
+    cells as `wanted` needs.
 
     `state`, `t`, `region` and `origin` are those of `Rule.begin`. A `noise` of `None` updates each cell by
     the expectation of its mask. Masks count from `first_mask`, so two stages of a call draw different masks.
@@ -311,8 +318,20 @@ def run_cells(
         for k in range(rule.config.num_cell_steps):
             if guidance is not None and k == guidance.from_cell_step:
                 before = cells.state()
-            cells.advance(k, None if drawn is None else drawn.mask(first_mask + k, region, probability))
+            mask = None if drawn is None else drawn.mask(first_mask + k, region, probability)
+            cells.advance(k, mask, needed_after(k, rule.config, region, wanted or region))
             if observe is not None:
                 observe(cells.state())
         final = cells.state()
     return final if guidance is None or before is None else guidance.lead(final, before)
+
+
+def needed_after(k: int, config: CellConfig, region: Region, wanted: Region) -> Region:
+    """Return the cells of `region` on which the final state of `wanted` depends after cell step `k`.
+
+    `region` must hold `wanted`, and the cells that it sees in all cell steps.
+    """
+    if config.radius is None:
+        return region
+    grown = wanted.grow(sum(config.dilation(later) for later in range(k + 1, config.num_cell_steps)))
+    return grown.within(region)

@@ -39,7 +39,7 @@ BUILD_SECONDS = 300
 INTEGERS = (
     "lines", "length", "halo", "stride_y", "stride_x", "state_width", "seen", "stride", "near", "perceived",
     "hidden", "activated", "first", "plain_hidden", "dilation", "is_gated", "first_image", "last_image",
-    "first_line", "last_line",
+    "first_line", "last_line", "first_cell", "last_cell",
 )  # fmt: skip
 POINTERS = (
     "perceive", "perceive_bias", "expand", "expand_bias", "project", "project_bias", "scale", "shift",
@@ -81,7 +81,7 @@ class Native:
     def step(self, work: Work, lines: range, modulations: Modulations) -> None:
         """Do a cell step for these lines of the images."""
         is_gated, images = work.config.modulation == "gate", work.images
-        spans = (images.start, images.stop, lines.start, lines.stop)
+        spans = (images.start, images.stop, lines.start, lines.stop, work.cells.start, work.cells.stop)
         layers = (*work.layers.perceive, *work.layers.expand, *work.layers.project)
         of_cells = (*modulations[0], *modulations[1])
         tensors = (*layers, work.layers.scale, work.layers.shift, *of_cells, work.taken, work.state)

@@ -216,7 +216,7 @@ void product(const Inputs<Bf16>& inputs, const Layer<Bf16>& layer, float* out) {
 struct Step {
     int64_t lines, length, halo, stride_y, stride_x;                     // `Grid` in engine/cells.py
     int64_t state_width, seen, stride, near, perceived, hidden, activated, first, plain_hidden;  // `Widths`
-    int64_t dilation, is_gated, first_image, last_image, first_line, last_line;
+    int64_t dilation, is_gated, first_image, last_image, first_line, last_line, first_cell, last_cell;
     const void* perceive;
     const float* perceive_bias;
     const void* expand;
@@ -252,12 +252,11 @@ class Worker {
     }
 
     void run() {
-        const int64_t across = (step.length + RUN - 1) / RUN;
         int64_t count = 0;
         for (int64_t image = step.first_image; image < step.last_image; ++image)
             for (int64_t line = step.first_line; line < step.last_line; ++line)
-                for (int64_t run = 0; run < across; ++run) {
-                    places[count++] = {image, line, run * RUN};
+                for (int64_t cell = step.first_cell; cell < step.last_cell; cell += RUN) {
+                    places[count++] = {image, line, cell};
                     if (count == RUNS) update(count), count = 0;
                 }
         if (count > 0) update(count);
@@ -289,7 +288,7 @@ class Worker {
     template <typename Do>
     void for_cells(int64_t count, Do act) {
         for (int64_t run = 0; run < count; ++run) {
-            const int64_t left = step.length - places[run].start, cells = left < RUN ? left : RUN;
+            const int64_t left = step.last_cell - places[run].start, cells = left < RUN ? left : RUN;
             for (int64_t cell = 0; cell < cells; ++cell) act(run * RUN + cell, run, cell);
         }
     }
