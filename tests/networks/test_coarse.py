@@ -125,7 +125,7 @@ def test_the_shares_of_the_stages_are_those_of_their_products() -> None:
     )
     shares = [each.share for each in model.stage_works]
     assert shares == pytest.approx([near / (near + far), far / (near + far)])
-    assert [each.reach_px for each in model.stage_works] == [2 * (CELL.radius + 1) - 1, RADIUS]
+    assert [each[1:] for each in model.stage_works] == [(2 * (CELL.radius + 1) - 1, 1), (RADIUS, 9)]
 
 
 def test_a_shift_by_the_larger_cells_shifts_the_prediction_and_no_other_does() -> None:

@@ -131,3 +131,13 @@ def test_a_cell_has_the_mean_of_a_plane_over_its_pixels() -> None:
     planes = torch.randint(0, 2, (1, 2, 8, 12), generator=torch.Generator().manual_seed(0)).float()
     found = PatchGrid(Canvas(8, 12).whole, 4).averaged(planes)
     assert torch.equal(found, torch.nn.functional.avg_pool2d(planes, 4))
+
+
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), CIRCULAR])
+def test_a_part_of_a_grid_holds_the_pixels_of_its_cells(boundary: tuple[Boundary, Boundary]) -> None:
+    grid = PatchGrid(Region(5, 7, 20, 18, Canvas(48, 48, boundary)), 4)
+    cells = Region(2, 3, 3, 2, grid.cells.canvas)
+    part, image = grid.part(cells), noisy(grid.pixels)
+    assert part.cells == cells
+    gathered = part.gather(part.pixels.crop(image, of=grid.pixels))
+    assert torch.equal(gathered, cells.crop(grid.gather(image), of=grid.cells))

@@ -49,15 +49,17 @@ def test_computed_pixels_are_those_of_the_regions_that_are_walked(
     assert made.pixels == sum(region.area for region in regions)
 
 
-def test_a_stage_that_sees_less_is_computed_less_far() -> None:
-    canvas, stages = Canvas(48, 48), (StageWork(0.75, 1), StageWork(0.25, 3))
+def test_a_stage_is_computed_as_far_as_it_reaches_on_average() -> None:
+    canvas, stages = Canvas(48, 48), (StageWork(0.75, 1, 0), StageWork(0.25, 3, 2))
     made = replace(plan(canvas, fused=2), stages=stages)
     grown = [
-        share * tile.grow(3 * later + reach).area
+        each.share
+        * (tile.grow(3 * later + each.first_px).area + tile.grow(3 * later + each.last_px).area)
+        / 2
         for sweep in made.sweeps
         for tile in made.tiles(sweep)
         for later in range(2)
-        for share, reach in stages
+        for each in stages
     ]
     assert made.pixels == pytest.approx(sum(grown))
     assert made.overhead < plan(canvas, fused=2).overhead

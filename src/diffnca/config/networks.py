@@ -87,10 +87,18 @@ class CellConfig:
 
 
 class StageWork(NamedTuple):
-    """What a stage computes: its share of the products of a call, and pixels around each wanted pixel."""
+    """What a stage computes: its share of the products of a call, and how far around wanted pixels.
+
+    Its cell steps reach fewer pixels one after another, from about `first_px` down to `last_px`.
+    """
 
     share: float
-    reach_px: int
+    first_px: int
+    last_px: int
+
+    def beside(self, px: int) -> "StageWork":
+        """Return the work if so many more pixels are wanted on each side."""
+        return StageWork(self.share, self.first_px + px, self.last_px + px)
 
 
 @dataclass(frozen=True)
@@ -241,12 +249,13 @@ class NCAConfig:
         if cells is None or radius is None:
             return ()
         own = self.cell.products(self.channels + planes, planes) / self.patch**2
-        works = [(own, self.patch * (cells + 1) - 1)]
+        near = self.patch * (cells + 1) - 1
+        works = [(own, near, self.patch - 1)]
         if self.coarse is not None:
             far = self.coarse.cell.products(self.coarse.channels + planes, planes) / self.coarse.patch**2
-            works.append((far, radius))
-        total = sum(products for products, _ in works)
-        return tuple(StageWork(products / total, reach) for products, reach in works)
+            works.append((far, radius, near + self.coarse.patch - self.patch))
+        total = sum(products for products, _, _ in works)
+        return tuple(StageWork(products / total, *reach) for products, *reach in works)
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,11 @@ class Plan:
             return None
         radius, steps = check_parts(model), len(self.request.walk()[1])
         first = region.grow(radius * steps)
+        works = [each.beside(radius * later) for later in range(steps) for each in stage_works(model)]
         computed = sum(
-            share * region.grow(radius * later + reach).area
-            for later in range(steps)
-            for share, reach in stage_works(model)
+            each.share * region.grow(reach).area / 2.0
+            for each in works
+            for reach in (each.first_px, each.last_px)
         )
         return first.height, first.width, computed / (region.area * steps)
 

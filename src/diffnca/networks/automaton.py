@@ -102,19 +102,20 @@ class Automaton(nn.Module):
             ValueError: the context is missing or belongs to another canvas, or the given planes do not fit.
         """
         region = region or Canvas(*x_t.shape[-2:]).whole
-        pixels, grid = self.seen(x_t, given), PatchGrid(region, self.config.patch)
+        pixels, cells = self.seen(x_t, given), PatchGrid(region, self.config.patch)
         *first, image = self.compiled_parts() if rules is None else rules
-        state, correct = self.gathered(pixels, grid), self.correct(grid)
-        near = (
-            correct if image.config.radius is None else correct.grow(image.config.radius).within(grid.cells)
-        )
+        correct = self.correct(cells)
+        near = correct.grow(image.config.radius or 0).within(cells.cells)
+        grid = cells.part(near)
+        state = self.gathered(grid.pixels.crop(pixels, of=region), grid)
         if self.config.coarse is not None:
             squares, first_mask = PatchGrid(region, self.config.coarse.patch), self.config.cell.num_cell_steps
             coarse = self.gathered(pixels, squares)
-            seen = PatchGrid(near, self.config.coarse.patch // self.config.patch).cells
-            wanted = seen.within(squares.cells)
+            wanted = PatchGrid(near, self.config.coarse.patch // self.config.patch).cells.within(
+                squares.cells
+            )
             coarse = run_cells(first[0], coarse, t, squares.cells, noise, None, first_mask, wanted=wanted)
-            state = self.hand_down(coarse, state, grid)
+            state = self.hand_down(wanted.crop(coarse, of=squares.cells), state, grid)
         elif self.config.fourier is not None:
             if context is None:
                 if not (region.is_whole_y and region.is_whole_x):
@@ -129,11 +130,10 @@ class Automaton(nn.Module):
 
         def predicted(state: Tensor) -> Tensor:
             start = self.config.seen_channels(self.config.patch)
-            drawn = state[:, start : start + self.config.cell_image_channels]
-            return grid.scatter(padded(drawn, near, grid.cells).contiguous())
+            drawn = state[:, start : start + self.config.cell_image_channels].contiguous()
+            return padded(grid.scatter(drawn), grid.pixels, region)
 
         shown = None if observe is None else lambda state: observe(predicted(state))
-        state = near.crop(state, of=grid.cells)
         return predicted(run_cells(image, state, t, near, noise, observe=shown, wanted=correct.within(near)))
 
     def correct(self, grid: PatchGrid) -> Region:
@@ -209,10 +209,11 @@ class Automaton(nn.Module):
 
 
 def padded(drawn: Float[Tensor, "b n v u"], on: Region, to: Region) -> Float[Tensor, "b n h w"]:
-    """Return cells that lie `on` a region with zeros around them, up to the larger region `to`."""
+    """Return an image that lies `on` a region with zeros around it, up to the larger region `to`."""
     above, before = (on.top - to.top) % to.canvas.height, (on.left - to.left) % to.canvas.width
     below, after = to.height - on.height - above, to.width - on.width - before
-    return F.pad(drawn, (before, after, above, below))
+    is_there = not any((above, before, below, after))
+    return drawn if is_there else F.pad(drawn, (before, after, above, below))
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:

@@ -45,6 +45,13 @@ class PatchGrid:
         pixels = self.pixels
         return not any(n % self.patch for n in (pixels.top, pixels.left, pixels.height, pixels.width))
 
+    def part(self, cells: Region) -> "PatchGrid":
+        """Return the grid of the pixels that some of the cells hold."""
+        pixels, mine = self.pixels, self.cells
+        top, height = self._held_by(cells.top, cells.height, mine.height, pixels.top, pixels.height)
+        left, width = self._held_by(cells.left, cells.width, mine.width, pixels.left, pixels.width)
+        return PatchGrid(Region(top, left, height, width, pixels.canvas), self.patch)
+
     def gather(self, image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n_p_p y x"]:
         """Return the pixels of each cell as its channels.
 
@@ -88,6 +95,13 @@ class PatchGrid:
         """Return the first square and the number of squares that touch a span; a square counts only once."""
         first = start // self.patch
         return first, min(-(-(start + length) // self.patch) - first, squares)
+
+    def _held_by(self, first: int, count: int, squares: int, start: int, length: int) -> tuple[int, int]:
+        """Return start and length of the part of a span that `count` of its `squares` hold."""
+        if count == squares:
+            return start, length
+        begin, end = max(first * self.patch, start), min((first + count) * self.patch, start + length)
+        return begin, end - begin
 
     def _held(self, start: int, squares: int, length: int, size: int) -> Int64[Tensor, " p"]:
         """Return which row (or column) of the region stands at each row (or column) of the squares."""

@@ -115,7 +115,7 @@ def stage_works(denoiser: ImageDenoiser) -> tuple[StageWork, ...]:
     """Return what the stages of a denoiser with a finite radius compute; of an unknown one, all at once."""
     model, radius = denoiser.config.model, check_parts(denoiser)
     known = model.stage_works if isinstance(model, NCAConfig) and model.radius == radius else ()
-    return known or (StageWork(1.0, radius),)
+    return known or (StageWork(1.0, radius, radius),)
 
 
 def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:

@@ -66,8 +66,7 @@ class Job:
     @property
     def stages(self) -> tuple[StageWork, ...]:
         """What each stage of the denoiser computes in a step, with the reach of the constraint."""
-        works = stage_works(self.denoiser)
-        return tuple(each._replace(reach_px=each.reach_px + self.task.reach) for each in works)
+        return tuple(each.beside(self.task.reach) for each in stage_works(self.denoiser))
 
     @cached_property
     def place(self) -> torch.device:

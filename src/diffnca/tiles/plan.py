@@ -1,12 +1,13 @@
 """The cost of an image in tiles: sweeps, pixels computed twice, memory, disk and time.
 
 A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
-which neighbouring tiles compute too. A stage of the network that sees fewer pixels is computed less far. Each
-sweep reads and writes the whole image. Let c be the seconds per pixel of a denoiser call, and b those per
-pixel read or written. A sweep of m steps, of a network whose stages s take the shares p_s of c, costs
+which neighbouring tiles compute too. Within a step, each stage s of the network reaches fewer pixels around a
+tile, the longer it lasts: from f_s to l_s. Each sweep reads and writes the whole image. Let c be the seconds
+per pixel of a denoiser call, p_s the share of a stage, and b the seconds per pixel read or written. With A(n)
+for the area of a tile grown by n, a sweep of m steps costs about
 
-    sum over tiles of sum over s of c p_s * (area grown by r_s + by r + r_s + ... + by (m - 1) r + r_s)
-                    + b * (area grown by m r + area)
+    sum over tiles of sum over s, k < m of c * p_s * (A(k * r + f_s) + A(k * r + l_s)) / 2
+                    + b * (A(m * r) + A(0))
 
 `make_plan` takes the m with the lowest cost of all sweeps. But a tile may not work longer than
 `PATIENCE_SECONDS`. A canvas of one tile has no halo, so all its steps are one sweep, in memory.
@@ -116,12 +117,15 @@ class Plan:
         return Region(0, 0, max(heights), max(widths), self.canvas)
 
     def _computed(self, sweep: range) -> float:
-        side, stages = self.side(sweep), self.stages or (StageWork(1.0, self.radius),)
+        side, stages = self.side(sweep), self.stages or (StageWork(1.0, self.radius, self.radius),)
+        works = [each.beside(self.radius * later) for later in range(len(sweep)) for each in stages]
         return sum(
-            share * _grown_area(self.canvas, side, self.radius * later + reach)
-            for later in range(len(sweep))
-            for share, reach in stages
+            each.share * (self._around(side, each.first_px) + self._around(side, each.last_px)) / 2.0
+            for each in works
         )
+
+    def _around(self, side: int, reach: int) -> int:
+        return _grown_area(self.canvas, side, reach)
 
     def _moved(self, sweep: range) -> int:
         read = _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep)) if sweep.start else 0
