@@ -30,7 +30,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxpr
 
 test: $(VENV)/all
 	$(PYTEST)
-	@echo "left out: make test-browser (the viewer in Chromium), test-release (the scores of the bundled models, the wheel)"
+	@echo "left out: make test-browser (pages in Chromium), test-release (the scores of the bundled models, the wheel)"
 
 test-browser test-release: $(VENV)/all
 	$(PYTEST) -m $(@:test-%=%)

@@ -168,7 +168,8 @@ function tell() {
   const { world, engine } = page;
   if (!world || page.isWatched) return;
   const each = world.millisecondsPerTile;
-  const speed = each === null ? "" : `${each < 10 ? each.toFixed(1) : Math.round(each).toLocaleString("en")} ms for 256 × 256 px`;
+  const told = each >= 10_000 ? `${Math.round(each / 1000)} s` : `${each < 10 ? each?.toFixed(1) : Math.round(each)} ms`;
+  const speed = each === null ? "" : `${told} for 256 × 256 px`;
   say(speed || "Ready");
   const facts = [["speed", speed], ["runs on", engine.name], ["weights", engine.isHalf ? "16-bit" : "32-bit"]];
   const text = JSON.stringify(facts);

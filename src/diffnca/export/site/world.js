@@ -115,7 +115,6 @@ export class World {
 
   // Make level + 1 from `level` on a rectangle; `look` is called after cell steps whose estimate is shown.
   async step(level, r, { flags = 0, look = null } = {}) {
-    const { engine } = this, began = performance.now();
     const grid = this.gridOf(r), inside = rect(r.top - grid.top, r.left - grid.left, r.height, r.width);
     this.settle(grid);
     if (level === 0) this.drawNoise(grid);
@@ -127,12 +126,8 @@ export class World {
     }));
     this.finish(level, grid, inside, cells, free, flags | (level === this.steps - 1 ? LAST : 0) | (look ? LOOK : 0));
     if (look || !this.isStill || level === this.steps - 1) await this.show(r);
-    else await engine.done();
+    else await this.engine.done();
     if (look && this.isStill) await look();
-    if (!look) {
-      this.spent.milliseconds += performance.now() - began;
-      this.spent.pixels += r.height * r.width / this.steps;
-    }
   }
 
   // Whether cells of a rectangle see painted places, which the image follows more closely than the model would.
@@ -232,8 +227,11 @@ export class World {
   }
 
   async make({ level, piece }) {
+    const began = performance.now();
     await this.step(level - 1, piece);
     this.known[level].addAll(piece);
+    this.spent.milliseconds += performance.now() - began;
+    this.spent.pixels += piece.height * piece.width / this.steps;
   }
 
   // Make a rectangle, to the end.
