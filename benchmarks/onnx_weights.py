@@ -14,7 +14,7 @@ import torch
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
-from diffnca.evaluation.metrics.distances import kid
+from diffnca.evaluation.metrics.distances import kid, kid_difference
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
 from diffnca.export.graph import WEIGHTS
 from diffnca.export.onnx import Options, model_of
@@ -22,6 +22,10 @@ from diffnca.models.file import load_denoiser
 
 REFERENCES = Path(__file__).parents[1] / "tests" / "reference"
 CROP = 64
+COLUMNS = [
+    *("model", "weights", "file, kB", "mean change, levels of 255", "largest", "KID x 1000"),
+    "less that of float32",
+]
 MODELS = {"pathology-4step": ("pathology", 256, 8), "faces-4step": ("faces", 64, 128)}
 """Whose held-out pictures a student is compared with, the side of its images, and their number."""
 
@@ -43,19 +47,24 @@ def crops_of(pictures: np.ndarray) -> torch.Tensor:
 def main() -> None:
     """Print a row of a table for each model and type of weights."""
     extractor = efficientnet_lite0()
-    print("| model | weights | file, kB | mean change, levels of 255 | largest | KID x 1000 |")
-    print("|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"{'|---' * len(COLUMNS)}|")
     for name, (kind, side, count) in MODELS.items():
         with np.load(REFERENCES / f"features_{kind}.npz") as stored:
             reference = torch.from_numpy(stored["features"]).float()
-        full = None
+        full, known = None, None
         for weights in WEIGHTS:
             model = model_of(load_denoiser(name), Options(weights=weights, loop=True)).SerializeToString()
             pictures = images_of(model, side, count)
             full = pictures if full is None else full
             change = np.abs(pictures.astype(int) - full.astype(int))
-            score = kid(extract(extractor, crops_of(pictures)), reference)
-            numbers = f"{change.mean():.2f} | {change.max()} | {1000 * score.value:.1f}"
+            features = extract(extractor, crops_of(pictures))
+            known = features if known is None else known
+            score, apart = kid(features, reference), kid_difference(features[None], known[None], reference)
+            numbers = (
+                f"{change.mean():.2f} | {change.max()} | {1000 * score.value:.0f} ± {1000 * score.error:.0f}"
+            )
+            numbers += f" | {1000 * apart.mean:.1f} ± {1000 * apart.error:.1f}"
             print(f"| `{name}` | {weights} | {len(model) / 1000:.0f} | {numbers} |", flush=True)
 
 
