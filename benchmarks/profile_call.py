@@ -15,15 +15,17 @@ from pathlib import Path
 import torch
 import tyro
 from torch._C._profiler import _ExperimentalConfig
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from diffnca.config.recipes import recipe_named
 from diffnca.engine import prepare
 from diffnca.engine.machine import machine_of
+from diffnca.engine.native import Native
 from diffnca.models.build import build_denoiser
 from diffnca.training.loop import Trainer
 
 KINDS = {
+    "native cell steps": ("native cell step",),
     "matrix products": ("mm", "addmm", "bmm", "linear", "convolution", "mkldnn"),
     "normalisation": ("norm",),
     "gathering neighbours": ("index", "gather", "embedding"),
@@ -88,6 +90,7 @@ def kind_of(name: str) -> str:
 def main(options: Options) -> None:
     """Profile and print a table."""
     torch.set_num_threads(1)
+    Native.step = record_function("native cell step")(Native.step)  # type: ignore[method-assign]
     seconds = seconds_by_kind(training_step(options) if options.training else call(options))
     total = sum(seconds.values())
     print(machine_of(torch.device("cpu")))

@@ -116,13 +116,14 @@ def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
 
 
 def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
-    """Return all numbers as a table for people."""
+    """Return all numbers as a table for people; `x first` is the time in times that of the first row."""
     lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
-    lines.append(f"{'':44}{'seconds':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
+    lines.append(f"{'':44}{'seconds':>9}{'x first':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
     for each in timings:
         rate, share, memory = each.matrix_gflops_per_second, each.share, each.memory_bytes
         lines.append(
-            f"{each.name:44}{each.seconds:9.4f}{each.gflops_per_second:9.1f}"
+            f"{each.name:44}{each.seconds:9.4f}{each.seconds / timings[0].seconds:9.2f}"
+            f"{each.gflops_per_second:9.1f}"
             f"{'' if rate is None else format(rate, '.1f'):>16}"
             f"{'' if share is None else format(share, '.0%'):>7}"
             f"{'' if memory is None else format(memory / 2**20, '.0f'):>8}"

@@ -80,16 +80,24 @@ def _change(work: Work, near: Float[Tensor, "r 9 s"], modulations: Modulations) 
     """Return the change of the channels from the first that changes on."""
     layers, widths, is_gated = work.layers, work.widths, work.config.modulation == "gate"
     perceived = torch.cat([near[:, 4, : widths.seen], _linear(near.flatten(1), layers.perceive)], dim=1)
-    perceived = F.pad(perceived, (0, widths.perceived - perceived.shape[1]))
+    perceived = _padded(perceived, widths.perceived)
     hidden = _linear(modulate(perceived, modulations[0]), layers.expand)[:, : widths.plain_hidden]
-    hidden = F.layer_norm(hidden, hidden.shape[1:], eps=NORMALISATION_EPSILON)
-    hidden = F.pad(hidden, (0, widths.hidden - widths.plain_hidden))
-    inner = modulations[1] if modulations[1].scale is not None else Modulation(layers.scale, layers.shift)
+    scale, shift = (
+        None if part is None else part[: widths.plain_hidden].to(hidden.dtype)
+        for part in (layers.scale, layers.shift)
+    )
+    hidden = F.layer_norm(hidden, hidden.shape[1:], scale, shift, NORMALISATION_EPSILON)
+    hidden = _padded(hidden, widths.hidden)
     if is_gated:
-        hidden = modulate(F.leaky_relu(hidden, LEAKY_SLOPE), inner)
+        hidden = modulate(F.leaky_relu(hidden, LEAKY_SLOPE), modulations[1])
     else:
-        hidden = F.leaky_relu(modulate(hidden, inner), LEAKY_SLOPE)
-    return _linear(F.pad(hidden, (0, widths.activated - widths.hidden)), layers.project)
+        hidden = F.leaky_relu(modulate(hidden, modulations[1]), LEAKY_SLOPE)
+    return _linear(_padded(hidden, widths.activated), layers.project)
+
+
+def _padded(rows: Float[Tensor, "r n"], width: int) -> Float[Tensor, "r m"]:
+    missing = width - rows.shape[1]
+    return F.pad(rows, (0, missing)) if missing else rows  # F.pad copies
 
 
 def _linear(rows: Float[Tensor, "r i"], layer: Dense) -> Float[Tensor, "r o"]:
