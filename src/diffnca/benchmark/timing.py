@@ -118,7 +118,8 @@ def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
 def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
     """Return all numbers as a table for people; `x first` is the time in times that of the first row."""
     lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
-    lines.append(f"{'':44}{'seconds':>9}{'x first':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}")
+    titles = f"{'seconds':>9}{'x first':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}"
+    lines.append(f"{'':44}{titles}")
     for each in timings:
         rate, share, memory = each.matrix_gflops_per_second, each.share, each.memory_bytes
         lines.append(
