@@ -77,8 +77,8 @@ def tab(owner: Owner, page: Any) -> None:
             told = gr.HTML()
         with gr.Column(scale=5, min_width=320):
             shown = gr.HTML(elem_classes="result")
-            gr.HTML("<h3>Images</h3>")
-            image = gr.Dropdown(images(owner), label="Image", filterable=False)
+            looking(owner, shown, lambda session: status(owner, session, KIND) + result(owner))
+            image = gr.Dropdown(images(owner), label="Images that are there", filterable=False)
             with gr.Row(elem_classes="buttons"):
                 view = gr.Button("Open in the viewer", min_width=120)
                 resume = gr.Button("Go on", min_width=120)
@@ -91,7 +91,6 @@ def tab(owner: Owner, page: Any) -> None:
     resume.click(answering(owner, lambda session, report, name: go_on(owner, name, report)), image, opened)
     view.click(answering(owner, lambda session, report, name: link(owner, name)), image, opened)
     own.select(lambda: gr.update(choices=images(owner)), None, image, queue=False, show_progress="hidden")
-    looking(owner, shown, lambda session: status(owner, session, KIND) + result(owner))
 
 
 def makes_tiles(config: Config) -> bool:
@@ -132,7 +131,10 @@ def about(planned: Plan) -> str:
         return "it is finished already"
     disk = amount(tiles.disk_bytes + planned.finished_bytes)
     took = duration(planned.seconds_left)
-    return f"{tiles.num_tiles:,} tiles of {tiles.tile_px} px, about {took}, at most {disk} on the disk"
+    several = "" if tiles.num_tiles == 1 else "s"
+    return (
+        f"{tiles.num_tiles:,} tile{several} of {tiles.tile_px} px, about {took}, at most {disk} on the disk"
+    )
 
 
 def go_on(owner: Owner, name: str, report: Report) -> str:

@@ -45,6 +45,7 @@ def tab(owner: Owner, page: Any) -> None:
                 stop_button(owner, KIND)
         with gr.Column(scale=5, min_width=320):
             shown = gr.HTML(elem_classes="result", min_height=256)
+            looking(owner, shown, lambda session: status(owner, session, KIND) + sheet_of(owner, session))
 
     def start(session: Session, report: Report, source: str, name: str, minutes: Number, first: str) -> str:
         out = owner.options.runs / checked_name(name)
@@ -56,7 +57,6 @@ def tab(owner: Owner, page: Any) -> None:
     uploads.upload(answering(owner, take_uploads), uploads, told)
     begin.click(answering(owner, start), [source, name, minutes, first], told)
     own.select(lambda: gr.update(choices=sources(owner)), None, source, queue=False, show_progress="hidden")
-    looking(owner, shown, lambda session: status(owner, session, KIND) + sheet_of(owner, session))
 
 
 def sources(owner: Owner) -> list[str]:

@@ -104,7 +104,7 @@ class Plan:
             all_tiles = tiles.tiles(sweep)
             return len(missing(job, sweep.stop, all_tiles)) / len(all_tiles)
 
-        return sum(tiles.seconds_of(sweep) * share(sweep) for sweep in remaining(job, tiles))
+        return sum((tiles.seconds_of(sweep) * share(sweep) for sweep in remaining(job, tiles)), 0.0)
 
     @property
     def region_cost(self) -> tuple[int, int, float] | None:
