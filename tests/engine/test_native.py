@@ -82,3 +82,39 @@ def test_without_the_right_for_tiles_they_are_not_used(cache: Path, monkeypatch:
     monkeypatch.setattr(native, "_loaded", forbidden)
     assert native.built() is not None
     assert builds(cache) == 2
+
+
+def told_where_builds_fail(
+    cache: Path, script: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> list[str]:
+    """Return what is logged where two compilers run this script."""
+    compiler = cache / "failing"
+    compiler.write_text(f"#!/bin/sh\necho built >> {shlex.quote(str(cache / 'log'))}\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native, "COMPILERS", (str(compiler), str(compiler)))
+    with caplog.at_level("INFO", logger="diffnca"):
+        assert native.built() is None
+    return caplog.messages
+
+
+def test_where_no_compiler_can_build_one_line_says_what_follows_and_why(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = "echo In file a: >&2; echo 'error: no c++20' >&2; exit 1"
+    (line,) = told_where_builds_fail(cache, script, monkeypatch, caplog)
+    assert line.startswith("torch does the cell steps") and line.endswith("failing: error: no c++20)")
+
+
+def test_a_library_that_cannot_be_loaded_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (line,) = told_where_builds_fail(cache, "for last; do true; done; : > $last", monkeypatch, caplog)
+    assert "cannot be loaded" in line
+
+
+def test_after_a_compiler_that_takes_too_long_no_other_is_tried(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "BUILD_SECONDS", 0.2)
+    (line,) = told_where_builds_fail(cache, "exec sleep 5", monkeypatch, caplog)
+    assert "takes more than 0.2 s" in line and builds(cache) == 1

@@ -25,6 +25,7 @@ from torch import Tensor
 from diffnca.engine.cells import Modulations, Work
 from diffnca.engine.layers import LANES
 from diffnca.engine.machine import instructions
+from diffnca.errors import one_line
 from diffnca.files import replace_atomically
 
 SOURCE = Path(__file__).parent / "cells.cpp"
@@ -120,26 +121,53 @@ def library_path(flags: tuple[str, ...] = ()) -> Path:
 
 
 def _built(path: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
-    """Build the library, and keep it at `path` if possible; processes that build at once do not disturb."""
+    """Build the library with the first compiler that can; if none can, say why the last could not."""
+    reason = None
     for compiler in filter(None, map(shutil.which, COMPILERS)):
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                fresh = Path(folder) / path.name
-                _compile(compiler, flags, fresh)
-                with suppress(OSError):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with replace_atomically(path) as partial:
-                        shutil.copyfile(fresh, partial)
-                if (library := _loaded(path) or _loaded(fresh)) is not None:
-                    return library
-        except (OSError, subprocess.SubprocessError) as error:
-            logging.getLogger(__name__).info("%s cannot build %s: %s", compiler, SOURCE.name, error)
+            return _built_by(compiler, path, flags)
+        except OSError as error:
+            reason = f"{compiler}: {one_line(error)}"
+            if isinstance(error, TimeoutError):
+                break
+    if reason is not None:
+        logging.getLogger(__name__).info(
+            "torch does the cell steps, more slowly, as no compiler builds the native code (%s)", reason
+        )
     return None
 
 
+def _built_by(compiler: str, path: Path, flags: Sequence[str]) -> ctypes.CDLL:
+    """Build the library, and keep it at `path` if possible; processes that build at once do not disturb."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / path.name
+        _compile(compiler, flags, fresh)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_atomically(path) as partial:
+                shutil.copyfile(fresh, partial)
+        library = _loaded(path) or _loaded(fresh)
+    if library is None:
+        raise OSError("what it built cannot be loaded")
+    return library
+
+
 def _compile(compiler: str, flags: Sequence[str], to: Path) -> None:
+    """Run the compiler; an `OSError` has its first error, or says that it took too long."""
     command = [compiler, *FLAGS, *flags, str(SOURCE), "-o", str(to)]
-    subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
+    try:
+        made = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            errors="replace",
+            timeout=BUILD_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"takes more than {BUILD_SECONDS} s") from None
+    if made.returncode != 0:
+        lines = [line for line in made.stderr.splitlines() if "error" in line]
+        raise OSError(lines[0] if lines else f"exit status {made.returncode}")
 
 
 def _loaded(path: Path) -> ctypes.CDLL | None:
