@@ -92,6 +92,7 @@ def test_a_link_is_kept_and_its_file_is_replaced(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("a.jpg", r"a\.jpg: the name must end in \.png"),
+        ("pipe.png/a.png", r"pipe\.png is no folder; choose one"),
         ("missing/a.png", r"the folder .*missing does not exist; create it first"),
         ("folder.png", "is a folder; give the name of a file"),
         ("pipe.png", "is no regular file"),

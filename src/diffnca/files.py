@@ -109,6 +109,8 @@ def check_place(path: Path) -> None:
     """Refuse a path whose parent folder does not exist (`ValueError`) or takes no file (`OSError`)."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
+        if target.parent.exists():
+            raise ValueError(f"{path}: {path.parent} is no folder; choose one")
         raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
     with _partial_of(target, path) as trial:
         target.exists()  # fails for a name that is too long

@@ -250,7 +250,8 @@ def test_the_file_says_what_sampling_needs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pathology", "colon", "--out", "x.onnx"], "--models pathology colon: must be one"),
+        (["pathology", "colon", "--out", "x.onnx"], "2 models: must be one for --format onnx"),
+        (["--out", "x.onnx"], "0 models: must be one for --format onnx"),
         (["pathology", "--out", "x.png"], "x.png: the name must end in .onnx"),
         (["pathology", "--loop", "--out", "x.onnx"], "model diff_nca: must be a student of few steps"),
     ],

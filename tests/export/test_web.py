@@ -24,6 +24,7 @@ from diffnca.config.model import Config, SamplingConfig
 from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, estimate_alone
 from diffnca.diffusion.walk import Walk
+from diffnca.export import web
 from diffnca.export.web import write_page
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_tensors, write_model
@@ -91,6 +92,25 @@ def test_the_page_loads_nothing_from_elsewhere(models: Path, tmp_path: Path) -> 
     write_page([models / "plain.safetensors"], tmp_path)
     texts = [path.read_text() for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
     assert [text for text in texts if "http://" in text or "https://" in text] == []
+
+
+def test_a_page_without_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="0 models: must be one or more"):
+        write_page([], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_page_from_an_installation_that_cannot_be_written_can_be_written(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("")
+    for path in (tmp_path / "site" / "index.html", tmp_path / "site"):
+        path.chmod(path.stat().st_mode & 0o555)
+    monkeypatch.setattr(web, "files", lambda _: tmp_path)
+    write_page([models / "plain.safetensors"], tmp_path / "page")
+    written = (tmp_path / "page", tmp_path / "page" / "index.html")
+    assert all(path.stat().st_mode & 0o200 for path in written)
 
 
 def test_a_page_is_written_over_an_earlier_page_but_not_over_other_files(

@@ -51,7 +51,8 @@ class Export:
         from diffnca.jobs.request import SEAMLESS
         from diffnca.models.file import load_denoiser
 
-        require(len(self.models) == 1, "models", " ".join(self.models), "one for --format onnx")
+        if len(self.models) != 1:
+            raise ValueError(f"{len(self.models)} models: must be one for --format onnx; give its name")
         check_target(self.out, (".onnx",))
         options = Options(self.weights, self.loop, SEAMLESS[self.seamless])
         write_onnx(self.out, load_denoiser(self.models[0]), options)

@@ -5,9 +5,8 @@ file is a safetensors file of 16-bit weights; its header holds what the page mus
 """
 
 import json
-import shutil
 from collections.abc import Sequence
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +40,24 @@ def write_page(models: Sequence[str | Path], folder: Path) -> None:
     """Write the page and these models into a new folder, or into one that holds such a page.
 
     Raises:
-        ValueError: the page cannot run a model, two models have one name, or the folder holds other files.
+        ValueError: no model is given, the page cannot run one, two have one name, or the folder holds
+            other files.
     """
+    if len(models) == 0:
+        raise ValueError("0 models: must be one or more for the page; give the name of a student")
     found = [find_model(name) for name in models]
     names = [path.parent.name if path.name == MODEL_FILE else path.stem for path in found]
-    require(len(set(names)) == len(names), "models", ", ".join(names), "models of different names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"models {', '.join(names)}: must have different names; rename a file")
     described = [described_model(name, path) for name, path in zip(names, found, strict=True)]
     is_free = not folder.exists() or (
         folder.is_dir() and (not any(folder.iterdir()) or (folder / LIST).is_file())
     )
     require(is_free, "out", folder, "a new folder, an empty one, or that of an earlier page")
-    with as_file(files(__package__) / "site") as site:
-        shutil.copytree(site, folder, dirs_exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in (files(__package__) / "site").iterdir():
+        with replace_atomically(folder / part.name) as partial:
+            partial.write_bytes(part.read_bytes())
     for about, path in zip(described, found, strict=True):
         weights = {key: weight.to(torch.float16) for key, weight in read_tensors(path)[0].items()}
         write_tensors(folder / f"{about['name']}.safetensors", weights, {"page": json.dumps(about)})
