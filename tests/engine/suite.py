@@ -14,6 +14,7 @@ from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.models.build import build_network
 from diffnca.networks.cell import CellNoise, Rule, SelfGuidance, run_cells
+from diffnca.networks.patches import PatchGrid
 
 LOCAL = ("diff_nca", "fourier_diff_nca", "diff_nca_npj", "fourier_diff_nca_npj")
 ODD = CellConfig(hidden=18, num_cell_steps=2, dilations=(2, 1), embedding_width=8, embedding_channels=5)
@@ -235,6 +236,14 @@ class EngineSuite:
         for dtype in self.allowed:
             for tile in self.tiles(boundary):
                 assert torch.equal(*self.tile_and_whole(network_of(name), tile, dtype=dtype))
+
+    def test_a_region_of_all_cells_but_not_of_all_pixels_equals_the_whole(self) -> None:
+        network, canvas = network_of("diff_nca+coarse"), Canvas(72, 72, ("circular", "circular"))
+        side = 71 - 2 * network.radius
+        tile = Region(3, -5, side, side, canvas)
+        cells = PatchGrid(tile.grow(network.radius), network.config.patch).cells
+        assert cells.is_whole_y and not tile.grow(network.radius).is_whole_y
+        assert torch.equal(*self.tile_and_whole(network, tile))
 
     @pytest.mark.parametrize("name", LOCAL)
     def test_a_halo_one_pixel_short_is_too_small(self, name: str) -> None:
