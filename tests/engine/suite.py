@@ -262,6 +262,14 @@ class EngineSuite:
                 alone = ready(x_t[part], t[part], None, Noise((4 + image,), self.device).at(1))
                 assert torch.equal(together[part], alone)
 
+    @pytest.mark.parametrize("name", ["diff_nca+coarse", "fourier_diff_nca"])
+    def test_autocast_changes_nothing(self, name: str) -> None:
+        network, region, t = network_of(name), Canvas(12, 8).whole, torch.full((1,), T)
+        ready, x_t = self.prepare(network), noisy(region).to(self.device)
+        expected = ready(x_t, t.to(self.device))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(ready(x_t, t.to(self.device)), expected)
+
     def test_it_runs_in_inference_mode(self) -> None:
         ready, region = self.prepare(network_of("diff_nca")), Canvas(9, 8).whole
         x_t, t = noisy(region).to(self.device), torch.full((1,), T, device=self.device)

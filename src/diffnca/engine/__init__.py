@@ -41,7 +41,12 @@ class Prepared(nn.Module):
         self, x_t: Float[Tensor, "b n h w"], t: Float[Tensor, " b"], *others: Any, **named: Any
     ) -> Float[Tensor, "b n h w"]:
         """Return the prediction; the arguments are those of `Automaton.forward`, without `rules`."""
-        with torch.inference_mode(False), torch.no_grad(), computing_alone():
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+            computing_alone(),
+        ):
             predicted: Tensor = self.network(x_t.float(), t.float(), *others, **named, rules=self.rules)
         return predicted
 
