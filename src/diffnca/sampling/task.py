@@ -119,9 +119,15 @@ def stage_works(denoiser: ImageDenoiser) -> tuple[StageWork, ...]:
 
 
 def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
-    """Refuse a canvas whose circular sides are no multiples of the side of the model's largest cells."""
+    """Refuse circular sides that are no multiples of the largest cells, or behind which cells see zeros."""
     model = denoiser.config.model
     if isinstance(model, NCAConfig):
+        on_canvas = (model.cell,) if model.coarse is None else (model.coarse.cell, model.cell)
+        if "circular" in canvas.boundary and any(cell.padding == "zeros" for cell in on_canvas):
+            raise ValueError(
+                f"model {denoiser.config.name}: sees zeros beyond each edge (padding), so its images do not "
+                "join their edges; leave out --seamless"
+            )
         PatchGrid(canvas.whole, model.patch if model.coarse is None else model.coarse.patch)
 
 
