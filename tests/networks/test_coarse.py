@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from diffnca import Canvas, Region
+from diffnca import Canvas, Region, generate
 from diffnca.benchmark.works import products
 from diffnca.cli.main import main
 from diffnca.config.model import Config
@@ -147,6 +147,13 @@ def test_it_sees_farther_for_less_work_than_the_same_steps_on_small_cells() -> N
     work = [sum(each.operations for each in products(model, 576, 576)) for model in (recipe, one)]
     assert recipe.radius > 2 * one.radius
     assert work[0] < 0.5 * work[1]
+
+
+def test_cells_that_see_zeros_beyond_each_edge_join_no_edges() -> None:
+    model = replace(MODEL, cell=replace(CELL, padding="zeros"))
+    denoiser = build_denoiser(replace(recipe_named("diff_nca"), model=model))
+    with pytest.raises(ValueError, match="model diff_nca: sees zeros beyond each edge"):
+        generate(denoiser, height=16, width=16, boundary=("reflect", "circular"), steps=1)
 
 
 def test_a_circular_axis_must_fit_the_larger_cells() -> None:
