@@ -103,6 +103,20 @@ def test_two_users_at_once_get_their_own_images(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
+    ("button", "values", "size"),
+    [
+        ("Extend", [0, 16, 8, 8], "48 × 48 px"),
+        ("Enlarge", [1.5], "48 × 48 px"),
+        ("Vary", [0.5], "32 × 32 px"),
+    ],
+)
+def test_a_picture_is_edited(button: str, values: list[float], size: str, page: Page) -> None:
+    page.event(button, "Upload a picture", [page.upload("own.png", png(32, 32))], "upload")
+    (shown, *_) = page.event(button, button, ["pathology-4step", 0, 1, *values], "click")
+    assert size in shown and "error" not in shown
+
+
+@pytest.mark.parametrize(
     ("index", "value", "message"),
     [
         (3, 100_000, "must be at most 1,048,576 pixels here"),

@@ -14,9 +14,7 @@ from diffnca.jobs.options import Choices
 from diffnca.jobs.request import asked
 from diffnca.jobs.tasks import Inpaint, Repaint, holes_of
 from diffnca.progress import Report
-
-JUMP, ROUNDS = 5, 4
-"""As on the command line."""
+from diffnca.sampling.inpaint import JUMP, ROUNDS
 
 HOLE = Paint("fill", "#ffffff", "#ff3864")
 

@@ -1,4 +1,4 @@
-"""The picture that the tabs edit: uploaded, or the image that was made last."""
+"""The picture that the tabs edit, uploaded or made last, and what these tabs have in common."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,18 +8,55 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from diffnca.app.fields import MOST_PX, answering, figure
+from diffnca.app.fields import (
+    COMPUTING,
+    MOST_PX,
+    answering,
+    buttons,
+    figure,
+    images,
+    model_field,
+    seed_fields,
+    whole,
+)
 from diffnca.app.owner import Owner
 from diffnca.app.sessions import Session, line
 from diffnca.config.model import Config
 from diffnca.data.given import Given, read_image
-from diffnca.progress import Report
+from diffnca.jobs.options import Choices
+from diffnca.jobs.request import asked
+from diffnca.jobs.tasks import Edit
+from diffnca.progress import Number, Report
 
 NOTHING_YET = "upload a picture, or make an image first"
 
 
 Show = Callable[[Session, Given], Any]
 """Takes a session and its picture; returns HTML that shows the picture, and the values of other outputs."""
+
+
+def edit_tab(owner: Owner, title: str, place: Callable[[], list[Any]], task_of: Callable[..., Edit]) -> None:
+    """Add a tab that edits the picture.
+
+    `place` adds the fields of the tab and returns them; `task_of` takes the picture and their values.
+    """
+    with gr.Tab(title) as own, gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            model = model_field(owner, own, edits)
+            seed, count = seed_fields()
+            others = place()
+            begin = buttons(owner, title)
+        with gr.Column(scale=3, min_width=320):
+            picture_buttons(owner, own, preview)
+        with gr.Column(scale=3, min_width=320):
+            shown = gr.HTML(elem_classes="result", min_height=256)
+
+    def edit(session: Session, report: Report, name: str, seed: Number, count: Number, *values: Any) -> str:
+        model, given = given_of(owner, session, name)
+        choices = Choices(seed=whole(seed, "seed"), count=whole(count, "count"))
+        return images(session, report, asked(model, task_of(given, *values), choices))
+
+    begin.click(answering(owner, edit), [model, seed, count, *others], shown, concurrency_id=COMPUTING)
 
 
 def kept(session: Session, file: Any) -> Path:

@@ -111,9 +111,8 @@ class Automaton(nn.Module):
         if self.config.coarse is not None:
             squares, first_mask = PatchGrid(region, self.config.coarse.patch), self.config.cell.num_cell_steps
             coarse = self.gathered(pixels, squares)
-            wanted = PatchGrid(near, self.config.coarse.patch // self.config.patch).cells.within(
-                squares.cells
-            )
+            side = self.config.coarse.patch // self.config.patch
+            wanted = PatchGrid(near, side).cells.within(squares.cells)
             coarse = run_cells(first[0], coarse, t, squares.cells, noise, None, first_mask, wanted=wanted)
             state = self.hand_down(wanted.crop(coarse, of=squares.cells), state, grid)
         elif self.config.fourier is not None:
@@ -212,8 +211,8 @@ def padded(drawn: Float[Tensor, "b n v u"], on: Region, to: Region) -> Float[Ten
     """Return an image that lies `on` a region with zeros around it, up to the larger region `to`."""
     above, before = (on.top - to.top) % to.canvas.height, (on.left - to.left) % to.canvas.width
     below, after = to.height - on.height - above, to.width - on.width - before
-    is_there = not any((above, before, below, after))
-    return drawn if is_there else F.pad(drawn, (before, after, above, below))
+    is_complete = not any((above, before, below, after))
+    return drawn if is_complete else F.pad(drawn, (before, after, above, below))
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:

@@ -120,12 +120,10 @@ class Plan:
         side, stages = self.side(sweep), self.stages or (StageWork(1.0, self.radius, self.radius),)
         works = [each.beside(self.radius * later) for later in range(len(sweep)) for each in stages]
         return sum(
-            each.share * (self._around(side, each.first_px) + self._around(side, each.last_px)) / 2.0
+            each.share * _grown_area(self.canvas, side, reach) / 2.0
             for each in works
+            for reach in (each.first_px, each.last_px)
         )
-
-    def _around(self, side: int, reach: int) -> int:
-        return _grown_area(self.canvas, side, reach)
 
     def _moved(self, sweep: range) -> int:
         read = _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep)) if sweep.start else 0
