@@ -23,7 +23,7 @@ demo: $(VENV)/core
 	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
 
 site: $(VENV)/core
-	$(BIN)/diffnca export pathology-4step colon-4step --format web --out site/page
+	$(BIN)/diffnca export pathology-4step colon-4step faces-4step --format web --weights int8 --out site/page
 
 # commands that the tests start load compiled files faster
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -1,6 +1,7 @@
 """The page: a browser gives the pixels of Python, on any part of a map; it heals, paints, shows and saves."""
 
 import functools
+import gzip
 import io
 import json
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -21,20 +23,21 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.cli.main import main
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, SamplingConfig
-from diffnca.config.networks import CellConfig, CoarseConfig, NCAConfig
+from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, estimate_alone
 from diffnca.diffusion.walk import Walk
 from diffnca.export import web
+from diffnca.export.packed import eight_bits
 from diffnca.export.web import write_page
 from diffnca.models.build import build_denoiser
-from diffnca.models.file import load, read_tensors, write_model
+from diffnca.models.file import load, read_config, read_tensors, write_model
 from diffnca.sampling.generate import generate
 from diffnca.sampling.task import walk_of
 
 from ..chromium import Browser
 
 GRAPHICS = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-BUNDLED = ("pathology-4step", "colon-4step")
+BUNDLED = ("pathology-4step", "colon-4step", "faces-4step")
 LARGEST_PAGE_BYTES = 1_500_000
 ALLOWED, SHARE = 2, 0.999
 
@@ -53,6 +56,22 @@ DRAWN = replace(
 RARE = replace(
     PLAIN, name="rare", model=replace(NETWORK, coarse=None, cell=replace(CELL, update_probability=0.5))
 )
+RARE_CELL = replace(CELL, update_probability=0.5)
+WAVES = replace(
+    PLAIN,
+    name="waves",
+    model=NCAConfig(
+        "fourier_diff_nca",
+        patch=4,
+        channels=100,
+        cell=RARE_CELL,
+        fourier=FourierConfig(
+            window=4, trained_px=32, cell=replace(RARE_CELL, positions="pixels", padding="zeros")
+        ),
+    ),
+)
+SMALL = (DRAWN, PLAIN, RARE, WAVES)
+EIGHT = replace(WAVES, name="eight")
 
 
 def write_small(folder: Path, config: Config) -> Path:
@@ -69,28 +88,27 @@ def write_small(folder: Path, config: Config) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for config in (PLAIN, DRAWN, RARE):
+    for config in (*SMALL, EIGHT):
         write_small(folder, config)
     return folder
 
 
 def test_the_page_of_the_bundled_models_is_small(tmp_path: Path) -> None:
-    assert (
-        main(["export", "pathology-4step", "colon-4step", "--format", "web", "--out", f"{tmp_path}/site"])
-        == 0
-    )
+    options = ["--format", "web", "--weights", "int8", "--out", f"{tmp_path}/site"]
+    assert main(["export", *BUNDLED, *options]) == 0
     assert sum(path.stat().st_size for path in (tmp_path / "site").iterdir()) < LARGEST_PAGE_BYTES
 
 
 def test_a_page_holds_the_weights_of_its_models(models: Path, tmp_path: Path) -> None:
     write_page([models / "plain.safetensors"], tmp_path)
-    written, own = (read_tensors(folder / "plain.safetensors")[0] for folder in (tmp_path, models))
+    own, _ = read_tensors(models / "plain.safetensors")
+    written = safetensors.torch.load(gzip.decompress((tmp_path / "plain.safetensors.gz").read_bytes()))
     assert written.keys() == own.keys() and all(torch.equal(written[name], own[name]) for name in own)
 
 
 def test_the_page_loads_nothing_from_elsewhere(models: Path, tmp_path: Path) -> None:
     write_page([models / "plain.safetensors"], tmp_path)
-    texts = [path.read_text() for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+    texts = [path.read_text() for path in tmp_path.iterdir() if path.suffix != ".gz"]
     assert [text for text in texts if "http://" in text or "https://" in text] == []
 
 
@@ -130,7 +148,7 @@ def test_a_page_is_written_over_an_earlier_page_but_not_over_other_files(
             r"takes 20 steps of dpmpp2m, .*make a student of it \(diffnca distill\)",
         ),
         ("colon-map", "colon-map: takes"),
-        ("faces-4step", "must be a local network of cells"),
+        ("faces", "takes 50 steps"),
     ],
 )
 def test_models_that_the_page_cannot_run_are_refused_in_one_line(
@@ -152,6 +170,24 @@ def test_cells_that_the_page_does_not_know_are_refused(field: str, value: Any, t
         write_page([path], tmp_path / "site")
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trained_px": 40}, "trained_px=40: must be a multiple of 32 and of model.patch=4"),
+        ({"trained_px": 1024}, "at most 512"),
+        ({"cell": replace(CELL, positions="relative")}, "positions=relative: must be none or pixels"),
+    ],
+)
+def test_waves_that_the_page_does_not_know_are_refused(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    assert isinstance(WAVES.model, NCAConfig) and WAVES.model.fourier is not None
+    model = replace(WAVES.model, fourier=replace(WAVES.model.fourier, **change))
+    path = write_small(tmp_path, replace(WAVES, model=model))
+    with pytest.raises(ValueError, match=reason):
+        write_page([path], tmp_path / "site")
+
+
 def test_more_steps_than_the_page_has_room_for_are_refused(tmp_path: Path) -> None:
     steps = replace(STUDENT, steps=30, visited=tuple(range(299, 269, -1)))
     path = write_small(tmp_path, replace(PLAIN, sampling=steps))
@@ -163,6 +199,8 @@ def test_options_of_other_formats_are_refused(models: Path, tmp_path: Path, caps
     model, out = str(models / "plain.safetensors"), str(tmp_path / "site")
     assert main(["export", model, "--format", "web", "--out", out, "--loop"]) == 2
     assert "must be left out for --format web" in capsys.readouterr().err
+    assert main(["export", model, "--format", "web", "--out", out, "--weights", "float32"]) == 2
+    assert "weights float32: must be float16 or int8" in capsys.readouterr().err
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -174,9 +212,9 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def address(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
-    write_page(
-        [*(models / f"{config.name}.safetensors" for config in (DRAWN, PLAIN, RARE)), *BUNDLED], folder
-    )
+    write_page([*(models / f"{config.name}.safetensors" for config in SMALL), *BUNDLED], folder)
+    write_page([models / "eight.safetensors"], folder / "eight", "int8")
+    (folder / "eight" / "eight.safetensors.gz").rename(folder / "eight.safetensors.gz")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -195,7 +233,7 @@ ENGINE = """(async () => {
     ["engine", "network", "weights", "world"].map((name) => import(`./${name}.js`)));
   const engine = await openEngine("%s"), networks = {};
   window.make = async (name, choices, place, pieceSide, edits) => {
-    const read = async () => readModel(await (await fetch(`${name}.safetensors`)).arrayBuffer());
+    const read = async () => readModel(await (await fetch(`${name}.safetensors.gz`)).arrayBuffer());
     networks[name] ??= await Network.load(engine, await read());
     const world = new World(networks[name], { ...choices, seed: BigInt(choices.seed) });
     await world.finished(place, pieceSide);
@@ -251,6 +289,56 @@ def test_a_seed_gives_the_pixels_of_python(
 def test_a_bundled_model_gives_the_pixels_of_python(engine: Browser) -> None:
     expected = generate(load("pathology-4step"), height=32, width=32, seed=5, engine="eager")
     assert_alike(made(engine, "pathology-4step", size=32, edge="mirror"), expected)
+
+
+def rounded(path: Path) -> None:
+    """Round the weights in the file of a model as a page of 8-bit weights does."""
+    tensors, _ = read_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.ndim > 1:
+            whole, factor = eight_bits(tensor)
+            tensors[name] = whole * factor
+    write_model(path, tensors, read_config(path), {}, torch.float16)
+
+
+def test_weights_of_8_bits_are_exact_in_16() -> None:
+    torch.manual_seed(0)
+    whole, factor = eight_bits(torch.randn(16, 32, 3, 3))
+    assert torch.equal(whole.float() * factor.float(), (whole * factor).float())
+
+
+def test_weights_of_8_bits_are_within_half_a_step() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 32, 1, 1)
+    whole, factor = eight_bits(weight)
+    largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+    assert (factor <= largest / 127 * 1.125).all() and (whole.abs() <= 127).all()
+    assert ((whole * factor.float() - weight).abs() <= factor / 2).all()
+
+
+@pytest.mark.browser
+def test_weights_of_8_bits_give_the_pixels_of_python_with_the_same_weights(
+    engine: Browser, models: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "eight.safetensors"
+    path.write_bytes((models / path.name).read_bytes())
+    rounded(path)
+    expected = generate(load(path), height=32, width=32, seed=5, engine="eager")
+    assert_alike(made(engine, "eight", size=32, edge="mirror"), expected)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("engine", ["processor"], indirect=True)  # a card in software takes a minute
+def test_a_face_has_the_pixels_of_python(engine: Browser) -> None:
+    expected = generate(load("faces-4step"), height=64, width=64, seed=5, engine="eager")
+    assert_alike(made(engine, "faces-4step", (0, 0, 64, 64), size=64, edge="mirror"), expected)
+
+
+@pytest.mark.browser
+def test_a_model_that_sees_waves_gives_the_pixels_of_python(engine: Browser, models: Path) -> None:
+    options = {"seed": 2**40 + 5, "engine": "eager", "direct": True}
+    expected = generate(load(models / "waves.safetensors"), height=32, width=32, **options)
+    assert_alike(made(engine, "waves", size=32, edge="mirror", seed=2**40 + 5), expected)
 
 
 WITHOUT_END = Canvas(2**31, 2**31, ("circular", "circular"))
@@ -534,6 +622,78 @@ def test_a_saved_tile_has_the_pixels_of_python(page: Page, models: Path) -> None
     )
     assert name == "drawn-seed-3-64px.png"
     assert_alike(pixels, drawn)
+
+
+WALL = "model=waves&seed=3&zoom=3"
+
+
+def image(page: Page, seed: int) -> np.ndarray:
+    """Return the pixels of an image on the wall."""
+    told = f"Array.from(page.world.images.get({seed}).tiles.pixels(page.world.whole))"
+    return np.array(page.value(told)).reshape(32, 32, 4)[..., :3]
+
+
+@pytest.mark.browser
+def test_images_stand_on_a_wall_each_with_its_own_seed(page: Page, models: Path) -> None:
+    page.open(WALL, 300, 300)
+    seeds = page.value("[...page.world.images.keys()]")
+    assert sorted(seeds) == list(range(3, 3 + 9))
+    expected = generate(load(models / "waves.safetensors"), height=32, width=32, seed=7, engine="eager")
+    assert_alike(image(page, 7), expected)
+
+
+@pytest.mark.browser
+def test_places_of_a_wall_are_counted_ring_after_ring(page: Page) -> None:
+    page.open(WALL, 300, 300)
+    numbers = page.value("""import("./wall.js").then(({ numberOf }) =>
+        [-2, -1, 0, 1, 2].map((row) => [-2, -1, 0, 1, 2].map((column) => numberOf(row, column))))""")
+    assert sorted(np.ravel(numbers)) == list(range(25))
+    assert sorted(np.ravel(np.array(numbers)[1:4, 1:4])) == list(range(9)) and numbers[2][2] == 0
+
+
+@pytest.mark.browser
+def test_another_image_is_the_one_of_the_next_seed(page: Page) -> None:
+    page.open(WALL, 300, 300)
+    before = image(page, 4)
+    page.click("#another")
+    page.wait()
+    assert page.value("[location.hash, document.getElementById('where').textContent]") == [
+        "#model=waves&seed=4&world=256&x=0&y=0&zoom=3",
+        "seed 4",
+    ]
+    assert page.value("page.world.seedAt(0, 0)") == 4 and np.array_equal(image(page, 4), before)
+
+
+@pytest.mark.browser
+def test_watching_an_image_leaves_it_as_it_was(page: Page) -> None:
+    page.open(WALL, 300, 300)
+    before = image(page, 3)
+    page.click("#watch")
+    page.browser.wait_for("page.isWatched === false")
+    assert np.array_equal(image(page, 3), before)
+
+
+@pytest.mark.browser
+def test_a_wall_offers_no_brushes(page: Page) -> None:
+    page.open(WALL, 300, 300)
+    page.browser.press("h", "KeyH", 72)
+    assert page.value("page.tool") == "move"
+    assert not page.value("document.querySelector('[data-tool=heal]').checkVisibility()")
+
+
+@pytest.mark.browser
+def test_a_saved_image_is_the_one_in_the_middle(page: Page) -> None:
+    page.open(f"{WALL}&x=40", 300, 300)
+    page.value(
+        "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }"
+    )
+    page.click("#save")
+    page.browser.wait_for("window.saved")
+    name, link = page.value("saved")
+    data = page.value(f"fetch('{link}').then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])")
+    seed = page.value("page.world.seedAt(0, 40)")
+    assert name == f"waves-seed-{seed}-32px.png" and seed != 3
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")), image(page, seed))
 
 
 @pytest.mark.browser

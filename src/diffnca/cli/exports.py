@@ -21,7 +21,8 @@ class Export:
         format: onnx, a file (.onnx) for onnxruntime and other runtimes; web, a folder with a page that runs
             students in a browser.
         out: the file to write, or the folder of the page.
-        weights: ONNX: type of the weights in the file: float16 halves them, int8 makes them a quarter.
+        weights: type of the weights in the files: float32 (ONNX only), float16 with half of the bytes, int8
+            with a quarter. By default float32 for ONNX, and float16 for a page.
         loop: ONNX: all steps of a student in one graph, from noise to image; without it, the graph is one
             estimate of the clean image.
         seamless: ONNX: axes along which the image continues at the opposite edge.
@@ -32,7 +33,7 @@ class Export:
     models: tyro.conf.Positional[tuple[str, ...]]
     format: Literal["onnx", "web"] = "onnx"
     out: Path
-    weights: Literal["float32", "float16", "int8"] = "float32"
+    weights: Literal["float32", "float16", "int8"] | None = None
     loop: bool = False
     seamless: Seamless = "none"
 
@@ -54,13 +55,15 @@ class Export:
         if len(self.models) != 1:
             raise ValueError(f"{len(self.models)} models: must be one for --format onnx; give its name")
         check_target(self.out, (".onnx",))
-        options = Options(self.weights, self.loop, SEAMLESS[self.seamless])
+        options = Options(self.weights or "float32", self.loop, SEAMLESS[self.seamless])
         write_onnx(self.out, load_denoiser(self.models[0]), options)
 
     def _write_page(self) -> None:
         from diffnca.export.web import write_page
 
-        for name, default in (("weights", "float32"), ("loop", False), ("seamless", "none")):
+        for name, default in (("loop", False), ("seamless", "none")):
             value = getattr(self, name)
             require(value == default, name, value, "left out for --format web")
-        write_page(self.models, self.out)
+        if self.weights == "float32":
+            raise ValueError("weights=float32: must be float16 or int8 for --format web")
+        write_page(self.models, self.out, self.weights or "float16")

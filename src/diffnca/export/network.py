@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from diffnca.diffusion.denoiser import Denoiser, clean_of
-from diffnca.diffusion.samplers import Memory, Sampler, Step
+from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.export.cells import Drawing, padded_channels
 from diffnca.export.graph import Graph, Value
 from diffnca.export.grid import Grid
 from diffnca.export.spectrum import Window
+from diffnca.export.steps import factors_of
 from diffnca.networks.automaton import Automaton
 
 
@@ -125,14 +126,3 @@ class Estimator:
             terms = [part * factor for part, factor in parts if part is not None and factor != 0.0]
             x, before = sum(terms[1:], terms[0]), clean if sampler.is_multistep else None
         return self.graph.add("Min", self.graph.add("Max", x, -1.0), 1.0)
-
-
-def factors_of(sampler: Sampler, level_t: Level, level_s: Level, before: Level | None) -> list[float]:
-    """Return the factors of noisy image, estimate, fresh noise and previous estimate in a step of a sampler.
-
-    A step adds up its images, each times a number. So a step of four unit vectors gives the numbers.
-    """
-    x_t, estimate, noise, previous = torch.eye(4, dtype=torch.float64)[:, None, :, None, None]
-    memory = None if before is None else Memory(previous, before)
-    x_s, _ = sampler.step(Step(x_t, estimate, level_t, level_s, noise, memory))
-    return [float(factor) for factor in x_s.flatten()]

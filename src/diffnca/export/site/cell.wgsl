@@ -10,6 +10,7 @@ override FIRST: u32; // the first channel that changes, without the planes
 override CELLS: u32;
 override THREADS: u32 = 64;
 override CHANCE: u32 = 0; // probability of an update, times 2^32; 0 means always
+override PLACED: u32 = 0; // 1: each cell has a modulation of its own
 
 override ROW: u32 = PLANES + STATE;
 override SEEN: u32 = ROW + STATE;
@@ -31,9 +32,27 @@ fn weight(index: u32) -> vec4f { return vec4f(weights[index]); }
 
 // Where a cell stands in `before`.
 fn stands(cell: vec2i) -> u32 {
+  let beyond = vec2u(cell.yx) >= job.grid; // also before the first
+  if ((beyond.x && job.edge.x == EMPTY) || (beyond.y && job.edge.y == EMPTY)) { return job.grid.x * job.grid.y * ROW; }
   let y = folded(cell.y, i32(job.grid.x), job.edge.x);
   let x = folded(cell.x, i32(job.grid.y), job.edge.y);
   return u32(y * i32(job.grid.y) + x) * ROW;
+}
+
+// Where the modulations of four cells begin.
+fn tables(at: vec4u) -> vec4u { return job.modulation + PLACED * at / ROW * 2 * (SEEN + HIDDEN); }
+
+// What multiplies a channel of four cells, or is added to it.
+fn modulations(tables: vec4u, channel: u32) -> mat4x4f {
+  let first = modulation[tables.x + channel];
+  if (PLACED == 0) { return mat4x4f(first, first, first, first); }
+  return mat4x4f(first, modulation[tables.y + channel], modulation[tables.z + channel], modulation[tables.w + channel]);
+}
+
+// Where four cells of a row stand.
+fn stand(cell: vec2i, last: vec2i) -> vec4u {
+  return vec4u(stands(min(cell, last)), stands(min(cell + vec2i(1, 0), last)), stands(min(cell + vec2i(2, 0), last)),
+    stands(min(cell + vec2i(3, 0), last)));
 }
 
 fn updates(cell: vec2i) -> bool {
@@ -70,34 +89,32 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         sum_3 += w * before[at_3 + PLANES + input];
       }
     }
-    let scale = modulation[job.modulation + ROW + channel];
-    let shift = modulation[job.modulation + SEEN + ROW + channel];
-    near[(4 * row + 0) * STATE + channel] = sum_0 * scale + shift;
-    near[(4 * row + 1) * STATE + channel] = sum_1 * scale + shift;
-    near[(4 * row + 2) * STATE + channel] = sum_2 * scale + shift;
-    near[(4 * row + 3) * STATE + channel] = sum_3 * scale + shift;
+    let own = tables(stand(corner + vec2i(0, i32(row)), last));
+    let scale = modulations(own, ROW + channel);
+    let shift = modulations(own, SEEN + ROW + channel);
+    near[(4 * row + 0) * STATE + channel] = sum_0 * scale[0] + shift[0];
+    near[(4 * row + 1) * STATE + channel] = sum_1 * scale[1] + shift[1];
+    near[(4 * row + 2) * STATE + channel] = sum_2 * scale[2] + shift[2];
+    near[(4 * row + 3) * STATE + channel] = sum_3 * scale[3] + shift[3];
   }
   workgroupBarrier();
 
   for (var item = lane; item < CELLS / 4 * HIDDEN; item += THREADS) {
     let channel = item % HIDDEN;
     let row = item / HIDDEN;
-    let cell = corner + vec2i(0, i32(row));
-    let at_0 = stands(min(cell, last));
-    let at_1 = stands(min(cell + vec2i(1, 0), last));
-    let at_2 = stands(min(cell + vec2i(2, 0), last));
-    let at_3 = stands(min(cell + vec2i(3, 0), last));
+    let at = stand(corner + vec2i(0, i32(row)), last);
+    let own = tables(at);
     var sum_0 = weight(BIASES + STATE + channel);
     var sum_1 = sum_0; var sum_2 = sum_0; var sum_3 = sum_0;
     for (var input = 0u; input < ROW; input++) {
       let first = EXPAND + input * 4 * HIDDEN + channel;
       let w = mat4x4f(weight(first), weight(first + HIDDEN), weight(first + 2 * HIDDEN), weight(first + 3 * HIDDEN));
-      let scale = modulation[job.modulation + input];
-      let shift = modulation[job.modulation + SEEN + input];
-      sum_0 += w * (before[at_0 + input] * scale + shift);
-      sum_1 += w * (before[at_1 + input] * scale + shift);
-      sum_2 += w * (before[at_2 + input] * scale + shift);
-      sum_3 += w * (before[at_3 + input] * scale + shift);
+      let scale = modulations(own, input);
+      let shift = modulations(own, SEEN + input);
+      sum_0 += w * (before[at.x + input] * scale[0] + shift[0]);
+      sum_1 += w * (before[at.y + input] * scale[1] + shift[1]);
+      sum_2 += w * (before[at.z + input] * scale[2] + shift[2]);
+      sum_3 += w * (before[at.w + input] * scale[3] + shift[3]);
     }
     for (var input = 0u; input < STATE; input++) {
       let first = EXPAND + (ROW + input) * 4 * HIDDEN + channel;
@@ -117,6 +134,7 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   // the layer norm of each cell: THREADS / CELLS threads share a cell, and add their parts in one order
   let team = THREADS / CELLS;
   let own = lane / team;
+  let table = tables(vec4u(stands(min(corner + vec2i(i32(own % 4), i32(own / 4)), last)))).x;
   var part = 0.0;
   for (var channel = lane % team; channel < HIDDEN; channel += team) { part += dot(hidden[own * HIDDEN + channel], vec4f(1)); }
   parts[lane] = part;
@@ -137,8 +155,8 @@ fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   let rate = 1.0 / sqrt(variance / f32(4 * HIDDEN) + 1e-5);
   for (var channel = lane % team; channel < HIDDEN; channel += team) {
     let at = own * HIDDEN + channel;
-    let scale = modulation[job.modulation + 2 * SEEN + channel];
-    let shift = modulation[job.modulation + 2 * SEEN + HIDDEN + channel];
+    let scale = modulation[table + 2 * SEEN + channel];
+    let shift = modulation[table + 2 * SEEN + HIDDEN + channel];
     let value = (hidden[at] - mean) * rate * scale + shift;
     hidden[at] = max(value, 0.01 * value); // leaky ReLU
   }

@@ -6,10 +6,12 @@ import { Network } from "./network.js";
 import { readModel } from "./weights.js";
 import { World } from "./world.js";
 import { View, follow } from "./view.js";
+import { Wall } from "./wall.js";
 
 const TONE_PX = 128; // side of the squares of equal tone
 const OBEY = 4; // how closely tissue follows what is painted
 const SAVED_PX = 512; // side of a tile that is saved
+const FAR_ZOOM = 3, WALL_ROWS = 3; // what a window shows at first
 const SLOW_WORLD_PX = 256, PHONE_WORLD_PX = 512;
 const PATIENCE_MS = 250; // longest work between two looks at what the user wants
 
@@ -35,9 +37,16 @@ function read() {
   const isPhone = matchMedia("(pointer: coarse)").matches; // with little memory
   const usual = page.engine.isSlow ? SLOW_WORLD_PX : isPhone ? PHONE_WORLD_PX : ENDLESS;
   page.size = told.get("world") === "endless" ? ENDLESS : number("world") || usual;
-  page.view.y = number("y") ?? 0;
-  page.view.x = number("x") ?? 0;
-  page.view.zoomTo(number("zoom") || 3);
+  look({ y: number("y"), x: number("x"), zoom: number("zoom") });
+}
+
+// Whether the model makes single images, not a map.
+const isWall = () => "side" in page.listed.find(({ name }) => name === page.model);
+
+function look({ y = null, x = null, zoom = null } = {}) {
+  const { view } = page, { side } = page.listed.find(({ name }) => name === page.model);
+  [view.y, view.x] = [y ?? 0, x ?? 0];
+  view.zoomTo(zoom || (side ? Math.min(view.width, view.height) / side / WALL_ROWS : FAR_ZOOM));
 }
 
 function write() {
@@ -46,7 +55,19 @@ function write() {
     ...(page.tone ? { tone: page.tone } : {}), x: Math.round(view.x), y: Math.round(view.y), zoom: +view.zoom.toFixed(2) };
   page.address = `#${new URLSearchParams(told)}`;
   history.replaceState(null, "", page.address);
-  find("where").textContent = `x ${told.x}  y ${told.y}  ·  seed ${page.seed}`;
+  if (!page.world) return;
+  const seed = page.world.seedAt?.(view.y, view.x);
+  find("where").textContent = seed === undefined ? `x ${told.x}  y ${told.y}  ·  seed ${page.seed}` : `seed ${seed}`;
+  find("command").textContent = command(seed);
+}
+
+// The command that makes the same pixels.
+function command(seed) {
+  const { side, model: { name, channels } } = page.world;
+  if (seed !== undefined) return `diffnca sample ${name} --seed ${seed} --height ${side} --width ${side}`;
+  const tile = page.size === ENDLESS ? SAVED_PX : page.size, tone = Array(channels).fill(page.tone).join(" ");
+  return `diffnca sample ${name} --seed ${page.seed} --height ${tile} --width ${tile} `
+    + `--seamless both --even-px ${TONE_PX} --tone ${tone}`;
 }
 
 function options(size) {
@@ -60,15 +81,17 @@ async function begin() {
   page.plans = [];
   if (page.network?.model.name !== page.model) {
     say("Loading the model …");
-    const answer = await fetch(`${page.model}.safetensors`);
-    if (!answer.ok) throw new Error(`${page.model}.safetensors: did not come (${answer.status})`);
-    const network = await Network.load(page.engine, readModel(await answer.arrayBuffer()));
+    const file = `${page.model}.safetensors.gz`, answer = await fetch(file);
+    if (!answer.ok) throw new Error(`${file}: did not come (${answer.status})`);
+    const network = await Network.load(page.engine, await readModel(await answer.arrayBuffer()));
     if (number !== page.begun) return;
     page.network = network;
     showModel(network.model);
   }
-  if (page.world) page.retired.push(page.world);
-  page.world = new World(page.network, options(page.size));
+  const before = page.world;
+  if (before) page.retired.push(before);
+  if (isWall()) page.world = new Wall(page.network, options(), before?.network === page.network ? before : null);
+  else page.world = new World(page.network, options(page.size));
   page.view.tiles = page.world.tiles;
   page.view.isStale = page.isBusy = true;
   showChoices();
@@ -83,15 +106,14 @@ function showChoices() {
   if (![...world.options].some((option) => option.value === size)) world.add(new Option(`a tile of ${size} px that repeats`, size));
   [world.value, find("seed").value] = [size, page.seed];
   find("tone").querySelector("input").value = page.tone;
-  const tile = page.size === ENDLESS ? SAVED_PX : page.size, tone = Array(page.network.model.channels).fill(page.tone).join(" ");
-  find("command").textContent = `diffnca sample ${page.model} --seed ${page.seed} --height ${tile} --width ${tile} `
-    + `--seamless both --even-px ${TONE_PX} --tone ${tone}`;
 }
 
 function showModel(model) {
   find("model").value = model.name;
-  const title = model.title.replaceAll("`", "");
-  find("of-model").textContent = `${title[0].toUpperCase()}${title.slice(1)}.${model.licence && ` Licence: ${model.licence}.`}`;
+  document.body.classList.toggle("wall", isWall());
+  find("exact").textContent = model.bits === 16 ? "pixel for pixel" : "nearly (there the weights have 16 bits, here 8)";
+  const told = [model.title, model.licence && `licence: ${model.licence}`, ...model.limits].filter(Boolean);
+  find("of-model").textContent = told.map((each) => `${each[0].toUpperCase()}${each.slice(1)}.`).join(" ").replaceAll("`", "");
   document.querySelectorAll("[data-class]").forEach((button) => button.remove());
   model.classes.forEach(({ name, colour }, index) => {
     const button = document.createElement("button");
@@ -106,7 +128,7 @@ function showModel(model) {
 }
 
 function choose(button) {
-  if (!button) return;
+  if (!button?.checkVisibility() && button?.dataset.tool !== "move") return;
   page.tool = button.dataset.tool;
   page.class = button.dataset.class === undefined ? null : Number(button.dataset.class);
   document.querySelectorAll("[data-tool]").forEach((each) => each.setAttribute("aria-checked", each === button));
@@ -169,9 +191,9 @@ function tell() {
   if (!world || page.isWatched) return;
   const each = world.millisecondsPerTile;
   const told = each >= 10_000 ? `${Math.round(each / 1000)} s` : `${each < 10 ? each?.toFixed(1) : Math.round(each)} ms`;
-  const speed = each === null ? "" : `${told} for 256 × 256 px`;
+  const speed = each === null ? "" : `${told} for ${world.tilePx} × ${world.tilePx} px`;
   say(speed || "Ready");
-  const facts = [["speed", speed], ["runs on", engine.name], ["weights", engine.isHalf ? "16-bit" : "32-bit"]];
+  const facts = [["speed", speed], ["runs on", engine.name], ["weights", `${world.model.bits}-bit in the file, ${engine.isHalf ? 16 : 32}-bit here`]];
   const text = JSON.stringify(facts);
   if (page.told === text) return;
   page.told = text;
@@ -219,17 +241,16 @@ function watch() {
 async function save() {
   const button = find("save");
   button.disabled = true;
-  const size = page.size === ENDLESS ? SAVED_PX : page.size, name = `${page.model}-seed-${page.seed}-${size}px.png`;
-  page.plans.push({ size, name, button });
+  const { x, y } = page.view, [size, seed] = isWall() ? [page.world.side, page.world.seedAt(y, x)]
+    : [page.size === ENDLESS ? SAVED_PX : page.size, page.seed];
+  page.plans.push({ size, y, x, name: `${page.model}-seed-${seed}-${size}px.png`, button });
 }
 
-async function saved({ size, name, button }) {
-  say(`Making a seamless tile of ${size} px …`);
-  const own = page.size === size ? page.world : new World(page.network, options(size));
-  const whole = rect(0, 0, size, size);
-  await own.finished(whole);
+async function saved({ size, y, x, name, button }) {
+  say(isWall() ? "Making the image in the middle …" : `Making a seamless tile of ${size} px …`);
+  const own = isWall() || page.size === size ? page.world : new World(page.network, options(size));
   const canvas = new OffscreenCanvas(size, size);
-  canvas.getContext("2d").putImageData(new ImageData(own.tiles.pixels(whole), size, size), 0, 0);
+  canvas.getContext("2d").putImageData(new ImageData(await own.picture(y, x), size, size), 0, 0);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
   link.download = name;
@@ -289,7 +310,11 @@ async function start() {
   });
   find("brushes").addEventListener("click", (event) => choose(event.target.closest("[data-tool]")));
   find("tone").addEventListener("change", (event) => { page.tone = Number(event.target.value); begin().catch(fail); });
-  find("model").addEventListener("change", (event) => { page.model = event.target.value; begin().catch(fail); });
+  find("model").addEventListener("change", (event) => {
+    page.model = event.target.value;
+    if (isWall() !== document.body.classList.contains("wall")) look(); // another kind of place
+    begin().catch(fail);
+  });
   find("world").addEventListener("change", (event) => { page.size = Number(event.target.value) || ENDLESS; begin().catch(fail); });
   find("seed").addEventListener("change", (event) => { page.seed = Math.abs(Math.trunc(event.target.value)) || 0; begin().catch(fail); });
   find("another").addEventListener("click", () => another().catch(fail));

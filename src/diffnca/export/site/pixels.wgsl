@@ -9,6 +9,11 @@ override HANDED: u32 = 0; // numbers that each cell receives from a coarser cell
 override SIDE: u32 = 1; // which is as many cells wide,
 override COARSE_ROW: u32 = 1; // and holds so many groups of four channels,
 override COARSE_FIRST: u32 = 0; // the handed numbers from this channel on
+override HALF: u32 = 1; // or it receives the sum of waves: channels of the real part of their spectrum, and of the imaginary part,
+override ROWS: u32 = 1; // whose vertical frequencies are so many,
+override FIRST_ROW: i32 = 0; // from this one on,
+override COLUMNS: u32 = 1; // and whose horizontal frequencies count from zero
+override IS_WINDOW: bool = false; // whether cells are these frequencies
 override PREDICTION: u32 = 2; // noise, clean, velocity
 
 override ROW: u32 = PLANES + STATE;
@@ -26,7 +31,7 @@ const MARK = 0x80000000u;
 @group(0) @binding(2) var<storage, read_write> marks: array<u32>; // class + 1, << 8 the stroke that drew new noise
 @group(0) @binding(3) var<storage, read_write> coarse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> cells: array<f32>;
-@group(0) @binding(5) var<storage, read_write> next: array<f32>; // x_s; means of squares for noise
+@group(0) @binding(5) var<storage, read_write> next: array<f32>; // x_s; means of squares for noise; waves
 @group(0) @binding(6) var<storage, read_write> shown: array<u32>;
 
 fn at_pixel(pixel: vec2i) -> u32 { // y, x within the grid
@@ -105,7 +110,41 @@ fn plane(cell: vec2u, class_number: u32) -> f32 {
   return f32(count) / f32(PATCH * PATCH);
 }
 
+// Cosine and sine of a wave at a place. `next` holds them for each share of a turn, then a scale for each frequency.
+fn wave(frequency: u32, place: vec2u, side: u32) -> vec2f {
+  let row = i32(frequency / COLUMNS) + FIRST_ROW;
+  let share = wrapped(row * i32(place.x) + i32(frequency % COLUMNS * place.y), side);
+  return vec2f(next[share], next[side + share]);
+}
+
+// A channel of the spectrum of the image.
+fn analysed(frequency: u32, channel: u32) -> f32 {
+  let own = channel % HALF;
+  if (own >= CHANNELS || channel >= 2 * HALF) { return 0.0; }
+  let side = job.canvas.x;
+  var sum = vec2f(0);
+  for (var y = 0u; y < side; y++) {
+    var of_row = vec2f(0);
+    for (var x = 0u; x < side; x++) { of_row += wave(frequency, vec2u(y, x), side) * image[(y * side + x) * CHANNELS + own]; }
+    sum += of_row;
+  }
+  return select(sum.x, -sum.y, channel >= HALF) * next[2 * side + frequency];
+}
+
+// A channel of the sum of the waves of a spectrum, which `coarse` holds.
+fn synthesised(cell: vec2u, channel: u32) -> f32 {
+  let side = job.canvas.x / PATCH;
+  var sum = 0.0;
+  for (var frequency = 0u; frequency < ROWS * COLUMNS; frequency++) {
+    let factors = wave(frequency, cell, side) * next[2 * side + frequency];
+    let at = frequency * 4 * COARSE_ROW + CHANNELS + channel;
+    sum += factors.x * coarse[at] - factors.y * coarse[at + HALF];
+  }
+  return sum;
+}
+
 fn number(cell: vec2u, channel: u32) -> f32 {
+  if (IS_WINDOW) { return analysed(cell.x * COLUMNS + cell.y, channel); }
   if (channel < HELD) { return plane(cell, channel); }
   let own = channel - HELD;
   if (own < NUMBERS) {
@@ -113,6 +152,7 @@ fn number(cell: vec2u, channel: u32) -> f32 {
     let pixel = vec2i(cell * PATCH + vec2u(inside / PATCH, inside % PATCH));
     return image[at_pixel(pixel) * CHANNELS + own / (PATCH * PATCH)];
   }
+  if (own < NUMBERS + HALF - min(CHANNELS, HALF)) { return synthesised(cell, own - NUMBERS); }
   if (own < 2 * NUMBERS || own >= 2 * NUMBERS + HANDED) { return 0.0; }
   let from_channel = COARSE_FIRST + (own - 2 * NUMBERS) * SIDE * SIDE + (cell.x % SIDE) * SIDE + cell.y % SIDE;
   let from_cell = (cell.x / SIDE) * (job.grid.y / SIDE) + cell.y / SIDE;

@@ -3,6 +3,7 @@
 import { modulo } from "./places.js";
 import { isHere } from "./product.js";
 import { philox, quantile } from "./random.js";
+import { analyse, synthesise } from "./spectrum.js";
 
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8, MARK = 0x80000000;
 const MOST_THREADS = 8;
@@ -48,9 +49,10 @@ export class Processor {
     return async ([weights, modulation, before, after], job) => {
       if (told !== weights) this.threads.forEach((thread) => thread.postMessage({ kernel, constants, weights: weights.numbers }));
       told = weights;
-      const width = job.grid[1] * row, from = 4 * job.modulation;
-      const table = modulation.numbers.slice(from, from + 8 * (constants.PLANES + 2 * constants.STATE + constants.HIDDEN));
-      const cells = job.grid[0] * width, share = Math.ceil(job.size[0] / this.threads.length);
+      const width = job.grid[1] * row, from = 4 * job.modulation, all = job.grid[0] * job.grid[1];
+      const length = 8 * (constants.PLANES + 2 * constants.STATE + constants.HIDDEN) * (constants.PLACED ? all : 1);
+      const table = modulation.numbers.slice(from, from + length);
+      const cells = (all + 1) * row, share = Math.ceil(job.size[0] / this.threads.length);
       await Promise.all(this.threads.map(async (thread, index) => {
         const top = job.first[0] + index * share, height = Math.min(share, job.first[0] + job.size[0] - top);
         if (height <= 0) return;
@@ -138,10 +140,11 @@ function means() {
   };
 }
 
-function begin({ CHANNELS, PATCH, CLASSES, PLANES, STATE, HANDED = 0, SIDE = 1, COARSE_ROW = 1, COARSE_FIRST = 0 }) {
+function begin({ CHANNELS, PATCH, CLASSES, PLANES, STATE, HANDED = 0, SIDE = 1, COARSE_ROW = 1, COARSE_FIRST = 0, ...window }) {
   const row = 4 * (PLANES + STATE), held = 4 * PLANES, inside = PATCH * PATCH, numbers = CHANNELS * inside;
-  return ([image, marks, coarse, cells], job) => {
+  return ([image, marks, coarse, cells, waves], job) => {
     const { first, size, grid } = job, state = cells.numbers;
+    if (window.IS_WINDOW) return analyse(image.numbers, waves.numbers, state, job.canvas[0], { CHANNELS, row, ...window });
     for (let y = first[0]; y < first[0] + size[0]; y++) {
       for (let x = first[1]; x < first[1] + size[1]; x++) {
         const at = (y * grid[1] + x) * row;
@@ -152,6 +155,7 @@ function begin({ CHANNELS, PATCH, CLASSES, PLANES, STATE, HANDED = 0, SIDE = 1, 
           const known = job.flags & FREE ? -1 : (marks.words[there] & 0xff) - 1;
           if (known >= 0 && known < CLASSES) state[at + known] += 1 / inside;
         }
+        if (window.HALF) synthesise(coarse.numbers, waves.numbers, state, at + numbers, y, x, grid[0], { CHANNELS, COARSE_ROW, ...window });
         if (!HANDED) continue;
         const from = (Math.floor(y / SIDE) * Math.floor(grid[1] / SIDE) + Math.floor(x / SIDE)) * 4 * COARSE_ROW + COARSE_FIRST;
         const corner = (y % SIDE) * SIDE + x % SIDE;

@@ -4,7 +4,7 @@ struct Job {
   grid: vec2u, // cells of the grid, y and x
   first: vec2u, // where the work begins: in cells of the grid, or in pixels of the grid
   size: vec2u, // how much of it
-  edge: vec2u, // beyond the grid: OPEN, AROUND or MIRROR
+  edge: vec2u, // beyond the grid: OPEN, AROUND, MIRROR or EMPTY
   place: vec2i, // of the first cell or pixel of the grid on the canvas
   canvas: vec2u, // sides of the canvas, in cells or pixels
   ring: vec2u, // sides of the buffers that hold pixels; a pixel stands at its place modulo these
@@ -23,6 +23,7 @@ struct Job {
 const OPEN = 0u;
 const AROUND = 1u;
 const MIRROR = 2u;
+const EMPTY = 3u; // zeros, of a cell that stands after the last one of the grid
 
 fn wrapped(index: i32, size: u32) -> u32 {
   if (size == 0x80000000u) { return bitcast<u32>(index) & 0x7fffffffu; }

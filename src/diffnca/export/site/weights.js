@@ -1,12 +1,20 @@
 // A model file (safetensors) and its weights as the kernels read them.
 
-const BYTES = { F16: 2, F32: 4 };
+import { products } from "./product.js";
+
+const READ = { // from bytes to numbers
+  F16: (bytes) => Float32Array.from(new Uint16Array(bytes)).map((half) => HALVES[half]),
+  F32: (bytes) => new Float32Array(bytes),
+  I8: (bytes) => Float32Array.from(new Int8Array(bytes)),
+};
 
 export function halfToFloat(bits) {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, rest = bits & 1023;
   if (exponent === 0) return sign * rest * 2 ** -24;
   return exponent === 31 ? (rest ? NaN : sign * Infinity) : sign * (1024 + rest) * 2 ** (exponent - 25);
 }
+
+const HALVES = new Float32Array(2 ** 16).map((_, bits) => halfToFloat(bits));
 
 function floatToHalf(value, view = new DataView(new ArrayBuffer(4))) { // of numbers that are halves already
   view.setFloat32(0, value);
@@ -15,18 +23,26 @@ function floatToHalf(value, view = new DataView(new ArrayBuffer(4))) { // of num
   return sign | Math.round(Math.abs(value) * 2 ** 24);
 }
 
+// Return the bytes of a compressed file; servers may have decompressed it already.
+async function unpacked(bytes) {
+  if (new DataView(bytes).getUint16(0) !== 0x1f8b) return bytes;
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
 // Return the tensors by name, each { shape, data } in float32, and the choices of the model.
-export function readModel(buffer) {
-  const length = Number(new DataView(buffer).getBigUint64(0, true));
+export async function readModel(bytes) {
+  const buffer = await unpacked(bytes), length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
   const tensors = {};
   for (const [name, about] of Object.entries(header)) {
     if (name === "__metadata__") continue;
     const { dtype, shape, data_offsets: [first, end] } = about;
-    const bytes = buffer.slice(8 + length + first, 8 + length + end);
-    if (!(dtype in BYTES)) throw new Error(`${name}: numbers of type ${dtype} are not read here`);
-    const data = dtype === "F32" ? new Float32Array(bytes) : Float32Array.from(new Uint16Array(bytes), halfToFloat);
-    tensors[name] = { shape, data };
+    if (!(dtype in READ)) throw new Error(`${name}: numbers of type ${dtype} are not read here`);
+    tensors[name] = { shape, data: READ[dtype](buffer.slice(8 + length + first, 8 + length + end)) };
+  }
+  for (const [name, { data: factors }] of Object.entries(tensors).filter(([name]) => name.endsWith(".factor"))) {
+    const { data } = tensors[name.slice(0, -".factor".length)], each = data.length / factors.length;
+    data.forEach((whole, index) => { data[index] = whole * factors[Math.floor(index / each)]; });
   }
   return { ...JSON.parse(header.__metadata__.page), tensors };
 }
@@ -76,33 +92,42 @@ export function asHalves(data) {
 
 const silu = (x) => x / (1 + Math.exp(-x));
 
-function dense(input, weight, bias) {
-  const output = new Float64Array(bias.length);
+// Return rows times a matrix, [outputs][inputs], plus a bias.
+function dense(rows, weight, bias) {
+  const inputs = weight.length / bias.length, inner = 4 * fours(inputs), columns = 4 * fours(bias.length), lines = 8 * Math.ceil(rows.length / 8);
+  const matrixAt = lines * inner, biasAt = matrixAt + inner * columns, resultAt = biasAt + columns;
+  const { product, numbers } = products(4 * (resultAt + lines * columns));
+  rows.forEach((row, index) => numbers.set(row, index * inner));
   for (let o = 0; o < bias.length; o++) {
-    let sum = bias[o];
-    for (let i = 0; i < input.length; i++) sum += weight[o * input.length + i] * input[i];
-    output[o] = sum;
+    const to = matrixAt + 4 * inner * Math.floor(o / 4) + o % 4;
+    for (let i = 0; i < inputs; i++) numbers[to + 4 * i] = weight[o * inputs + i];
   }
-  return output;
+  numbers.set(bias, biasAt);
+  product(0, 4 * inner, 4 * matrixAt, 4 * biasAt, 4 * resultAt, 4 * columns, lines, inner, columns / 4);
+  return rows.map((_, index) => numbers.subarray(resultAt + index * columns, resultAt + index * columns + bias.length));
 }
 
-// What time and cell step (and row and column, where cells know them) do to the layers of a stage.
-export function modulation(model, name, stage, laid, numbers) {
-  const of = (part) => model.tensors[`${name}.${part}`].data;
-  const angles = numbers.flatMap((number) => [0, 1, 2, 3, 4, 5].map((octave) => number * (Math.PI / 2) * 2 ** octave));
-  const features = [...angles.map(Math.cos), ...angles.map(Math.sin)];
-  const inner = dense(features, of("embedding.features.net.0.weight"), of("embedding.features.net.0.bias"));
-  const embedding = dense(inner.map(silu), of("embedding.features.net.2.weight"), of("embedding.features.net.2.bias"));
-  const gates = ["perception", "hidden"].map((layer) =>
-    dense(embedding.map(silu), of(`gate_${layer}.net.weight`), of(`gate_${layer}.net.bias`)));
-  const width = 4 * (laid.row + laid.state), result = new Float32Array(2 * width + 8 * laid.hidden);
-  laid.seen.forEach((at, index) => {
-    result[at] = 1 + gates[0][index];
-    result[width + at] = gates[0][laid.seen.length + index];
+// What time and cell step (and row and column, where cells know them) do to the layers of a stage, one table after another.
+export function modulations(model, name, stage, laid, clocks) {
+  const layer = (rows, part) => dense(rows, model.tensors[`${name}.${part}.weight`].data, model.tensors[`${name}.${part}.bias`].data);
+  const waves = clocks.map((numbers) => {
+    const angles = numbers.flatMap((number) => [0, 1, 2, 3, 4, 5].map((octave) => number * (Math.PI / 2) * 2 ** octave));
+    return [...angles.map(Math.cos), ...angles.map(Math.sin)];
   });
-  for (let index = 0; index < stage.hidden; index++) {
-    result[2 * width + index] = 1 + gates[1][index];
-    result[2 * width + 4 * laid.hidden + index] = gates[1][stage.hidden + index];
+  const embedded = layer(layer(waves, "embedding.features.net.0").map((row) => row.map(silu)), "embedding.features.net.2");
+  const seen = embedded.map((row) => row.map(silu));
+  const perception = layer(seen, "gate_perception.net"), hidden = layer(seen, "gate_hidden.net");
+  const width = 4 * (laid.row + laid.state), size = 2 * width + 8 * laid.hidden, tables = new Float32Array(size * clocks.length);
+  for (let table = 0; table < clocks.length; table++) {
+    const own = tables.subarray(table * size, (table + 1) * size);
+    laid.seen.forEach((at, index) => {
+      own[at] = 1 + perception[table][index];
+      own[width + at] = perception[table][laid.seen.length + index];
+    });
+    for (let index = 0; index < stage.hidden; index++) {
+      own[2 * width + index] = 1 + hidden[table][index];
+      own[2 * width + 4 * laid.hidden + index] = hidden[table][stage.hidden + index];
+    }
   }
-  return result;
+  return tables;
 }

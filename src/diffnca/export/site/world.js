@@ -4,7 +4,7 @@ import { BLOCK, ENDLESS, Known, around, distance, grown, modulo, overlap, pieces
 import { Tiles } from "./tiles.js";
 
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8; // flags of pixels.wgsl
-const EDGES = { open: 0, around: 1, mirror: 2 };
+const EDGES = { open: 0, around: 1, mirror: 2, empty: 3 };
 const MARK = 0x80000000; // of a pixel that an edit changes now
 const RING_PX = 2048; // side of the buffers of a larger world, a window that moves with the view
 const LARGEST_CHUNK_PX = 768;
@@ -138,10 +138,15 @@ export class World {
 
   // Run the network; return the buffer with the last state of its cells. `set` names the scratch memory.
   async estimate(level, grid, inside, set, flags, look = null) {
-    const { image, coarse } = this.network;
-    const run = (stage, more, kind, handed, seen) => this.runStage(stage, level, grid, inside, { more, kind, set, handed, flags, look: seen });
-    const handed = coarse ? run(coarse, image.patch * image.reaches[0], "Coarse", this.none, null) : this.none;
-    return run(image, 0, "", handed, look);
+    const { image, coarse, spectrum, analysis, synthesis } = this.network;
+    const run = (stage, more) => this.runStage(stage, level, grid, { set, flags, plot: this.plot(stage, grid, inside, 0), ...more });
+    if (spectrum) {
+      const drawn = run(spectrum, { kind: "Window", plot: this.windowPlot(spectrum), waves: analysis });
+      return run(image, { handed: drawn, waves: synthesis, look });
+    }
+    if (!coarse) return run(image, { look });
+    const handed = run(coarse, { kind: "Coarse", plot: this.plot(coarse, grid, inside, image.patch * image.reaches[0]) });
+    return run(image, { handed, look });
   }
 
   // Bring what the last kernel has shown of a rectangle into the tiles.
@@ -150,11 +155,9 @@ export class World {
     this.tiles.put(r, new Uint8ClampedArray(await this.engine.read(this.room("shown", bytes), 0, bytes)));
   }
 
-  // Run the cell steps of a stage; return the buffer that holds its last state.
-  runStage(stage, level, grid, inside, { more, kind, set, handed, flags, look }) {
-    const { engine, network } = this, { patch, row, reaches } = stage;
-    const rows = grid.height / patch, columns = grid.width / patch, bytes = 16 * row * rows * columns;
-    let state = this.room(`state${kind}${set}`, bytes), other = this.room(`other${kind}${set}`, bytes);
+  // The cells of a stage, and which of them are wanted, `more` pixels around a rectangle.
+  plot({ patch }, grid, inside, more) {
+    const rows = grid.height / patch, columns = grid.width / patch;
     const wanted = (reach) => { // in cells: what is wanted after the stage, grown by the reach of its later steps
       const span = (start, length, edge, all) => {
         if (edge !== EDGES.open) return [0, all];
@@ -165,16 +168,29 @@ export class World {
       const [x, width] = span(inside.left, inside.width, grid.edge[1], columns);
       return { first: [y, x], size: [height, width] };
     };
-    const cells = { grid: [rows, columns], edge: grid.edge };
+    const place = [Math.floor(grid.top / patch), Math.floor(grid.left / patch)];
+    return { grid: [rows, columns], edge: grid.edge, place, canvas: [this.size / patch, this.size / patch], wanted };
+  }
+
+  // The cells of the window of low frequencies: all, always.
+  windowPlot({ rows, columns, edge }) {
+    const grid = [rows, columns], wanted = () => ({ first: [0, 0], size: grid });
+    return { grid, edge: [EDGES[edge], EDGES[edge]], place: [0, 0], canvas: grid, wanted };
+  }
+
+  // Run the cell steps of a stage; return the buffer that holds its last state.
+  runStage(stage, level, grid, { plot, set, flags, kind = "", handed = this.none, waves = this.none, look = null }) {
+    const { engine, network } = this, { row, reaches } = stage, { wanted, place, canvas, ...cells } = plot;
+    const bytes = 16 * row * (cells.grid[0] * cells.grid[1] + 1); // and a cell of zeros
+    let state = this.room(`state${kind}${set}`, bytes), other = this.room(`other${kind}${set}`, bytes);
     const { first, size } = wanted(reaches[0]), numbers = Math.ceil(size[0] * size[1] * row / 64);
     const across = Math.min(numbers, 32768);
-    engine.queue(network.kernels[`begin${kind}`], this.pixelGroup({ image: this.levels[level], coarse: handed, cells: state }),
+    engine.queue(network.kernels[`begin${kind}`], this.pixelGroup({ image: this.levels[level], coarse: handed, cells: state, next: waves }),
       [across, Math.ceil(numbers / across)], this.job({ ...cells, first, size, place: [grid.top, grid.left], flags }));
-    const place = [Math.floor(grid.top / patch), Math.floor(grid.left / patch)];
     const groups = [this.cellGroup(stage, state, other), this.cellGroup(stage, other, state)];
     const advance = (k) => {
       const part = wanted(reaches[k + 1]);
-      const job = this.job({ ...cells, ...part, place, canvas: [this.size / patch, this.size / patch],
+      const job = this.job({ ...cells, ...part, place, canvas,
         dilation: stage.dilations[k], modulation: (level * stage.dilations.length + k) * stage.width,
         clock: (level << 16) | (stage.firstMask + k) });
       const perGroup = stage.cells / 4;
@@ -327,5 +343,14 @@ export class World {
     }
   }
 
-  get millisecondsPerTile() { return this.spent.pixels ? this.spent.milliseconds / this.spent.pixels * 256 ** 2 : null; }
+  // Return the pixels of the whole world.
+  async picture() {
+    const whole = rect(0, 0, this.size, this.size);
+    await this.finished(whole);
+    return this.tiles.pixels(whole);
+  }
+
+  get tilePx() { return 256; }
+
+  get millisecondsPerTile() { return this.spent.pixels ? this.spent.milliseconds / this.spent.pixels * this.tilePx ** 2 : null; }
 }
