@@ -1,4 +1,4 @@
-"""The code of README.md and of docs/ runs, page by page, in an empty folder that has the examples.
+"""The code of README.md, of docs/ and of the notebooks runs, page by page, in a folder that has the examples.
 
 The pages say nothing about tests. Three rules make their blocks short and safe to run here:
 1. A command of ours runs in this process, with small numbers: `SMALL` bounds the value of a flag,
@@ -8,11 +8,14 @@ The pages say nothing about tests. Three rules make their blocks short and safe 
 3. `tests/docs.toml` has the rest, for all pages at once, so a command may move from page to page:
    `[skip]`: a block that holds this text is not run, and why; `[replace]`: OLD = NEW, before rules 1 and 2;
    `[needs]`: a page that is left out where a package of an extra is missing.
+A notebook is a page whose cells are Markdown, Python, or commands that begin with `!`. It runs in this
+process, without Jupyter, which has some thirty packages and takes seconds for each kernel.
 A block with a command that is not ours must be skipped. An entry of the table that no page needs is an error.
 To try one page: `pytest tests/test_docs.py -k tutorial`.
 """
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -29,7 +32,8 @@ from PIL import Image
 from diffnca.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *NOTEBOOKS]
 TABLE = tomllib.loads((Path(__file__).parent / "docs.toml").read_text())
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)\n```", re.DOTALL | re.MULTILINE)
 SMALL = {
@@ -52,6 +56,21 @@ ADDED = {
 class Block:
     language: str
     code: str
+
+
+def text_of(page: Path) -> str:
+    """Return a page as Markdown, each cell of a notebook as a block."""
+    text = page.read_text(encoding="utf-8")
+    return text if page.suffix == ".md" else "\n\n".join(map(markdown_of, json.loads(text)["cells"]))
+
+
+def markdown_of(cell: dict[str, Any]) -> str:
+    """Return a cell of a notebook as Markdown."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source
+    language = "bash" if source.startswith("!") else "python"
+    return f"```{language}\n{re.sub('^!', '', source, flags=re.MULTILINE)}\n```"
 
 
 def blocks_of(page: str, table: dict[str, dict[str, str]] = TABLE) -> list[Block]:
@@ -117,11 +136,12 @@ def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in TABLE["needs"]:
         pytest.importorskip(TABLE["needs"][page.name], reason=f"needs {TABLE['needs'][page.name]}")
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("work"))
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     with Image.open(tmp_path / DRAWING) as drawing:
         drawing.reduce(4).save(tmp_path / DRAWING)
     (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / page.parent.relative_to(ROOT) if page in NOTEBOOKS else tmp_path)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes longer than a batch
     monkeypatch.setattr("diffnca.training.start.NUM_CROPS", 1)  # by which weights to begin with are chosen
     monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
@@ -130,16 +150,16 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", 64)
     monkeypatch.setattr("diffnca.training.preview._speed", lambda *_: 100.0)  # takes some training steps
     names: dict[str, Any] = {"__name__": "page"}
-    for block in blocks_of(page.read_text()):
+    for block in blocks_of(text_of(page)):
         if block.language == "bash":
-            run_bash(block.code)
+            run_bash(block.code.format_map(names) if page in NOTEBOOKS else block.code)
         else:
             run_python(block.code, page, names)
 
 
 @pytest.mark.parametrize("text", [*TABLE["skip"], *TABLE["replace"]])
 def test_each_entry_of_the_table_is_needed_by_a_page(text: str) -> None:
-    codes = [match["code"] for page in PAGES for match in BLOCK.finditer(page.read_text())]
+    codes = [match["code"] for page in PAGES for match in BLOCK.finditer(text_of(page))]
     assert any(text in code for code in codes)
 
 
@@ -184,3 +204,10 @@ def test_each_function_of_the_equation_table_exists() -> None:
 def test_the_pictures_and_pages_that_a_page_names_exist(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.name)
+def test_a_notebook_is_stored_without_outputs(page: Path) -> None:
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)

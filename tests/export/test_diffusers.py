@@ -1,13 +1,17 @@
 """Schedulers of diffusers sample our networks."""
 
+import inspect
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffnca import generate
+import diffnca
+from diffnca import generate, load
 from diffnca.canvas.region import Region
 from diffnca.config.model import Config, SamplingConfig, ScheduleConfig
 from diffnca.config.networks import CellConfig, NCAConfig
@@ -98,3 +102,26 @@ def test_a_scheduler_has_the_noise_levels_of_the_model() -> None:
 def test_pictures_have_the_size_of_the_training_crops_if_none_is_given() -> None:
     (picture,) = Pipeline.of(random_denoiser())(num_inference_steps=1).images
     assert picture.size == (64, 64)
+
+
+def test_diffusers_loads_what_a_pipeline_has_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    pipe = Pipeline.of(random_denoiser(), diffusers.EulerDiscreteScheduler)
+    folder = str(tmp_path / "pipe")
+    pipe.save_pretrained(folder)
+    expected = pipe(8, 10, 3, seed=2, output_type="pt").images
+    for custom in (folder, f"{folder}/pipeline.py", inspect.getfile(Pipeline)):
+        loaded = diffusers.DiffusionPipeline.from_pretrained(
+            folder, custom_pipeline=custom, trust_remote_code=True
+        )
+        assert type(loaded.scheduler) is diffusers.EulerDiscreteScheduler
+        assert torch.equal(loaded(8, 10, 3, seed=2, output_type="pt").images, expected)
+
+
+def test_the_model_of_a_saved_pipeline_is_a_model_of_this_package(tmp_path: Path) -> None:
+    Pipeline.of("faces-4step").save_pretrained(tmp_path)
+    own = diffnca.Pretrained.from_pretrained(tmp_path / "model")
+    assert own.card == diffnca.Pretrained.from_pretrained("faces-4step").card
+    images = (generate(model, height=16, width=16, direct=True) for model in (own.model, load("faces-4step")))
+    assert torch.equal(*images)

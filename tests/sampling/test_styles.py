@@ -1,12 +1,13 @@
 """Styles of new images: drawn by the seed, seen everywhere alike, and what is no style."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from diffnca import generate, inpaint, interpolate
+from diffnca import generate, inpaint, interpolate, upscale, vary
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config, with_fields
@@ -98,6 +99,14 @@ def test_what_is_filled_has_the_style_of_what_is_known() -> None:
     own = inpaint(model_of(), image, mask, method="paste")
     assert torch.equal(own, inpaint(model_of(), image, mask, method="paste", like=image[..., :16]))
     assert not torch.equal(own, inpaint(model_of(), image, mask, method="paste", like=-image))
+
+
+@pytest.mark.parametrize(("edit", "share"), [(vary, 0.7), (upscale, 1.5)])
+def test_an_edit_has_the_style_of_the_given_image(edit: Callable[..., torch.Tensor], share: float) -> None:
+    image = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    own = edit(model_of(), image, share)
+    assert torch.equal(own, edit(model_of(), image, share, like=image))
+    assert not torch.equal(own, edit(model_of(), image, share, like=-image))
 
 
 def test_too_little_that_is_known_has_no_style() -> None:

@@ -27,8 +27,8 @@ class Editing(Making):
         layout: what stands where, as for sample, in the proportions of the whole result; for a folder, one
             layout, or a folder of label images with equal names.
         label: what the result shows, as for sample.
-        like: a picture whose colours and texture the result has, as for sample; without it, inpaint and
-            extend take those of the known pixels.
+        like: a picture whose colours and texture the result has, as for sample; without it, those of the
+            image, where it is known.
         obey: how closely to follow layout and label, as for sample.
     """
 

@@ -1,11 +1,13 @@
 """A pipeline of the library diffusers: any of its schedulers samples a model of this package.
 
 A scheduler learns the noise levels, and what the network predicts, from the configuration of the model.
+This file is a custom pipeline of diffusers too. A folder that `Pipeline.save_pretrained` writes names it.
 """
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +19,23 @@ from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import Denoiser, Prediction
-from diffnca.models.file import load_denoiser
+from diffnca.files import replace_atomically
+from diffnca.models.file import find_model, load_denoiser, read_card
+from diffnca.models.hub import Pretrained
 from diffnca.sampling.arguments import place_of, seeds_of
 from diffnca.sampling.guidance import self_guided
 
 try:
-    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, ImagePipelineOutput
+    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, ImagePipelineOutput, ModelMixin
 except ImportError:
     raise ImportError("pipelines need the package diffusers: pip install 'diffnca[baselines]'") from None
 
 PREDICTIONS: dict[Prediction, str] = {"noise": "epsilon", "clean": "sample", "velocity": "v_prediction"}
 """What a network predicts, as diffusers names it."""
+
+PIPELINE_FILE = "pipeline.py"
+PIPELINE_TEXT = "from diffnca.export.diffusers import Pipeline as Pipeline\n"
+"""What makes a folder a custom pipeline of diffusers."""
 
 
 def scheduler_for(denoiser: Denoiser, kind: Any = DPMSolverMultistepScheduler) -> Any:
@@ -44,19 +52,51 @@ def scheduler_for(denoiser: Denoiser, kind: Any = DPMSolverMultistepScheduler) -
     return kind(**{name: value for name, value in options.items() if name in known})
 
 
+class Part(ModelMixin):  # type: ignore[misc]
+    """A model with its card, as the part of a pipeline that diffusers moves, saves and loads.
+
+    Attributes:
+        denoiser: the model, which guides itself as its configuration asks.
+    """
+
+    def __init__(self, model: Denoiser, card: Mapping[str, Any] | None = None) -> None:
+        """Take a model, and the facts on it."""
+        super().__init__()
+        self._kept, self.denoiser = Pretrained(model, card or {}), self_guided(model)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **_: Any) -> "Part":
+        """Return a bundled model, a model file, or the model of a folder; it computes in float32."""
+        path = find_model(name)
+        return cls(load_denoiser(path), read_card(path))
+
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+        """Write the model and its page into a folder, as `diffnca.load` reads it."""
+        self._kept.save_pretrained(folder)
+
+
 class Pipeline(DiffusionPipeline):  # type: ignore[misc]
     """Makes images with a model of this package and a scheduler of diffusers."""
 
-    def __init__(self, denoiser: Denoiser, scheduler: Any) -> None:
-        """Join a model and a scheduler; the model guides itself as its configuration asks."""
+    def __init__(self, model: Part, scheduler: Any) -> None:
+        """Join a model and a scheduler."""
         super().__init__()
-        self.register_modules(denoiser=self_guided(denoiser), scheduler=scheduler)
+        self.register_modules(model=model, scheduler=scheduler)
 
     @classmethod
     def of(cls, model: str | Denoiser, kind: Any = DPMSolverMultistepScheduler) -> "Pipeline":
         """Return the pipeline of a model, or of its name, with a scheduler of this class."""
-        denoiser = load_denoiser(model) if isinstance(model, str) else model
-        return cls(denoiser, scheduler_for(denoiser, kind))
+        part = Part.from_pretrained(model) if isinstance(model, str) else Part(model)
+        return cls(part, scheduler_for(part.denoiser, kind))
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write model, scheduler and `pipeline.py` into a folder.
+
+        `DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)` reads it.
+        """
+        super().save_pretrained(folder, **options)
+        with replace_atomically(Path(folder) / PIPELINE_FILE) as partial:
+            partial.write_text(PIPELINE_TEXT, encoding="utf-8")
 
     @torch.no_grad()
     def __call__(
@@ -80,9 +120,10 @@ class Pipeline(DiffusionPipeline):  # type: ignore[misc]
             generator: draws the fresh noise of stochastic schedulers.
             output_type: "pil" for pictures, "pt" for a tensor b c h w in [-1, 1].
         """
-        config, side = self.denoiser.config, self.denoiser.config.data.crop
+        denoiser, config = self.model.denoiser, self.model.denoiser.config
+        side = config.data.crop
         region = Canvas(height or side, width or side).whole
-        noise, device = Noise(seeds_of(seed, batch)), torch.device(place_of(self.denoiser, None))
+        noise, device = Noise(seeds_of(seed, batch)), torch.device(place_of(denoiser, None))
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         start = noise.normal(Stream.INITIAL, 0, region, config.drawn_channels).to(device)
         x, draws = start * self.scheduler.init_noise_sigma, {}
@@ -99,9 +140,10 @@ class Pipeline(DiffusionPipeline):  # type: ignore[misc]
         self, x_t: Float[Tensor, "b n h w"], timestep: float, noise: Noise, number: int
     ) -> Float[Tensor, "b n h w"]:
         """Return the output of the network; timesteps may lie between the steps of the schedule."""
-        t = x_t.new_full((len(x_t),), timestep / self.denoiser.schedule.num_diffusion_steps)
-        region, planes = Canvas(*x_t.shape[-2:]).whole, self.denoiser.planes(x_t, None)
-        output: Tensor = self.denoiser.network(x_t, t, region, noise.at(number), None, **planes)
+        denoiser = self.model.denoiser
+        t = x_t.new_full((len(x_t),), timestep / denoiser.schedule.num_diffusion_steps)
+        region, planes = Canvas(*x_t.shape[-2:]).whole, denoiser.planes(x_t, None)
+        output: Tensor = denoiser.network(x_t, t, region, noise.at(number), None, **planes)
         return output
 
 

@@ -234,8 +234,8 @@ def task_of(request: Request) -> Task:
     assert not isinstance(request.task, Interpolate)
     _, make = request.task.on(request.canvas.boundary)
     task = make(model, levels)
-    known = styles_of_known(task.constraint, config)
-    return replace(task, given=told(request.task, layout, config, known))
+    own = styles_of_known(task.original, config)
+    return replace(task, given=told(request.task, layout, config, own))
 
 
 def told(task: Led, planes: Planes | None, config: Config, styles: Tensor | None) -> Planes | None:

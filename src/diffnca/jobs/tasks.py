@@ -35,7 +35,7 @@ class Led:
     Attributes:
         layout: what stands where; `None` leaves it to the seed.
         label: what the image shows, one of the names that the model knows; `None` leaves it to the seed.
-        like: the style; `None` leaves it to the seed, or to what is known of the image.
+        like: the style; `None` leaves it to the seed, or to the given image.
         obey: how closely the model follows layout and label, as for `generate`.
     """
 

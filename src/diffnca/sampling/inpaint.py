@@ -94,7 +94,9 @@ def completion(canvas: Canvas, known: KnownPixels, method: str, jump: int, round
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = path_of(levels, method, jump, rounds)
-        return Task(canvas, path, Known(PureNoise(denoiser.image_channels), known, path[0]), known)
+        return Task(
+            canvas, path, Known(PureNoise(denoiser.image_channels), known, path[0]), known, original=known
+        )
 
     return task
 

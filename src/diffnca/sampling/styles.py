@@ -17,7 +17,7 @@ from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
 from diffnca.data.given import read_image
 from diffnca.data.styles import Style, style_of
-from diffnca.diffusion.walk import Constraint, Planes
+from diffnca.diffusion.walk import Planes
 from diffnca.sampling.arguments import check_images
 from diffnca.sampling.constants import Constants
 from diffnca.sampling.known import KnownPixels
@@ -87,12 +87,12 @@ def styles_between(
     return None if ends is None else (1.0 - way) * ends[:1] + way * ends[1:]
 
 
-def styles_of_known(known: Constraint | None, config: Config) -> Float64[Tensor, "b s"] | None:
+def styles_of_known(known: KnownPixels | None, config: Config) -> Float64[Tensor, "b s"] | None:
     """Return the styles of the known pixels of images.
 
-    Return `None` if too few pixels are known, or other things, and for a model that knows no styles.
+    Return `None` if too few pixels are known, and for a model that knows no styles.
     """
-    if not isinstance(known, KnownPixels) or not config.layout.styles:
+    if known is None or not config.layout.styles:
         return None
     seen = None if known.unknown is None else ~known.unknown.cpu().numpy()
     found = [style_of(each, seen) for each in to_uint8(known.picture.pixels)]

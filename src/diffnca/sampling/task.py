@@ -22,6 +22,7 @@ from diffnca.engine import Engine
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.arguments import place_of, seeds_of, undisturbed, whole_number
 from diffnca.sampling.guidance import prepare
+from diffnca.sampling.known import KnownPixels
 from diffnca.sampling.labels import Told, labelled
 from diffnca.sampling.layouts import check_proportions, led
 from diffnca.sampling.starts import Initial
@@ -32,7 +33,8 @@ from diffnca.sampling.styles import styled, styles_like, styles_of_known
 class Task:
     """What to sample on a canvas, in memory or in tiles.
 
-    `initial` gives the image at `levels[0]`; the other fields are as in `Walk`.
+    `initial` gives the image at `levels[0]`; `constraint` and `given` are as in `Walk`. `original` is what is
+    known of a given image, whose style the result has.
     """
 
     canvas: Canvas
@@ -40,6 +42,7 @@ class Task:
     initial: Initial
     constraint: Constraint | None = None
     given: Planes | None = None
+    original: KnownPixels | None = None
 
     def walk(self, sampler: Sampler, noise: Noise) -> Walk:
         """Return the walk from noise to image."""
@@ -83,7 +86,7 @@ class LeadingOptions(Options, total=False):
     Attributes:
         layout: what stands where, as for `generate`; for an edit, in the proportions of the whole result.
         label: what the image shows, or each image, as for `generate`.
-        like: as for `generate`; `None` takes the style of known pixels, if the model knows styles.
+        like: as for `generate`; `None` takes the style of the given image, if the model knows styles.
         obey: how closely to follow layout and label, as for `generate`.
     """
 
@@ -200,11 +203,11 @@ def sample_images(
     batch: int | None,
     options: LeadingOptions,
     task: MakeTask,
-    styles: Callable[[Task, Config], Tensor | None] = lambda task, own: styles_of_known(task.constraint, own),
+    styles: Callable[[Task, Config], Tensor | None] = lambda task, own: styles_of_known(task.original, own),
 ) -> Float[Tensor, "b c h w"]:
     """Sample `batch` images of a task in memory; a batch of `None` makes one image per seed.
 
-    Without a picture in `options`, they have the `styles` of the task: by default, those of what is known.
+    Without a picture in `options`, they have the `styles` of the task: by default, those of the given images.
     """
     if isinstance(model, Autoencoder):
         raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")

@@ -16,7 +16,7 @@ from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import check_between, check_images
-from diffnca.sampling.known import Known, KnownMeans, Noised
+from diffnca.sampling.known import Known, KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits
 
 LARGEST_FACTOR = 8.0
@@ -66,14 +66,14 @@ def enlargement(
         raise ValueError(f"method={method!r}: must be consistent or noise")
     strength = STRENGTHS[method] if strength is None else strength
     check_between("strength", strength, 0.0, 1.0)
-    means = KnownMeans(image)
+    means, original = KnownMeans(image), KnownPixels(Picture(image))
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = later_levels(denoiser, levels, strength)
         start = Noised(Enlarged(means), path[0])
         if method == "noise":
-            return Task(canvas, path, start)
-        return Task(canvas, path, Known(start, means, path[0]), means)
+            return Task(canvas, path, start, original=original)
+        return Task(canvas, path, Known(start, means, path[0]), means, original=original)
 
     return task
 

@@ -19,7 +19,7 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
-from diffnca.sampling.known import KnownMeans, Noised, Picture
+from diffnca.sampling.known import KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
 from diffnca.sampling.styles import styles_between
@@ -53,11 +53,12 @@ def variation(canvas: Canvas, image: Float[Tensor, "b c y x"], strength: float) 
     """Return a function that gives the task to vary an image, which is stretched to the canvas."""
     check_between("strength", strength, 0.0, 1.0)
     is_own = image.shape[-2:] == (canvas.height, canvas.width)
-    start = Picture(image) if is_own else Enlarged(KnownMeans(image))
+    original = KnownPixels(Picture(image))
+    start = original.picture if is_own else Enlarged(KnownMeans(image))
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
         path = later_levels(denoiser, levels, strength)
-        return Task(canvas, path, Noised(start, path[0]))
+        return Task(canvas, path, Noised(start, path[0]), original=original)
 
     return task
 
