@@ -1,12 +1,12 @@
 """Score a texture model against real pictures, next to real pictures against real pictures.
 
-Samples are generated one at a time and cut into crops; KID x1000 (with its standard error, pictures being
-the independent draws) and FID are measured in the features of EfficientNet-Lite0 against as many crops of
-validation pictures. Example, with the tenth of the pictures that training held out:
+Samples are generated one at a time and cut into crops. Each judge (`--features`) measures KID x1000 (with its
+standard error, pictures being the independent draws), FID, precision, recall and coverage against as many
+crops of validation pictures. Example, with the tenth of the pictures that training held out:
 
     python benchmarks/score.py pathology --data slides/ --holdout 0.1 --reduce 2 --max-background 0.2
 
-The row "real" scores the other pictures of the folder against the same validation pictures. Without
+The rows "real" score the other pictures of the folder against the same validation pictures. Without
 --holdout a random half of the pictures is for validation.
 """
 
@@ -25,11 +25,14 @@ from PIL import Image
 
 from diffnca.data import ImageSet, open_images
 from diffnca.data.held_out import split
+from diffnca.evaluation.judges import check_impartial, judges_named
 from diffnca.evaluation.metrics.distances import with_error
-from diffnca.evaluation.metrics.features import efficientnet_lite0
+from diffnca.evaluation.metrics.features import cache_folder
+from diffnca.evaluation.options import Judge, check_judges
 from diffnca.evaluation.samples import Samples
-from diffnca.evaluation.scores import Score, score
+from diffnca.evaluation.scores import Judgement, evaluate
 from diffnca.evaluation.selections import Picture, count_crops, crops
+from diffnca.models.file import find_model, read_card
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Options:
     """Leave out real pictures with a larger share of background."""
     background_level: int = 220
     """Brightness from which on, in all channels, a pixel is background."""
+    features: tuple[Judge, ...] = ("efficientnet_lite0",)
+    """The networks that judge, none of them one that the model was trained with."""
     made: Path | None = None
     """Folder of pictures made before, to score instead of new ones."""
     crop_seed: int | None = None
@@ -84,7 +89,7 @@ def main(options: Options) -> None:
     """Generate, measure and print."""
     require(options)
     torch.set_num_threads(options.threads)
-    extractor = efficientnet_lite0()
+    judges = judges_named(options.features, (), "cpu")
     others, validation = real_pictures(options)
     started = time.perf_counter()
     samples = open_pictures(options.made) if options.made is not None else list(generate_pictures(options))
@@ -93,8 +98,10 @@ def main(options: Options) -> None:
     if seed is None:  # one n for both rows, because FID depends on it
         n = min(n, *(count_crops(pictures, options.crop) for pictures in (samples, others, validation)))
     reference = crops(validation, n, options.crop, seed)
-    report(options, "model", score(crops(samples, n, options.crop, seed), reference, extractor))
-    report(options, "real", score(crops(others, n, options.crop, seed), reference, extractor))
+    for name, pictures in (("model", samples), ("real", others)):
+        chosen = crops(pictures, n, options.crop, seed)
+        for judgement in evaluate(chosen, reference, judges, cache=cache_folder() / "features").judgements:
+            report(options, name, judgement)
 
 
 def require(options: Options) -> None:
@@ -103,6 +110,8 @@ def require(options: Options) -> None:
         raise ValueError(f"--num-samples is {options.num_samples}: a standard error needs 2 or more pictures")
     if options.save is not None and not options.save.is_dir():
         raise ValueError(f"--save {options.save}: no such folder; create it first")
+    check_judges(options.features, ())
+    check_impartial(options.features, options.model, read_card(find_model(options.model)))
 
 
 def real_pictures(options: Options) -> tuple[Sequence[Picture], Sequence[Picture]]:
@@ -142,16 +151,18 @@ def generate_pictures(options: Options) -> Iterator[Picture]:
         yield pixels
 
 
-def report(options: Options, name: str, result: Score) -> None:
+def report(options: Options, name: str, judgement: Judgement) -> None:
     """Print one row with its protocol."""
+    result = judgement.score
     if options.json:
-        print(
-            dumps({"name": name, "model": options.model, "crop_px": options.crop, **asdict(result)}),
-            flush=True,
-        )
+        told = asdict(judgement) | asdict(result)
+        told = {key: value for key, value in told.items() if key not in ("score", "faces")}
+        print(dumps({"name": name, "model": options.model, "crop_px": options.crop, **told}), flush=True)
         return
     print(
         f"{name:6} KID x1000 {with_error(result.kid_x1000, result.error, 2):>14}   FID {result.fid:7.2f}   "
+        f"precision {judgement.precision:.3f}   recall {judgement.recall:.3f}   "
+        f"coverage {judgement.coverage:.3f}   "
         f"n {result.n} against {result.n_reference} crops of {options.crop} px   "
         f"{result.features} {result.checksum[:8]}",
         flush=True,

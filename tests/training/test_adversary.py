@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import Denoiser, Query
+from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     AgainstFeatures,
     Mixing,
     augmented,
+    halves,
     hinge,
     shifted,
     unreality,
@@ -49,12 +53,13 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     game.heads.eval()  # scores do not change the state then
     own = game.loss("model", batch())
     again = batch()
-    distance = Distillation.loss(game, "model", again)
-    scores = game.scores(game.made(again), again.generator)
+    distilled, walked = halves(again)
+    distance = Distillation.loss(game, "model", distilled)
+    scores = game.scores(game.seen(game.made(walked), again.generator))
     torch.testing.assert_close(own, distance - 0.5 * (scores[0].mean() + scores[1].mean()) / 2)
 
 
-def test_the_discriminator_sees_the_walk_of_sampling_and_gradients_pass_its_last_two_calls(
+def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     game, calls = against(), []
@@ -66,11 +71,53 @@ def test_the_discriminator_sees_the_walk_of_sampling_and_gradients_pass_its_last
 
     monkeypatch.setattr(Denoiser, "estimate", recorded)
     game.made(batch())
-    assert calls == [(299, False), (224, False), (149, True), (74, True)]
+    assert calls == [(299, False), (224, False), (149, False), (74, True)]
+
+
+def test_images_are_made_as_sampling_makes_them() -> None:
+    game, seen = against(), batch()
+    with torch.no_grad():
+        made = game.made(seen)
+    x = torch.randn(seen.x_0.shape, generator=torch.Generator().manual_seed(0))
+    for level_t, level_s in pairwise(game.walk):
+        estimate = game.student.estimate(Query(x, level_t, Canvas(16, 16).whole, seen))
+        x, _ = DDIM().step(Step(x, estimate, level_t, level_s))
+    torch.testing.assert_close(made, x)
+
+
+def test_the_discriminator_learns_from_the_images_of_the_turn_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    game = against()
+    game.loss("model", batch(1))
+    (shown,) = game.shown
+    monkeypatch.setattr(game, "made", lambda batch: pytest.fail("makes images again"))
+    game.heads.eval()
+    own, again = game.loss("discriminator", batch(2)), batch(2)
+    real = game.scores(game.seen(again.x_0[BATCH // 2 :], again.generator))
+    torch.testing.assert_close(own, hinge(real, game.scores(shown)))
+    assert not game.shown
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers"), [(4, [[0, 1], [2, 3]]), (3, [[0, 1], [1, 2]]), (1, [[0], [0]])]
+)
+def test_halves_hold_all_images_with_their_planes(count: int, numbers: list[list[int]]) -> None:
+    images = torch.arange(float(count))[:, None, None, None]
+    for half, expected in zip(halves(Batch(images, torch.Generator(), -images)), numbers, strict=True):
+        assert half.x_0.flatten().tolist() == expected
+        assert half.given is not None
+        assert torch.equal(half.given, -half.x_0)
+
+
+def test_images_without_gradients_wait_for_no_discriminator() -> None:
+    game = against()
+    with torch.no_grad():
+        game.loss("model", batch())
+    assert not game.shown
 
 
 def test_only_heads_learn_in_the_turn_of_the_discriminator() -> None:
     game = against()
+    game.loss("model", batch())
     game.loss("discriminator", batch()).backward()
     assert all(weight.grad is None for weight in game.student.parameters())
     assert all(weight.grad is not None for weight in game.heads.parameters())
@@ -81,8 +128,10 @@ def test_a_step_of_the_student_makes_its_images_score_higher() -> None:
     game.heads.eval()
 
     def score() -> float:
-        seen = batch()
-        return -float(unreality(game.scores(game.made(seen), seen.generator)).detach())
+        distilled, walked = halves(batch())
+        Distillation.loss(game, "model", distilled)  # draws from the generator as the loss does
+        seen = game.seen(game.made(walked), walked.generator)
+        return -float(unreality(game.scores(seen)).detach())
 
     before = score()
     game.loss("model", batch()).backward()
@@ -94,10 +143,12 @@ def test_a_step_of_the_student_makes_its_images_score_higher() -> None:
 
 def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pytest.MonkeyPatch) -> None:
     game, light, losses = against(), torch.full((4, 3, 16, 16), 0.8), []
-    monkeypatch.setattr(game, "made", lambda batch: -light)
+    monkeypatch.setattr(game, "made", lambda batch: -light[:2])
     game.discriminator.optimizer.param_groups[0]["lr"] = 0.01
     for step in range(20):
-        loss = game.loss("discriminator", Batch(light, torch.Generator().manual_seed(step)))
+        now = Batch(light, torch.Generator().manual_seed(step))
+        game.loss("model", now)
+        loss = game.loss("discriminator", now)
         game.discriminator.optimizer.zero_grad()
         loss.backward()
         game.discriminator.optimizer.step()

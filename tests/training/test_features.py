@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from diffnca.evaluation.options import Judge
+from diffnca.models.classifiers import efficientnet_lite
 from diffnca.training.features import (
+    EFFICIENTNET_LITE2_SHA256,
     FEATURES,
     LEAST_PX,
+    SCALES,
     EfficientNetLite2,
     efficientnet_lite2,
     enlarged,
@@ -50,10 +53,23 @@ def test_a_gray_image_has_the_levels_of_its_rgb_copy(features: EfficientNetLite2
     assert all(torch.equal(one, other) for one, other in both)
 
 
-@pytest.mark.parametrize(("side", "seen"), [(32, 96), (64, 128), (95, 190), (96, 96), (128, 128)])
-def test_small_images_are_enlarged_by_the_least_whole_factor(side: int, seen: int) -> None:
+@pytest.mark.parametrize(("side", "seen"), [(32, 96), (64, 96), (95, 96), (96, 96), (128, 128)])
+def test_small_images_are_enlarged_to_the_least_side(side: int, seen: int) -> None:
     assert seen >= LEAST_PX
     assert enlarged(images(side=side)).shape[-2:] == (seen, seen)
+
+
+def test_the_proportions_of_an_image_are_kept() -> None:
+    assert enlarged(torch.zeros(1, 3, 48, 64)).shape[-2:] == (96, 128)
+
+
+def test_folded_normalisations_change_features_by_rounding_only(features: EfficientNetLite2) -> None:
+    network, _ = efficientnet_lite(2, EFFICIENTNET_LITE2_SHA256, "features")
+    x = images()
+    plain = network.eval().extract_features(x)
+    (_, _, _, last) = features.levels(x)
+    head = torch.nn.functional.relu6(network._bn1(network._conv_head(last * SCALES[-1])))
+    assert (head - plain).norm() < 1e-5 * plain.norm()
 
 
 def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,12 @@ Images are changed at random before, real and generated ones alike: colours, pla
 blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
 student walks from noise to its image as in sampling, and the discriminator sees this image. A walk that
 begins at a noised training image would hide the errors that the first jumps hand on. Gradients pass
-through the last two calls of the student. The last call alone could add detail, but could not decide where
-the detail belongs. The loss of the distillation holds all jumps near those of the teacher.
+through the last call of the student: it draws the detail, and a gradient through more calls costs as much
+again for each. The loss of the distillation holds all jumps near those of the teacher.
+
+**What it costs.** One half of a batch shows the student the jumps of its teacher. The student ends as many
+walks as the other half has images, and these stand for what is real. The discriminator learns from the
+images from which the student has learnt in this step: they are made once, and seen once.
 
 [1] Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021, arXiv 2111.01007.
 [2] Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, arXiv 2006.10738.
@@ -18,6 +22,8 @@ the detail belongs. The loss of the distillation holds all jumps near those of t
 
 import copy
 import math
+from collections import deque
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -36,9 +42,6 @@ from diffnca.training.objectives import Batch, Distillation, Player
 
 WIDTH = 64
 """Channels of each mixed level, and of the heads."""
-
-LEARNING_CALLS = 2
-"""Calls at the end of a walk through which gradients pass."""
 
 LARGEST_SHIFT, HOLE = 1 / 8, 1 / 2
 """Shares of the side of an image: how far it is moved, how wide the hole in it is."""
@@ -120,37 +123,41 @@ class AgainstFeatures(Distillation):
         self.discriminator = Player("discriminator", self.heads, optimizer, DISCRIMINATOR_RATE)
         indices = student.config.sampling.visited or ()
         self.walk = [*map(student.schedule.level, indices), CLEAN]
+        self.shown: deque[list[Tensor]] = deque()
 
     def players(self) -> tuple[Player, ...]:
-        """Return the student and the discriminator."""
+        """Return the student and the discriminator, whose turn follows."""
         return (self.player, self.discriminator)
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
-        """Return the loss of the student, or of the discriminator."""
+        """Return the loss of the student, or of the discriminator on the images of the student's turn."""
         if player == self.player.name:
-            error = super().loss(player, batch)
-            return error + self.weight * unreality(self.scores(self.made(batch), batch.generator))
+            distilled, walked = halves(batch)
+            error = super().loss(player, distilled)
+            seen = self.seen(self.made(walked), batch.generator)
+            if torch.is_grad_enabled():  # or no turn of the discriminator follows
+                self.shown.append([level.detach() for level in seen])
+            return error + self.weight * unreality(self.scores(seen))
         with torch.no_grad():
-            made = self.made(batch)
-        both = self.scores(torch.cat([self.image(batch.x_0), made]), batch.generator)
-        halves = [scores.chunk(2) for scores in both]
-        return hinge([real for real, _ in halves], [made for _, made in halves])
+            real = self.seen(self.image(halves(batch)[1].x_0), batch.generator)
+        pairs = zip(real, self.shown.popleft(), strict=True)
+        both = [scores.chunk(2) for scores in self.scores([torch.cat(pair) for pair in pairs])]
+        return hinge([real for real, _ in both], [made for _, made in both])
 
     def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return the channels of the image, without the planes of a map that is drawn with it."""
         return drawn[:, : self.student.config.model.image_channels]
 
     def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
-        """Return images of the student, as sampling makes them; gradients pass through the last calls."""
+        """Return images of the student, as sampling makes them; gradients pass through the last call."""
         x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
-        jumps, region, still = list(pairwise(self.walk)), Canvas(*x.shape[-2:]).whole, self.still()
-        first = len(jumps) - LEARNING_CALLS if torch.is_grad_enabled() else len(jumps)
-        for jump, (level_t, level_s) in enumerate(jumps):
-            denoiser = self.student if jump >= first else still
-            with torch.set_grad_enabled(jump >= first):
-                estimate = denoiser.estimate(Query(x, level_t, region, batch, given=batch.given))
+        *first, (last, _) = pairwise(self.walk)
+        region, still = Canvas(*x.shape[-2:]).whole, self.still()
+        with torch.no_grad():
+            for level_t, level_s in first:
+                estimate = still.estimate(Query(x, level_t, region, batch, given=batch.given))
                 x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
-        return self.image(x)
+        return self.image(self.student.estimate(Query(x, last, region, batch, given=batch.given)).float())
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
@@ -160,11 +167,26 @@ class AgainstFeatures(Distillation):
         shared = copy.deepcopy(network, {id(weight): weight for weight in weights})
         return prepare(Denoiser(shared, self.student.schedule, self.student.config), self.device)
 
-    def scores(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
-        """Return the scores of images at each level, after random changes of the images."""
+    def seen(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
+        """Return the mixed features of images, fine to coarse, after random changes of the images."""
         with torch.autocast(images.device.type, enabled=False):
-            mixed = self.mixing(self.features.levels(augmented(images.float(), generator)))
-            return [head(level) for head, level in zip(self.heads, mixed, strict=True)]
+            return self.mixing(self.features.levels(augmented(images.float(), generator)))
+
+    def scores(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return the scores of the places of each mixed level."""
+        with torch.autocast(self.device.type, enabled=False):
+            return [head(level) for head, level in zip(self.heads, levels, strict=True)]
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Return the halves of a batch; both have the middle image of an odd number."""
+    middle = len(batch.x_0) // 2
+    return part(batch, slice(len(batch.x_0) - middle)), part(batch, slice(middle, None))
+
+
+def part(batch: Batch, images: slice) -> Batch:
+    """Return some images of a batch, with their planes."""
+    return replace(batch, x_0=batch.x_0[images], given=None if batch.given is None else batch.given[images])
 
 
 def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
