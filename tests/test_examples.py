@@ -56,6 +56,19 @@ def test_the_onnx_file_gives_the_image_of_the_package(tmp_path: Path, expected: 
     assert np.abs(pixels_of(tmp_path / "image.png") - expected).max() <= 1
 
 
+def test_blender_repeats_a_tile(tmp_path: Path) -> None:
+    pytest.importorskip("bpy", reason="needs Blender as the package bpy, some 400 MB")
+    tile = np.full((8, 8, 3), [0, 200, 0], np.uint8)
+    tile[::2] = [0, 20, 0]
+    Image.fromarray(tile).save(tmp_path / "tile.png")
+    command = [EXAMPLES / "blender_material.py", tmp_path / "tile.png", tmp_path / "made.png"]
+    small = ["--width", "64", "--height", "36", "--samples", "1"]
+    subprocess.run([sys.executable, *map(str, command), *small], check=True, stdout=subprocess.DEVNULL)
+    ground = pixels_of(tmp_path / "made.png")[24:, :, :3].reshape(-1, 3)
+    red, green, blue = ground.mean(axis=0)
+    assert green > max(red, blue) + 20 and np.ptp(ground[:, 1]) > 40
+
+
 def test_the_noise_of_the_example_is_that_of_the_package() -> None:
     spec: Any = importlib.util.spec_from_file_location("numpy_sampler", EXAMPLES / "numpy_sampler.py")
     example = importlib.util.module_from_spec(spec)
