@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffnca.benchmark import compiling
+from diffnca.benchmark.compiling import compile_by
 from diffnca.benchmark.timing import Timing, in_turns, memory_of
 from diffnca.benchmark.works import bench_training, products
 from diffnca.cli.main import main
@@ -22,6 +25,7 @@ from diffnca.engine.machine import peak_memory_bytes
 from diffnca.models.build import build_network
 
 CPU = torch.device("cpu")
+SMALL = "--height 16 --width 16 --batch 1 --rounds 1"
 
 
 def counted(config: NCAConfig, height: int, width: int) -> int:
@@ -126,14 +130,14 @@ def test_the_process_has_held_some_memory() -> None:
 
 
 def test_the_command_prints_a_line_for_each_work(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("bench pathology --height 16 --width 16 --batch 1 --rounds 1".split()) == 0
+    assert main(f"bench pathology {SMALL} --no-compiled --against".split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[1].strip() for line in lines if line.startswith("call")] == ["engine", "eager"]
 
 
 def test_other_models_are_timed_in_the_same_turns(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("diffusers")
-    command = "bench diff_nca --height 8 --width 8 --batch 1 --rounds 1 --json --against unet_1m pathology"
+    command = f"bench diff_nca {SMALL} --no-compiled --json --against unet_1m pathology"
     assert main(command.split()) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)["timings"]]
     assert {name.split(",")[0] for name in names} == {"call", "unet_1m", "pathology"}
@@ -145,9 +149,54 @@ def test_what_is_no_denoiser_is_not_compared(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_command_prints_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("bench diff_nca --height 16 --width 16 --batch 1 --rounds 1 --json".split()) == 0
+    assert main(f"bench diff_nca {SMALL} --no-compiled --json --against".split()) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [set(row) >= {"name", "seconds", "share"} for row in facts["timings"]] == [True, True]
+
+
+def test_without_a_compiler_a_line_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "has_compiler", lambda device: False)
+    assert main(f"bench diff_nca {SMALL} --against".split()) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split(None, 2)[2] == "not here: no C++ compiler or no Python headers here"
+
+
+def test_without_the_package_of_a_model_to_compare_a_line_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert main(f"bench diff_nca {SMALL} --no-compiled".split()) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("unet_4m ") and last.endswith("pip install 'diffnca[baselines]'")
+
+
+def test_a_size_that_a_unet_cannot_halve_leaves_it_out(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers")
+    command = "bench diff_nca --height 17 --width 16 --batch 1 --rounds 1 --no-compiled --against unet_1m"
+    assert main(command.split()) == 0
+    assert "must have sides that are multiples of 4 px" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals")
+def test_compiling_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "has_compiler", lambda device: True)
+    begun, before = time.monotonic(), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(ValueError, match="compiling takes more than 0.05 s here"):
+        compile_by(lambda: time.sleep(20), CPU, 0.05)
+    assert time.monotonic() - begun < 10
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_why_a_compiler_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "has_compiler", lambda device: True)
+
+    def fail() -> None:
+        raise RuntimeError("lowering\nfails")
+
+    with pytest.raises(ValueError, match=r"torch\.compile fails here: lowering fails$"):
+        compile_by(fail, CPU, 60.0)
 
 
 def test_nothing_to_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from diffnca.engine.machine import status_bytes
+from diffnca.progress import Report, unseen
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,22 @@ class Timing:
         return None if self.floor_seconds is None else self.floor_seconds / self.seconds
 
 
-def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark has found: facts, timings, and which rows are left out, and why."""
+
+    facts: dict[str, Any]
+    timings: list[Timing]
+    left_out: dict[str, str]
+
+
+def in_turns(
+    works: dict[str, Callable[[], object]], rounds: int, device: torch.device, report: Report = unseen
+) -> dict[str, float]:
     """Return the median seconds of each work over `rounds` turns, after one call each to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
+        report("time", turn, rounds + 1)
         for name, work in works.items():
             finish(device)
             started = time.perf_counter()
@@ -70,11 +83,11 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def timed(works: list[Work], rounds: int, device: torch.device) -> list[Timing]:
+def timed(works: list[Work], rounds: int, device: torch.device, report: Report = unseen) -> list[Timing]:
     """Time all works and their floors over `rounds` turns, after one call each to measure its memory."""
     memory = {work.name: memory_of(work.call, device) for work in works}
     floors = {f"floor of {work.name}": work.floor for work in works if work.floor is not None}
-    seconds = in_turns({work.name: work.call for work in works} | floors, rounds, device)
+    seconds = in_turns({work.name: work.call for work in works} | floors, rounds, device, report)
     return [
         Timing(name, seconds[name], operations, seconds.get(f"floor of {name}"), memory[name])
         for name, operations in ((work.name, work.operations) for work in works)
@@ -108,16 +121,20 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
     return None if held is None or peak is None else max(peak - held, 0)
 
 
-def as_json(facts: dict[str, Any], timings: list[Timing]) -> str:
+def as_json(measured: Measured) -> str:
     """Return all numbers for programs."""
     derived = ("gflops_per_second", "matrix_gflops_per_second", "share")
-    rows = [dataclasses.asdict(each) | {name: getattr(each, name) for name in derived} for each in timings]
-    return json.dumps({**facts, "timings": rows}, indent=1)
+    rows = [
+        dataclasses.asdict(each) | {name: getattr(each, name) for name in derived}
+        for each in measured.timings
+    ]
+    return json.dumps({**measured.facts, "timings": rows, "left_out": measured.left_out}, indent=1)
 
 
-def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
+def as_table(measured: Measured) -> str:
     """Return all numbers as a table for people; `x first` is the time in times that of the first row."""
-    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
+    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in measured.facts.items()]
+    timings = measured.timings
     titles = f"{'seconds':>9}{'x first':>9}{'GFLOP/s':>9}{'products alone':>16}{'share':>7}{'MiB':>8}"
     lines.append(f"{'':44}{titles}")
     for each in timings:
@@ -129,4 +146,5 @@ def as_table(facts: dict[str, Any], timings: list[Timing]) -> str:
             f"{'' if share is None else format(share, '.0%'):>7}"
             f"{'' if memory is None else format(memory / 2**20, '.0f'):>8}"
         )
+    lines += [f"{name:44}not here: {reason}" for name, reason in measured.left_out.items()]
     return "\n".join(lines)

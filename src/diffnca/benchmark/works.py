@@ -4,39 +4,46 @@ Of a network of cells, two operations a multiply-add count in perception, hidden
 unprotected channels.
 """
 
+import contextlib
 import copy
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffnca.baselines.unet import UNet
-from diffnca.benchmark.timing import Timing, Work, finish, in_turns, memory_of, timed
+from diffnca.benchmark.compiling import compile_by, compiled
+from diffnca.benchmark.timing import Measured, Timing, Work, finish, in_turns, memory_of, timed
 from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
 from diffnca.config.networks import CellConfig, NCAConfig
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.engine import prepare
-from diffnca.engine.machine import device_named, fast_dtype, has_compiler, machine_of
-from diffnca.errors import require
+from diffnca.engine.machine import device_named, fast_dtype, machine_of
+from diffnca.errors import one_line, require
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load_denoiser
 from diffnca.networks.fourier import Window
 from diffnca.networks.patches import PatchGrid
+from diffnca.progress import Report, unseen
 from diffnca.training.loop import Care, Trainer
 
 WARM_UP_STEPS = 3
 
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
+
+
+COMPILE_SECONDS = 120.0
+"""Longest time to compile a network. An idle core takes 20 to 40 s."""
 
 
 def bench(
@@ -49,7 +56,8 @@ def bench(
     is_training: bool = False,
     is_compiled: bool = False,
     device: str = "auto",
-) -> tuple[dict[str, Any], list[Timing]]:
+    report: Report = unseen,
+) -> Measured:
     """Time a model; return the facts (machine, model, time per image) and all timings.
 
     `name` is a recipe, with fresh weights, or a trained denoiser of cells; `against` names other models,
@@ -57,21 +65,27 @@ def bench(
     the number of the recipe. `is_training` adds training steps, in its precision and in float32.
 
     Raises:
-        ValueError: a number is out of range, or the model or a compiler is missing.
+        ValueError: a number is out of range, or a model is missing.
         Interrupted: the user asked for a stop.
     """
     for flag, value, most in zip(LIMITS, (*size, batch, rounds), LIMITS.values(), strict=True):
         require(value is None or 1 <= value <= most, flag, value, f"from 1 to {most:,}")
-    place = torch.device(device_named(device))
-    if is_compiled and not has_compiler(place):
-        raise ValueError("--compiled: no C++ compiler or no Python headers here; leave it out")
-    denoiser, others = _named(name), {other: _named(other) for other in against}
+    place, left_out = torch.device(device_named(device)), dict[str, str]()
+    denoiser, others = _named(name), _others(against, left_out)
     config, images = denoiser.config, batch or 8
     cells_of(config)
     x_t = torch.randn(images, denoiser.image_channels, *size).to(place)
-    works = calls(denoiser, x_t, is_compiled)
-    works += [work for name, other in others.items() for work in calls_of_other(name, other, x_t)]
-    timings = timed(works, rounds, place)
+    works, facts = calls(denoiser, x_t), dict[str, Any]()
+    if is_compiled:
+        report(f"compile, {COMPILE_SECONDS:.0f} s at most", 0, 0)
+        begun = time.perf_counter()
+        with _leaving_out("call, compiled", left_out):
+            works.append(compiled_call(denoiser, x_t))
+            facts["compile_seconds"] = round(time.perf_counter() - begun, 1)
+    for other, made in others.items():
+        with _leaving_out(other, left_out):
+            works += calls_of_other(other, made, x_t)
+    timings = timed(works, rounds, place, report)
     seconds, steps = timings[0].seconds / images, config.sampling.steps
     facts = {
         "machine": machine_of(place),
@@ -80,12 +94,36 @@ def bench(
         "diffusion_steps": steps,
         "seconds_an_image": round(seconds * steps, 4),
         "seconds_a_megapixel": round(seconds * steps / (size[0] * size[1]) * 1e6, 2),
+        **facts,
     }
     if is_training:
         training = replace(config.training, batch=batch or config.training.batch)
         for each in (training, replace(training, precision="float32", compile="off")):
+            report("training", 0, 0)
             timings.append(bench_training(replace(config, training=each), rounds))
-    return facts, timings
+    return Measured(facts, timings, left_out)
+
+
+@contextlib.contextmanager
+def _leaving_out(name: str, left_out: dict[str, str]) -> Iterator[None]:
+    """Note why a row cannot be timed here, and go on."""
+    try:
+        yield
+    except ValueError as error:
+        left_out[name] = one_line(error)
+
+
+def _others(names: tuple[str, ...], left_out: dict[str, str]) -> dict[str, Denoiser]:
+    """Return models by name, without those for which a package is missing."""
+    others = {}
+    for name in names:
+        try:
+            others[name] = _named(name)
+        except ValueError as error:
+            if not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
+            left_out[name] = one_line(error)
+    return others
 
 
 def _named(name: str) -> Denoiser:
@@ -99,33 +137,38 @@ def cells_of(config: Config) -> NCAConfig:
     return config.model
 
 
-def calls(denoiser: Denoiser, x_t: Tensor, is_compiled: bool) -> list[Work]:
+def calls(denoiser: Denoiser, x_t: Tensor) -> list[Work]:
     """Return the ways to call a network of cells; this moves the network to the device of `x_t`."""
-    device, network, fast = x_t.device, denoiser.network.to(x_t.device), fast_dtype(x_t.device)
-    height, width = x_t.shape[-2:]
-    needed = products(cells_of(denoiser.config), height, width, len(x_t))
+    network = denoiser.network.to(x_t.device)
     networks = {("eager", torch.float32): network}
-    ready = prepare(network, device)
+    ready = prepare(network, x_t.device)
     if ready is not network:
-        networks = {("engine", fast): ready, **networks}
-    if is_compiled:
-        networks["compiled", fast] = compiled(network, device, fast)
-    return [
-        Work(
-            f"call, {name}, {_short(dtype)}",
-            _call(each, x_t),
-            sum(product.operations for product in needed),
-            floor_of(needed, dtype, device),
-        )
-        for (name, dtype), each in networks.items()
-    ]
+        networks = {("engine", fast_dtype(x_t.device)): ready, **networks}
+    return [_work(denoiser, f"call, {name}", each, x_t, dtype) for (name, dtype), each in networks.items()]
+
+
+def compiled_call(denoiser: Denoiser, x_t: Tensor) -> Work:
+    """Return a call of the compiled network; refuse what cannot be compiled in `COMPILE_SECONDS`."""
+    device, dtype = x_t.device, fast_dtype(x_t.device)
+    work = _work(denoiser, "call, compiled", compiled(denoiser.network, device, dtype), x_t, dtype)
+    compile_by(work.call, device, COMPILE_SECONDS)
+    return work
+
+
+def _work(
+    denoiser: Denoiser, name: str, network: Callable[..., Tensor], x_t: Tensor, dtype: torch.dtype
+) -> Work:
+    needed = products(cells_of(denoiser.config), *x_t.shape[-2:], len(x_t))
+    operations = sum(product.operations for product in needed)
+    floor = floor_of(needed, dtype, x_t.device)
+    return Work(f"{name}, {_short(dtype)}", _call(network, x_t), operations, floor)
 
 
 def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
     """Return calls of a model to compare: cells in the engine, a UNet in float32 and in the fast type."""
     network, device = denoiser.network, x_t.device
     if isinstance(denoiser.config.model, NCAConfig):
-        work = calls(denoiser, x_t, is_compiled=False)[0]
+        work = calls(denoiser, x_t)[0]
         return [replace(work, name=f"{name}, {work.name.removeprefix('call, ')}")]
     assert isinstance(network, UNet)
     works = []
@@ -137,15 +180,6 @@ def calls_of_other(name: str, denoiser: Denoiser, x_t: Tensor) -> list[Work]:
             call()
         works.append(Work(f"{name}, {_short(dtype)}", call, counter.get_total_flops()))
     return works
-
-
-def compiled(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
-    """Return a copy of `network` with compiled cell rules in mixed precision, as in training."""
-    made = copy.deepcopy(network)
-    for part in made.compiled_parts():  # type: ignore[operator]
-        part.compile(dynamic=False)
-    mixed = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    return cast(Callable[..., Tensor], mixed(made.__call__))
 
 
 def bench_training(config: Config, rounds: int) -> Timing:
