@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region, fold
 from diffnca.config.networks import CellConfig
 from diffnca.networks.cell import CellRule, EagerCells, Modulation, modulate, pad, run_cells, unfolded
@@ -191,6 +192,24 @@ def test_the_gradient_of_the_perception_in_half_precision_is_that_in_full(
         gradients.append(rule.perceive.weight.grad.clone())
     difference = gradients[1] - gradients[0]
     assert float(difference.norm() / gradients[0].norm()) < 0.02
+
+
+@pytest.mark.parametrize("boundary", [("reflect", "reflect"), ("circular", "circular")])
+def test_masks_are_drawn_for_needed_cells_alone(boundary: tuple[Boundary, Boundary]) -> None:
+    config, noise, drawn = CellConfig(hidden=8, num_cell_steps=2, update_probability=0.5), Noise((4,)), []
+    rule, wanted = rule_of(config), Region(1, 12, 5, 6, Canvas(40, 40, boundary))
+    region = wanted.grow(2)
+
+    class Recorder:
+        def mask(self, cell_step: int, region: Region, probability: float) -> Tensor:
+            drawn.append(region.area)
+            return noise.at(0).mask(cell_step, region, probability)
+
+    state = state_of(height=region.height, width=region.width)
+    found = run_cells(rule, state, T, region, Recorder(), wanted=wanted)
+    expected = run_cells(rule, state, T, region, noise.at(0))
+    assert torch.equal(wanted.crop(found, of=region), wanted.crop(expected, of=region))
+    assert drawn == [wanted.grow(1).area, wanted.area]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.config.networks import CoarseConfig, FourierConfig, NCAConfig
-from diffnca.networks.cell import CellRule, Rule, run_cells
+from diffnca.networks.cell import CellRule, Rule, padded, run_cells
 from diffnca.networks.fourier import BLOCK_PX, Window, analyse, synthesise
 from diffnca.networks.patches import PatchGrid
 
@@ -205,14 +205,6 @@ class Automaton(nn.Module):
             halves = scaled[:, 2 * self.config.given_channels :].unflatten(1, (2, -1))
             hidden = halves[:, :, self.image_channels :].flatten(1, 2)
             return synthesise(hidden, grid.cells, window, max(BLOCK_PX // grid.patch, 1)).to(dtype)
-
-
-def padded(drawn: Float[Tensor, "b n v u"], on: Region, to: Region) -> Float[Tensor, "b n h w"]:
-    """Return an image that lies `on` a region with zeros around it, up to the larger region `to`."""
-    above, before = (on.top - to.top) % to.canvas.height, (on.left - to.left) % to.canvas.width
-    below, after = to.height - on.height - above, to.width - on.width - before
-    is_complete = not any((above, before, below, after))
-    return drawn if is_complete else F.pad(drawn, (before, after, above, below))
 
 
 def _rule_of_spectrum(config: NCAConfig, stage: FourierConfig) -> CellRule:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -318,8 +318,11 @@ def run_cells(
         for k in range(rule.config.num_cell_steps):
             if guidance is not None and k == guidance.from_cell_step:
                 before = cells.state()
-            mask = None if drawn is None else drawn.mask(first_mask + k, region, probability)
-            cells.advance(k, mask, needed_after(k, rule.config, region, wanted or region))
+            needed = needed_after(k, rule.config, region, wanted or region)
+            mask = None
+            if drawn is not None:
+                mask = padded(drawn.mask(first_mask + k, needed, probability), needed, region)
+            cells.advance(k, mask, needed)
             if observe is not None:
                 observe(cells.state())
         final = cells.state()
@@ -335,3 +338,11 @@ def needed_after(k: int, config: CellConfig, region: Region, wanted: Region) -> 
         return region
     grown = wanted.grow(sum(config.dilation(later) for later in range(k + 1, config.num_cell_steps)))
     return grown.within(region)
+
+
+def padded(drawn: Shaped[Tensor, "b n v u"], on: Region, to: Region) -> Shaped[Tensor, "b n h w"]:
+    """Return an image that lies `on` a region with zeros around it, up to the larger region `to`."""
+    above, before = (on.top - to.top) % to.canvas.height, (on.left - to.left) % to.canvas.width
+    below, after = to.height - on.height - above, to.width - on.width - before
+    is_complete = not any((above, before, below, after))
+    return drawn if is_complete else F.pad(drawn, (before, after, above, below))
