@@ -29,6 +29,7 @@ NAMES = {
     "recipes",
     "upscale",
     "vary",
+    "world",
 }
 FLAGS = {
     "train": "--recipe --data --layouts --layout.classes --out --minutes --images --from --scale --dry-run "
@@ -49,7 +50,7 @@ FLAGS = {
     "convert": "PATH",
     "app": "--data --work --port --no-open",
     "info": "--json",
-    "bench": "--height --width --batch --rounds --training --device --json",
+    "bench": "--height --width --batch --rounds --training --no-compiled --against --device --json",
 }
 
 

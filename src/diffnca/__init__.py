@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffnca.models.file import load as load
     from diffnca.models.hub import Pretrained as Pretrained
     from diffnca.sampling.generate import generate as generate
+    from diffnca.sampling.generate import world as world
     from diffnca.sampling.guidance import guided as guided
     from diffnca.sampling.inpaint import extend as extend
     from diffnca.sampling.inpaint import inpaint as inpaint
@@ -46,6 +47,7 @@ _OWNERS = {
     "recipes": "config.recipes",
     "upscale": "sampling.upscale",
     "vary": "sampling.vary",
+    "world": "sampling.generate",
 }
 __all__ = list(_OWNERS)
 

@@ -9,19 +9,20 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Canvas, Region
+from diffnca.canvas.region import MAX_SIDE_PX, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
 from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
-from diffnca.sampling.coarse import make_map
+from diffnca.sampling.coarse import completing, make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.labels import check_label, labelled
 from diffnca.sampling.layouts import Layout, layout_of, obeying
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.styles import drawn_styles, styled, styles_like
-from diffnca.sampling.task import Options, check_options, check_region, sample_task, walk_of
+from diffnca.sampling.task import Options, Task, check_options, check_region, sample_task, walk_of
+from diffnca.sampling.world import World, check_world
 
 
 @undisturbed()
@@ -83,6 +84,60 @@ def generate(
     planes = _planes(known, maker, label, like, denoiser, region, len(levels), noise, engine, progress)
     task, noise = grown(denoiser, canvases, levels, method, noise, initial, progress, planes, known)
     return sample_task(task, denoiser, method, noise, region, progress)
+
+
+@undisturbed()
+def world(
+    model: ImageDenoiser,
+    *,
+    height: int = MAX_SIDE_PX,
+    width: int = MAX_SIDE_PX,
+    even_px: int | None = None,
+    tone: Sequence[float] | None = None,
+    layout: Shaped[Tensor, "*b_y_x"] | None = None,
+    label: str | Sequence[str] | None = None,
+    like: Shaped[Tensor, "*b_c_y_x"] | None = None,
+    obey: float = 1.0,
+    kept_bytes: int = 2**30,
+    **options: Unpack[Options],
+) -> World:
+    """Return a canvas whose pixels are made where they are wanted: `world.pixels(top, left, height, width)`.
+
+    Finished parts of each noise level are kept, so a region beside a known region takes a part of the time.
+    The pixels are those of `generate` on this canvas. Without sides, the canvas has no end: it is the largest
+    canvas, and joins its opposite edges. Further arguments are those of `generate`.
+
+    Args:
+        model: a model of cells that sees a finite radius, as `diffnca.load` returns it.
+        height: rows of the canvas; a multiple of 32 px if its edges are joined.
+        width: columns of the canvas; a multiple of 32 px if its edges are joined.
+        even_px: side in pixels of squares whose noise has one mean.
+        tone: the tone, one number per channel in standard deviations.
+        layout: the class of each place of the canvas.
+        label: what the image shows.
+        like: a picture whose colours and texture the image has.
+        obey: how closely to follow layout and label.
+        kept_bytes: memory of what is kept between calls; what was not read for longest is dropped.
+        **options: see `Options`; `boundary` is circular by default, and `progress` is for `World.pixels`.
+
+    Raises:
+        ValueError: an argument is not allowed, or the model must see the whole canvas.
+    """
+    check_options(options)
+    if isinstance(model, Autoencoder):
+        raise ValueError(f"model {model.config.name}: makes whole images; take diffnca.generate")
+    if options.get("progress") is not None:
+        raise ValueError("progress: must be given to World.pixels, which does the work")
+    canvas = canvas_of(height, width, options.get("boundary", ("circular", "circular")))
+    noise = Noise(seeds_of(options.get("seed", 0), None), place_of(model, options.get("device")))
+    method, levels = walk_of(model, options.get("sampler"), options.get("steps"))
+    engine = options.get("engine", "auto")
+    denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
+    check_world(denoiser, canvas)
+    known = layout_of(layout, obey, denoiser.config, len(noise.seeds), label is not None)
+    planes = _planes(known, None, label, like, denoiser, canvas.whole, len(levels), noise, engine, None)
+    task = Task(canvas, levels, start_of(denoiser, even_px, tone), given=planes)
+    return World(completing(task, known, denoiser.config), denoiser, method, noise, kept_bytes)
 
 
 def _planes(
