@@ -26,9 +26,10 @@ import diffnca.formats
 import diffnca.tiles
 from diffnca.canvas.noise import MAX_SEED
 from diffnca.canvas.pixels import to_uint8
-from diffnca.canvas.region import Canvas
+from diffnca.canvas.region import Canvas, Region
 from diffnca.cli.main import main
 from diffnca.formats.ome_zarr import read_pixels
+from diffnca.jobs import plan as jobs_plan
 from diffnca.jobs.options import Choices, Place
 from diffnca.jobs.plan import check_tile, plan, shard_of
 from diffnca.jobs.request import asked
@@ -141,6 +142,23 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert words == ["image", "tiles", "memory", "disk", "time"]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("seconds", "largest"), [(0.0, 64), (1e9, 300)])
+def test_a_machine_is_measured_on_larger_pieces_until_one_takes_long(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, largest: int
+) -> None:
+    sides, first_step = [], jobs_plan._first_step
+
+    def noted(job: Any, whole: Region) -> Any:
+        sides.append(whole.width)
+        return first_step(job, whole)
+
+    monkeypatch.setattr(jobs_plan, "MEASURED_SECONDS", seconds)
+    monkeypatch.setattr(jobs_plan, "_first_step", noted)
+    planned = plan(asked(model, New(), Choices(), (40, 300)), Place(out=str(tmp_path / "x.ome.zarr")))
+    assert max(sides) == largest
+    assert planned.tiles is not None and planned.tiles.rates.draw > 0.0
 
 
 def test_a_dry_run_tells_what_is_made_in_memory(

@@ -91,6 +91,15 @@ def test_canvas_of_one_tile_computes_nothing_twice() -> None:
     assert plan(Canvas(16, 16), fused=6).overhead == 0.0
 
 
+def test_the_time_counts_drawing_steps_states_and_finishing() -> None:
+    canvas, rates = Canvas(32, 16), Rates(compute=1.0, transfer=10.0, draw=100.0, finish=1000.0)
+    made = Plan(canvas, 16, 3, 2, 1, 6, rates)
+    around = 2 * 19 * 16  # of two tiles, which see 3 px beside them
+    moved = 10.0 * canvas.whole.area + 10.0 * around
+    finished = 1000.0 * canvas.whole.area
+    assert made.seconds == 2 * around + 100.0 * around + moved + finished
+
+
 def test_steps_are_fused_where_transfer_is_dear() -> None:
     made = make_plan(Canvas(256, 256), 64, 1, 12, 6, has_context=False, rates=DEAR_TRANSFER)
     assert made.fused == 12

@@ -158,7 +158,8 @@ def compiled_call(denoiser: Denoiser, x_t: Tensor) -> Work:
 def _work(
     denoiser: Denoiser, name: str, network: Callable[..., Tensor], x_t: Tensor, dtype: torch.dtype
 ) -> Work:
-    needed = products(cells_of(denoiser.config), *x_t.shape[-2:], len(x_t))
+    batch, _, height, width = x_t.shape
+    needed = products(cells_of(denoiser.config), height, width, batch)
     operations = sum(product.operations for product in needed)
     floor = floor_of(needed, dtype, x_t.device)
     return Work(f"{name}, {_short(dtype)}", _call(network, x_t), operations, floor)

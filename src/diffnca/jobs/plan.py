@@ -7,8 +7,9 @@ and the pixels of a TIFF or PNG file too, as an OME-Zarr image.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
-from diffnca.canvas.region import Canvas
+from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config
 from diffnca.data.refusals import LARGEST_IMAGE_PX
-from diffnca.diffusion.denoiser import Query, estimate_alone
+from diffnca.diffusion.denoiser import estimate_alone
 from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named, physical_memory
 from diffnca.files import check_target
@@ -49,8 +50,11 @@ SMALLEST_SHARD_PX, SHARD_PX, CHUNK_PX = 16, 512, 256
 SHARDS_PER_SIDE = 8
 """An image has at least so many files along its longer side, if they are not too small or too large."""
 
-MEASURED_PX = 512
-"""Side of the piece that is computed to learn how fast the machine is."""
+MEASURED_PX = (64, 256, 512, 1024)
+"""Sides of the pieces that are computed to learn how fast the machine is: large ones leave its caches."""
+
+MEASURED_SECONDS = 0.5
+"""After a piece that takes so long no larger one is computed."""
 
 BASE_BYTES, BYTES_PER_CHANNEL = 450e6, 12.0
 """Memory of a worker before it computes, and of a cell per channel: state, perception, copies (measured)."""
@@ -328,20 +332,29 @@ def tiles_of(job: Job, tile_px: int | None) -> TilePlan:
 
 
 def _measured(job: Job) -> Rates:
-    """Return how fast this machine is, from a piece of the image."""
+    """Return how fast this machine is, from pieces of the image, each larger than the one before."""
     from diffnca.tiles.plan import Rates
 
-    canvas = job.task.canvas
-    own = Canvas(min(MEASURED_PX, canvas.height), min(MEASURED_PX, canvas.width))
-    noise, level = job.walk.noise, job.task.levels[0]
-    x = torch.zeros(1, job.denoiser.image_channels, own.height, own.width, device=job.place)
-    given = None if job.task.given is None else job.task.given(own.whole).to(x)
+    canvas, rates = job.task.canvas, Rates()
+    for side in MEASURED_PX:
+        corner = Region(0, 0, min(side, canvas.height), min(side, canvas.width), canvas)
+        draw = _seconds(lambda at=corner: job.task.initial(at, job.walk.noise))
+        step = _seconds(lambda at=corner: _first_step(job, Canvas(at.height, at.width).whole))
+        rates = replace(rates, compute=step / corner.area, draw=draw / corner.area)
+        if step > MEASURED_SECONDS or corner == canvas.whole:
+            break
+    return rates
 
-    def call() -> float:
-        begun = time.perf_counter()
-        with torch.no_grad():
-            estimate_alone(job.ready, Query(x, level, own.whole, noise.at(0), given=given)).sum().item()
-        return time.perf_counter() - begun
 
-    call()
-    return Rates(compute=call() / own.whole.area)
+def _first_step(job: Job, whole: Region) -> Tensor:
+    """Take the first step on a small canvas of its own, without what is known of the image."""
+    x = torch.zeros(1, job.denoiser.image_channels, whole.height, whole.width, device=job.place)
+    walk = replace(job.walk, constraint=None)
+    return walk.run(partial(estimate_alone, job.ready), x, whole, steps=range(1))[0]
+
+
+def _seconds(work: Callable[[], Tensor]) -> float:
+    begun = time.perf_counter()
+    with torch.no_grad():
+        work().sum().item()  # waits for the device
+    return time.perf_counter() - begun

@@ -2,9 +2,10 @@
 
 A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
 which neighbouring tiles compute too. Within a step, each stage s of the network reaches fewer pixels around a
-tile, the longer it lasts: from f_s to l_s. Each sweep reads and writes the whole image. Let c be the seconds
-per pixel of a denoiser call, p_s the share of a stage, and b the seconds per pixel read or written. With A(n)
-for the area of a tile grown by n, a sweep of m steps costs about
+tile, the longer it lasts: from f_s to l_s. Each sweep reads and writes the whole image; the first sweep draws
+it, and the last one finishes it. Let c be the seconds per pixel of a step, p_s the share of a stage, and b
+the seconds per pixel read or written. With A(n) for the area of a tile grown by n, a sweep of m steps costs
+about
 
     sum over tiles of sum over s, k < m of c * p_s * (A(k * r + f_s) + A(k * r + l_s)) / 2
                     + b * (A(m * r) + A(0))
@@ -36,10 +37,19 @@ MOST_OVERHEAD = 0.4
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per pixel of a denoiser call (`compute`), and to read or write a state (`transfer`)."""
+    """Seconds per pixel of each kind of work.
+
+    Attributes:
+        compute: a diffusion step.
+        transfer: to read or write a state.
+        draw: to draw the image at the first level.
+        finish: to bring the image into 8 bits, compress it and reduce it to its smaller levels.
+    """
 
     compute: float = 5e-6
     transfer: float = 5e-8
+    draw: float = 0.0
+    finish: float = 1.5e-7
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,10 @@ class Plan:
 
     def seconds_of(self, sweep: range) -> float:
         """Return the time of one sweep with one worker."""
-        return self.rates.compute * self._computed(sweep) + self.rates.transfer * self._moved(sweep)
+        around = self._around(sweep)
+        begin = self.rates.transfer * around if sweep.start else self.rates.draw * around
+        end = self.rates.transfer if sweep.stop < self.steps else self.rates.finish
+        return begin + self.rates.compute * self._computed(sweep) + end * self.canvas.whole.area
 
     @property
     def seconds_of_tile(self) -> float:
@@ -125,9 +138,9 @@ class Plan:
             for reach in (each.first_px, each.last_px)
         )
 
-    def _moved(self, sweep: range) -> int:
-        read = _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep)) if sweep.start else 0
-        return read + (self.canvas.whole.area if sweep.stop < self.steps else 0)
+    def _around(self, sweep: range) -> int:
+        """Return how many pixels the tiles of a sweep begin with, all together."""
+        return _grown_area(self.canvas, self.side(sweep), self.radius * len(sweep))
 
 
 def make_plan(
