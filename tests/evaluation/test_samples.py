@@ -1,14 +1,17 @@
 """Generated images to be scored: what is drawn with them is left out, and their maps are made."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, SamplingConfig, with_fields
 from diffnca.config.networks import CellConfig, NCAConfig
+from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.samples import Samples
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, write_model
@@ -50,6 +53,31 @@ def test_pictures_have_the_maps_that_their_model_asks_for(models: tuple[str, str
     )
     np.testing.assert_array_equal(picture, laid_out)
     assert not np.array_equal(picture, alone)
+
+
+class Pieces(Maps):
+    """The maps of two images: one leaves its right half free, the other is complete."""
+
+    def __init__(self) -> None:
+        """Hold no images."""
+
+    def numbers(self, indices: Sequence[int]) -> Tensor:
+        maps = torch.zeros(2, 16, 16, dtype=torch.long)
+        maps[0, :, 8:] = -1
+        return maps[torch.tensor(indices) % 2]
+
+
+def test_what_a_map_leaves_free_is_completed_as_in_sampling(models: tuple[str, str]) -> None:
+    free, complete = Samples(models[0], 16, 16, maps=Pieces()).pictures(2)
+    for seed, picture, maker in ((0, free, load(models[1])), (1, complete, None)):
+        layout = Pieces().numbers([seed])
+        alone = generate(load(models[0]), height=16, width=16, seed=seed, layout=layout, maker=maker)
+        np.testing.assert_array_equal(picture, to_uint8(alone)[0])
+
+
+def test_only_a_completed_map_is_told_with_its_maker(models: tuple[str, str]) -> None:
+    samples = Samples(models[0], 16, 16, maps=Pieces())
+    assert ["maker" in samples.facts_of(seed) for seed in (0, 1)] == [True, False]
 
 
 def test_a_kept_picture_is_refused_if_it_was_made_without_the_label_that_is_asked_for(

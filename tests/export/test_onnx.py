@@ -253,7 +253,8 @@ def test_the_file_says_what_sampling_needs() -> None:
         (["pathology", "colon", "--out", "x.onnx"], "2 models: must be one for --format onnx"),
         (["--out", "x.onnx"], "0 models: must be one for --format onnx"),
         (["pathology", "--out", "x.png"], "x.png: the name must end in .onnx"),
-        (["pathology", "--loop", "--out", "x.onnx"], "model diff_nca: must be a student of few steps"),
+        (["pathology", "--loop", "--out", "x.onnx"], "model pathology: must be a student of few steps"),
+        (["pathology-4step", "--out", "page"], "page: the name must end in .onnx; or give --format web"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

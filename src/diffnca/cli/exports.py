@@ -54,9 +54,11 @@ class Export:
 
         if len(self.models) != 1:
             raise ValueError(f"{len(self.models)} models: must be one for --format onnx; give its name")
+        if self.out.suffix.lower() != ".onnx":
+            raise ValueError(f"{self.out}: the name must end in .onnx; or give --format web, for a page")
         check_target(self.out, (".onnx",))
         options = Options(self.weights or "float32", self.loop, SEAMLESS[self.seamless])
-        write_onnx(self.out, load_denoiser(self.models[0]), options)
+        write_onnx(self.out, load_denoiser(self.models[0]), options, self.models[0])
 
     def _write_page(self) -> None:
         from diffnca.export.web import write_page

@@ -54,7 +54,8 @@ class Options:
         sampler: ddpm, ddim or dpmpp2m; without it, the model's own choice.
         steps: diffusion steps; without it, the model's own choice.
         layouts: label images of the real images (a folder or a zip file), for a model that follows maps. The
-            generated images have the maps of the real ones in turn, with --crop pieces of these maps.
+            generated images have the maps of the real ones in turn, with --crop pieces of these maps. The
+            model of maps completes what a map leaves free.
         label: what the generated images show, for a model that knows labels; without it, any of them.
         obey: how closely to follow maps and label, as for sample.
         device: where to compute; auto takes a GPU where there is one.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 
 from diffnca.baselines.autoencoder import Autoencoder
@@ -58,29 +59,37 @@ class Samples:
 
     @cached_property
     def maker(self) -> ImageDenoiser | None:
-        """The model that makes the maps, as in sampling, if none are given."""
+        """The model that makes maps, or what maps leave free, as in sampling; `None` if there is none."""
         name = self.generator.config.layout.maker
-        return None if name is None or self.maps is not None else load_denoiser(name)
+        return None if name is None else load_denoiser(name)
+
+    def leaves_free(self, seed: int) -> bool:
+        """Return whether the map of an image is unknown, or in some places."""
+        return self.maps is None or bool((self.maps.numbers([seed]) < 0).any())
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """All that these images depend on, without their seeds and maps."""
+        """All that these images depend on, without their seeds and maps, and who completes a map."""
         crop = str(self.generator.config.data.crop)
         facts = {"weights": sha256(find_model(self.model).read_bytes()).hexdigest()}
         facts |= {"height": str(self.height or crop), "width": str(self.width or crop)}
-        if self.maker is not None:
-            name = str(self.generator.config.layout.maker)
-            facts["maker"] = sha256(find_model(name).read_bytes()).hexdigest()
+        facts |= self._maker_facts if self.maps is None else {}
         if not isinstance(self.generator, Autoencoder):
             sampler, levels = walk_of(self.generator, self.sampler, self.steps)
             facts |= {"sampler": sampler.name, "steps": str(len(levels))}
         told = {"label": self.label, "obey": None if self.obey == 1.0 else f"{self.obey:g}"}
         return facts | {name: value for name, value in told.items() if value is not None}
 
+    @cached_property
+    def _maker_facts(self) -> dict[str, str]:
+        name = self.generator.config.layout.maker
+        return {} if name is None else {"maker": sha256(find_model(name).read_bytes()).hexdigest()}
+
     def facts_of(self, seed: int) -> dict[str, str]:
         """Return all that an image depends on."""
         facts = {**self.facts, "seed": str(seed)}
         if self.maps is not None:
+            facts |= self._maker_facts if self.leaves_free(seed) else {}
             facts["layout"] = sha256(self.maps.numbers([seed]).numpy().tobytes()).hexdigest()[:16]
         return facts
 
@@ -101,28 +110,35 @@ class Samples:
     def _batch(self, seeds: Sequence[int], folder: Path | None, step: Callable[..., object]) -> list[Picture]:
         kept = {} if folder is None else self._kept(folder, seeds)
         missing = [seed for seed in seeds if seed not in kept]
-        if missing:
-            images = generate(
-                self.generator,
-                height=int(self.facts["height"]),
-                width=int(self.facts["width"]),
-                seed=missing,
-                sampler=self.sampler,
-                steps=self.steps,
-                device=torch.device(self.device),
-                progress=step,
-                layout=None if self.maps is None else self.maps.numbers(missing),
-                maker=self.maker,
-                label=self.label,
-                obey=self.obey,
-            )
-            colours = self.generator.config.model.image_channels
-            kept |= dict(zip(missing, to_uint8(images[:, :colours]), strict=True))
+        free = [seed for seed in missing if self.leaves_free(seed)]
+        complete = [seed for seed in missing if seed not in free]
+        for alike, maker in ((free, self.maker), (complete, None)):
+            if alike:
+                kept |= dict(zip(alike, self._drawn(alike, maker, step), strict=True))
         if folder is not None:
             for seed in missing:
                 text = {f"{PREFIX}{name}": value for name, value in self.facts_of(seed).items()}
                 write_png(_file(folder, seed), kept[seed], text)
         return [kept[seed] for seed in seeds]
+
+    def _drawn(
+        self, seeds: Sequence[int], maker: ImageDenoiser | None, step: Callable[..., object]
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        images = generate(
+            self.generator,
+            height=int(self.facts["height"]),
+            width=int(self.facts["width"]),
+            seed=seeds,
+            sampler=self.sampler,
+            steps=self.steps,
+            device=torch.device(self.device),
+            progress=step,
+            layout=None if self.maps is None else self.maps.numbers(seeds),
+            maker=maker,
+            label=self.label,
+            obey=self.obey,
+        )
+        return to_uint8(images[:, : self.generator.config.model.image_channels])
 
     def _kept(self, folder: Path, seeds: Sequence[int]) -> dict[int, Picture]:
         found = {}

@@ -39,20 +39,24 @@ class Options:
     boundary: tuple[Boundary, Boundary] = Canvas.boundary
 
 
-def write_onnx(path: Path, denoiser: Denoiser, options: Options) -> None:
+def write_onnx(path: Path, denoiser: Denoiser, options: Options, name: str | None = None) -> None:
     """Write a denoiser as an ONNX file; refuse what `model_of` refuses."""
-    content = model_of(denoiser, options).SerializeToString()
+    content = model_of(denoiser, options, name).SerializeToString()
     with replace_atomically(path) as partial:
         partial.write_bytes(content)
 
 
-def model_of(denoiser: Denoiser, options: Options) -> Any:
-    """Return a denoiser as a model of ONNX; refuse a network without cells, and the loop of many steps."""
+def model_of(denoiser: Denoiser, options: Options, name: str | None = None) -> Any:
+    """Return a denoiser as a model of ONNX; refuse a network without cells, and the loop of many steps.
+
+    Errors call it by `name`; `None` is the name of its recipe.
+    """
     config = denoiser.config
-    require(isinstance(denoiser.network, Automaton), "model", config.name, "a model of cells")
+    name = name or config.name
+    require(isinstance(denoiser.network, Automaton), "model", name, "a model of cells")
     if options.loop and config.sampling.visited is None:
         raise ValueError(
-            f"model {config.name}: must be a student of few steps (diffnca distill) for --loop; leave it out"
+            f"model {name}: must be a student of few steps (diffnca distill) for --loop; leave it out"
         )
     graph, sides = Graph(options.weights), ("images", config.drawn_channels, "height", "width")
     sampler, levels = walk_of(denoiser, None, None)
