@@ -338,8 +338,8 @@ def _measured(job: Job) -> Rates:
     canvas, rates = job.task.canvas, Rates()
     for side in MEASURED_PX:
         corner = Region(0, 0, min(side, canvas.height), min(side, canvas.width), canvas)
-        draw = _seconds(lambda at=corner: job.task.initial(at, job.walk.noise))
-        step = _seconds(lambda at=corner: _first_step(job, Canvas(at.height, at.width).whole))
+        draw = _seconds(partial(job.task.initial, corner, job.walk.noise))
+        step = _seconds(partial(_first_step, job, Canvas(corner.height, corner.width).whole))
         rates = replace(rates, compute=step / corner.area, draw=draw / corner.area)
         if step > MEASURED_SECONDS or corner == canvas.whole:
             break

@@ -11,6 +11,7 @@ rule yields `Cells`.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -313,12 +314,11 @@ def run_cells(
     """
     guidance, probability = rule.guidance, rule.config.update_probability
     drawn = noise if probability < 1.0 else None
-    before = None
+    before, parts = None, needed_cells(rule.config, region, wanted or region)
     with rule.begin(state, t, region, origin) as cells:
-        for k in range(rule.config.num_cell_steps):
+        for k, needed in enumerate(parts):
             if guidance is not None and k == guidance.from_cell_step:
                 before = cells.state()
-            needed = needed_after(k, rule.config, region, wanted or region)
             mask = None
             if drawn is not None:
                 mask = padded(drawn.mask(first_mask + k, needed, probability), needed, region)
@@ -329,15 +329,16 @@ def run_cells(
     return final if guidance is None or before is None else guidance.lead(final, before)
 
 
-def needed_after(k: int, config: CellConfig, region: Region, wanted: Region) -> Region:
-    """Return the cells of `region` on which the final state of `wanted` depends after cell step `k`.
+def needed_cells(config: CellConfig, region: Region, wanted: Region) -> list[Region]:
+    """Return on which cells of `region` the final state of `wanted` depends, after each cell step.
 
     `region` must hold `wanted`, and the cells that it sees in all cell steps.
     """
-    if config.radius is None:
-        return region
-    grown = wanted.grow(sum(config.dilation(later) for later in range(k + 1, config.num_cell_steps)))
-    return grown.within(region)
+    steps = range(config.num_cell_steps)
+    if config.radius is None or wanted == region:
+        return [region for _ in steps]
+    later = accumulate((config.dilation(k) for k in reversed(steps[1:])), initial=0)
+    return [wanted.grow(reach).within(region) for reach in later][::-1]
 
 
 def padded(drawn: Shaped[Tensor, "b n v u"], on: Region, to: Region) -> Shaped[Tensor, "b n h w"]:
