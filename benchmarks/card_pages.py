@@ -22,6 +22,7 @@ from diffnca import generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.cli.inspections import facts_of
 from diffnca.data.layouts import coloured
+from diffnca.evaluation.metrics.distances import with_error
 from diffnca.evaluation.samples import Samples
 from diffnca.formats.png import contact_sheet
 from diffnca.models.file import find_model, read_config
@@ -75,6 +76,7 @@ def page(name: str) -> str:
         "training": f"{facts['training_hours']} hours on {facts['machine']}",
         "trained by": facts["trained_by"],
         "KID x 1000": score(facts["scores"]),
+        **judged(facts["scores"]),
         "known failures": "; ".join(facts["limits"]),
     }
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), ""]
@@ -102,6 +104,19 @@ def score(scores: dict[str, Any]) -> str:
     if "real_kid_x1000" in scores:
         text += f"; real images score {scores['real_kid_x1000']:.0f} ± {scores['real_error']:.0f}"
     return text
+
+
+def judged(scores: dict[str, Any]) -> dict[str, str]:
+    """Return a row for each network that judged the model; a card may have none."""
+    rows = {}
+    for each in scores.get("judges", ()):
+        distance = with_error(each["kid_x1000"], each["error"], 2)
+        shares = (
+            f"precision {each['precision']:.2f}, recall {each['recall']:.3f}, coverage {each['coverage']:.2f}"
+        )
+        counts = f"n = {each['n']} against {each['n_reference']}"
+        rows[f"by `{each['features']}`"] = f"KID x 1000 {distance}; {shares}; {counts}"
+    return rows
 
 
 def is_texture(name: str) -> bool:

@@ -12,8 +12,9 @@ through the last call of the student: it draws the detail, and a gradient throug
 again for each. The loss of the distillation holds all jumps near those of the teacher.
 
 **What it costs.** One half of a batch shows the student the jumps of its teacher. The student ends as many
-walks as the other half has images, and these stand for what is real. The discriminator learns from the
-images from which the student has learnt in this step: they are made once, and seen once.
+walks as the other half has images, and these stand for what is real. The discriminator makes images anew
+after each step of the student. If it learns from the images of the student's turn, it stays a step behind:
+it then takes generated images for real, and the student draws the lattice of its cells.
 
 [1] Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021, arXiv 2111.01007.
 [2] Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, arXiv 2006.10738.
@@ -22,7 +23,6 @@ images from which the student has learnt in this step: they are made once, and s
 
 import copy
 import math
-from collections import deque
 from dataclasses import replace
 from itertools import pairwise
 
@@ -123,25 +123,21 @@ class AgainstFeatures(Distillation):
         self.discriminator = Player("discriminator", self.heads, optimizer, DISCRIMINATOR_RATE)
         indices = student.config.sampling.visited or ()
         self.walk = [*map(student.schedule.level, indices), CLEAN]
-        self.shown: deque[list[Tensor]] = deque()
 
     def players(self) -> tuple[Player, ...]:
-        """Return the student and the discriminator, whose turn follows."""
+        """Return the student and the discriminator, whose turn follows: it sees the student of this step."""
         return (self.player, self.discriminator)
 
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
-        """Return the loss of the student, or of the discriminator on the images of the student's turn."""
+        """Return the loss of the student, or of the discriminator."""
+        distilled, walked = halves(batch)
         if player == self.player.name:
-            distilled, walked = halves(batch)
             error = super().loss(player, distilled)
-            seen = self.seen(self.made(walked), batch.generator)
-            if torch.is_grad_enabled():  # or no turn of the discriminator follows
-                self.shown.append([level.detach() for level in seen])
-            return error + self.weight * unreality(self.scores(seen))
+            return error + self.weight * unreality(self.scores(self.seen(self.made(walked), batch.generator)))
         with torch.no_grad():
-            real = self.seen(self.image(halves(batch)[1].x_0), batch.generator)
-        pairs = zip(real, self.shown.popleft(), strict=True)
-        both = [scores.chunk(2) for scores in self.scores([torch.cat(pair) for pair in pairs])]
+            images = torch.cat([self.image(walked.x_0), self.made(walked)])
+            levels = self.seen(images, batch.generator)
+        both = [scores.chunk(2) for scores in self.scores(levels)]
         return hinge([real for real, _ in both], [made for _, made in both])
 
     def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
@@ -157,7 +153,8 @@ class AgainstFeatures(Distillation):
             for level_t, level_s in first:
                 estimate = still.estimate(Query(x, level_t, region, batch, given=batch.given))
                 x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
-        return self.image(self.student.estimate(Query(x, last, region, batch, given=batch.given)).float())
+        denoiser = self.student if torch.is_grad_enabled() else still
+        return self.image(denoiser.estimate(Query(x, last, region, batch, given=batch.given)).float())
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
