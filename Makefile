@@ -1,7 +1,8 @@
 # make demo    a 576x576 picture of tissue, tissue.png
 # make test    the test suite, with every extra installed, but for two slow parts of it:
 # make test-browser test-release
-# make site    a page in which bundled models run: python -m http.server --directory site/page
+# make site    the documentation, with a page in which bundled models run: python -m http.server --directory site
+# make page    this page alone, in site/page
 # make lint types docs wheel
 #
 # Each creates .venv (Python >= 3.11) where it is missing and installs the versions of requirements.lock.
@@ -17,12 +18,15 @@ EXTRAS := slides,tiff,giga,eval,features,baselines,films,export,app,trackers,doc
 TORCH := $(shell sed -n 's/^torch==//p' $(LOCK))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo site test test-browser test-release lint types docs wheel lock clean
+.PHONY: demo site page test test-browser test-release lint types docs wheel lock clean
 
 demo: $(VENV)/core
 	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
 
-site: $(VENV)/core
+site: docs # which empties the folder
+	$(MAKE) page
+
+page: $(VENV)/core
 	$(BIN)/diffnca export pathology-4step colon-4step faces-4step --format web --weights int8 --out site/page
 
 # commands that the tests start load compiled files faster

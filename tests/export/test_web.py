@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,9 +29,10 @@ from diffnca.diffusion.denoiser import Denoiser, estimate_alone
 from diffnca.diffusion.walk import Walk
 from diffnca.export import web
 from diffnca.export.packed import eight_bits
+from diffnca.export.preview import preview
 from diffnca.export.web import write_page
 from diffnca.models.build import build_denoiser
-from diffnca.models.file import load, read_config, read_tensors, write_model
+from diffnca.models.file import find_model, load, read_config, read_tensors, write_model
 from diffnca.sampling.generate import generate
 from diffnca.sampling.task import walk_of
 
@@ -71,6 +73,7 @@ WAVES = replace(
     ),
 )
 SMALL = (DRAWN, PLAIN, RARE, WAVES)
+OWN = (*(config.name for config in SMALL), "aerial-4step")
 EIGHT = replace(WAVES, name="eight")
 
 
@@ -90,12 +93,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for config in (*SMALL, EIGHT):
         write_small(folder, config)
+    tensors, _ = read_tensors(find_model("aerial"))
+    student = replace(
+        read_config(find_model("aerial")), sampling=SamplingConfig("ddim", 4, (299, 224, 149, 74))
+    )
+    write_model(folder / "aerial-4step.safetensors", tensors, student, {})
     return folder
 
 
-def test_the_page_of_the_bundled_models_is_small(tmp_path: Path) -> None:
+def test_the_page_of_the_bundled_models_and_a_further_student_is_small(models: Path, tmp_path: Path) -> None:
     options = ["--format", "web", "--weights", "int8", "--out", f"{tmp_path}/site"]
-    assert main(["export", *BUNDLED, *options]) == 0
+    assert main(["export", *BUNDLED, str(models / "aerial-4step.safetensors"), *options]) == 0
     assert sum(path.stat().st_size for path in (tmp_path / "site").iterdir()) < LARGEST_PAGE_BYTES
 
 
@@ -110,6 +118,29 @@ def test_the_page_loads_nothing_from_elsewhere(models: Path, tmp_path: Path) -> 
     write_page([models / "plain.safetensors"], tmp_path)
     texts = [path.read_text() for path in tmp_path.iterdir() if path.suffix != ".gz"]
     assert [text for text in texts if "http://" in text or "https://" in text] == []
+
+
+def test_a_preview_shows_the_tile_of_the_page_with_a_quarter_of_the_sides(models: Path) -> None:
+    kind, stored = preview(models / "plain.safetensors").split(",")
+    picture = np.asarray(Image.open(io.BytesIO(b64decode(stored)))).astype(int)
+    options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
+    tile = generate(load(models / "plain.safetensors"), height=256, width=256, seed=0, **options)
+    expected = to_uint8(torch.nn.functional.avg_pool2d(tile, 4))[0].astype(int)
+    assert kind == "data:image/jpeg;base64" and picture.shape == (64, 64, 3)
+    blocks = [each.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3, 4)).ravel() for each in (picture, expected)]
+    assert np.corrcoef(*blocks)[0, 1] > 0.9  # JPEG keeps the means of its blocks, also of noise
+
+
+def test_a_preview_of_a_model_of_single_images_shows_its_first_seed(models: Path) -> None:
+    _, stored = preview(models / "waves.safetensors").split(",")
+    assert Image.open(io.BytesIO(b64decode(stored))).size == (8, 8)
+
+
+def test_cells_that_do_not_fit_the_blocks_of_the_page_are_refused(tmp_path: Path) -> None:
+    model = NCAConfig(patch=5, channels=160, cell=CELL)
+    path = write_small(tmp_path, replace(PLAIN, model=model))
+    with pytest.raises(ValueError, match="side of its cells=5: must be a divisor of 32 px"):
+        write_page([path], tmp_path / "site")
 
 
 def test_a_page_without_models_is_refused(tmp_path: Path) -> None:
@@ -212,7 +243,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def address(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
-    write_page([*(models / f"{config.name}.safetensors" for config in SMALL), *BUNDLED], folder)
+    write_page([*(models / f"{name}.safetensors" for name in OWN), *BUNDLED], folder)
     write_page([models / "eight.safetensors"], folder / "eight", "int8")
     (folder / "eight" / "eight.safetensors.gz").rename(folder / "eight.safetensors.gz")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
@@ -325,6 +356,14 @@ def test_weights_of_8_bits_give_the_pixels_of_python_with_the_same_weights(
     rounded(path)
     expected = generate(load(path), height=32, width=32, seed=5, engine="eager")
     assert_alike(made(engine, "eight", size=32, edge="mirror"), expected)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("engine", ["processor"], indirect=True)
+def test_a_student_of_ones_own_has_the_pixels_of_python(engine: Browser, models: Path) -> None:
+    model = load(models / "aerial-4step.safetensors")
+    expected = generate(model, height=32, width=32, seed=5, even_px=0, engine="eager")
+    assert_alike(made(engine, "aerial-4step", size=32, edge="mirror"), expected)
 
 
 @pytest.mark.browser
@@ -495,6 +534,33 @@ def test_the_page_shows_a_map_and_asks_only_its_server(page: Page) -> None:
     assert [url for url in asked if not url.startswith((page.address, "data:", "about:", "blob:"))] == []
     troubles = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Network.loadingFailed")
     assert [event for event in events if event["method"] in troubles] == []
+
+
+BEHIND = "getComputedStyle(document.getElementById('map')).backgroundImage"
+
+
+@pytest.mark.browser
+def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
+    page.browser.page("Network.setBlockedURLs", urls=["*.safetensors.gz"])
+    page.open("model=plain&seed=0&world=256", ready=False)
+    page.browser.wait_for("document.body.classList.contains('trouble')")
+    page.browser.page("Network.setBlockedURLs", urls=[])
+    assert page.value(BEHIND).startswith('url("data:image/jpeg')
+    page.open("model=plain&seed=0&world=256&zoom=6")
+    assert page.value(BEHIND) == "none" and page.value("page.times.preview") < page.value("page.times.live")
+
+
+@pytest.mark.browser
+def test_other_seeds_have_no_preview(page: Page) -> None:
+    page.open(f"{WORLD}&y=5")
+    assert page.value("[page.times.preview ?? null, page.view.preview]") == [None, None]
+
+
+@pytest.mark.browser
+def test_the_page_tells_its_speed_and_when_its_first_pixels_came(page: Page) -> None:
+    page.open()
+    told = page.value("document.getElementById('numbers').textContent")
+    assert "for 256 × 256 px" in told and "s after the page was opened" in told
 
 
 @pytest.mark.browser

@@ -21,6 +21,7 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import CLEAN
 from diffnca.errors import require
 from diffnca.export.packed import Weights, packed
+from diffnca.export.preview import preview
 from diffnca.export.steps import factors_of
 from diffnca.files import replace_atomically
 from diffnca.models.file import (
@@ -95,7 +96,10 @@ def write_page(models: Sequence[str | Path], folder: Path, weights: Weights = "f
         told = about | {"bits": BITS[weights]}
         with replace_atomically(folder / f"{about['name']}{SUFFIX}") as partial:
             partial.write_bytes(packed(tensors, weights, {"page": json.dumps(told)}))
-    listed = [{key: about[key] for key in ("name", "side") if key in about} for about, _ in described]
+    listed = [
+        {key: about[key] for key in ("name", "side") if key in about} | {"preview": preview(path)}
+        for (about, _), path in zip(described, found, strict=True)
+    ]
     with replace_atomically(folder / LIST) as partial:
         partial.write_text(json.dumps(listed) + "\n", encoding="utf-8")
 
@@ -218,6 +222,12 @@ def _check_reach(name: str, model: NCAConfig, steps: int) -> None:
     assert model.radius is not None, "cells with a norm of their own see a finite radius"
     side = model.patch if model.coarse is None else model.coarse.patch
     blocks = -(-(model.radius + 2 * side) // BLOCK_PX)
+    require(
+        BLOCK_PX % side == 0,
+        f"model {name}: side of its cells",
+        side,
+        f"a divisor of {BLOCK_PX} px for the page",
+    )
     reach = 2 * (steps - 1) * blocks * BLOCK_PX
     allowed = f"at most {ROOM_PX} px for the page, both sides together; distil it to fewer steps"
     require(reach <= ROOM_PX, f"model {name}: reach of {steps} steps", reach, allowed)

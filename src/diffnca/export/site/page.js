@@ -23,7 +23,7 @@ const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseco
 const frame = () => new Promise(requestAnimationFrame);
 
 const page = { model: "", seed: 0, tone: 0, size: null, tool: "move", pieceSide: 256, plans: [], retired: [],
-  isBusy: true };
+  isBusy: true, times: {} };
 window.page = page; // for tests, and for the curious
 
 function say(text) { find("state").textContent = text; }
@@ -40,11 +40,13 @@ function read() {
   look({ y: number("y"), x: number("x"), zoom: number("zoom") });
 }
 
-// Whether the model makes single images, not a map.
-const isWall = () => "side" in page.listed.find(({ name }) => name === page.model);
+// What the list of models says of the chosen one; a `side` says that it makes single images, not a map.
+const listed = () => page.listed.find(({ name }) => name === page.model);
+const isWall = () => "side" in listed();
 
+// Move the window to a place, by default to the middle.
 function look({ y = null, x = null, zoom = null } = {}) {
-  const { view } = page, { side } = page.listed.find(({ name }) => name === page.model);
+  const { view } = page, { side } = listed();
   [view.y, view.x] = [y ?? 0, x ?? 0];
   view.zoomTo(zoom || (side ? Math.min(view.width, view.height) / side / WALL_ROWS : FAR_ZOOM));
 }
@@ -75,10 +77,21 @@ function options(size) {
   return { size, seed: BigInt(page.seed), tile: TONE_PX, tone, obey: OBEY, isStill };
 }
 
+// A small stored picture of what the page makes at first, until its pixels are there.
+function preview() {
+  const { preview: picture, side } = listed();
+  if (page.seed !== 0 || page.tone !== 0) return null;
+  if (side) return { picture, top: -side / 2, left: -side / 2, side, isRepeated: false };
+  return page.size === SLOW_WORLD_PX ? { picture, top: 0, left: 0, side: page.size, isRepeated: true } : null;
+}
+
 // Begin a map anew, with the model, seed, tone and size of the page.
 async function begin() {
   const number = (page.begun = (page.begun ?? 0) + 1);
   page.plans = [];
+  find("model").value = page.model;
+  page.view.preview = preview();
+  page.view.isStale = true;
   if (page.network?.model.name !== page.model) {
     say("Loading the model …");
     const file = `${page.model}.safetensors.gz`, answer = await fetch(file);
@@ -109,7 +122,6 @@ function showChoices() {
 }
 
 function showModel(model) {
-  find("model").value = model.name;
   document.body.classList.toggle("wall", isWall());
   find("exact").textContent = model.bits === 16 ? "pixel for pixel" : "nearly (there the weights have 16 bits, here 8)";
   const told = [model.title, model.licence && `licence: ${model.licence}`, ...model.limits].filter(Boolean);
@@ -173,13 +185,16 @@ async function work() {
       say(plan.class === null ? "Healing …" : `Growing ${world.model.classes[plan.class].name} …`);
       await world.edit(plan, redraw);
     } else if (next) {
-      say(`Growing, step ${next.level} of ${world.steps} …`);
+      say(`${view.preview && !page.times.live ? "A preview; growing" : "Growing"}, step ${next.level} of ${world.steps} …`);
       const began = performance.now();
       await world.make(next);
       const spent = performance.now() - began;
       if (spent > 2 * PATIENCE_MS) page.pieceSide = Math.max(64, page.pieceSide / 2);
       view.isStale = true;
+      if (!isStill || next.level === world.steps) page.times.live ??= performance.now();
     } else {
+      if (world) page.times.whole ??= performance.now();
+      if (view.preview) [view.preview, view.isStale] = [null, true];
       tell();
       await frame();
     }
@@ -193,7 +208,8 @@ function tell() {
   const told = each >= 10_000 ? `${Math.round(each / 1000)} s` : `${each < 10 ? each?.toFixed(1) : Math.round(each)} ms`;
   const speed = each === null ? "" : `${told} for ${world.tilePx} × ${world.tilePx} px`;
   say(speed || "Ready");
-  const facts = [["speed", speed], ["runs on", engine.name], ["weights", `${world.model.bits}-bit in the file, ${engine.isHalf ? 16 : 32}-bit here`]];
+  const after = (time) => `${(time / 1000).toFixed(1)} s after the page was opened`;
+  const facts = [["speed", speed], ["first pixels", after(page.times.live)], ["the window", `full ${after(page.times.whole)}`], ["runs on", engine.name], ["weights", `${world.model.bits}-bit in the file, ${engine.isHalf ? 16 : 32}-bit here`]];
   const text = JSON.stringify(facts);
   if (page.told === text) return;
   page.told = text;
@@ -281,15 +297,18 @@ function press(event) {
 }
 
 function draw() {
+  if (page.view.preview && page.view.isStale) page.times.preview ??= performance.now();
   page.view.draw();
   requestAnimationFrame(draw);
 }
 
 async function start() {
-  page.listed = await (await fetch("models.json")).json();
+  document.body.classList.toggle("framed", window.top !== window);
+  const list = fetch("models.json").then((answer) => answer.json());
   page.engine = await openEngine(new URLSearchParams(location.hash.slice(1)).get("engine"));
+  page.listed = await list;
   page.engine.watch(fail);
-    page.view = new View(find("map"));
+  page.view = new View(find("map"));
   find("model").replaceChildren(...page.listed.map(({ name }) => new Option(name, name)));
   find("model").hidden = page.listed.length < 2;
   read();
@@ -321,8 +340,8 @@ async function start() {
   find("watch").addEventListener("click", watch);
   find("save").addEventListener("click", save);
   find("more").addEventListener("click", () => find("about").showModal());
-  await begin();
   draw();
+  await begin();
   await work();
 }
 

@@ -8,7 +8,7 @@ const SQUARE = 8; // from here on, pixels are squares
 
 export class View {
   constructor(canvas) {
-    Object.assign(this, { canvas, y: 0, x: 0, zoom: 2, tiles: null, isStale: true });
+    Object.assign(this, { canvas, y: 0, x: 0, zoom: 2, tiles: null, preview: null, isStale: true });
     this.context = canvas.getContext("2d");
     this.sheet = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -51,9 +51,22 @@ export class View {
     this.isStale = true;
   }
 
+  // Lay a preview behind all pixels: a square picture with its place, or a tile that repeats.
+  drawPreview() {
+    const { canvas: { style }, preview, zoom } = this;
+    style.backgroundImage = preview ? `url(${preview.picture})` : "";
+    if (!preview) return;
+    const { top, left, side, isRepeated } = preview;
+    style.backgroundSize = `${side * zoom}px ${side * zoom}px`;
+    style.backgroundPosition = `${(left - this.x) * zoom + this.width / 2}px ${(top - this.y) * zoom + this.height / 2}px`;
+    style.backgroundRepeat = isRepeated ? "repeat" : "no-repeat";
+  }
+
   draw() {
-    if (!this.tiles || !this.isStale) return;
+    if (!this.isStale) return;
     this.isStale = false;
+    this.drawPreview();
+    if (!this.tiles) return;
     const { context, sheet, seen } = this, scale = this.zoom * this.canvas.width / Math.max(this.width, 1);
     [sheet.width, sheet.height] = [seen.width, seen.height]; // one pixel for one: no seams between tiles
     this.tiles.draw(sheet.getContext("2d"), seen);
@@ -104,6 +117,7 @@ export function follow(view, { isMoving, stroke, changed }) {
   canvas.addEventListener("pointercancel", up);
   canvas.addEventListener("pointerleave", () => { if (!down.size) stroke(null, false); });
   canvas.addEventListener("wheel", (event) => {
+    if (window.top !== window && !document.hasFocus()) return; // a page that is part of another one lets it scroll, until it is touched
     event.preventDefault();
     view.zoomTo(view.zoom * 2 ** (-event.deltaY * (event.ctrlKey ? 4 : 1) / 400), event.clientX, event.clientY);
     changed();

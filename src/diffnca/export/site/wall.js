@@ -55,8 +55,8 @@ export class Wall {
     for (const { seed, top, left } of this.places(r)) {
       context.setTransform(1, 0, 0, 1, left - r.left, top - r.top);
       const image = this.images.get(seed);
-      if (image) image.tiles.draw(context, this.whole);
-      else context.fillRect(0, 0, this.side, this.side);
+      if (!image?.isFinished) context.fillRect(0, 0, this.side, this.side);
+      image?.tiles.draw(context, this.whole);
     }
     context.resetTransform();
   }
