@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 pytest.importorskip("zarr")
@@ -16,9 +17,11 @@ pytest.importorskip("zarr")
 from diffnca.app.large import Wanted, begin_image, go_on, images, link
 from diffnca.app.long import checked_name, status
 from diffnca.app.owner import Options, Owner
-from diffnca.app.sessions import Sessions
-from diffnca.app.train import UPLOADED, begin_training, data_of
+from diffnca.app.sessions import Session, Sessions
+from diffnca.app.train import asked, begin_training
+from diffnca.app.uploads import NONE, UPLOADED, UPLOADED_MAPS, maps_of, pictures_of, take_maps, take_pictures
 from diffnca.app.works import Works
+from diffnca.config.model import with_fields
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.progress import unseen
 
@@ -89,10 +92,12 @@ def test_a_damaged_note_gives_one_line(owner: Owner) -> None:
 
 
 def test_the_folders_with_pictures_are_offered_and_no_others(owner: Owner) -> None:
-    assert list(owner.folders()) == ["leaves"]
-    session = owner.sessions.of("tab")
-    with pytest.raises(ValueError, match="pictures=../work: must be one of leaves"):
-        data_of(owner, session, "../work", owner.options.runs / "mine")
+    assert list(owner.folders()) == ["leaves", "pictures"]
+    session, out = owner.sessions.of("tab"), owner.options.runs / "mine"
+    with pytest.raises(ValueError, match="pictures=../work: must be one of leaves, pictures, uploaded"):
+        pictures_of(owner, session, "../work", out, has_labels=False)
+    with pytest.raises(ValueError, match="maps=../work: must be one of none, leaves, pictures, uploaded"):
+        maps_of(owner, session, "../work", out)
 
 
 def test_a_link_out_of_the_folder_is_not_offered(owner: Owner, tmp_path: Path) -> None:
@@ -102,19 +107,104 @@ def test_a_link_out_of_the_folder_is_not_offered(owner: Owner, tmp_path: Path) -
     assert list(owner.folders()) == ["leaves"]
 
 
+def uploaded(folder: Path, *names: str) -> list[str]:
+    """Return files as the page has them when they have been uploaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(png())
+    return [str(folder / name) for name in names]
+
+
 def test_uploaded_pictures_stay_for_a_training_when_the_tab_is_closed(owner: Owner, tmp_path: Path) -> None:
     session = owner.sessions.of("tab")
-    (tmp_path / "upload").write_bytes(png())
-    session.uploads.append(session.keep(tmp_path / "upload", "a.png"))
-    (folder,) = data_of(owner, session, UPLOADED, owner.options.runs / "mine")
+    take_pictures(session, unseen, uploaded(tmp_path / "up", "a.png"), "")
+    folder = pictures_of(owner, session, UPLOADED, owner.options.runs / "mine", has_labels=False)
     owner.sessions.close("tab")
     assert [path.read_bytes() for path in folder.iterdir()] == [png()]
+
+
+def with_maps_and_labels(owner: Owner, folder: Path) -> Session:
+    """Return a tab with two pictures of two labels, and their maps in another order."""
+    session = owner.sessions.of("tab")
+    for name, label in (("a.png", "bark"), ("b.png", "moss")):
+        take_pictures(session, unseen, uploaded(folder / "pictures", name), label)
+    take_maps(session, unseen, uploaded(folder / "maps", "b.tif", "a.png"))
+    return session
+
+
+def test_an_uploaded_map_has_the_name_of_its_picture_in_the_folder_of_its_label(
+    owner: Owner, tmp_path: Path
+) -> None:
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    options, config, _ = asked(
+        owner, session, UPLOADED, "mine", 5, "auto", UPLOADED_MAPS, "bark=#ff0000, moss=#00ff00", True
+    )
+    data, maps = options.data[0], options.layouts[0]
+    pictures = sorted(path.relative_to(data) for path in data.rglob("*.png"))
+    assert [path.parts[0] for path in pictures] == ["bark", "moss"]
+    assert sorted(path.relative_to(maps) for path in maps.rglob("*.*")) == [
+        pictures[0],
+        pictures[1].with_suffix(".tif"),
+    ]
+    assert (config.layout.names, options.labels) == (("bark", "moss"), "folders")
+
+
+def test_a_training_reads_uploaded_maps_and_labels(owner: Owner, tmp_path: Path) -> None:
+    from diffnca.training.start import conditioned, images_of
+
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    for path in session.maps:
+        Image.fromarray(np.eye(32, dtype=np.uint8)).save(path)
+    options, config, _ = asked(owner, session, UPLOADED, "mine", 5, "none", UPLOADED_MAPS, "", True)
+    config = with_fields(conditioned(config, options), {"data.reduce": 1, "data.crop": 16})
+    images = images_of(options, config)
+    assert (config.layout.labels, config.layout.names) == (("bark", "moss"), ("0", "1"))
+    assert (len(images), images.planes, images.labels.tolist()) == (2, 2, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"pictures": ("c.png",), "has_labels": True},
+            "^c.png: has no label: must have one, as all",
+        ),
+        ({"maps": ("d.png",)}, "^map=d.png: must be named as a picture that was uploaded$"),
+        ({"maps": ("a.jpg",)}, "^picture=a.jpg: must be a file of .png, .tif, .tiff$"),
+        ({"label": "../evil"}, "^name=../evil: must be 1 to 40 letters"),
+        (
+            {"source": NONE, "classes": "bark=#ff0000"},
+            "^classes=bark=#ff0000: must be left out without maps$",
+        ),
+        ({"classes": "bark=red"}, "^layout.classes"),
+    ],
+)
+def test_mistakes_with_maps_and_labels_give_one_line(
+    wrong: dict[str, Any], message: str, owner: Owner, tmp_path: Path
+) -> None:
+    session = with_maps_and_labels(owner, tmp_path / "up")
+
+    def tell(
+        pictures: tuple[str, ...] = (),
+        label: str = "",
+        maps: tuple[str, ...] = (),
+        source: str = UPLOADED_MAPS,
+        classes: str = "",
+        has_labels: bool = False,
+    ) -> None:
+        take_pictures(session, unseen, uploaded(tmp_path / "more", *pictures), label)
+        take_maps(session, unseen, uploaded(tmp_path / "more", *maps))
+        asked(owner, session, UPLOADED, "mine", 5, "auto", source, classes, has_labels)
+
+    with pytest.raises(ValueError, match=message) as refusal:
+        tell(**wrong)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_training_is_that_of_the_command_and_hears_a_stop(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    seen: list[Any] = []
 
     def run(report: Any, cancelled: Any) -> Any:
         owner.works.stop("training")
@@ -122,13 +212,13 @@ def test_a_training_is_that_of_the_command_and_hears_a_stop(
         raise KeyboardInterrupt("stopped after 8 images")
 
     def training(options: Any, config: Any, start: str, report: Any) -> Any:
-        asked.extend([options, config.data.reduce, start])
+        seen.extend([options, config.data.reduce, start])
         return SimpleNamespace(run=run)
 
     monkeypatch.setattr("diffnca.training.session.training", training)
     out = owner.options.runs / "mine"
-    begin_training(owner, (owner.folders()["leaves"],), out, 5.0, "auto")
+    begin_training(owner, *asked(owner, owner.sessions.of("tab"), "leaves", "mine", 5, "auto"))
     owner.works.wait()
-    options, reduce, start = asked
+    options, reduce, start = seen
     assert (options.out, options.minutes, reduce, start) == (out, 5.0, 0, "auto")
     assert owner.works.latest["training"].text == "stopped after 8 images"

@@ -1,5 +1,6 @@
 """The page over HTTP: what is served, and what the hostile get."""
 
+import base64
 import http.client
 import io
 import os
@@ -114,6 +115,33 @@ def test_a_picture_is_edited(button: str, values: list[float], size: str, page: 
     page.event(button, "Upload a picture", [page.upload("own.png", png(32, 32))], "upload")
     (shown, *_) = page.event(button, button, ["pathology-4step", 0, 1, *values], "click")
     assert size in shown and "error" not in shown
+
+
+def test_a_drawing_grows_in_the_style_of_a_picture_as_on_the_command_line(page: Page, tmp_path: Path) -> None:
+    from diffnca.cli.main import main
+
+    own, drawing = tmp_path / "own.png", tmp_path / "drawing.png"
+    own.write_bytes(png(32, 32))
+    numbers = Image.new("P", (16, 16), 0)
+    numbers.putpalette([216, 160, 208, 80, 48, 138])  # background and nucleus
+    numbers.paste(1, (4, 4, 9, 9))
+    numbers.convert("RGB").save(drawing)
+    painted = "data:image/png;base64," + base64.b64encode(drawing.read_bytes()).decode()
+    told = page.event("like", "A picture whose style it has", [page.upload("own.png", png(32, 32))], "upload")
+    assert "in the style of own.png" in told[0]
+    (shown,) = page.event("like", "Grow", [painted, "nuclei", 256, 3, 1, 1], "click")
+    made = np.asarray(Image.open(io.BytesIO(page.get(shown.split('src="')[1].split('"')[0])[1])))
+    words = f"sample nuclei --layout {drawing} --like {own} --height 256 --width 256 --seed 3 --steps 1 --out"
+    assert main([*words.split(), str(tmp_path / "a.png")]) == 0
+    assert np.array_equal(made, np.asarray(Image.open(tmp_path / "a.png")))
+
+
+def test_a_training_without_the_maps_that_it_names_gives_one_line(page: Page) -> None:
+    file = page.upload("leaf.png", png())
+    told = page.event("maps", "Upload pictures", [[file], "leaf"], "upload")[0]
+    assert "1 pictures are here, 1 labels" in told
+    fields = ["uploaded pictures", "mine", 5, "auto", "uploaded maps", "", True]
+    assert "there are no uploaded maps: must be uploaded" in page.event("maps", "Train", fields, "click")[0]
 
 
 @pytest.mark.parametrize(

@@ -138,13 +138,18 @@ class Owner:
         return read_card(find_model(self.model(name)))
 
     def folders(self) -> dict[str, Path]:
-        """Return the folders to train on, by their names on the page: those with pictures in `data`."""
+        """Return the folders to train on, by their names on the page.
+
+        These are the folders with pictures in `data`, and `data` itself, if no folder in it leads elsewhere.
+        """
         if self.options.data is None:
             return {}
         root = self.options.data.resolve()
-        found = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-        inside = [path for path in found if path.resolve().is_relative_to(root) and _holds_pictures(path)]
-        return {root.name if path == root else path.name: path for path in inside}
+        folders = sorted(path for path in root.iterdir() if path.is_dir())
+        inside = [path for path in folders if path.resolve().is_relative_to(root)]
+        offered = {path.name: path for path in inside if _holds_pictures(path)}
+        is_offered = inside == folders and (offered or _holds_pictures(root))
+        return {**offered, root.name: root} if is_offered else offered
 
 
 @cache

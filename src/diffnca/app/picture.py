@@ -23,6 +23,7 @@ from diffnca.app.owner import Owner
 from diffnca.app.sessions import Session, line
 from diffnca.config.model import Config
 from diffnca.data.given import Given, read_image
+from diffnca.data.sources import IMAGE_SUFFIXES
 from diffnca.jobs.options import Choices
 from diffnca.jobs.request import asked
 from diffnca.jobs.tasks import Edit
@@ -59,10 +60,10 @@ def edit_tab(owner: Owner, title: str, place: Callable[[], list[Any]], task_of: 
     begin.click(answering(owner, edit), [model, seed, count, *others], shown, concurrency_id=COMPUTING)
 
 
-def kept(session: Session, file: Any) -> Path:
-    """Take an uploaded file over."""
+def kept(session: Session, file: Any, kinds: Sequence[str] = IMAGE_SUFFIXES) -> Path:
+    """Take an uploaded file over, one of some kinds."""
     path = Path(str(file))
-    return session.keep(path, path.name)
+    return session.keep(path, path.name, kinds)
 
 
 def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()) -> None:

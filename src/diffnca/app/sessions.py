@@ -9,7 +9,7 @@ import binascii
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from itertools import count
@@ -38,6 +38,8 @@ class Session:
         given: the picture to edit; `None` before there is one.
         last: the image that was made last.
         uploads: pictures to train on.
+        labels: what pictures to train on show, where the person has said it.
+        maps: label images of these pictures.
         style: a picture whose style images shall have.
         addresses: the names in the addresses of files that the page shows.
     """
@@ -49,6 +51,8 @@ class Session:
         self.last: Path | None = None
         self.style: Path | None = None
         self.uploads: list[Path] = []
+        self.labels: dict[Path, str] = {}
+        self.maps: list[Path] = []
         self.is_closed, self.num_works = False, 0
         self._stop = threading.Event()
         self._numbers = count()
@@ -60,14 +64,14 @@ class Session:
         """Return the path of a new file."""
         return self.folder / f"{next(self._numbers):06d}{ending}"
 
-    def keep(self, upload: Path, name: str) -> Path:
+    def keep(self, upload: Path, name: str, kinds: Sequence[str] = IMAGE_SUFFIXES) -> Path:
         """Take an uploaded picture over, and remember the name it had; refuse one of another kind.
 
         The name decides the ending of the file, which is one of few, and nothing else.
         """
         kind = Path(name).suffix.lower()
         shown = shortened(name)
-        require(kind in IMAGE_SUFFIXES, "picture", shown, f"a file of {', '.join(IMAGE_SUFFIXES)}")
+        require(kind in kinds, "picture", shown, f"a file of {', '.join(kinds)}")
         num_bytes = upload.stat().st_size
         allowed = f"of at most {LARGEST_UPLOAD_BYTES >> 20} MB, not {num_bytes / 2**20:,.0f}"
         require(num_bytes <= LARGEST_UPLOAD_BYTES, "picture", shown, allowed)
@@ -92,6 +96,10 @@ class Session:
         """Let messages show a name instead of the path of a file here."""
         self._names[path] = name
         return path
+
+    def name_of(self, path: Path) -> str:
+        """Return the name that a file had, shortened; it is for messages, and for no path."""
+        return self._names.get(path, path.name)
 
     def shown(self, message: str) -> str:
         """Return a message with the names that files had, instead of the paths they have here."""

@@ -1,7 +1,5 @@
 """The tab that trains a model on a folder of pictures, and shows what it makes meanwhile."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,10 +7,20 @@ import gradio as gr
 from diffnca.app.fields import answering, figure
 from diffnca.app.long import checked_name, looking, status, stop_button
 from diffnca.app.owner import Owner
-from diffnca.app.picture import kept
-from diffnca.app.sessions import MOST_UPLOADS, Session, line
+from diffnca.app.sessions import Session, line
+from diffnca.app.uploads import (
+    NONE,
+    UPLOADED,
+    UPLOADED_MAPS,
+    maps_of,
+    pictures_of,
+    take_maps,
+    take_pictures,
+)
 from diffnca.app.works import Cancelled, Work
+from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import diff_nca, unasked
+from diffnca.data.labels import FOLDERS
 from diffnca.errors import require
 from diffnca.progress import Number, Report
 from diffnca.training.options import RunOptions
@@ -20,9 +28,6 @@ from diffnca.training.start import AUTO, RANDOM
 from diffnca.training.state import SAMPLE_FOLDER
 
 KIND = "training"
-
-UPLOADED = "uploaded pictures"
-"""Stands for the pictures that the tab has uploaded."""
 
 MOST_MINUTES = 240
 
@@ -40,6 +45,7 @@ def tab(owner: Owner, page: Any) -> None:
             first = gr.Radio(
                 [AUTO, RANDOM], value=AUTO, label="From", info="auto: the bundled model that fits best"
             )
+            label, maps, map_uploads, classes, labels = _leading_fields(owner)
             with gr.Row(elem_classes="buttons"):
                 begin = gr.Button("Train", variant="primary", min_width=120)
                 stop_button(owner, KIND)
@@ -47,16 +53,30 @@ def tab(owner: Owner, page: Any) -> None:
             shown = gr.HTML(elem_classes="result", min_height=256)
             looking(owner, shown, lambda session: status(owner, session, KIND) + sheet_of(owner, session))
 
-    def start(session: Session, report: Report, source: str, name: str, minutes: Number, first: str) -> str:
-        out = owner.options.runs / checked_name(name)
-        require(1 <= minutes <= MOST_MINUTES, "minutes", minutes, f"from 1 to {MOST_MINUTES}")
-        require(first in (AUTO, RANDOM), "from", first, f"{AUTO} or {RANDOM}")
-        begin_training(owner, data_of(owner, session, source, out), out, float(minutes), first)
-        return line(f"{name} trains, also if you close this page")
+    def start(session: Session, report: Report, *values: Any) -> str:
+        options, config, first = asked(owner, session, *values)
+        begin_training(owner, options, config, first)
+        assert options.out is not None
+        return line(f"{options.out.name} trains, also if you close this page")
 
-    uploads.upload(answering(owner, take_uploads), uploads, told)
-    begin.click(answering(owner, start), [source, name, minutes, first], told)
-    own.select(lambda: gr.update(choices=sources(owner)), None, source, queue=False, show_progress="hidden")
+    uploads.upload(answering(owner, take_pictures), [uploads, label], told)
+    map_uploads.upload(answering(owner, take_maps), map_uploads, told)
+    begin.click(answering(owner, start), [source, name, minutes, first, maps, classes, labels], told)
+    fresh = [source, maps]
+    own.select(lambda: _fresh(owner), None, fresh, queue=False, show_progress="hidden")
+
+
+def _leading_fields(owner: Owner) -> tuple[Any, ...]:
+    """Add what leads the model: label of uploads, maps, their upload, classes, whether to learn labels."""
+    with gr.Accordion("Maps and labels", open=False):
+        maps = gr.Dropdown(map_sources(owner), value=NONE, label="Maps", filterable=False)
+        map_uploads = gr.UploadButton("Upload maps", file_count="multiple", file_types=["image"])
+        classes = gr.Textbox(
+            "", label="Classes", info="of the maps: shadow=#1c281c crown=#88b068; empty: their numbers"
+        )
+        labels = gr.Checkbox(False, label="Learn labels", info="the folders in the folder, or those typed")
+        label = gr.Textbox("", label="Label of the next uploads", max_length=40)
+    return label, maps, map_uploads, classes, labels
 
 
 def sources(owner: Owner) -> list[str]:
@@ -64,39 +84,53 @@ def sources(owner: Owner) -> list[str]:
     return [*owner.folders(), UPLOADED]
 
 
-def data_of(owner: Owner, session: Session, source: str, out: Path) -> tuple[Path, ...]:
-    """Return the pictures to train on; uploaded ones stay beside the run, as the tab may be closed."""
-    folders = owner.folders()
-    if source in folders:
-        return (folders[source],)
-    require(source == UPLOADED, "pictures", source, f"one of {', '.join(sources(owner))}")
-    kept = out.with_name(f"{out.name}-pictures")
-    if not session.uploads and not kept.is_dir():
-        raise ValueError("there are no uploaded pictures: must be uploaded first, or choose a folder")
-    kept.mkdir(parents=True, exist_ok=True)
-    for path in session.uploads:
-        shutil.copyfile(path, kept / path.name)
-    return (kept,)
+def map_sources(owner: Owner) -> list[str]:
+    """Return the names of all sources of maps."""
+    return [NONE, *owner.folders(), UPLOADED_MAPS]
 
 
-def take_uploads(session: Session, report: Report, files: list[Any]) -> str:
-    """Take uploaded files over."""
-    count = len(session.uploads) + len(files)
-    require(count <= MOST_UPLOADS, "pictures", count, f"at most {MOST_UPLOADS}")
-    session.uploads += [kept(session, file) for file in files]
-    return line(f"{len(session.uploads)} pictures are here")
+def _fresh(owner: Owner) -> list[Any]:
+    return [gr.update(choices=sources(owner)), gr.update(choices=map_sources(owner))]
 
 
-def begin_training(owner: Owner, data: tuple[Path, ...], out: Path, minutes: Number, first: str) -> None:
-    """Begin a training in the folder `out`, or go on with it; it ends after so many minutes."""
+def asked(
+    owner: Owner,
+    session: Session,
+    source: str,
+    name: str,
+    minutes: Number,
+    first: str,
+    maps: str = NONE,
+    classes: str = "",
+    has_labels: bool = False,
+) -> tuple[RunOptions, Config, str]:
+    """Return the training that the fields ask for, and the model with which it begins."""
+    out = owner.options.runs / checked_name(name)
+    require(1 <= minutes <= MOST_MINUTES, "minutes", minutes, f"from 1 to {MOST_MINUTES}")
+    require(first in (AUTO, RANDOM), "from", first, f"{AUTO} or {RANDOM}")
+    legend = tuple(classes.replace(",", " ").split())
+    require(not legend or maps != NONE, "classes", classes, "left out without maps")
+    config = with_fields(unasked(diff_nca()), {"layout.classes": legend} if legend else {})
+    options = RunOptions(
+        data=(pictures_of(owner, session, source, out, has_labels),),
+        layouts=maps_of(owner, session, maps, out, has_labels),
+        labels=FOLDERS if has_labels else None,
+        out=out,
+        minutes=float(minutes),
+    )
+    return options, config, first
+
+
+def begin_training(owner: Owner, options: RunOptions, config: Config, first: str) -> None:
+    """Begin a training, or go on with it."""
+    out = options.out
+    assert out is not None
 
     def train(report: Report, cancelled: Cancelled) -> str:
         from diffnca.training.session import training  # takes seconds
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        options = RunOptions(data=data, out=out, minutes=minutes)
-        session = training(options, unasked(diff_nca()), first, report)
-        result = session.run(report, cancelled)
+        result = training(options, config, first, report).run(report, cancelled)
         return f"finished: {result.progress}; the other tabs offer it as {out.name}"
 
     owner.works.begin(Work(KIND, out.name, out), train)

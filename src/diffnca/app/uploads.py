@@ -1,0 +1,94 @@
+"""What a person uploads to train on: pictures, with their labels and maps.
+
+The files are copied into folders beside the run, as the tab may be closed. There they have new names: only a
+label that is checked becomes the name of a folder. A map belongs to the picture whose name it had.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from diffnca.app.long import checked_name
+from diffnca.app.owner import Owner
+from diffnca.app.picture import kept
+from diffnca.app.sessions import MOST_UPLOADS, Session, line
+from diffnca.data.layouts import LAYOUT_SUFFIXES
+from diffnca.errors import require
+from diffnca.progress import Report
+
+UPLOADED, UPLOADED_MAPS, NONE = "uploaded pictures", "uploaded maps", "none"
+"""Stand for the pictures and the maps that the tab has uploaded, and for no maps."""
+
+
+def take_pictures(session: Session, report: Report, files: list[Any], label: str) -> str:
+    """Take uploaded pictures over, with the label that all of them have, if it is not empty."""
+    label = label.strip()
+    if label:
+        checked_name(label)
+    _check_count(session.uploads, files, "pictures")
+    taken = [kept(session, file) for file in files]
+    session.uploads += taken
+    session.labels |= dict.fromkeys(taken, label) if label else {}
+    told = f", {len(set(session.labels.values()))} labels" if session.labels else ""
+    return line(f"{len(session.uploads)} pictures are here{told}")
+
+
+def take_maps(session: Session, report: Report, files: list[Any]) -> str:
+    """Take uploaded maps over."""
+    _check_count(session.maps, files, "maps")
+    session.maps += [kept(session, file, LAYOUT_SUFFIXES) for file in files]
+    return line(f"{len(session.maps)} maps are here")
+
+
+def pictures_of(owner: Owner, session: Session, source: str, out: Path, has_labels: bool) -> Path:
+    """Return the folder of the pictures that a choice of the page names, for a run in `out`."""
+    folders = owner.folders()
+    if source in folders:
+        return folders[source]
+    require(source == UPLOADED, "pictures", source, f"one of {', '.join([*folders, UPLOADED])}")
+    bare = [path for path in session.uploads if path not in session.labels]
+    if has_labels and bare:
+        name = session.name_of(bare[0])
+        raise ValueError(f"{name}: has no label: must have one, as all pictures; type it before the upload")
+    places = {path: place_of(session, path, has_labels) for path in session.uploads}
+    return _copied(places, out.with_name(f"{out.name}-pictures"), "pictures")
+
+
+def maps_of(
+    owner: Owner, session: Session, source: str, out: Path, has_labels: bool = False
+) -> tuple[Path, ...]:
+    """Return the folder of the maps that a choice of the page names, for a run in `out`; or no folder."""
+    folders = owner.folders()
+    if source == NONE:
+        return ()
+    if source in folders:
+        return (folders[source],)
+    require(source == UPLOADED_MAPS, "maps", source, f"one of {', '.join([NONE, *folders, UPLOADED_MAPS])}")
+    pictures = {Path(session.name_of(path)).stem: path for path in session.uploads}
+    places = {}
+    for path in session.maps:
+        name = session.name_of(path)
+        require(Path(name).stem in pictures, "map", name, "named as a picture that was uploaded")
+        place = place_of(session, pictures[Path(name).stem], has_labels)
+        places[path] = place.with_suffix(path.suffix)
+    return (_copied(places, out.with_name(f"{out.name}-maps"), "maps"),)
+
+
+def place_of(session: Session, path: Path, has_labels: bool) -> Path:
+    """Return where a picture stays, within the folder of the pictures of a run."""
+    return Path(session.labels[path], path.name) if has_labels else Path(path.name)
+
+
+def _copied(places: dict[Path, Path], folder: Path, kind: str) -> Path:
+    """Copy uploads to their places in a folder; return the folder, which may hold those of an earlier tab."""
+    if not places and not folder.is_dir():
+        raise ValueError(f"there are no uploaded {kind}: must be uploaded first, or choose a folder")
+    for path, place in places.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+    return folder
+
+
+def _check_count(there: list[Path], files: list[Any], kind: str) -> None:
+    count = len(there) + len(files)
+    require(count <= MOST_UPLOADS, kind, count, f"at most {MOST_UPLOADS}")
