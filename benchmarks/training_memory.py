@@ -1,4 +1,4 @@
-"""How much memory does a training step take, with the cell steps recomputed in the backward pass and without?
+"""How much memory does a training step take: all stored, cell steps recomputed by torch, native code?
 
 The peak is that of the tensors alive at the same time, beyond those that were there before the step. What
 libraries take inside an operation is not in it. Example:
@@ -14,6 +14,7 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from diffnca.config.recipes import recipe_named
+from diffnca.engine.learning import learn_natively
 from diffnca.engine.machine import device_named, fast_dtype, machine_of
 from diffnca.models.build import build_denoiser
 
@@ -32,11 +33,13 @@ class Options:
     """Where to compute."""
 
 
-def peak_of_step(options: Options, checkpoint_cells: bool) -> int:
+def peak_of_step(options: Options, checkpoint_cells: bool, is_native: bool = False) -> int:
     """Return the bytes that one step, forward and backward, takes at most."""
     device = torch.device(device_named(options.device))
     denoiser = build_denoiser(recipe_named(options.recipe)).to(device, memory_format=torch.channels_last)
     denoiser.network.checkpoint_cells = checkpoint_cells
+    if is_native:
+        learn_natively(denoiser.network.compiled_parts(), fast_dtype(device))
     x_0 = torch.zeros(options.batch, denoiser.image_channels, options.crop, options.crop, device=device)
 
     def step() -> None:
@@ -57,11 +60,14 @@ def peak_of_step(options: Options, checkpoint_cells: bool) -> int:
 
 
 def main(options: Options) -> None:
-    """Measure both cases and print them."""
+    """Measure all cases and print them."""
     stored, recomputed = (peak_of_step(options, kept) for kept in (False, True))
     print(machine_of(torch.device(device_named(options.device))))
     print(f"all stored: {stored / 2**20:.0f} MiB; recomputed: {recomputed / 2**20:.0f} MiB", end="; ")
     print(f"ratio {recomputed / stored:.2f}")
+    if device_named(options.device) == "cpu":
+        native = peak_of_step(options, False, is_native=True)
+        print(f"native code: {native / 2**20:.0f} MiB; ratio {native / stored:.2f}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def bench(
 
     `name` is a recipe, with fresh weights, or a trained denoiser of cells; `against` names other models,
     timed in the same turns. `batch` counts images in a call and crops in a training step: `None` is 8, and
-    the number of the recipe. `is_training` adds training steps, in its precision and in float32.
+    the number of the recipe. `is_training` adds training steps, in its precision and in float32, and
+    `is_compiled` what `torch.compile` makes of calls and steps.
 
     Raises:
         ValueError: a number is out of range, or a model is missing.
@@ -98,7 +99,8 @@ def bench(
     }
     if is_training:
         training = replace(config.training, batch=batch or config.training.batch)
-        for each in (training, replace(training, precision="float32", compile="off")):
+        by_torch = [replace(training, compile="on")] if "compile_seconds" in facts else []
+        for each in (training, *by_torch, replace(training, precision="float32", compile="off")):
             report("training", 0, 0)
             timings.append(bench_training(replace(config, training=each), rounds))
     return Measured(facts, timings, left_out)
@@ -205,7 +207,7 @@ def bench_training(config: Config, rounds: int) -> Timing:
     steps = [after - before for before, after in itertools.pairwise(ends[WARM_UP_STEPS - 1 :])]
     floor = in_turns({"floor": floor_of(needed, dtype, device)}, rounds, device)["floor"]
     operations = sum(product.operations for product in needed)
-    kind = ", eager" if training.compile == "off" else ""
+    kind = {"off": ", eager", "on": ", compiled"}.get(training.compile, "")
     name = f"training, {training.batch} of {side} px{kind}, {_short(dtype)}"
     # the backward pass has two products for each product of the forward pass
     return Timing(name, statistics.median(steps), 3 * operations, 3.0 * floor, memory)

@@ -175,7 +175,7 @@ class Bench:
             crops of the recipe.
         rounds: number of measurements; the command shows medians.
         training: also time a training step, on crops of the recipe.
-        compiled: time the compiled network too, as in training; compiling takes two minutes at most.
+        compiled: time what `torch.compile` makes of calls and steps too; it compiles for two minutes at most.
         against: other models to time in turn with this model: unet_4m, unet_17m, or any model of cells; none
             without a name.
         device: where to compute; auto takes a GPU where there is one.

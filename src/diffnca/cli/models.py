@@ -128,7 +128,7 @@ def preview_lines(seen: Preview) -> Iterator[str]:
     yield f"scale     {scale_of(data)}"
     yield f"weights   {', '.join(f'{name} {error:.3f}' for name, error in seen.errors.items()) or 'random'}"
     speed = seen.crops_per_second
-    yield f"speed     at least {speed:.1f} crops of {data.crop} px a second here; compiled code is faster"
+    yield f"speed     at least {speed:.1f} crops of {data.crop} px a second here"
     crops = ", ".join(
         f"{round(60 * minutes * speed, -2):,.0f} crops in {minutes} minutes" for minutes in (5, 20, 60)
     )

@@ -113,7 +113,8 @@ class TrainingConfig:
         minutes: budget in minutes of training time; `None` uses `images`.
         seed: seed of the initial weights, the crops and the noise.
         precision: `auto` takes bfloat16 if the processor computes bfloat16 fast.
-        compile: `auto` compiles the cell step if a compiler exists and the precision is bfloat16.
+        compile: `auto` trains cells in native code on a CPU if a C++ compiler exists. Where it cannot,
+            torch compiles if it can and the precision is bfloat16. `on` lets torch compile, `off` nobody.
         checkpoint_cells: compute each cell step again in the backward pass, to save memory.
     """
 

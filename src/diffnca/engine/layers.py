@@ -92,28 +92,63 @@ class Widths(NamedTuple):
     plain_hidden: int
 
 
+class Places(NamedTuple):
+    """Which number of a rule stands at which place of a cell, layer by layer; -1 stands for zero.
+
+    Attributes:
+        widths: how many places there are.
+        shown: what a cell shows to its neighbours.
+        inputs: what a cell sees itself, then what it perceives.
+        hidden: the hidden layer.
+    """
+
+    widths: Widths
+    shown: Int[Tensor, " i"]
+    inputs: Int[Tensor, " i"]
+    hidden: Int[Tensor, " h"]
+
+    @classmethod
+    def of(cls, rule: CellRule, line: int) -> Places:
+        """Return the places for products whose inputs are a multiple of `line`."""
+        config, channels = rule.config, rule.channels
+        seen = channels + config.embedding_channels * config.perceive_embedding
+        state, near, hidden = up(channels), up(channels - rule.planes), _padded(range(config.hidden))
+        own = _padded([*_padded(range(channels), state), *range(channels, seen)])
+        shown = _padded(own, up(len(own), line))
+        inputs = [*own, *_padded(range(seen, seen + channels - rule.planes))]
+        inputs = _padded(inputs, up(len(inputs), line))
+        first = int(rule.writable.flatten().argmax()) // LANES * LANES
+        activated, numbers = up(config.hidden, line), config.hidden
+        widths = Widths(
+            state, len(own), len(shown), near, len(inputs), len(hidden), activated, first, numbers
+        )
+        return cls(widths, torch.tensor(shown), torch.tensor(inputs), torch.tensor(hidden))
+
+    def layers(self, rule: CellRule) -> tuple[Plain, Plain, Plain]:
+        """Return what a rule perceives, its hidden layer and its projection, as matrices and summands."""
+        return (
+            _filled(*_perceive(rule, self.shown)),
+            _filled(*_expand(rule, self.inputs)),
+            _filled(*_project(rule, self.widths.activated, self.widths.first)),
+        )
+
+
+Plain = tuple[Tensor, Tensor]
+"""A matrix `outputs x inputs` and a summand of the outputs."""
+
+
 class Layout:
     """A rule as matrix products; the gates of the rule give their numbers in the order of the products."""
 
     def __init__(self, rule: CellRule, order: Order) -> None:
         """Lay out `rule`, whose gates change, for products that read weights in this order."""
-        self.rule, self.order, config, channels = rule, order, rule.config, rule.channels
-        seen = channels + config.embedding_channels * config.perceive_embedding
-        state, near, hidden = up(channels), up(channels - rule.planes), up(config.hidden)
-        own = _padded([*_padded(range(channels), state), *range(channels, seen)])
-        shown = _padded(own, up(len(own), order.line))
-        inputs = [*own, *_padded(range(seen, seen + channels - rule.planes))]
-        inputs = _padded(inputs, up(len(inputs), order.line))
-        first = int(rule.writable.flatten().argmax()) // LANES * LANES
-        activated = up(config.hidden, order.line)
-        self.widths = Widths(
-            state, len(own), len(shown), near, len(inputs), hidden, activated, first, config.hidden
+        self.rule, self.order, places = rule, order, Places.of(rule, order.line)
+        self.widths, inputs = places.widths, places.inputs
+        arrange(rule.gate_perception, inputs)
+        arrange(rule.gate_hidden, places.hidden)
+        self.perceive, self.expand, self.project = (
+            Weights(weight, order.laid(weight[None]), bias) for weight, bias in places.layers(rule)
         )
-        arrange(rule.gate_perception, torch.tensor(inputs))
-        arrange(rule.gate_hidden, torch.tensor(_padded(range(config.hidden))))
-        self.perceive = self._weights(*_perceive(rule, torch.tensor(shown)))
-        self.expand = self._weights(*_expand(rule, torch.tensor(inputs)))
-        self.project = self._weights(*_project(rule, activated, first))
         self.perceiving = Dense(self._taken(self.perceive), self.perceive.bias)
 
     @property
@@ -141,11 +176,6 @@ class Layout:
         scale, shift = ([None] * steps if part is None else part.contiguous().unbind() for part in hidden)
         expand = map(Dense, expanded, bias.contiguous().unbind())
         return [Layers(self.perceiving, *each) for each in zip(expand, project, scale, shift, strict=True)]
-
-    def _weights(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Weights:
-        missing = up(len(bias)) - len(bias)
-        weight, bias = F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
-        return Weights(weight, self.order.laid(weight[None]), bias)
 
     def _taken(self, weights: Weights) -> Tensor:
         return weights.laid[0].to(self.order.dtype)
@@ -205,7 +235,7 @@ def arrange(gate: Modulator, order: Int[Tensor, " o"]) -> None:
     if gate.kind == "scale_shift":  # has all factors, then all summands
         order = torch.cat([order, torch.where(order < 0, -1, order + last.outputs // 2)])
     weight, bias = last.weight[: last.outputs], last.bias[: last.outputs]
-    last.take(_columns(weight.mT, order).mT.contiguous(), _columns(bias, order))
+    last.take(columns(weight.mT, order).mT.contiguous(), columns(bias, order))
 
 
 def up(numbers: int, multiple: int = LANES) -> int:
@@ -218,24 +248,31 @@ def _padded(order: Sequence[int], count: int | None = None) -> list[int]:
     return [*order, *[-1] * ((up(len(order)) if count is None else count) - len(order))]
 
 
+def _filled(weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Plain:
+    """Return a layer whose outputs are whole vectors."""
+    missing = up(len(bias)) - len(bias)
+    return F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
+
+
 def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
     assert convolution.bias is not None
-    return convolution.weight.detach(), convolution.bias.detach()
+    return convolution.weight, convolution.bias
 
 
-def _columns(weight: Tensor, order: Int[Tensor, " i"]) -> Tensor:
-    return F.pad(weight, (0, 1))[..., order]
+def columns(weight: Tensor, order: Int[Tensor, " i"]) -> Tensor:
+    """Return these columns; -1 stands for zeros."""
+    return F.pad(weight, (0, 1)).index_select(-1, order.remainder(weight.shape[-1] + 1))
 
 
 def _perceive(rule: CellRule, shown: Int[Tensor, " i"]) -> tuple[Tensor, Tensor]:
     weight, bias = _parameters_of(rule.perceive)
     weight = F.pad(weight, (0, 0, 0, 0, rule.planes, 0))  # cells do not see the planes of their neighbours
-    return _columns(weight.permute(0, 2, 3, 1), shown).flatten(1), bias
+    return columns(weight.permute(0, 2, 3, 1), shown).flatten(1), bias
 
 
 def _expand(rule: CellRule, inputs: Int[Tensor, " i"]) -> tuple[Tensor, Tensor]:
     weight, bias = _parameters_of(rule.expand)
-    return _columns(weight.flatten(1), inputs), bias
+    return columns(weight.flatten(1), inputs), bias
 
 
 def _project(rule: CellRule, inputs: int, first: int) -> tuple[Tensor, Tensor]:

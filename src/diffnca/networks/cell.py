@@ -10,7 +10,6 @@ rule yields `Cells`.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -116,10 +115,15 @@ class Modulator(nn.Module):
         return Modulation()
 
 
+CellsOf = Callable[["CellRule", Tensor, Tensor, Region, tuple[int, int] | None], Cells]
+"""Makes the cells of a rule; the other arguments are those of `Rule.begin`."""
+
+
 class CellRule(nn.Module):
     """One update rule for all cells: perceive, expand, normalise, project.
 
     `guidance` is for sampling only; `is_recomputed` saves memory: the backward pass repeats each cell step.
+    `cells_of` makes the cells that learn.
     """
 
     writable: Tensor
@@ -135,6 +139,7 @@ class CellRule(nn.Module):
         self.config, self.channels, self.planes = config, channels, planes
         self.guidance: SelfGuidance | None = None
         self.is_recomputed = False
+        self.cells_of: CellsOf = EagerCells
         self.embedding = Embedding(config)
         seen = channels + config.embedding_channels * config.perceive_embedding
         perceived = seen + channels - planes
@@ -169,11 +174,9 @@ class CellRule(nn.Module):
     @contextmanager
     def begin(
         self, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None = None
-    ) -> "Iterator[EagerCells]":
+    ) -> Iterator[Cells]:
         """Return the cells before the first cell step; the arguments are those of `Rule.begin`."""
-        empty = state.new_zeros(len(state), self.channels - state.shape[1], *state.shape[-2:])
-        full = torch.cat([state, empty], dim=1).contiguous(memory_format=torch.channels_last)
-        yield EagerCells(self, full, t, region, origin)
+        yield self.cells_of(self, state, t, region, origin)
 
     def forward(self, state: Tensor, condition: Condition, dilation: int, region: Region) -> Tensor:
         """Return the change of `state` (b, M, h, w) in one cell step; zero in the protected channels."""
@@ -259,15 +262,15 @@ def unfolded(state: Tensor, axis: int, width: int, wrap: bool) -> Tensor:
     return state
 
 
-@dataclass
 class EagerCells:
-    """Cells that PyTorch updates, as in training; `current` is the state (b, M, h, w)."""
+    """Cells that PyTorch updates; `current` is the state (b, M, h, w)."""
 
-    rule: CellRule
-    current: Tensor
-    t: Tensor
-    region: Region
-    origin: tuple[int, int] | None
+    def __init__(
+        self, rule: CellRule, state: Tensor, t: Tensor, region: Region, origin: tuple[int, int] | None
+    ) -> None:
+        empty = state.new_zeros(len(state), rule.channels - state.shape[1], *state.shape[-2:])
+        self.current = torch.cat([state, empty], dim=1).contiguous(memory_format=torch.channels_last)
+        self.rule, self.t, self.region, self.origin = rule, t, region, origin
 
     def advance(self, k: int, mask: Bool[Tensor, "b 1 h w"] | None, needed: Region) -> None:
         """Do cell step `k` for all cells; the arguments are those of `Cells.advance`."""

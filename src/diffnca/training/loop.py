@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
+from diffnca.engine.learning import learn_natively
 from diffnca.engine.machine import fast_dtype, has_compiler
 from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
@@ -380,21 +381,22 @@ class Trainer:
             self.care.sample(shown.eval().requires_grad_(False), path, stopped)
 
     def _precision(self) -> torch.dtype:
-        if self.config.training.precision == "auto":
-            return fast_dtype(self.accelerator.device)
-        return torch.bfloat16 if self.config.training.precision == "bfloat16" else torch.float32
+        choices = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        return choices.get(self.config.training.precision) or fast_dtype(self.accelerator.device)
 
     def _compile(self) -> bool:
-        """Compile parts of the network where compiled code is faster; return whether a part is compiled."""
-        wanted, is_possible = self.config.training.compile, has_compiler(self.accelerator.device)
+        """Prepare parts of the network for fast steps; return whether torch compiles a part."""
+        wanted, device = self.config.training.compile, self.accelerator.device
+        parts, is_possible = self.model.network.compiled_parts(), has_compiler(device)
         if wanted == "on" and not is_possible:
-            raise ValueError(
-                "training.compile=on: no C++ compiler or no Python headers here; choose auto or off"
-            )
-        if wanted == "off" or not is_possible or (wanted == "auto" and self._precision() != torch.bfloat16):
+            raise ValueError("training.compile=on: no C++ compiler or no Python headers; choose auto or off")
+        if wanted == "auto" and device.type == "cpu":
+            parts = learn_natively(parts, self._precision())
+        is_fast = wanted == "on" or (wanted == "auto" and self._precision() == torch.bfloat16)
+        if not (parts and is_possible and is_fast):
             return False
         # diffusers caches a check of its own version: tracing through that cache is harmless
         warnings.filterwarnings("ignore", r"Dynamo detected a call to a `functools.lru_cache`")
-        for part in self.model.network.compiled_parts():
+        for part in parts:
             part.compile(dynamic=False)
         return True

@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int32
@@ -28,13 +29,16 @@ from diffnca.engine.machine import instructions
 from diffnca.errors import one_line
 from diffnca.files import replace_atomically
 
-SOURCE = Path(__file__).parent / "cells.cpp"
+SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
 FLAGS = ("-std=c++20", "-O3", NATIVE, "-ffp-contract=off", "-fPIC", "-shared")
 """The source says where a product and a sum are one operation. Else they could be for some cells only."""
 WITHOUT_TILES = ("-mno-amx-bf16",)
 LINE_BYTES = 64
+Name = Literal["cells", "training"]
+"""Of a source, and of the library that is built of it."""
+
 BUILD_SECONDS = 300
 
 INTEGERS = (
@@ -62,15 +66,12 @@ class Native:
     """Cell steps by a built library, with matrix products in `dtype`."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
-        self.library, self.dtype, self.line = library, dtype, LINE_BYTES // dtype.itemsize
-        self.function = getattr(library, _name_of(dtype))
+        self.library, self.dtype, self.line = library, dtype, line_of(dtype)
+        self.function = getattr(library, f"diffnca_step_{name_of(dtype)}")
 
     def laid(self, weight: Float[Tensor, "k o i"]) -> Tensor:
-        """Return weights in panels of `LANES` outputs, input after input, in bfloat16 pair after pair."""
-        (count, outputs, inputs), together = weight.shape, self.line // LANES
-        width = min(outputs, LANES)
-        panels = weight.reshape(count, outputs // width, width, inputs // together, together)
-        return panels.transpose(2, 3).contiguous()
+        """Return weights in panels, as products read them."""
+        return panels(weight, self.line)
 
     def surround(self, work: Work, rows: Int32[Tensor, " m"], columns: Int32[Tensor, " n"]) -> None:
         """Copy cells of all images to where they are seen beyond the edges."""
@@ -86,7 +87,7 @@ class Native:
         layers = (*work.layers.perceive, *work.layers.expand, *work.layers.project)
         of_cells = (*modulations[0], *modulations[1])
         tensors = (*layers, work.layers.scale, work.layers.shift, *of_cells, work.taken, work.state)
-        pointers = (_pointer(each) for each in (*tensors, work.now.rows, work.next.rows))
+        pointers = (pointer_of(each) for each in (*tensors, work.now.rows, work.next.rows))
         step = Step(*work.grid, *work.widths, work.dilation, is_gated, *spans, *pointers, work.share)
         self.function(ctypes.byref(step))
 
@@ -97,27 +98,31 @@ def native_steps(dtype: torch.dtype, flags: tuple[str, ...] = ()) -> Native | No
     `flags` are further flags of the compiler.
     """
     library = built(flags)
-    return Native(library, dtype) if library is not None and hasattr(library, _name_of(dtype)) else None
+    knows = library is not None and hasattr(library, f"diffnca_step_{name_of(dtype)}")
+    return Native(library, dtype) if library is not None and knows else None
 
 
 @cache
-def built(flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """Return the library, built if it is not there; `None` if there is no compiler that can build it."""
+def built(flags: tuple[str, ...] = (), name: Name = "cells") -> ctypes.CDLL | None:
+    """Return a library, built if it is not there; `None` if there is no compiler that can build it."""
     if sys.platform == "win32":
         return None
-    path = library_path(flags)
+    path = library_path(flags, name)
     library = _loaded(path) or _built(path, flags)
     if library is not None and not library.diffnca_may_use_tiles():
-        return built((*flags, *WITHOUT_TILES))
+        return built((*flags, *WITHOUT_TILES), name)
     return library
 
 
-def library_path(flags: tuple[str, ...] = ()) -> Path:
+def library_path(flags: tuple[str, ...] = (), name: Name = "cells") -> Path:
     """Return where the library for this source, this processor and these flags is kept."""
-    key = sha256("\n".join([SOURCE.read_text(encoding="utf-8"), instructions(), *FLAGS, *flags]).encode())
+    sources = [
+        path.read_text(encoding="utf-8") for path in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h")))
+    ]
+    key = sha256("\n".join([*sources, instructions(), *FLAGS, *flags]).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     cache = cache if cache.is_absolute() else Path(os.devnull)  # without a home, nothing is kept
-    return cache / "diffnca" / f"cells-{key.hexdigest()[:16]}.so"
+    return cache / "diffnca" / f"{name}-{key.hexdigest()[:16]}.so"
 
 
 def _built(path: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
@@ -154,7 +159,8 @@ def _built_by(compiler: str, path: Path, flags: Sequence[str]) -> ctypes.CDLL:
 
 def _compile(compiler: str, flags: Sequence[str], to: Path) -> None:
     """Run the compiler; an `OSError` has its first error, or says that it took too long."""
-    command = [compiler, *FLAGS, *flags, str(SOURCE), "-o", str(to)]
+    source = SOURCES / f"{to.name.partition('-')[0]}.cpp"
+    command = [compiler, *FLAGS, *flags, str(source), "-o", str(to)]
     try:
         made = subprocess.run(
             command,
@@ -177,10 +183,24 @@ def _loaded(path: Path) -> ctypes.CDLL | None:
         return None
 
 
-def _name_of(dtype: torch.dtype) -> str:
-    return f"diffnca_step_{str(dtype).removeprefix('torch.')}"
+def panels(weight: Float[Tensor, "k o i"], line: int) -> Tensor:
+    """Return weights in panels of `LANES` outputs, input after input, in bfloat16 pair after pair."""
+    (count, outputs, _), together = weight.shape, line // LANES
+    width = min(outputs, LANES)
+    return weight.reshape(count, outputs // width, width, -1, together).transpose(2, 3).contiguous()
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
+def line_of(dtype: torch.dtype) -> int:
+    """Return how many numbers have a line of memory."""
+    return LINE_BYTES // dtype.itemsize
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a type, with which functions of the libraries end."""
+    return str(dtype).removeprefix("torch.")
+
+
+def pointer_of(tensor: Tensor | None) -> int | None:
+    """Return where the numbers of a tensor begin, for a function of a library."""
     assert tensor is None or tensor.is_contiguous()
     return None if tensor is None else tensor.data_ptr()
