@@ -10,7 +10,6 @@ import itertools
 import math
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +26,7 @@ from torch import Tensor, nn
 
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
-from diffnca.engine.learning import learn_natively
-from diffnca.engine.machine import fast_dtype, has_compiler
+from diffnca.engine.machine import fast_dtype
 from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, write_model
@@ -39,6 +37,7 @@ from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, 
 from diffnca.training.pace import batches_of_step, learning_rate, most_batches
 from diffnca.training.signals import Stopped, never, stop_requests
 from diffnca.training.state import Progress, Run
+from diffnca.training.steps import prepare_steps
 from diffnca.training.transfer import load_start
 
 LOG_EVERY_STEPS = 20
@@ -385,18 +384,6 @@ class Trainer:
         return choices.get(self.config.training.precision) or fast_dtype(self.accelerator.device)
 
     def _compile(self) -> bool:
-        """Prepare parts of the network for fast steps; return whether torch compiles a part."""
-        wanted, device = self.config.training.compile, self.accelerator.device
-        parts, is_possible = self.model.network.compiled_parts(), has_compiler(device)
-        if wanted == "on" and not is_possible:
-            raise ValueError("training.compile=on: no C++ compiler or no Python headers; choose auto or off")
-        if wanted == "auto" and device.type == "cpu":
-            parts = learn_natively(parts, self._precision())
-        is_fast = wanted == "on" or (wanted == "auto" and self._precision() == torch.bfloat16)
-        if not (parts and is_possible and is_fast):
-            return False
-        # diffusers caches a check of its own version: tracing through that cache is harmless
-        warnings.filterwarnings("ignore", r"Dynamo detected a call to a `functools.lru_cache`")
-        for part in parts:
-            part.compile(dynamic=False)
-        return True
+        """Prepare the network for fast steps; return whether torch compiles a part of it."""
+        parts, choice = self.model.network.compiled_parts(), self.config.training.compile
+        return prepare_steps(parts, choice, self._precision(), self.accelerator.device)
