@@ -206,6 +206,7 @@ def test_cells_that_the_page_does_not_know_are_refused(field: str, value: Any, t
     [
         ({"trained_px": 40}, "trained_px=40: must be a multiple of 32 and of model.patch=4"),
         ({"trained_px": 1024}, "at most 512"),
+        ({"trained_px": 256, "window": 64}, r"bytes of modulations=\d+: must be at most 67108864"),
         ({"cell": replace(CELL, positions="relative")}, "positions=relative: must be none or pixels"),
     ],
 )
@@ -763,8 +764,10 @@ def test_a_saved_image_is_the_one_in_the_middle(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_all_controls_fit_a_phone(page: Page) -> None:
-    page.open(width=390, height=844)
+@pytest.mark.parametrize("told", [WORLD, WALL])
+def test_all_controls_fit_a_phone(told: str, page: Page) -> None:
+    page.open(told, width=390, height=844, ready=told == WORLD)
+    page.browser.wait_for("Boolean(window.page?.world)")
     page.click("[data-tool=heal]")
     inside = """[...document.querySelectorAll("button, select, input")]
         .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())

@@ -49,6 +49,9 @@ ROOM_PX = 2048 - 256
 BLOCK_PX = 32
 """Side of the blocks that the page computes: `BLOCK` of places.js."""
 
+LARGEST_TABLE_BYTES = 2**26
+"""Most memory for what modulates the cells of a Fourier stage: each cell has its own numbers."""
+
 LARGEST_WHOLE_PX = 512
 """Largest side of images that are made as a whole."""
 
@@ -242,11 +245,21 @@ def _check_spectrum(name: str, config: Config, model: NCAConfig, stage: FourierC
         f"a multiple of {BLOCK_PX} and of model.patch={model.patch} for the page, at most {LARGEST_WHOLE_PX}"
     )
     require(fits, f"model {name}: model.fourier.trained_px", side, allowed)
+    table = _table_bytes(model, stage) * config.sampling.steps
+    allowed = f"at most {LARGEST_TABLE_BYTES} for the page; take a smaller model.fourier.window"
+    require(table <= LARGEST_TABLE_BYTES, f"model {name}: bytes of modulations", table, allowed)
     for field, value in (
         ("model.given_channels", model.given_channels),
         ("sampling.even_px", config.sampling.even_px),
     ):
         require(value == 0, f"model {name}: {field}", value, "0 for the page, beside a Fourier stage")
+
+
+def _table_bytes(model: NCAConfig, stage: FourierConfig) -> int:
+    """Return the memory for what modulates the cells of a Fourier stage in a call."""
+    window = Window(stage, Canvas(stage.trained_px, stage.trained_px))
+    numbers = 2 * (4 * model.spectrum_channels + stage.cell.hidden) * stage.cell.num_cell_steps
+    return 4 * numbers * len(window.rows) * len(window.columns)
 
 
 def _check_cell(name: str, cell: CellConfig, known: dict[str, tuple[Any, ...]]) -> None:
