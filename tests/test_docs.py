@@ -147,7 +147,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("diffnca.training.start.CROP_PX", 32)
     monkeypatch.setattr("diffnca.training.start.NUM_LEVELS", 1)
     monkeypatch.setattr("diffnca.training.averages.Averages.widths", (0.1,))  # among which one is chosen
-    monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", 64)
+    monkeypatch.setattr("diffnca.jobs.plan.MEASURED_PX", (64,))
     monkeypatch.setattr("diffnca.training.preview._speed", lambda *_: 100.0)  # takes some training steps
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(text_of(page)):
