@@ -4,6 +4,7 @@
 # make site    the documentation, with a page in which bundled models run: python -m http.server --directory site
 # make page    this page alone, in site/page
 # make lint types docs wheel
+# make wheel DIFFNCA_PREBUILT=1    a wheel for Linux and this architecture, which holds the native code
 #
 # Each creates .venv (Python >= 3.11) where it is missing and installs the versions of requirements.lock.
 
@@ -48,6 +49,8 @@ types: $(VENV)/all
 
 docs: $(VENV)/all
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+export DIFFNCA_PREBUILT
 
 wheel: $(VENV)/core
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

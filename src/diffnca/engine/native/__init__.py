@@ -26,14 +26,14 @@ from torch import Tensor
 from diffnca.engine.cells import Modulations, Work
 from diffnca.engine.layers import LANES
 from diffnca.engine.machine import instructions
+from diffnca.engine.native import prebuilt
 from diffnca.errors import one_line
 from diffnca.files import replace_atomically
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
-FLAGS = ("-std=c++20", "-O3", NATIVE, "-ffp-contract=off", "-fPIC", "-shared")
-"""The source says where a product and a sum are one operation. Else they could be for some cells only."""
+FLAGS = (*prebuilt.FLAGS, NATIVE)
 WITHOUT_TILES = ("-mno-amx-bf16",)
 LINE_BYTES = 64
 Name = Literal["cells", "training"]
@@ -126,7 +126,10 @@ def library_path(flags: tuple[str, ...] = (), name: Name = "cells") -> Path:
 
 
 def _built(path: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
-    """Build the library with the first compiler that can; if none can, say why the last could not."""
+    """Build the library with the first compiler that can; if none can, take that of the wheel.
+
+    If the wheel has none, say why the last compiler could not.
+    """
     reason = None
     for compiler in filter(None, map(shutil.which, COMPILERS)):
         try:
@@ -135,10 +138,20 @@ def _built(path: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
             reason = f"{compiler}: {one_line(error)}"
             if isinstance(error, TimeoutError):
                 break
-    if reason is not None:
+    library = _brought(path.name.partition("-")[0]) if set(flags) <= set(WITHOUT_TILES) else None
+    if library is None and reason is not None:
         logging.getLogger(__name__).info(
             "torch does the cell steps, more slowly, as no compiler builds the native code (%s)", reason
         )
+    return library
+
+
+def _brought(name: str) -> ctypes.CDLL | None:
+    """Return the fastest library for this processor that the wheel has brought, if it has any."""
+    for path in prebuilt.libraries(name, set(instructions().split())):
+        library = _loaded(path)
+        if library is not None and library.diffnca_may_use_tiles():
+            return library
     return None
 
 
