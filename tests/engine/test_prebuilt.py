@@ -74,7 +74,7 @@ def test_a_wheel_with_native_code_names_the_c_library_that_it_needs(tmp_path: Pa
     with zipfile.ZipFile(wheel) as held:
         libraries = [name for name in held.namelist() if "/prebuilt/" in name]
         content = b"".join(map(held.read, libraries))
-    sources = len(list(native.SOURCE.parent.glob("*.cpp")))
+    sources = len(list(native.SOURCES.glob("*.cpp")))
     assert len(libraries) == sources * len(prebuilt.SETS[platform.machine()])
     needed = [tuple(map(int, version)) for version in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)]
     assert max(needed) <= tuple(map(int, named.groups()))
