@@ -168,3 +168,9 @@ def test_without_a_compiler_all_parts_are_left_to_others(monkeypatch: pytest.Mon
     monkeypatch.setattr(learning, "built", missing)
     network = build_network(NCAConfig("diff_nca", cell=CellConfig(hidden=8)))
     assert learn_natively(network.compiled_parts(), torch.float32) == network.compiled_parts()
+
+
+def test_rules_that_know_places_are_left_to_others() -> None:
+    network = copy.deepcopy(network_of("fourier_diff_nca"))
+    assert learn_natively(network.compiled_parts(), torch.float32) == [network.fourier]
+    assert network.image.cells_of is LearningCells

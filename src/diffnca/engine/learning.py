@@ -269,10 +269,14 @@ class LearningCells:
 
 
 def learn_natively(parts: Sequence[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
-    """Let cell rules on this CPU learn in native code, with products in `dtype`; return all other parts."""
+    """Let cell rules on this CPU learn in native code, with products in `dtype`; return all other parts.
+
+    Rules that know places are among the others: each of their cells is told other numbers in each cell step,
+    which pass through memory. That takes longer than native code saves.
+    """
     others = []
     for part in parts:
-        if isinstance(part, CellRule) and can_learn(part, dtype):
+        if isinstance(part, CellRule) and part.config.positions == "none" and can_learn(part, dtype):
             part.cells_of = LearningCells
         else:
             others.append(part)
