@@ -54,6 +54,17 @@ def test_a_region_may_lie_beyond_the_end_of_a_circular_axis() -> None:
     assert all(torch.equal(world.pixels(*part), crop(image, *part)) for part in parts)
 
 
+def test_parts_that_meet_around_a_small_canvas_are_made_once() -> None:
+    sides = {"height": 4 * BLOCK_PX, "width": BLOCK_PX, "boundary": ("circular", "circular"), "seed": 3}
+    world, image = (
+        diffnca.world(small(), **sides, kept_bytes=BLOCK_PX**2 * 12),
+        diffnca.generate(small(), **sides),
+    )
+    world.pixels(0, 0, BLOCK_PX, BLOCK_PX)  # leaves this block alone, in the middle of the next region
+    made_now = world.pixels(-BLOCK_PX, 0, 3 * BLOCK_PX, BLOCK_PX)
+    assert torch.equal(made_now, image.roll(BLOCK_PX, -2)[..., : 3 * BLOCK_PX, :])
+
+
 @pytest.mark.parametrize("sampler", ["dpmpp2m", "ddpm"])
 def test_what_a_sampler_remembers_or_draws_is_kept_too(sampler: str) -> None:
     world, image = made(sampler=sampler), whole(("circular", "circular"), sampler)

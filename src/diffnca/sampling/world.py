@@ -115,12 +115,11 @@ class World:
         """Return what to make of each level, the first level first, so that a region gets finished."""
         last, wanted, missing = len(self.task.levels), [region], list[list[Blocks]]()
         for level in range(last, 0, -1):
-            open_places = set[Place]()
-            for each in wanted:
-                blocks = Blocks.over(each)
-                places = product(blocks.rows, blocks.columns)
-                open_places |= {place for place in places if self._key(level, place) not in self.known}
-            missing.append(list(rectangles(open_places)))
+            places = dict[tuple[int, Place], Place]()  # around an edge, a block has several places
+            for blocks in map(Blocks.over, wanted):
+                for place in product(blocks.rows, blocks.columns):
+                    places.setdefault(self._key(level, place), place)
+            missing.append(list(rectangles(place for key, place in places.items() if key not in self.known)))
             wanted = [blocks.on(self.canvas).grow(self.radius) for blocks in missing[-1]]
         return missing[::-1]
 
