@@ -20,10 +20,11 @@ from diffnca.app.owner import Options, Owner
 from diffnca.app.sessions import Session, Sessions
 from diffnca.app.train import asked, begin_training
 from diffnca.app.uploads import NONE, UPLOADED, UPLOADED_MAPS, maps_of, pictures_of, take_maps, take_pictures
-from diffnca.app.works import Works
+from diffnca.app.works import Work, Works
 from diffnca.config.model import with_fields
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.progress import unseen
+from diffnca.training.state import STATE_FILE
 
 from .conftest import png
 
@@ -123,6 +124,31 @@ def test_uploaded_pictures_stay_for_a_training_when_the_tab_is_closed(owner: Own
     assert [path.read_bytes() for path in folder.iterdir()] == [png()]
 
 
+def test_a_run_keeps_the_uploads_that_it_began_with(owner: Owner, tmp_path: Path) -> None:
+    out = owner.options.runs / "mine"
+
+    def folder_of(tab: str, content: bytes) -> Path:
+        session, (name,) = owner.sessions.of(tab), uploaded(tmp_path / tab, "a.png")
+        Path(name).write_bytes(content)
+        take_pictures(session, unseen, [name], "")
+        return pictures_of(owner, session, UPLOADED, out, has_labels=False)
+
+    folder_of("one", b"a mistake")
+    folder = folder_of("two", b"first")  # before the run, a mistake is mended
+    out.mkdir()
+    (out / STATE_FILE).touch()
+    assert folder_of("three", b"first") == folder
+    with pytest.raises(ValueError, match="^mine: began with other pictures, not with these uploads; give"):
+        folder_of("four", b"other")
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"first"]
+
+
+def test_uploads_of_a_running_training_are_left_alone(owner: Owner) -> None:
+    owner.works.latest["training"] = Work("training", "mine", owner.options.runs / "mine")
+    with pytest.raises(ValueError, match="^mine is being made .training.: must be finished first"):
+        asked(owner, owner.sessions.of("tab"), UPLOADED, "mine", 5, "auto")
+
+
 def with_maps_and_labels(owner: Owner, folder: Path) -> Session:
     """Return a tab with two pictures of two labels, and their maps in another order."""
     session = owner.sessions.of("tab")
@@ -177,6 +203,10 @@ def test_a_training_reads_uploaded_maps_and_labels(owner: Owner, tmp_path: Path)
             "^classes=bark=#ff0000: must be left out without maps$",
         ),
         ({"classes": "bark=red"}, "^layout.classes"),
+        (
+            {"data": "leaves", "has_labels": True},
+            "^maps=uploaded maps: must be a folder, or left out, with pictures=leaves$",
+        ),
     ],
 )
 def test_mistakes_with_maps_and_labels_give_one_line(
@@ -189,12 +219,13 @@ def test_mistakes_with_maps_and_labels_give_one_line(
         label: str = "",
         maps: tuple[str, ...] = (),
         source: str = UPLOADED_MAPS,
+        data: str = UPLOADED,
         classes: str = "",
         has_labels: bool = False,
     ) -> None:
         take_pictures(session, unseen, uploaded(tmp_path / "more", *pictures), label)
         take_maps(session, unseen, uploaded(tmp_path / "more", *maps))
-        asked(owner, session, UPLOADED, "mine", 5, "auto", source, classes, has_labels)
+        asked(owner, session, data, "mine", 5, "auto", source, classes, has_labels)
 
     with pytest.raises(ValueError, match=message) as refusal:
         tell(**wrong)

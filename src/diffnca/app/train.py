@@ -105,9 +105,16 @@ def asked(
     has_labels: bool = False,
 ) -> tuple[RunOptions, Config, str]:
     """Return the training that the fields ask for, and the model with which it begins."""
+    owner.works.check_idle()  # a training that runs reads the uploads it began with
     out = owner.options.runs / checked_name(name)
     require(1 <= minutes <= MOST_MINUTES, "minutes", minutes, f"from 1 to {MOST_MINUTES}")
     require(first in (AUTO, RANDOM), "from", first, f"{AUTO} or {RANDOM}")
+    require(
+        maps != UPLOADED_MAPS or source == UPLOADED,
+        "maps",
+        maps,
+        f"a folder, or left out, with pictures={source}",
+    )
     legend = tuple(classes.replace(",", " ").split())
     require(not legend or maps != NONE, "classes", classes, "left out without maps")
     config = with_fields(unasked(diff_nca()), {"layout.classes": legend} if legend else {})

@@ -5,6 +5,7 @@ label that is checked becomes the name of a folder. A map belongs to the picture
 """
 
 import shutil
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from diffnca.app.sessions import MOST_UPLOADS, Session, line
 from diffnca.data.layouts import LAYOUT_SUFFIXES
 from diffnca.errors import require
 from diffnca.progress import Report
+from diffnca.training.state import STATE_FILE
 
 UPLOADED, UPLOADED_MAPS, NONE = "uploaded pictures", "uploaded maps", "none"
 """Stand for the pictures and the maps that the tab has uploaded, and for no maps."""
@@ -51,7 +53,7 @@ def pictures_of(owner: Owner, session: Session, source: str, out: Path, has_labe
         name = session.name_of(bare[0])
         raise ValueError(f"{name}: has no label: must have one, as all pictures; type it before the upload")
     places = {path: place_of(session, path, has_labels) for path in session.uploads}
-    return _copied(places, out.with_name(f"{out.name}-pictures"), "pictures")
+    return _copied(places, out, "pictures")
 
 
 def maps_of(
@@ -71,7 +73,7 @@ def maps_of(
         require(Path(name).stem in pictures, "map", name, "named as a picture that was uploaded")
         place = place_of(session, pictures[Path(name).stem], has_labels)
         places[path] = place.with_suffix(path.suffix)
-    return (_copied(places, out.with_name(f"{out.name}-maps"), "maps"),)
+    return (_copied(places, out, "maps"),)
 
 
 def place_of(session: Session, path: Path, has_labels: bool) -> Path:
@@ -79,14 +81,30 @@ def place_of(session: Session, path: Path, has_labels: bool) -> Path:
     return Path(session.labels[path], path.name) if has_labels else Path(path.name)
 
 
-def _copied(places: dict[Path, Path], folder: Path, kind: str) -> Path:
-    """Copy uploads to their places in a folder; return the folder, which may hold those of an earlier tab."""
+def _copied(places: dict[Path, Path], out: Path, kind: str) -> Path:
+    """Copy uploads to their places in a folder beside the run; return it. A run keeps what it began with."""
+    folder = out.with_name(f"{out.name}-{kind}")
     if not places and not folder.is_dir():
         raise ValueError(f"there are no uploaded {kind}: must be uploaded first, or choose a folder")
-    for path, place in places.items():
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / place)
+    if places and (out / STATE_FILE).exists():
+        if not _holds(folder, places):
+            raise ValueError(
+                f"{out.name}: began with other {kind}, not with these uploads; give another name"
+            )
+    elif places:
+        shutil.rmtree(folder, ignore_errors=True)
+        for path, place in places.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / place)
     return folder
+
+
+def _holds(folder: Path, places: dict[Path, Path]) -> bool:
+    """Return whether a folder holds these files at their places, and no others."""
+    there = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return there == set(places.values()) and all(
+        cmp(path, folder / place, shallow=False) for path, place in places.items()
+    )
 
 
 def _check_count(there: list[Path], files: list[Any], kind: str) -> None:

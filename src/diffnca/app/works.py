@@ -54,13 +54,17 @@ class Works:
         self.stop()
         self.wait()
 
+    def check_idle(self) -> None:
+        """Refuse further work while there is some."""
+        for other in self.latest.values():
+            if other.is_running:
+                busy = f"{other.name} is being made ({other.kind})"
+                raise ValueError(f"{busy}: must be finished first; wait for it, or stop it")
+
     def begin(self, work: Work, do: Do) -> None:
         """Begin a work; refuse it while there is another one."""
         with self._lock:
-            for other in self.latest.values():
-                if other.is_running:
-                    busy = f"{other.name} is being made ({other.kind})"
-                    raise ValueError(f"{busy}: must be finished first; wait for it, or stop it")
+            self.check_idle()
             self._stop.clear()
             self.latest[work.kind] = work
             self._thread = threading.Thread(target=self._run, args=(work, do), daemon=True)
