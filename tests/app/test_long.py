@@ -23,8 +23,8 @@ from diffnca.app.uploads import NONE, UPLOADED, UPLOADED_MAPS, maps_of, pictures
 from diffnca.app.works import Work, Works
 from diffnca.config.model import with_fields
 from diffnca.formats.ome_zarr import read_pixels
+from diffnca.models.file import STATE_FILE
 from diffnca.progress import unseen
-from diffnca.training.state import STATE_FILE
 
 from .conftest import png
 

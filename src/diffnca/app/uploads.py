@@ -15,8 +15,8 @@ from diffnca.app.picture import kept
 from diffnca.app.sessions import MOST_UPLOADS, Session, line
 from diffnca.data.layouts import LAYOUT_SUFFIXES
 from diffnca.errors import require
+from diffnca.models.file import STATE_FILE
 from diffnca.progress import Report
-from diffnca.training.state import STATE_FILE
 
 UPLOADED, UPLOADED_MAPS, NONE = "uploaded pictures", "uploaded maps", "none"
 """Stand for the pictures and the maps that the tab has uploaded, and for no maps."""
