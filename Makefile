@@ -28,7 +28,7 @@ site: docs # which empties the folder
 	$(MAKE) page
 
 page: $(VENV)/core
-	$(BIN)/diffnca export pathology-4step colon-4step faces-4step --format web --weights int8 --out site/page
+	$(BIN)/diffnca export pathology-4step colon-4step aerial-4step faces-4step --format web --weights int8 --out site/page
 
 # commands that the tests start load compiled files faster
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -32,14 +32,14 @@ from diffnca.export.packed import eight_bits
 from diffnca.export.preview import preview
 from diffnca.export.web import write_page
 from diffnca.models.build import build_denoiser
-from diffnca.models.file import find_model, load, read_config, read_tensors, write_model
+from diffnca.models.file import load, read_config, read_tensors, write_model
 from diffnca.sampling.generate import generate
 from diffnca.sampling.task import walk_of
 
 from ..chromium import Browser
 
 GRAPHICS = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-BUNDLED = ("pathology-4step", "colon-4step", "faces-4step")
+BUNDLED = ("pathology-4step", "colon-4step", "aerial-4step", "faces-4step")
 LARGEST_PAGE_BYTES = 1_500_000
 ALLOWED, SHARE = 2, 0.999
 
@@ -73,7 +73,7 @@ WAVES = replace(
     ),
 )
 SMALL = (DRAWN, PLAIN, RARE, WAVES)
-OWN = (*(config.name for config in SMALL), "aerial-4step")
+OWN = tuple(config.name for config in SMALL)
 EIGHT = replace(WAVES, name="eight")
 
 
@@ -93,17 +93,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for config in (*SMALL, EIGHT):
         write_small(folder, config)
-    tensors, _ = read_tensors(find_model("aerial"))
-    student = replace(
-        read_config(find_model("aerial")), sampling=SamplingConfig("ddim", 4, (299, 224, 149, 74))
-    )
-    write_model(folder / "aerial-4step.safetensors", tensors, student, {})
     return folder
 
 
-def test_the_page_of_the_bundled_models_and_a_further_student_is_small(models: Path, tmp_path: Path) -> None:
+def test_the_page_of_the_bundled_models_is_small(tmp_path: Path) -> None:
     options = ["--format", "web", "--weights", "int8", "--out", f"{tmp_path}/site"]
-    assert main(["export", *BUNDLED, str(models / "aerial-4step.safetensors"), *options]) == 0
+    assert main(["export", *BUNDLED, *options]) == 0
     assert sum(path.stat().st_size for path in (tmp_path / "site").iterdir()) < LARGEST_PAGE_BYTES
 
 
@@ -361,9 +356,8 @@ def test_weights_of_8_bits_give_the_pixels_of_python_with_the_same_weights(
 
 @pytest.mark.browser
 @pytest.mark.parametrize("engine", ["processor"], indirect=True)
-def test_a_student_of_ones_own_has_the_pixels_of_python(engine: Browser, models: Path) -> None:
-    model = load(models / "aerial-4step.safetensors")
-    expected = generate(model, height=32, width=32, seed=5, even_px=0, engine="eager")
+def test_the_student_of_aerial_has_the_pixels_of_python(engine: Browser) -> None:
+    expected = generate(load("aerial-4step"), height=32, width=32, seed=5, even_px=0, engine="eager")
     assert_alike(made(engine, "aerial-4step", size=32, edge="mirror"), expected)
 
 
