@@ -41,7 +41,6 @@ WARM_UP_STEPS = 3
 
 LIMITS = {"--height": 4096, "--width": 4096, "--batch": 4096, "--rounds": 10_000}
 
-
 COMPILE_SECONDS = 120.0
 """Longest time to compile a network. An idle core takes 20 to 40 s."""
 
@@ -98,12 +97,18 @@ def bench(
         **facts,
     }
     if is_training:
-        training = replace(config.training, batch=batch or config.training.batch)
-        by_torch = [replace(training, compile="on")] if "compile_seconds" in facts else []
-        for each in (training, *by_torch, replace(training, precision="float32", compile="off")):
+        for each in _trainings(config, batch, "compile_seconds" in facts):
             report("training", 0, 0)
-            timings.append(bench_training(replace(config, training=each), rounds))
+            timings.append(bench_training(each, rounds))
     return Measured(facts, timings, left_out)
+
+
+def _trainings(config: Config, batch: int | None, is_compiled: bool) -> list[Config]:
+    """Return a training as it is by default, perhaps compiled by torch, and eager in float32."""
+    training = replace(config.training, batch=batch or config.training.batch)
+    by_torch = [replace(training, compile="on")] if is_compiled else []
+    eager = replace(training, precision="float32", compile="off")
+    return [replace(config, training=each) for each in (training, *by_torch, eager)]
 
 
 @contextlib.contextmanager
