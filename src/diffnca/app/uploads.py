@@ -31,8 +31,8 @@ def take_pictures(session: Session, report: Report, files: list[Any], label: str
     taken = [kept(session, file) for file in files]
     session.uploads += taken
     session.labels |= dict.fromkeys(taken, label) if label else {}
-    told = f", {len(set(session.labels.values()))} labels" if session.labels else ""
-    return line(f"{len(session.uploads)} pictures are here{told}")
+    shown = f", {len(set(session.labels.values()))} labels" if session.labels else ""
+    return line(f"{len(session.uploads)} pictures are here{shown}")
 
 
 def take_maps(session: Session, report: Report, files: list[Any]) -> str:

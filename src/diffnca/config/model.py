@@ -116,7 +116,8 @@ class TrainingConfig:
         compile: `auto` trains cells without positions in native code on a CPU, where it can be had.
             Torch compiles all others if it can and the precision is bfloat16. `on` lets torch compile,
             `off` nobody.
-        checkpoint_cells: compute each cell step again in the backward pass, to save memory.
+        checkpoint_cells: compute each cell step again in the backward pass, to save memory; native code
+            always does.
     """
 
     batch: int = number(8, within=(1, 65_536))

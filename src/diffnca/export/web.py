@@ -96,9 +96,9 @@ def write_page(models: Sequence[str | Path], folder: Path, weights: Weights = "f
         with replace_atomically(folder / part.name) as partial:
             partial.write_bytes(part.read_bytes())
     for about, tensors in described:
-        told = about | {"bits": BITS[weights]}
+        header = json.dumps(about | {"bits": BITS[weights]})
         with replace_atomically(folder / f"{about['name']}{SUFFIX}") as partial:
-            partial.write_bytes(packed(tensors, weights, {"page": json.dumps(told)}))
+            partial.write_bytes(packed(tensors, weights, {"page": header}))
     listed = [
         {key: about[key] for key in ("name", "side") if key in about} | {"preview": preview(path)}
         for (about, _), path in zip(described, found, strict=True)
@@ -140,14 +140,14 @@ def described_model(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Te
 def _levels(denoiser: Denoiser) -> list[dict[str, float]]:
     """Return alpha, sigma and time of each level, and the shares of image and estimate in the next image."""
     sampler, levels = walk_of(denoiser, None, None)
-    told = []
+    numbers = []
     for level, following in zip(levels, [*levels[1:], CLEAN], strict=True):
         kept, weight, *_ = factors_of(sampler, level, following, None)
         time = denoiser.schedule.time(level.index)
-        told.append(
+        numbers.append(
             {"alpha": level.alpha, "sigma": level.sigma, "time": time, "kept": kept, "weight": weight}
         )
-    return told
+    return numbers
 
 
 def _stage(model: NCAConfig, stage: NCAConfig | CoarseConfig, first_mask: int) -> dict[str, Any]:
