@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffnca.canvas.region import Canvas
+from diffnca.config.networks import CoarseConfig
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.models.build import build_denoiser
@@ -26,7 +27,7 @@ from diffnca.training.adversary import (
 from diffnca.training.loop import Care, Trainer
 from diffnca.training.objectives import Batch, Distillation, student_config
 
-from .conftest import BATCH, QUIET, Means, is_equal, small_config, state_of, stripes
+from .conftest import BATCH, CELL, QUIET, Means, is_equal, small_config, state_of, stripes
 
 CPU = torch.device("cpu")
 
@@ -142,6 +143,23 @@ def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pyte
         game.discriminator.optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_the_second_stage_of_a_student_stays_as_it_is() -> None:
+    own = small_config(8)
+    coarse = CoarseConfig(2, 28, 4, replace(CELL, num_cell_steps=1))
+    teacher = replace(own, model=replace(own.model, channels=10, coarse=coarse))
+    student = build_denoiser(student_config(teacher, 4))
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))  # else its last layer is zero, and nothing learns
+    before = {name: weight.clone() for name, weight in student.network.named_parameters()}
+    game = AgainstFeatures(build_denoiser(teacher), Means(4, 8), 0.5, student, CPU)
+    game.loss("model", batch()).backward()
+    game.player.optimizer.step()
+    after = dict(student.network.named_parameters())
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"coarse"}
 
 
 def test_the_mixing_is_a_function_of_the_seed() -> None:

@@ -98,7 +98,7 @@ class StudentOptions:
         crop: side of the square crops in pixels; without it, that of the teacher.
         late_batch: crops per step in the last sixth of the budget, half as many in the sixth before; a
             multiple of the batch, which stays without it.
-        learning_rate: peak learning rate.
+        learning_rate: peak learning rate; without it, 0.001, or 0.00012 with --against.
         against: `features` also trains a discriminator on frozen features of EfficientNet-Lite2 (extra
             `features`), and the student to make images that look real to it. A student can then be its own
             teacher: with --steps 0, it stays near itself.
@@ -111,7 +111,7 @@ class StudentOptions:
     batch: int | None = None
     crop: int | None = None
     late_batch: int | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     against: Literal["features"] | None = None
     against_weight: float = number(0.002, within=(0, 1000))
 

@@ -49,6 +49,8 @@ from diffnca.training.start import (
 )
 
 STUDENT_IMAGES = 50_000
+RATE, RATE_AGAINST = 1e-3, 1.2e-4
+"""Peak learning rates of students, the second beside a discriminator."""
 
 COPIES_IN_TRAINING = 5
 """Numbers in memory for each parameter: weight, gradient, average, two of the optimiser; not `ema_widths`."""
@@ -216,7 +218,7 @@ def distillation(
         minutes=None,
         batch=config.training.batch if student.batch is None else student.batch,
         late_batch=student.late_batch,
-        learning_rate=student.learning_rate,
+        learning_rate=student.learning_rate or (RATE if student.against is None else RATE_AGAINST),
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
     data = options.scaled(config.data)
