@@ -101,7 +101,8 @@ def test_a_script_in_a_file_name_is_text(browser: Browser, page: Page, tmp_path:
     browser.wait_for(seen(".picture"))
     path = tmp_path / "<img src=x onerror=document.title='evil'>.png"
     path.write_bytes(b"no picture" + png()[:20])
-    inputs = "[...document.querySelectorAll('input[type=file]')].at(-1)"
+    shown = ".filter((each) => each.closest('[role=tabpanel]').offsetParent)"
+    inputs = f"[...document.querySelectorAll('input[type=file]')]{shown}.at(-1)"
     found = browser.page("Runtime.evaluate", expression=inputs)["result"]["objectId"]
     browser.page("DOM.setFileInputFiles", files=[str(path)], objectId=found)
     browser.wait_for(seen(".line.error"))

@@ -542,7 +542,8 @@ def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
     page.browser.page("Network.setBlockedURLs", urls=[])
     assert page.value(BEHIND).startswith('url("data:image/jpeg')
     page.open("model=plain&seed=0&world=256&zoom=6")
-    assert page.value(BEHIND) == "none" and page.value("page.times.preview") < page.value("page.times.live")
+    page.browser.wait_for(f"{BEHIND} === 'none'")
+    assert page.value("page.times.preview") < page.value("page.times.live")
 
 
 @pytest.mark.browser
