@@ -136,7 +136,7 @@ def run_python(code: str, page: Path, names: dict[str, Any]) -> None:
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in TABLE["needs"]:
         pytest.importorskip(TABLE["needs"][page.name], reason=f"needs {TABLE['needs'][page.name]}")
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("work"))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("made"))
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     with Image.open(tmp_path / DRAWING) as drawing:
         drawing.reduce(4).save(tmp_path / DRAWING)

@@ -493,6 +493,17 @@ class Page:
         if ready:
             self.wait()
 
+    def saved(self) -> tuple[str, np.ndarray]:
+        """Save what the page offers; return its name and its pixels."""
+        to_window = "{ window.saved = [this.download, this.href]; }"
+        self.value(f"HTMLAnchorElement.prototype.click = function () {to_window}")
+        self.click("#save")
+        self.browser.wait_for("window.saved")
+        name, link = self.value("saved")
+        bytes_of = ".then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])"
+        data = bytes(self.value(f"fetch('{link}'){bytes_of}"))
+        return name, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
     def wait(self) -> None:
         """Wait until all work is done."""
         self.browser.wait_for("window.page?.world && !page.isBusy && !page.plans.length")
@@ -670,14 +681,7 @@ def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> No
 @pytest.mark.browser
 def test_a_saved_tile_has_the_pixels_of_python(page: Page, models: Path) -> None:
     page.open()
-    page.value(
-        "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }"
-    )
-    page.click("#save")
-    page.browser.wait_for("window.saved")
-    name, link = page.value("saved")
-    data = page.value(f"fetch('{link}').then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])")
-    pixels = np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")).astype(int)
+    name, pixels = page.saved()
     options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
     drawn = generate(
         load(models / "drawn.safetensors"), height=64, width=64, seed=3, engine="eager", **options
@@ -746,16 +750,10 @@ def test_a_wall_offers_no_brushes(page: Page) -> None:
 @pytest.mark.browser
 def test_a_saved_image_is_the_one_in_the_middle(page: Page) -> None:
     page.open(f"{WALL}&x=40", 300, 300)
-    page.value(
-        "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }"
-    )
-    page.click("#save")
-    page.browser.wait_for("window.saved")
-    name, link = page.value("saved")
-    data = page.value(f"fetch('{link}').then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])")
+    name, pixels = page.saved()
     seed = page.value("page.world.seedAt(0, 40)")
     assert name == f"waves-seed-{seed}-32px.png" and seed != 3
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")), image(page, seed))
+    assert np.array_equal(pixels, image(page, seed))
 
 
 @pytest.mark.browser

@@ -17,6 +17,8 @@ from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import (
+    RATE,
+    RATE_AGAINST,
     Session,
     distillation,
     num_parameters,
@@ -252,6 +254,19 @@ def test_against_features_with_another_weight_is_another_run(options: RunOptions
     begun(0.1, 4).run()
     with pytest.raises(ValueError, match="began with other images, weights or another teacher"):
         begun(0.2, 8).run()
+
+
+@pytest.mark.usefixtures("pixels")
+def test_a_student_learns_slower_beside_a_discriminator(options: RunOptions, run: Path) -> None:
+    asked = replace(options, out=run.parent / "slower")
+    kinds = StudentOptions(steps=2), StudentOptions(steps=2, against="features")
+    rates = [distillation(asked, str(run), kind).config.training.learning_rate for kind in kinds]
+    assert rates == [RATE, RATE_AGAINST]
+
+
+def test_a_student_with_a_rate_of_zero_is_refused(options: RunOptions, run: Path) -> None:
+    with pytest.raises(ValueError, match="learning_rate=0"):
+        distillation(options, str(run), StudentOptions(steps=2, learning_rate=0.0))
 
 
 def test_only_students_of_few_steps_learn_against_features(options: RunOptions, run: Path) -> None:

@@ -212,13 +212,14 @@ def distillation(
             raise ValueError(f"--{kind}: must be left out, as the teacher {teacher} was trained without them")
     config = conditioned(student_config(alone.config, student.steps or None), options)
     objective, against = _objective_of(student, config, led)
+    own_rate = RATE if student.against is None else RATE_AGAINST
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
         minutes=None,
         batch=config.training.batch if student.batch is None else student.batch,
         late_batch=student.late_batch,
-        learning_rate=student.learning_rate or (RATE if student.against is None else RATE_AGAINST),
+        learning_rate=own_rate if student.learning_rate is None else student.learning_rate,
     )
     name = f"{config.name}_{student.steps}_steps" if student.steps else config.name
     data = options.scaled(config.data)
