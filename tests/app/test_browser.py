@@ -103,9 +103,12 @@ def test_a_script_in_a_file_name_is_text(browser: Browser, page: Page, tmp_path:
     path.write_bytes(b"no picture" + png()[:20])
     shown = ".filter((each) => each.closest('[role=tabpanel]').offsetParent)"
     inputs = f"[...document.querySelectorAll('input[type=file]')]{shown}.at(-1)"
-    found = browser.page("Runtime.evaluate", expression=inputs)["result"]["objectId"]
-    browser.page("DOM.setFileInputFiles", files=[str(path)], objectId=found)
-    browser.wait_for(seen(".line.error"))
+    end = time.monotonic() + 60.0
+    while not browser.value(seen(".line.error")) and time.monotonic() < end:  # gradio may not listen yet
+        found = browser.page("Runtime.evaluate", expression=inputs)["result"]["objectId"]
+        browser.page("DOM.setFileInputFiles", files=[str(path)], objectId=found)
+        time.sleep(3.0)
+    assert browser.value(seen(".line.error"))
     assert browser.value("document.title") == "diffnca"
 
 
