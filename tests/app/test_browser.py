@@ -101,8 +101,8 @@ def test_a_script_in_a_file_name_is_text(browser: Browser, page: Page, tmp_path:
     browser.wait_for(seen(".picture"))
     path = tmp_path / "<img src=x onerror=document.title='evil'>.png"
     path.write_bytes(b"no picture" + png()[:20])
-    shown = ".filter((each) => each.closest('[role=tabpanel]').offsetParent)"
-    inputs = f"[...document.querySelectorAll('input[type=file]')]{shown}.at(-1)"
+    panel = "[...document.querySelectorAll('[role=tabpanel]')].find((each) => each.offsetParent)"
+    inputs = f"{panel}.querySelector('input[type=file]')"
     end = time.monotonic() + 60.0
     while not browser.value(seen(".line.error")) and time.monotonic() < end:  # gradio may not listen yet
         found = browser.page("Runtime.evaluate", expression=inputs)["result"]["objectId"]
