@@ -48,23 +48,32 @@ class Page:
 
     def event(self, tab: str, button: str, data: list[Any], where: str) -> Any:
         """Click a button of a tab with these values; return what its outputs get."""
-        number = self.number_of(button, where)
+        self.join(tab, self.number_of(button, where), data)
+        (message,) = self.completed(tab, 1)
+        if not message["success"]:
+            raise ValueError(message["output"]["error"])
+        return message["output"]["data"]
+
+    def join(self, tab: str, number: int, data: list[Any]) -> str:
+        """Put an event of a tab into the queue; return its name there."""
         asked = {"data": data, "fn_index": number, "session_hash": tab, "trigger_id": None}
-        status, told = self.get(
-            "/gradio_api/queue/join", "POST", json.dumps(asked), **{"Content-Type": "application/json"}
-        )
+        body, kind = json.dumps(asked), {"Content-Type": "application/json"}
+        status, told = self.get("/gradio_api/queue/join", "POST", body, **kind)
         assert status == 200, told
+        name: str = json.loads(told)["event_id"]
+        return name
+
+    def completed(self, tab: str, count: int) -> list[dict[str, Any]]:
+        """Return the messages of the next events of a tab that end, in their order."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", f"/gradio_api/queue/data?session_hash={tab}")
-        answer = connection.getresponse()
-        while line := answer.readline():
-            if line.startswith(b"data:"):
-                message = json.loads(line[5:])
-                if message["msg"] == "process_completed":
-                    if not message["success"]:
-                        raise ValueError(message["output"]["error"])
-                    return message["output"]["data"]
-        raise AssertionError("the event did not end")
+        answer, messages = connection.getresponse(), list[dict[str, Any]]()
+        while len(messages) < count and (line := answer.readline()):
+            if line.startswith(b"data:") and b'"process_completed"' in line:
+                messages.append(json.loads(line[5:]))
+        connection.close()
+        assert len(messages) == count, "an event did not end"
+        return messages
 
     def number_of(self, value: str, event: str) -> int:
         """Return the number of the event of a component with this label or text."""

@@ -183,6 +183,16 @@ def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
     assert "<b>" not in shown and str(page.owner.sessions.folder) not in shown
 
 
+def test_a_fast_answer_about_the_picture_comes_after_a_slow_one_that_was_asked_before(page: Page) -> None:
+    page.event("order", "Upload a picture", [page.upload("large.png", png(1000, 1000))], "upload")
+    classes = {each["id"]: each["props"].get("elem_classes") for each in page.config["components"]}
+    (*_, picture) = [name for name, given in classes.items() if given and "picture" in given]
+    upload, _, select = [each["id"] for each in page.config["dependencies"] if picture in each["outputs"]]
+    slow = page.join("order", select, [])
+    fast = page.join("order", upload, [page.upload("corrupt.png", b"no picture")])
+    assert [message["event_id"] for message in page.completed("order", 2)] == [slow, fast]
+
+
 def test_a_picture_of_too_many_pixels_gives_one_line(page: Page) -> None:
     file = page.upload("large.png", png(1100, 1000))
     shown = page.event("large", "Upload a picture", [file], "upload")[0]

@@ -29,6 +29,9 @@ SMALLEST_SHOWN_PX = 256
 COMPUTING = "computing"
 """Events of this name wait for each other: images are made one after the other."""
 
+IN_ORDER: dict[str, Any] = {"concurrency_id": "in order", "concurrency_limit": 1}
+"""Quick events that write one output are answered in the order in which they came: the last answer stays."""
+
 PROGRESS = gr.Progress()
 
 Do = Callable[..., Any]

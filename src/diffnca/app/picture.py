@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffnca.app.fields import (
     COMPUTING,
+    IN_ORDER,
     MOST_PX,
     answering,
     buttons,
@@ -100,9 +101,10 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         return seen(session)
 
     outputs, number = [shown, *others], len(others)
-    upload.upload(answering(owner, take_upload, number), upload, outputs)
-    take.click(answering(owner, take_last, number), None, outputs)
-    tab.select(answering(owner, lambda session, report: seen(session), number), None, outputs)
+    upload.upload(answering(owner, take_upload, number), upload, outputs, **IN_ORDER)
+    take.click(answering(owner, take_last, number), None, outputs, **IN_ORDER)
+    select = answering(owner, lambda session, report: seen(session), number)
+    tab.select(select, None, outputs, **IN_ORDER)
 
 
 def preview(session: Session, given: Given) -> str:
