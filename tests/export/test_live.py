@@ -12,7 +12,8 @@ from PIL import Image
 from diffnca.export.web import write_page
 
 from ..chromium import Browser
-from .test_web import PLAIN, Quiet, write_small
+from .web_models import PLAIN, write_small
+from .web_page import Quiet
 
 DOCS = Path(__file__).parents[2] / "docs"
 AROUND = """<!doctype html><title>docs</title><body style="margin: 0">{above}

@@ -1,0 +1,202 @@
+"""The page: what it shows, its controls, its address; it heals, paints, watches and saves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffnca.models.file import load
+from diffnca.sampling.generate import generate
+
+from .web_page import WALL, WORLD, Page, assert_alike
+
+
+@pytest.mark.browser
+def test_the_page_shows_a_map_and_asks_only_its_server(page: Page) -> None:
+    page.open()
+    assert page.browser.screenshot()[250:350, 400:500].std() > 5.0
+    events = page.browser.seen
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith((page.address, "data:", "about:", "blob:"))] == []
+    troubles = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Network.loadingFailed")
+    assert [event for event in events if event["method"] in troubles] == []
+
+
+BEHIND = "getComputedStyle(document.getElementById('map')).backgroundImage"
+
+
+@pytest.mark.browser
+def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
+    page.browser.page("Network.setBlockedURLs", urls=["*.safetensors.gz"])
+    page.open("model=plain&seed=0&world=256", ready=False)
+    page.browser.wait_for("document.body.classList.contains('trouble')")
+    page.browser.page("Network.setBlockedURLs", urls=[])
+    assert page.value(BEHIND).startswith('url("data:image/jpeg')
+    page.open("model=plain&seed=0&world=256&zoom=6")
+    page.browser.wait_for(f"{BEHIND} === 'none'")
+    assert page.value("page.times.preview") < page.value("page.times.live")
+
+
+@pytest.mark.browser
+def test_other_seeds_have_no_preview(page: Page) -> None:
+    page.open(f"{WORLD}&y=5")
+    assert page.value("[page.times.preview ?? null, page.view.preview]") == [None, None]
+
+
+@pytest.mark.browser
+def test_the_page_tells_its_speed_and_when_its_first_pixels_came(page: Page) -> None:
+    page.open()
+    told = page.value("document.getElementById('numbers').textContent")
+    assert "for 256 × 256 px" in told and "s after the page was opened" in told
+
+
+@pytest.mark.browser
+def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
+    page.open()
+    page.drag((400, 300), (430, 300), (460, 240))
+    assert page.value("[page.view.x, page.view.y]") == [-10, 10]
+    assert page.value("location.hash") == "#model=drawn&seed=3&world=64&x=-10&y=10&zoom=6"
+
+
+@pytest.mark.browser
+def test_moving_on_the_endless_map_makes_only_what_is_new(page: Page) -> None:
+    page.open("model=plain&seed=3&world=endless&x=100&y=-200&zoom=8", 512, 256)
+    whole = page.value("page.world.spent.pixels")
+    page.value("page.view.moveBy(-256, 0)")
+    page.browser.wait_for("page.isBusy")
+    page.wait()
+    assert 0.0 < page.value("page.world.spent.pixels") - whole < 0.7 * whole
+    page.value("page.view.moveBy(256, 0)")
+    page.browser.value("new Promise((done) => setTimeout(done, 200))")
+    again = page.value("page.world.spent.pixels")
+    page.wait()
+    assert page.value("page.world.spent.pixels") == again
+
+
+@pytest.mark.browser
+def test_a_page_with_a_graphics_card_heals(page: Page) -> None:
+    page.open(f"{WORLD}&engine=graphics")
+    before = page.picture()
+    page.click("[data-tool=heal]")
+    page.drag((450, 300), (460, 300))
+    page.wait()
+    assert page.value("page.engine.constructor.name") == "Graphics"
+    assert (page.picture() != before).any()
+
+
+@pytest.mark.browser
+def test_two_fingers_zoom_the_map(page: Page) -> None:
+    page.open()
+    for kind, spots in (("touchStart", (300, 600)), ("touchMove", (350, 550)), ("touchEnd", ())):
+        points = [{"x": x, "y": 300, "id": number} for number, x in enumerate(spots)]
+        page.browser.page("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert page.value("page.view.zoom") == pytest.approx(4.0)
+
+
+@pytest.mark.browser
+def test_keys_move_and_zoom_the_map(page: Page) -> None:
+    page.open()
+    page.browser.press("ArrowRight", "ArrowRight", 39)
+    page.browser.press("+", "Equal", 187)
+    assert page.value("[page.view.x, page.view.zoom]") == [pytest.approx(80 / 6), 7.5]
+
+
+@pytest.mark.browser
+def test_an_address_opens_the_map_that_it_names(page: Page) -> None:
+    page.open("model=plain&seed=7&world=64&x=5&y=-3&zoom=4&tone=1")
+    assert page.value("[page.model, page.seed, page.size, page.tone]") == ["plain", 7, 64, 1]
+    assert page.value("[page.view.x, page.view.y, page.view.zoom]") == [5, -3, 4]
+
+
+@pytest.mark.browser
+def test_a_wound_heals_with_new_pixels_and_leaves_the_rest(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.click("[data-tool=heal]")
+    page.value("document.querySelector('#size input').value = 6")
+    page.drag((450, 300), (510, 300))  # the map from (0, 0) to (0, 10)
+    page.wait()
+    changed = np.roll((page.picture() != before).any(axis=-1), (32, 32), axis=(0, 1))
+    assert changed[28:36, 28:46].mean() > 0.9
+    changed[25:39, 25:49] = False
+    assert not changed.any()
+
+
+@pytest.mark.browser
+def test_a_gland_is_painted_by_key(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.browser.press("2", "Digit2", 50)
+    page.value("document.getElementById('map').focus()")
+    page.browser.press("Enter", "Enter", 13)
+    page.wait()
+    assert page.value("page.world.edits[0].class") == 1
+    assert (page.picture() != before).any()
+
+
+@pytest.mark.browser
+def test_another_map_has_the_next_seed(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.click("#another")
+    page.wait()
+    assert page.value("location.hash").startswith("#model=drawn&seed=4&")
+    assert (page.picture() != before).mean() > 0.5
+
+
+@pytest.mark.browser
+def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> None:
+    page.open()
+    before = page.picture()
+    page.value(
+        "page.frames = 0; const own = page.world.show.bind(page.world); "
+        "page.world.show = (r) => { page.frames += 1; return own(r); }"
+    )
+    page.click("#watch")
+    page.browser.wait_for("page.isWatched === false && page.frames > 0")
+    assert page.value("page.frames") == 3
+    assert np.array_equal(page.picture(), before)
+
+
+@pytest.mark.browser
+def test_a_saved_tile_has_the_pixels_of_python(page: Page, models: Path) -> None:
+    page.open()
+    name, pixels = page.saved()
+    options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
+    drawn = generate(
+        load(models / "drawn.safetensors"), height=64, width=64, seed=3, engine="eager", **options
+    )
+    assert name == "drawn-seed-3-64px.png"
+    assert_alike(pixels, drawn)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("told", [WORLD, WALL])
+def test_all_controls_fit_a_phone(told: str, page: Page) -> None:
+    page.open(told, width=390, height=844, ready=told == WORLD)
+    page.browser.wait_for("Boolean(window.page?.world)")
+    page.click("[data-tool=heal]")
+    inside = """[...document.querySelectorAll("button, select, input")]
+        .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())
+        .every((box) => box.left >= 0 && box.right <= 390 && box.bottom <= 844)"""
+    assert page.value(inside)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "is_dark"), [("dark", True), ("light", False)])
+def test_the_page_follows_the_colours_of_the_system(scheme: str, is_dark: bool, page: Page) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.browser.page("Emulation.setEmulatedMedia", features=features)
+    page.open()
+    assert (page.browser.screenshot()[20:30, 25].mean() < 128) == is_dark
+
+
+@pytest.mark.browser
+def test_a_browser_that_can_run_nothing_is_told_so_in_one_line(page: Page) -> None:
+    lacking = "delete Navigator.prototype.gpu; WebAssembly.validate = () => false;"
+    added = page.browser.page("Page.addScriptToEvaluateOnNewDocument", source=lacking)
+    page.open(ready=False)
+    page.browser.wait_for("document.body.classList.contains('trouble')")
+    page.browser.page("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+    text = page.value("document.getElementById('state').innerText")
+    assert text.startswith("This page needs WebGPU, or WebAssembly with SIMD") and "\n" not in text
