@@ -1,117 +1,147 @@
 // One cell step of a stage on the processor, as cell.wgsl does it: blocks of cells, three matrix products each.
 
-import { modulo } from "./places.js";
-import { panels, products } from "./product.js";
+import { folded, modulo } from "./places.js";
+import { COLUMNS, machine, padded, panels } from "./simd.js";
 import { philox } from "./random.js";
 
-const OPEN = 0, AROUND = 1, EMPTY = 3; // what lies beyond the grid; else its mirror
-const CELLS = 64; // of a block
+const BLOCK = 64, AT_ONCE = 4; // cells of a block, and of a product
 
-function folded(index, size, edge) {
-  if (index >= 0 && index < size) return index;
-  if (edge === AROUND) return modulo(index, size);
-  if (edge === EMPTY) return -1;
-  if (edge === OPEN) return Math.min(Math.max(index, 0), size - 1);
-  const turn = Math.max(2 * (size - 1), 1), there = modulo(index, turn);
-  return Math.min(there, turn - there);
-}
-
-// Make the kernel of cell.wgsl for cells of these sizes.
-export function cellStep({ PLANES, STATE, HIDDEN, FIRST, CHANCE, PLACED = 0 }) {
-  const planes = 4 * PLANES, state = 4 * STATE, hidden = 4 * HIDDEN, row = planes + state, seen = row + state, inner = 9 * state;
-  const expandAt = inner * state, projectAt = expandAt + seen * hidden, biasesAt = projectAt + hidden * state;
-  const lengths = { perceive: inner * state, perceiveBias: state, expand: seen * hidden, expandBias: hidden, project: hidden * state,
-    projectBias: state, patch: CELLS * inner, seen: CELLS * seen, hidden: CELLS * hidden, change: CELLS * state };
-  const at = {};
-  let total = 0;
-  for (const [name, length] of Object.entries(lengths)) [at[name], total] = [total, total + length];
-  const { product, numbers } = products(4 * total), part = (name) => numbers.subarray(at[name], at[name] + lengths[name]);
-  const multiply = (input, width, name, output, outputRow, outputs) => product(4 * at[input], 4 * width, 4 * at[name],
-    4 * at[`${name}Bias`], 4 * output, 4 * outputRow, CELLS, width, outputs / 4);
-  const [patch, near, layer, change] = ["patch", "seen", "hidden", "change"].map(part), words = new Uint32Array(4);
-  let laid = null;
-
-  const layOut = (weights, table) => { // the modulation of the perception goes into the weights, if all cells have the same
-    if (laid !== weights) {
-      if (PLACED) panels(weights.subarray(expandAt), seen, hidden, part("expand"));
-      if (PLACED) part("expandBias").set(weights.subarray(biasesAt + state, biasesAt + state + hidden));
-      panels(weights, inner, state, part("perceive"));
-      panels(weights.subarray(projectAt), hidden, state, part("project"));
-      part("perceiveBias").set(weights.subarray(biasesAt, biasesAt + state));
-      part("projectBias").set(weights.subarray(biasesAt + state + hidden, biasesAt + 2 * state + hidden));
-      laid = weights;
-    }
-    if (PLACED) return;
-    const matrix = weights.subarray(expandAt), bias = part("expandBias");
-    panels(matrix, seen, hidden, part("expand"), table);
-    for (let o = 0; o < hidden; o++) {
-      let sum = weights[biasesAt + state + o];
-      for (let i = 0; i < seen; i++) sum += table[seen + i] * matrix[i * hidden + o];
-      bias[o] = sum;
-    }
-  };
-
-  const perceive = (cell, table) => {
-    for (let c = 0; c < seen; c++) near[cell * seen + c] = near[cell * seen + c] * table[c] + table[seen + c];
-  };
-
-  const activate = (cell, table) => {
-    const first = cell * hidden, scale = 2 * seen, shift = 2 * seen + hidden;
-    let mean = 0, variance = 0;
-    for (let c = 0; c < hidden; c++) mean += layer[first + c];
-    mean /= hidden;
-    for (let c = 0; c < hidden; c++) variance += (layer[first + c] - mean) ** 2;
-    const rate = 1 / Math.sqrt(variance / hidden + 1e-5);
-    for (let c = 0; c < hidden; c++) {
-      const value = (layer[first + c] - mean) * rate * table[scale + c] + table[shift + c];
-      layer[first + c] = value > 0 ? value : 0.01 * value;
-    }
-  };
-
-  const updates = ({ place, canvas, key, clock }, y, x) => {
-    if (!CHANCE) return true;
-    const column = modulo(x + place[1], canvas[1]);
-    philox([modulo(y + place[0], canvas[0]), Math.floor(column / 4), 2 << 24, clock], key, words);
-    return words[column % 4] < CHANCE;
-  };
-
-  // Return the state after the cell step, from the first cell of the job to its last, row by row of the grid.
-  return (weights, table, from, job) => {
-    const { grid, first, size, edge, dilation } = job, count = size[0] * size[1];
-    const tableOf = (cell) => { // of the modulation of a cell
-      const y = first[0] + Math.floor(cell / size[1]), x = first[1] + cell % size[1], width = 2 * (seen + hidden);
-      return PLACED ? table.subarray((y * grid[1] + x) * width, (y * grid[1] + x + 1) * width) : table;
+// The kernel of cell.wgsl for cells of these sizes.
+export class Cells {
+  constructor({ PLANES, STATE, HIDDEN, FIRST, CHANCE, PLACED = 0 }, weights) {
+    const planes = 4 * PLANES, state = 4 * STATE, hidden = 4 * HIDDEN, row = planes + state, seen = row + state;
+    const fixed = COLUMNS * Math.floor(FIRST / COLUMNS); // state channels that no cell step changes, in whole panels
+    const expandAt = 9 * state * state, projectAt = expandAt + seen * hidden, biasesAt = projectAt + hidden * state;
+    Object.assign(this, { planes, state, hidden, row, seen, fixed, first: FIRST, chance: CHANCE, isPlaced: Boolean(PLACED), bits: new Uint32Array(4),
+      expansion: weights.subarray(expandAt, projectAt), expansionBias: weights.subarray(biasesAt + state, biasesAt + state + hidden) });
+    this.products = { // of how many parts and numbers a row consists, and how many come of it
+      perceive: { parts: 9, inner: state, width: padded(state) },
+      expand: { parts: 1, inner: seen, width: padded(hidden) },
+      project: { parts: 1, inner: hidden, width: padded(state - fixed) },
     };
-    const base = (first[0] * grid[1] + first[1]) * row, to = new Float32Array(((size[0] - 1) * grid[1] + size[1]) * row);
-    layOut(weights, table);
-    for (let start = 0; start < count; start += CELLS) {
-      const cells = Math.min(CELLS, count - start);
+    this.rows = { near: row + padded(state), layer: padded(hidden), change: padded(state - fixed) };
+    this.placeAll();
+    this.layOut("perceive", weights, state, weights.subarray(biasesAt, biasesAt + state));
+    this.layOut("project", weights.subarray(projectAt), state, weights.subarray(biasesAt + state + hidden), { first: fixed });
+    if (PLACED) this.layOut("expand", this.expansion, hidden, this.expansionBias);
+    this.connect("expand", "near");
+    this.connect("project", "layer");
+  }
+
+  // Give each matrix, bias, list of addresses and block of rows its place in the memory.
+  placeAll() {
+    this.at = {};
+    this.length = 0;
+    const place = (name, length) => {
+      this.at[name] = this.length;
+      this.length += 4 * Math.ceil(length / 4);
+    };
+    for (const [name, { parts, inner, width }] of Object.entries(this.products)) {
+      place(name, parts * inner * width);
+      place(`${name}Bias`, width);
+      place(`${name}From`, parts * BLOCK);
+    }
+    for (const [name, width] of Object.entries(this.rows)) place(name, BLOCK * width);
+    this.machine = machine(4 * this.length);
+  }
+
+  layOut(name, matrix, columns, bias, { first = 0, scale = null } = {}) {
+    const { at, machine: { numbers }, products: { [name]: { parts, inner } } } = this;
+    panels(matrix, parts * inner, columns, numbers.subarray(at[name]), { first, scale });
+    numbers.set(bias.subarray(first, columns), at[`${name}Bias`]);
+  }
+
+  // Let a product read the rows of a block.
+  connect(name, rows) {
+    const { at, machine: { words } } = this;
+    for (let cell = 0; cell < BLOCK; cell++) words[at[`${name}From`] + cell] = 4 * (at[rows] + cell * this.rows[rows]);
+  }
+
+  multiply(name, to, toRow, count) {
+    const { at, products: { [name]: { parts, inner, width } } } = this;
+    this.machine.product(4 * at[`${name}From`], parts, inner, 4 * at[name], 4 * at[`${name}Bias`], 4 * to, 4 * toRow,
+      AT_ONCE * Math.ceil(count / AT_ONCE), width / COLUMNS);
+  }
+
+  // Put the modulation of the perception into the weights: all cells have the same one.
+  modulate(table) {
+    const { seen, hidden, expansion, expansionBias } = this, bias = Float64Array.from(expansionBias);
+    for (let i = 0; i < seen; i++) {
+      for (let o = 0; o < hidden; o++) bias[o] += table[seen + i] * expansion[i * hidden + o];
+    }
+    this.layOut("expand", expansion, hidden, bias, { scale: table });
+  }
+
+  // Do a cell step of the cells of the job. `strip` holds their lines, those around them that they see, and a cell of
+  // zeros; their states in it become those after the step.
+  step(table, strip, job) {
+    const { row, planes, fixed, first, length } = this, { size, grid, first: [top, left] } = job, count = size[0] * size[1];
+    const { numbers } = this.machine.grow(4 * (length + table.length + strip.length)), stripAt = length + table.length;
+    numbers.set(table, length);
+    numbers.set(strip, stripAt);
+    if (!this.isPlaced) this.modulate(table);
+    for (let start = 0; start < count; start += BLOCK) {
+      const cells = Math.min(BLOCK, count - start);
+      this.change(start, cells, stripAt, job);
       for (let cell = 0; cell < cells; cell++) {
-        const y = first[0] + Math.floor((start + cell) / size[1]), x = first[1] + (start + cell) % size[1];
-        for (let tap = 0; tap < 9; tap++) {
-          const line = folded(y + dilation * (Math.floor(tap / 3) - 1), grid[0], edge[0]);
-          const column = folded(x + dilation * (tap % 3 - 1), grid[1], edge[1]);
-          const there = line < 0 || column < 0 ? grid[0] * grid[1] : line * grid[1] + column; // behind the last, a cell of zeros
-          const source = there * row + planes, target = cell * inner + tap * state;
-          for (let c = 0; c < state; c++) patch[target + c] = from[source + c];
-        }
-        const own = (y * grid[1] + x) * row;
-        for (let c = 0; c < row; c++) near[cell * seen + c] = from[own + c];
-      }
-      multiply("patch", inner, "perceive", at.seen + row, seen, state);
-      if (PLACED) for (let cell = 0; cell < cells; cell++) perceive(cell, tableOf(start + cell));
-      multiply("seen", seen, "expand", at.hidden, hidden, hidden);
-      for (let cell = 0; cell < cells; cell++) activate(cell, tableOf(start + cell));
-      multiply("hidden", hidden, "project", at.change, state, state);
-      for (let cell = 0; cell < cells; cell++) {
-        const y = first[0] + Math.floor((start + cell) / size[1]), x = first[1] + (start + cell) % size[1];
-        const own = (y * grid[1] + x) * row, isUpdated = updates(job, y, x);
-        for (let c = 0; c < row; c++) {
-          const isWritten = isUpdated && c >= planes + FIRST;
-          to[own + c - base] = isWritten ? from[own + c] + change[cell * state + c - planes] : from[own + c];
-        }
+        const y = top + Math.floor((start + cell) / size[1]), x = left + (start + cell) % size[1];
+        if (!this.updates(job, y, x)) continue;
+        const to = (y * grid[1] + x) * row + planes, from = this.at.change + cell * this.rows.change - fixed;
+        for (let c = first; c < this.state; c++) strip[to + c] += numbers[from + c];
       }
     }
-    return to;
-  };
+  }
+
+  // Compute what a block of cells adds to its states.
+  change(start, cells, stripAt, job) {
+    const { at, rows } = this;
+    this.see(start, cells, stripAt, job);
+    this.multiply("perceive", at.near + this.row, rows.near, cells);
+    if (this.isPlaced) for (let cell = 0; cell < cells; cell++) this.perceive(cell, this.tableAt(start + cell, job));
+    this.multiply("expand", at.layer, rows.layer, cells);
+    if (!this.isPlaced) this.activate(0, cells, this.length);
+    else for (let cell = 0; cell < cells; cell++) this.activate(cell, 1, this.tableAt(start + cell, job));
+    this.multiply("project", at.change, rows.change, cells);
+  }
+
+  // Find the cells around each cell of a block, and copy its own state.
+  see(start, cells, stripAt, { size, grid: [lines, across], first: [top, left], edge, dilation }) {
+    const { row, planes, at, rows, machine: { numbers, words } } = this, zero = lines * across;
+    for (let cell = 0; cell < cells; cell++) {
+      const y = top + Math.floor((start + cell) / size[1]), x = left + (start + cell) % size[1];
+      const to = at.perceiveFrom + 9 * (cell - cell % AT_ONCE) + cell % AT_ONCE;
+      for (let tapX = 0; tapX < 3; tapX++) {
+        const column = folded(x + dilation * (tapX - 1), across, edge);
+        for (let tapY = 0; tapY < 3; tapY++) {
+          const there = column < 0 ? zero : (y + dilation * (tapY - 1)) * across + column;
+          words[to + AT_ONCE * (3 * tapY + tapX)] = 4 * (stripAt + there * row + planes);
+        }
+      }
+      const own = stripAt + (y * across + x) * row;
+      numbers.copyWithin(at.near + cell * rows.near, own, own + row);
+    }
+  }
+
+  // Where the table of a cell lies that knows its place.
+  tableAt(cell, { size, grid, first }) {
+    const index = Math.floor(cell / size[1]) * grid[1] + first[1] + cell % size[1];
+    return this.length + index * 2 * (this.seen + this.hidden);
+  }
+
+  perceive(cell, tableAt) {
+    const { seen, at, rows, machine: { numbers } } = this, near = at.near + cell * rows.near;
+    for (let c = 0; c < seen; c++) numbers[near + c] = numbers[near + c] * numbers[tableAt + c] + numbers[tableAt + seen + c];
+  }
+
+  activate(cell, cells, tableAt) {
+    const { seen, hidden, at, rows } = this, scale = tableAt + 2 * seen;
+    this.machine.activate(4 * (at.layer + cell * rows.layer), 4 * rows.layer, 4 * scale, 4 * (scale + hidden), 4 * hidden, cells);
+  }
+
+  updates({ place, canvas, key, clock }, y, x) {
+    if (!this.chance) return true;
+    const column = modulo(x + place[1], canvas[1]);
+    philox([modulo(y + place[0], canvas[0]), Math.floor(column / 4), 2 << 24, clock], key, this.bits);
+    return this.bits[column % 4] < this.chance;
+  }
 }

@@ -170,6 +170,12 @@ async function redraw() {
   await frame();
 }
 
+// Show the first pixels.
+async function glance() {
+  page.times.live = performance.now();
+  await redraw();
+}
+
 // All that is computed, one thing after another: edits first, then what is missing in the window.
 async function work() {
   for (;;) {
@@ -187,7 +193,7 @@ async function work() {
     } else if (next) {
       say(`${view.preview && !page.times.live ? "A preview; growing" : "Growing"}, step ${next.level} of ${world.steps} …`);
       const began = performance.now();
-      await world.make(next);
+      await world.make(next, page.times.live ? null : glance);
       const spent = performance.now() - began;
       if (spent > 2 * PATIENCE_MS) page.pieceSide = Math.max(64, page.pieceSide / 2);
       view.isStale = true;

@@ -5,6 +5,19 @@ export const ENDLESS = 2 ** 31; // the largest canvas, which joins its own oppos
 
 export const modulo = (a, n) => ((a % n) + n) % n;
 
+// Beyond the edges of a grid: its last cells again, its opposite side, its mirror image, or nothing.
+export const EDGES = { open: 0, around: 1, mirror: 2, empty: 3 };
+
+// The index within a grid that stands for any index; -1 stands for nothing.
+export function folded(index, size, edge) {
+  if (index >= 0 && index < size) return index;
+  if (edge === EDGES.around) return modulo(index, size);
+  if (edge === EDGES.empty) return -1;
+  if (edge === EDGES.open) return Math.min(Math.max(index, 0), size - 1);
+  const turn = Math.max(2 * (size - 1), 1), there = modulo(index, turn);
+  return Math.min(there, turn - there);
+}
+
 export function rect(top, left, height, width) { return { top, left, height, width }; }
 
 export function grown(r, by) { return rect(r.top - by, r.left - by, r.height + 2 * by, r.width + 2 * by); }
@@ -12,6 +25,18 @@ export function grown(r, by) { return rect(r.top - by, r.left - by, r.height + 2
 export function toBlocks(r, side = BLOCK) {
   const top = Math.floor(r.top / side) * side, left = Math.floor(r.left / side) * side;
   return rect(top, left, Math.ceil((r.top + r.height) / side) * side - top, Math.ceil((r.left + r.width) / side) * side - left);
+}
+
+// A square whose middle is as near to a place as units of length allow.
+export function square([y, x], side, unit = 1) {
+  const [top, left] = [y, x].map((middle) => Math.round((middle - side / 2) / unit) * unit);
+  return rect(top, left, side, side);
+}
+
+// What two rectangles share; without it, a side is not above zero.
+export function shared(a, b) {
+  const top = Math.max(a.top, b.top), left = Math.max(a.left, b.left);
+  return rect(top, left, Math.min(a.top + a.height, b.top + b.height) - top, Math.min(a.left + a.width, b.left + b.width) - left);
 }
 
 export function overlap(a, b) {

@@ -1,8 +1,8 @@
 // The engine without a graphics card: the kernels of cell.wgsl and pixels.wgsl on the processor.
 
-import { modulo } from "./places.js";
-import { isHere } from "./product.js";
+import { folded, modulo } from "./places.js";
 import { philox, quantile } from "./random.js";
+import { isHere } from "./simd.js";
 import { analyse, synthesise } from "./spectrum.js";
 
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8, MARK = 0x80000000;
@@ -16,7 +16,7 @@ export class Processor {
 
   constructor() {
     Object.assign(this, { isHalf: false, isSlow: true, queued: [] });
-    const count = Math.max(1, Math.min((navigator.hardwareConcurrency ?? 2) - 1, MOST_THREADS));
+    const cores = navigator.hardwareConcurrency ?? 2, count = Math.min(cores > 2 ? cores - 1 : cores, MOST_THREADS);
     this.threads = [...Array(count)].map(() => new Worker(new URL("worker.js", import.meta.url), { type: "module" }));
     this.kernels = 0;
   }
@@ -42,29 +42,16 @@ export class Processor {
 
   write(buffer, at, words, first, count) { buffer.words.set(words.subarray(first, first + count), at); }
 
-  // A kernel of cells shares its rows out among the threads.
+  // A kernel of cells shares its lines out among the threads.
   cellKernel(entry, constants) {
-    const kernel = this.kernels++, row = 4 * (constants.PLANES + constants.STATE);
+    const kernel = this.kernels++;
     let told = null;
-    return async ([weights, modulation, before, after], job) => {
+    return async ([weights, ...buffers], job) => {
       if (told !== weights) this.threads.forEach((thread) => thread.postMessage({ kernel, constants, weights: weights.numbers }));
       told = weights;
-      const width = job.grid[1] * row, from = 4 * job.modulation, all = job.grid[0] * job.grid[1];
-      const length = 8 * (constants.PLANES + 2 * constants.STATE + constants.HIDDEN) * (constants.PLACED ? all : 1);
-      const table = modulation.numbers.slice(from, from + length);
-      const cells = (all + 1) * row, share = Math.ceil(job.size[0] / this.threads.length);
-      await Promise.all(this.threads.map(async (thread, index) => {
-        const top = job.first[0] + index * share, height = Math.min(share, job.first[0] + job.size[0] - top);
-        if (height <= 0) return;
-        const answer = new Promise((done) => { thread.onmessage = ({ data }) => done(data); });
-        const state = before.numbers.slice(0, cells), part = { first: [top, job.first[1]], size: [height, job.size[1]] };
-        thread.postMessage({ kernel, table, state, job: { ...job, ...part } }, [state.buffer]);
-        const made = await answer;
-        for (let y = 0; y < height; y++) {
-          const line = made.subarray(y * width, y * width + job.size[1] * row);
-          after.numbers.set(line, (top + y) * width + job.first[1] * row);
-        }
-      }));
+      const { first: [top], size: [height] } = job, share = Math.ceil(height / this.threads.length);
+      const count = Math.ceil(height / share), lines = (index) => [top + index * share, Math.min(share, height - index * share)];
+      await Promise.all([...Array(count).keys()].map((index) => advance(this.threads[index], kernel, constants, buffers, job, lines(index))));
     };
   }
 
@@ -93,6 +80,26 @@ export class Processor {
 }
 
 Processor.pause = new MessageChannel(); // unlike timers, it does not wait
+
+// Let a thread do a cell step of some lines of cells.
+async function advance(thread, kernel, { PLANES, STATE, HIDDEN, PLACED }, [modulation, before, after], job, [top, height]) {
+  const { grid: [lines, across], first: [, left], size: [, width], edge, place, dilation } = job;
+  const row = 4 * (PLANES + STATE), line = across * row, ofCell = 8 * (PLANES + 2 * STATE + HIDDEN);
+  const from = 4 * job.modulation + (PLACED ? top * across * ofCell : 0), table = modulation.numbers.slice(from, from + (PLACED ? height * across : 1) * ofCell);
+  const strip = new Float32Array((height + 2 * dilation) * line + row); // with the lines that its cells see, and a cell of zeros
+  for (let y = -dilation; y < height + dilation; y++) {
+    const there = folded(top + y, lines, edge[0]);
+    if (there >= 0) strip.set(before.numbers.subarray(there * line, (there + 1) * line), (y + dilation) * line);
+  }
+  const answer = new Promise((done) => { thread.onmessage = ({ data }) => done(data); });
+  const part = { grid: [height + 2 * dilation, across], first: [dilation, left], size: [height, width], edge: edge[1], place: [place[0] + top - dilation, place[1]] };
+  thread.postMessage({ kernel, table, strip, job: { ...job, ...part } }, [table.buffer, strip.buffer]);
+  const made = await answer;
+  for (let y = 0; y < height; y++) {
+    const at = ((y + dilation) * across + left) * row;
+    after.numbers.set(made.subarray(at, at + width * row), ((top + y) * across + left) * row);
+  }
+}
 
 const pixelAt = ({ place, ring }, y, x) => modulo(y + place[0], ring[0]) * ring[1] + modulo(x + place[1], ring[1]);
 const colour = (value) => Math.floor(Math.min(Math.max(value, -1), 1) * 127.5) + 128;

@@ -21,7 +21,12 @@ export function philox(counter, seed, words = new Uint32Array(4)) { // Philox4x3
   return words;
 }
 
-const polynomial = (factors, x) => factors.reduceRight((sum, factor) => sum * x + factor, 0);
+function polynomial(factors, x) {
+  let sum = 0;
+  for (let power = factors.length - 1; power >= 0; power--) sum = sum * x + factors[power];
+  return sum;
+}
+
 const CENTRAL = [[3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125, 45921.953931549871457,
   67265.770927008700853, 33430.575583588128105, 2509.0809287301226727], [1, 42.313330701600911252, 687.18700749205790830,
   5394.1960214247511077, 21213.794301586595867, 39307.895800092710610, 28729.085735721942674, 5226.4952788528545610]];

@@ -15,8 +15,8 @@ export function analyse(image, table, state, side, { CHANNELS, HALF, ROWS, FIRST
     const up = Math.floor(frequency / COLUMNS) + FIRST_ROW, across = frequency % COLUMNS;
     const real = [0, 0, 0], imaginary = [0, 0, 0];
     for (let y = 0, at = 0; y < side; y++) {
-      for (let x = 0; x < side; x++) {
-        const share = modulo(up * y + across * x, side), cosine = table[share], sine = table[side + share];
+      for (let x = 0, share = modulo(up * y, side); x < side; x++, share = (share + across) % side) {
+        const cosine = table[share], sine = table[side + share];
         for (let c = 0; c < CHANNELS; c++, at++) {
           real[c] += cosine * image[at];
           imaginary[c] -= sine * image[at];
@@ -34,11 +34,13 @@ export function analyse(image, table, state, side, { CHANNELS, HALF, ROWS, FIRST
 // Write the sum of the waves of a spectrum, at the cell (y, x), into `state` from `to` on.
 export function synthesise(spectrum, table, state, to, y, x, side, { CHANNELS, HALF, ROWS, FIRST_ROW, COLUMNS, COARSE_ROW }) {
   const count = HALF - CHANNELS, sums = new Float64Array(count);
-  for (let frequency = 0; frequency < ROWS * COLUMNS; frequency++) {
-    const share = modulo((Math.floor(frequency / COLUMNS) + FIRST_ROW) * y + (frequency % COLUMNS) * x, side);
-    const scale = table[2 * side + frequency], cosine = scale * table[share], sine = scale * table[side + share];
-    const from = frequency * 4 * COARSE_ROW + CHANNELS;
-    for (let c = 0; c < count; c++) sums[c] += cosine * spectrum[from + c] - sine * spectrum[from + HALF + c];
+  for (let up = 0, frequency = 0; up < ROWS; up++) {
+    let share = modulo((up + FIRST_ROW) * y, side);
+    for (let across = 0; across < COLUMNS; across++, frequency++, share = (share + x) % side) {
+      const scale = table[2 * side + frequency], cosine = scale * table[share], sine = scale * table[side + share];
+      const from = frequency * 4 * COARSE_ROW + CHANNELS;
+      for (let c = 0; c < count; c++) sums[c] += cosine * spectrum[from + c] - sine * spectrum[from + HALF + c];
+    }
   }
   state.set(sums, to);
 }

@@ -1,6 +1,6 @@
 // A model file (safetensors) and its weights as the kernels read them.
 
-import { products } from "./product.js";
+import { COLUMNS, machine, padded, panels } from "./simd.js";
 
 const READ = { // from bytes to numbers
   F16: (bytes) => Float32Array.from(new Uint16Array(bytes)).map((half) => HALVES[half]),
@@ -94,17 +94,17 @@ const silu = (x) => x / (1 + Math.exp(-x));
 
 // Return rows times a matrix, [outputs][inputs], plus a bias.
 function dense(rows, weight, bias) {
-  const inputs = weight.length / bias.length, inner = 4 * fours(inputs), columns = 4 * fours(bias.length), lines = 8 * Math.ceil(rows.length / 8);
-  const matrixAt = lines * inner, biasAt = matrixAt + inner * columns, resultAt = biasAt + columns;
-  const { product, numbers } = products(4 * (resultAt + lines * columns));
+  const inputs = weight.length / bias.length, inner = 4 * fours(inputs), width = padded(bias.length), lines = 4 * fours(rows.length);
+  const matrixAt = lines * inner, biasAt = matrixAt + inner * width, fromAt = biasAt + width, resultAt = fromAt + lines;
+  const { product, numbers, words } = machine(4 * (resultAt + lines * width));
   rows.forEach((row, index) => numbers.set(row, index * inner));
-  for (let o = 0; o < bias.length; o++) {
-    const to = matrixAt + 4 * inner * Math.floor(o / 4) + o % 4;
-    for (let i = 0; i < inputs; i++) numbers[to + 4 * i] = weight[o * inputs + i];
-  }
+  for (let line = 0; line < lines; line++) words[fromAt + line] = 4 * line * inner;
+  const turned = new Float32Array(inner * bias.length);
+  weight.forEach((value, index) => { turned[(index % inputs) * bias.length + Math.floor(index / inputs)] = value; });
+  panels(turned, inner, bias.length, numbers.subarray(matrixAt));
   numbers.set(bias, biasAt);
-  product(0, 4 * inner, 4 * matrixAt, 4 * biasAt, 4 * resultAt, 4 * columns, lines, inner, columns / 4);
-  return rows.map((_, index) => numbers.subarray(resultAt + index * columns, resultAt + index * columns + bias.length));
+  product(4 * fromAt, 1, inner, 4 * matrixAt, 4 * biasAt, 4 * resultAt, 4 * width, lines, width / COLUMNS);
+  return rows.map((_, index) => numbers.subarray(resultAt + index * width, resultAt + index * width + bias.length));
 }
 
 // What time and cell step (and row and column, where cells know them) do to the layers of a stage, one table after another.

@@ -1,14 +1,14 @@
 // A world: a map of pixels that are made where they are wanted, level by level, and edited with brushes.
 
-import { BLOCK, ENDLESS, Known, around, distance, grown, modulo, overlap, pieces, rect, toBlocks } from "./places.js";
+import { BLOCK, EDGES, ENDLESS, Known, around, distance, grown, modulo, overlap, pieces, rect, shared, square, toBlocks } from "./places.js";
 import { Tiles } from "./tiles.js";
 
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8; // flags of pixels.wgsl
-const EDGES = { open: 0, around: 1, mirror: 2, empty: 3 };
 const MARK = 0x80000000; // of a pixel that an edit changes now
 const RING_PX = 2048; // side of the buffers of a larger world, a window that moves with the view
 const LARGEST_CHUNK_PX = 768;
 const PAINT_MARGIN_PX = 24; // around painted places, where their surroundings adapt
+const GLANCE_PX = 96; // side of what is shown first of a step
 
 // A canvas of any size whose pixels are made where they are wanted, and the same wherever they are made.
 export class World {
@@ -113,17 +113,18 @@ export class World {
     return { ...rect(top, left, height, width), edge: [edgeY, edgeX] };
   }
 
-  // Make level + 1 from `level` on a rectangle; `look` is called after cell steps whose estimate is shown.
-  async step(level, r, { flags = 0, look = null } = {}) {
+  // Make level + 1 from `level` on a rectangle; `look` is called after cell steps whose estimate is shown, and `glance.look`
+  // when the estimate of `glance.part` is shown, before that of the rest.
+  async step(level, r, { flags = 0, look = null, glance = null } = {}) {
     const grid = this.gridOf(r), inside = rect(r.top - grid.top, r.left - grid.left, r.height, r.width);
     this.settle(grid);
-    if (level === 0) this.drawNoise(grid);
+    if (level === 0) this.drawNoise(this.within(grid));
     const free = this.isLed(grid) ? await this.estimate(level, grid, inside, "Free", FREE) : this.none;
     const cells = await this.estimate(level, grid, inside, "", 0, look && !this.isStill && (async (state) => {
       this.finish(level, grid, inside, state, this.none, flags | LOOK);
       await this.show(r);
       await look();
-    }));
+    }), glance);
     this.finish(level, grid, inside, cells, free, flags | (level === this.steps - 1 ? LAST : 0) | (look ? LOOK : 0));
     if (look || !this.isStill || level === this.steps - 1) await this.show(r);
     else await this.engine.done();
@@ -137,7 +138,7 @@ export class World {
   }
 
   // Run the network; return the buffer with the last state of its cells. `set` names the scratch memory.
-  async estimate(level, grid, inside, set, flags, look = null) {
+  async estimate(level, grid, inside, set, flags, look = null, glance = null) {
     const { image, coarse, spectrum, analysis, synthesis } = this.network;
     const run = (stage, more) => this.runStage(stage, level, grid, { set, flags, plot: this.plot(stage, grid, inside, 0), ...more });
     if (spectrum) {
@@ -146,7 +147,17 @@ export class World {
     }
     if (!coarse) return run(image, { look });
     const handed = run(coarse, { kind: "Coarse", plot: this.plot(coarse, grid, inside, image.patch * image.reaches[0]) });
+    if (glance) await this.glance(level, grid, handed, glance);
     return run(image, { handed, look });
+  }
+
+  // Show the estimate of a part, after the coarse cells of the whole.
+  async glance(level, grid, handed, { part, look }) {
+    const { image } = this.network, inside = rect(part.top - grid.top, part.left - grid.left, part.height, part.width);
+    const cells = this.runStage(image, level, grid, { plot: this.plot(image, grid, inside, 0), set: "", flags: 0, handed });
+    this.finish(level, grid, inside, cells, this.none, LOOK);
+    await this.show(part);
+    await look();
   }
 
   // Bring what the last kernel has shown of a rectangle into the tiles.
@@ -160,9 +171,9 @@ export class World {
     const rows = grid.height / patch, columns = grid.width / patch;
     const wanted = (reach) => { // in cells: what is wanted after the stage, grown by the reach of its later steps
       const span = (start, length, edge, all) => {
-        if (edge !== EDGES.open) return [0, all];
-        const first = Math.max(Math.floor((start - more) / patch) - reach, 0);
-        return [first, Math.min(Math.ceil((start + length + more) / patch) + reach, all) - first];
+        const first = Math.floor((start - more) / patch) - reach, end = Math.ceil((start + length + more) / patch) + reach;
+        if (edge === EDGES.around && (first < 0 || end > all)) return [0, all];
+        return [Math.max(first, 0), Math.min(end, all) - Math.max(first, 0)];
       };
       const [y, height] = span(inside.top, inside.height, grid.edge[0], rows);
       const [x, width] = span(inside.left, inside.width, grid.edge[1], columns);
@@ -236,15 +247,20 @@ export class World {
       for (let level = 1; level <= this.steps; level++) {
         const missing = this.known[level].missing(this.needed(level, chunk));
         const whole = missing.find((each) => each.height === this.size && each.width === this.size);
-        if (missing.length) return { level, piece: whole && this.size <= 512 ? whole : near(pieces(missing, pieceSide)) };
+        if (missing.length) return { level, piece: whole && this.size <= 512 ? this.around(middle) : near(pieces(missing, pieceSide)), middle };
       }
     }
     return null;
   }
 
-  async make({ level, piece }) {
-    const began = performance.now();
-    await this.step(level - 1, piece);
+  // The whole world as a rectangle; where opposite edges meet, its middle is as near to a place as blocks allow.
+  around(middle) { return this.edge === "around" ? square(middle, this.size, BLOCK) : rect(0, 0, this.size, this.size); }
+
+  // Do a piece of work; `look` is called before its end, when the middle of what is wanted is shown.
+  async make({ level, piece, middle }, look = null) {
+    const began = performance.now(), part = look && middle && shared(square(middle, GLANCE_PX), piece);
+    const hasPart = part && part.height > 0 && part.width > 0 && !this.isStill && !this.isLed(piece);
+    await this.step(level - 1, piece, { glance: hasPart ? { part, look } : null });
     this.known[level].addAll(piece);
     this.spent.milliseconds += performance.now() - began;
     this.spent.pixels += piece.height * piece.width / this.steps;
@@ -285,9 +301,7 @@ export class World {
   mark({ points, radius, margin, class: number, stroke }, r, dirt) {
     const box = around(points.map(([y, x]) => rect(Math.floor(y - radius - margin), Math.floor(x - radius - margin),
       Math.ceil(2 * (radius + margin)) + 1, Math.ceil(2 * (radius + margin)) + 1)));
-    const top = Math.max(box.top, r.top), left = Math.max(box.left, r.left);
-    const cut = rect(top, left, Math.min(box.top + box.height, r.top + r.height) - top, Math.min(box.left + box.width, r.left + r.width) - left);
-    this.eachPixel(cut, (at, y, x) => {
+    this.eachPixel(shared(box, r), (at, y, x) => {
       const far = distance(points, y + 0.5, x + 0.5);
       let mark = this.marked[at];
       if (far <= radius) mark = number === null ? (mark & 0xff) | (stroke << 8) : (mark & ~0xff) | (number + 1);
