@@ -175,6 +175,22 @@ def test_an_uploaded_map_has_the_name_of_its_picture_in_the_folder_of_its_label(
     assert (config.layout.names, options.labels) == (("bark", "moss"), "folders")
 
 
+def test_a_map_that_is_uploaded_again_replaces_the_earlier_one(owner: Owner, tmp_path: Path) -> None:
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    (again,) = uploaded(tmp_path / "again", "a.png")
+    Path(again).write_bytes(b"mended")
+    assert "2 maps are here" in take_maps(session, unseen, [again])
+    (folder,) = maps_of(owner, session, UPLOADED_MAPS, owner.options.runs / "mine")
+    assert b"mended" in [path.read_bytes() for path in folder.iterdir()]
+
+
+def test_pictures_of_one_name_need_no_maps(owner: Owner, tmp_path: Path) -> None:
+    session = owner.sessions.of("tab")
+    take_pictures(session, unseen, uploaded(tmp_path / "up", "a.png", "a.jpg"), "")
+    options, _, _ = asked(owner, session, UPLOADED, "mine", 5, "auto")
+    assert len(list(options.data[0].iterdir())) == 2
+
+
 def test_a_training_reads_uploaded_maps_and_labels(owner: Owner, tmp_path: Path) -> None:
     from diffnca.training.start import conditioned, images_of
 
@@ -196,6 +212,11 @@ def test_a_training_reads_uploaded_maps_and_labels(owner: Owner, tmp_path: Path)
             "^c.png: has no label: must have one, as all",
         ),
         ({"maps": ("d.png",)}, "^map=d.png: must be named as a picture that was uploaded$"),
+        (
+            {"pictures": ("a.jpg",)},
+            "^map=a.png: must be named as one picture alone, not as a.png and a.jpg; rename",
+        ),
+        ({"maps": ("a.tif",)}, "^map=a.tif: must be the only map of a.png, beside a.png; upload"),
         ({"maps": ("a.jpg",)}, "^picture=a.jpg: must be a file of .png, .tif, .tiff$"),
         ({"label": "../evil"}, "^name=../evil: must be 1 to 40 letters"),
         (

@@ -1,7 +1,8 @@
 """What a person uploads to train on: pictures, with their labels and maps.
 
 The files are copied into folders beside the run, as the tab may be closed. There they have new names: only a
-label that is checked becomes the name of a folder. A map belongs to the picture whose name it had.
+label that is checked becomes the name of a folder. A map belongs to the one picture of its name, whatever the
+endings are.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from diffnca.app.owner import Owner
 from diffnca.app.picture import kept
 from diffnca.app.sessions import MOST_UPLOADS, Session, line
 from diffnca.data.layouts import LAYOUT_SUFFIXES
+from diffnca.data.sources import stem_of
 from diffnca.errors import require
 from diffnca.models.file import STATE_FILE
 from diffnca.progress import Report
@@ -36,9 +38,12 @@ def take_pictures(session: Session, report: Report, files: list[Any], label: str
 
 
 def take_maps(session: Session, report: Report, files: list[Any]) -> str:
-    """Take uploaded maps over."""
+    """Take uploaded maps over; a map replaces the one that had its name."""
     _check_count(session.maps, files, "maps")
-    session.maps += [kept(session, file, LAYOUT_SUFFIXES) for file in files]
+    taken = {session.name_of(path): path for path in session.maps}
+    for path in [kept(session, file, LAYOUT_SUFFIXES) for file in files]:
+        taken[session.name_of(path)] = path
+    session.maps = list(taken.values())
     return line(f"{len(session.maps)} maps are here")
 
 
@@ -66,14 +71,30 @@ def maps_of(
     if source in folders:
         return (folders[source],)
     require(source == UPLOADED_MAPS, "maps", source, f"one of {', '.join([NONE, *folders, UPLOADED_MAPS])}")
-    pictures = {Path(session.name_of(path)).stem: path for path in session.uploads}
-    places = {}
+    places = {
+        path: place_of(session, picture, has_labels).with_suffix(path.suffix)
+        for picture, path in _maps_by_picture(session).items()
+    }
+    return (_copied(places, out, "maps"),)
+
+
+def _maps_by_picture(session: Session) -> dict[Path, Path]:
+    """Return pictures with their maps; refuse a map whose picture is unknown, and two maps of a picture."""
+    by_name: dict[str, list[Path]] = {}
+    for path in session.uploads:
+        by_name.setdefault(stem_of(session.name_of(path)), []).append(path)
+    found: dict[Path, Path] = {}
     for path in session.maps:
         name = session.name_of(path)
-        require(Path(name).stem in pictures, "map", name, "named as a picture that was uploaded")
-        place = place_of(session, pictures[Path(name).stem], has_labels)
-        places[path] = place.with_suffix(path.suffix)
-    return (_copied(places, out, "maps"),)
+        pictures = by_name.get(stem_of(name), [])
+        require(bool(pictures), "map", name, "named as a picture that was uploaded")
+        shown = " and ".join(map(session.name_of, pictures[:2]))
+        allowed = f"named as one picture alone, not as {shown}; rename these, and upload all in a new tab"
+        require(len(pictures) == 1, "map", name, allowed)
+        earlier = found.setdefault(pictures[0], path)
+        allowed = f"the only map of {shown}, beside {session.name_of(earlier)}; upload all in a new tab"
+        require(earlier == path, "map", name, allowed)
+    return found
 
 
 def place_of(session: Session, path: Path, has_labels: bool) -> Path:
