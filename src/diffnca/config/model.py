@@ -113,9 +113,9 @@ class TrainingConfig:
         minutes: budget in minutes of training time; `None` uses `images`.
         seed: seed of the initial weights, the crops and the noise.
         precision: `auto` takes bfloat16 if the processor computes bfloat16 fast.
-        compile: `auto` trains cells without positions in native code on a CPU, where it can be had.
-            Torch compiles all others if it can and the precision is bfloat16. `on` lets torch compile,
-            `off` nobody.
+        compile: `auto` trains cells in native code on a CPU, where it can be had, except cells with
+            statistics over space. Torch compiles all others if it can and the precision is bfloat16. `on`
+            lets torch compile, `off` nobody.
         checkpoint_cells: compute each cell step again in the backward pass, to save memory; native code
             always does.
     """

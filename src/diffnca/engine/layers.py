@@ -132,9 +132,22 @@ class Places(NamedTuple):
             _filled(*_project(rule, self.widths.activated, self.widths.first)),
         )
 
+    def gates(self, rule: CellRule, line: int) -> tuple[Plain, Plain]:
+        """Return the layers of both gates, one below the other; all inputs are multiples of `line`.
+
+        The first of them gives what the last takes. It is empty where the last takes the embedding itself.
+        """
+        gates = (rule.gate_perception, rule.gate_hidden)
+        inner = [_parameters_of(gate.net[0]) for gate in gates if isinstance(gate.net, nn.Sequential)]
+        last = [_last(*each) for each in zip(gates, (self.inputs, self.hidden), strict=True)]
+        return _below(inner, line, line), _below(last, 1, line)
+
 
 Plain = tuple[Tensor, Tensor]
 """A matrix `outputs x inputs` and a summand of the outputs."""
+
+NOTHING: Plain = torch.empty(0, 0), torch.empty(0)
+"""A layer that is not there."""
 
 
 class Layout:
@@ -230,12 +243,48 @@ def arrange(gate: Modulator, order: Int[Tensor, " o"]) -> None:
     """Let a gate of single cells give its numbers in this `order`; at -1 its layer gives zero."""
     if gate.kind == "none":
         return
-    last = gate.net[-1] if isinstance(gate.net, nn.Sequential) else gate.net
+    last = _last_of(gate)
     assert isinstance(last, Pointwise)
-    if gate.kind == "scale_shift":  # has all factors, then all summands
-        order = torch.cat([order, torch.where(order < 0, -1, order + last.outputs // 2)])
+    order = _numbers(gate, order, last.outputs)
     weight, bias = last.weight[: last.outputs], last.bias[: last.outputs]
     last.take(columns(weight.mT, order).mT.contiguous(), columns(bias, order))
+
+
+def _numbers(gate: Modulator, order: Int[Tensor, " o"], outputs: int) -> Int[Tensor, " n"]:
+    """Return the order of the numbers that a gate gives: factors, then summands if it has any."""
+    if gate.kind != "scale_shift":
+        return order
+    return torch.cat([order, torch.where(order < 0, -1, order + outputs // 2)])
+
+
+def _last_of(gate: Modulator) -> nn.Module:
+    return gate.net[-1] if isinstance(gate.net, nn.Sequential) else gate.net
+
+
+def _last(gate: Modulator, order: Int[Tensor, " o"]) -> Plain:
+    weight, bias = _parameters_of(_last_of(gate))
+    if gate.kind == "scale_shift":  # factors are about 1
+        bias = bias + torch.tensor([1.0, 0.0]).repeat_interleave(len(bias) // 2)
+    order = _numbers(gate, order, len(bias))
+    return columns(weight.flatten(1).mT, order).mT, columns(bias, order)
+
+
+def two_layers(net: nn.Sequential, line: int) -> tuple[Plain, Plain]:
+    """Return the layers of a small network, whose inputs and outputs are multiples of `line`."""
+    inner, outer = (_below([_parameters_of(net[at])], line, line) for at in (0, -1))
+    return inner, outer
+
+
+def _below(layers: Sequence[Plain], outputs: int, inputs: int) -> Plain:
+    """Return layers one below the other, whose outputs and inputs are multiples of these numbers."""
+    if not layers:
+        return NOTHING
+    weights = [
+        F.pad(weight.flatten(1), (0, -weight.shape[1] % inputs, 0, -len(weight) % outputs))
+        for weight, _ in layers
+    ]
+    biases = [F.pad(bias, (0, -len(bias) % outputs)) for _, bias in layers]
+    return torch.cat(weights), torch.cat(biases)
 
 
 def up(numbers: int, multiple: int = LANES) -> int:
@@ -254,7 +303,8 @@ def _filled(weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> Plain:
     return F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))
 
 
-def _parameters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def _parameters_of(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(convolution, nn.Conv2d)
     assert convolution.bias is not None
     return convolution.weight, convolution.bias
 

@@ -15,18 +15,16 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from diffnca.canvas.region import Region
 from diffnca.config.networks import CellConfig
 from diffnca.engine.cells import Grid
-from diffnca.engine.layers import LANES, Places, columns
-from diffnca.engine.native import built, line_of, name_of, panels, pointer_of
+from diffnca.engine.embeddings import MOST_GROUPS, Code, Embeddings
+from diffnca.engine.layers import LANES, NOTHING, Places, Plain, columns, two_layers
+from diffnca.engine.native import built, laid, line_of, name_of, pointer_of
 from diffnca.engine.threads import computing_alone, work_off
 from diffnca.networks.cell import CellRule, edges
-
-MOST_GROUPS = 8
-"""Groups of images with own sums of gradients; so many threads can share a batch."""
+from diffnca.networks.embedding import positions
 
 BOUNDARIES = {"zeros": 0, "reflect": 1, "circular": 2}
 MODULATIONS = {"none": 0, "gate": 1, "scale_shift": 2}
@@ -34,13 +32,14 @@ MODULATIONS = {"none": 0, "gate": 1, "scale_shift": 2}
 INTEGERS = (
     "lines", "length", "halo", "stride_y", "stride_x", "state_width", "seen", "stride", "near", "perceived",
     "hidden", "activated", "first", "plain_hidden", "num_steps", "images", "first_image", "last_image",
-    "boundary_y", "boundary_x", "modulation", "modulated", "rows",
+    "boundary_y", "boundary_x", "modulation", "modulated", "rows", "told", "signals", "gate",
 )  # fmt: skip
+WEIGHTS = ("perceive", "expand", "project", "inner", "gates")
+LAYERS = tuple(each for name in WEIGHTS for each in (name, f"{name}_bias"))
 POINTERS = (
-    "dilations", "perceive", "perceive_bias", "expand", "expand_bias", "project", "project_bias",
-    "perceive_back", "expand_back", "project_back", "modulations", "embedding", "zeros", "taken", "state",
-    "shown", "modulation_gradient", "embedding_gradient", "perceive_gradient", "expand_gradient",
-    "project_gradient", "perceive_bias_gradient", "expand_bias_gradient", "project_bias_gradient",
+    "dilations", *LAYERS, "perceive_back", "expand_back", "project_back", "inner_back", "near_gate_back",
+    "hidden_gate_back", "modulations", "embedding", "zeros", "taken", "state", "shown",
+    "modulation_gradient", "embedding_gradient", *(f"{name}_gradient" for name in LAYERS),
 )  # fmt: skip
 
 
@@ -55,7 +54,10 @@ class Steps(ctypes.Structure):
 
 
 class Layers(NamedTuple):
-    """The layers of a rule as `Places.layers` gives them, or their gradients."""
+    """The layers of a rule as `Places` gives them, or their gradients.
+
+    `inner` and `gates` are the layers of both gates where cells know their places; else they are empty.
+    """
 
     perceive: Float[Tensor, "n i"]
     perceive_bias: Float[Tensor, " n"]
@@ -63,12 +65,21 @@ class Layers(NamedTuple):
     expand_bias: Float[Tensor, " h"]
     project: Float[Tensor, "w i"]
     project_bias: Float[Tensor, " w"]
+    inner: Float[Tensor, "s e"]
+    inner_bias: Float[Tensor, " s"]
+    gates: Float[Tensor, "m g"]
+    gates_bias: Float[Tensor, " m"]
 
 
 class Told(NamedTuple):
-    """What cells are told in each cell step, by rows: one for an image, or one for each of its cells."""
+    """What cells are told in each cell step.
 
-    modulations: Float[Tensor, "k b r m"] | None
+    Attributes:
+        modulations: of an image; `None` where the gates of each cell make them, or nobody takes them.
+        embedding: one for an image, or one for each of its cells; `None` if nobody takes it.
+    """
+
+    modulations: Float[Tensor, "k b m"] | None
     embedding: Float[Tensor, "k b r e"] | None
 
 
@@ -110,11 +121,13 @@ class Plan:
         """Do the cell steps in place, `forward` or `backward`; return gradients of the layers by groups."""
         images, dilations = len(state), torch.tensor(self.dilations)
         tensors = {**told._asdict(), **layers._asdict(), **more, "dilations": dilations, "taken": self.taken}
-        tensors |= {name: self.laid(getattr(layers, name)) for name in ("perceive", "expand", "project")}
+        tensors |= {name: laid(getattr(layers, name), self.dtype) for name in WEIGHTS}
         steps = Steps(*self.grid, *self.places.widths, len(dilations), images, 0, images, *self.boundaries)
         steps.modulation, steps.share = MODULATIONS[self.config.modulation], self.config.update_probability
-        steps.modulated = 0 if told.modulations is None else told.modulations.shape[3]
-        steps.rows = next((each.shape[2] for each in told if each is not None), 1)
+        modulations = layers.gates_bias if told.modulations is None else told.modulations
+        steps.modulated = modulations.shape[-1]
+        steps.rows, steps.told = (1, 0) if told.embedding is None else told.embedding.shape[2:]
+        steps.signals, steps.gate = len(layers.inner_bias) or layers.gates.shape[1], layers.gates.shape[1]
         for name, tensor in {**tensors, "state": state, "shown": shown}.items():
             setattr(steps, name, pointer_of(tensor))
         function = getattr(self.library, f"diffnca_{way}_{name_of(self.dtype)}")
@@ -132,12 +145,6 @@ class Plan:
         work_off(work, range(count), self.num_threads)
         return sums
 
-    def laid(self, weight: Float[Tensor, "*k o i"]) -> Tensor:
-        """Return weights as products read them, with whole lines of inputs."""
-        line = line_of(self.dtype)
-        filled = F.pad(weight, (0, -weight.shape[-1] % line))
-        return panels(filled if filled.ndim == 3 else filled[None], line).to(self.dtype)
-
 
 class CellSteps(torch.autograd.Function):
     """Cell steps, from the first state to the final state (`b lines length c`)."""
@@ -153,27 +160,32 @@ class CellSteps(torch.autograd.Function):
     ) -> Tensor:
         """Return the final state."""
         shown, state = plan.empty(len(first)), first.clone(memory_format=torch.contiguous_format)
-        plan.run("forward", state, shown, Told(modulations, embedding), Layers(*layers), {})
+        told = Told(modulations, embedding)
+        plan.run("forward", state, shown, told, Layers(*layers), {})
         ctx.plan = plan
-        ctx.save_for_backward(shown, modulations, embedding, *layers)
+        ctx.save_for_backward(shown, *told, *layers)
         return state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the first state, of what the cells were told, and of the layers."""
-        plan, (shown, modulations, embedding, *others) = ctx.plan, ctx.saved_tensors
-        told, layers, widths = Told(modulations, embedding), Layers(*others), plan.places.widths
+        plan, (shown, *others) = ctx.plan, ctx.saved_tensors
+        told, layers, widths = Told(*others[:2]), Layers(*others[2:]), plan.places.widths
         state = gradient.clone(memory_format=torch.contiguous_format)
         of_told = Told(*(None if each is None else torch.zeros_like(each) for each in told))
+        first = MODULATIONS[plan.config.modulation] * widths.perceived
         taps = layers.perceive.view(-1, 9, widths.stride)[..., : widths.seen].permute(1, 2, 0)
         more = {
             "modulation_gradient": of_told.modulations,
             "embedding_gradient": of_told.embedding,
-            "perceive_back": plan.laid(taps),
-            "expand_back": plan.laid(layers.expand.mT),
-            "project_back": plan.laid(layers.project[:, : widths.hidden].mT),
-            "zeros": torch.zeros(max(widths.hidden, widths.perceived)),
+            "perceive_back": laid(taps, plan.dtype),
+            "expand_back": laid(layers.expand.mT, plan.dtype),
+            "project_back": laid(layers.project[:, : widths.hidden].mT, plan.dtype),
+            "inner_back": laid(layers.inner.mT, plan.dtype),
+            "near_gate_back": laid(layers.gates[:first].mT, plan.dtype),
+            "hidden_gate_back": laid(layers.gates[first:].mT, plan.dtype),
+            "zeros": torch.zeros(max(widths.hidden, widths.perceived, layers.inner.shape[1])),
         }
         with computing_alone():
             sums = plan.run("backward", state, shown, told, layers, more)
@@ -202,81 +214,78 @@ class LearningCells:
     def state(self) -> Float[Tensor, "b c h w"]:
         """Return the current state."""
         waiting, self.waiting = self.waiting, []
-        layers = [each for layer in self.places.layers(self.rule) for each in layer]
-        together = 1 if self._know_places else len(waiting)  # what single cells are told takes much memory
-        for start in range(0, len(waiting), together or 1):
-            some = waiting[start : start + together]
-            if self.rule.is_recomputed and together == 1:
-                self.cells = checkpoint(self._advanced, self.cells, some, *layers, use_reentrant=False)
-            else:
-                self.cells = self._advanced(self.cells, some, *layers)
+        if waiting:
+            self.cells = self._advanced(waiting)
         return self.grid.laid(self.cells[..., : self.rule.channels].movedim(-1, 1))
 
     @property
     def _know_places(self) -> bool:
         return self.rule.config.positions != "none"
 
-    def _advanced(self, cells: Tensor, waiting: list[tuple[int, Tensor | None]], *layers: Tensor) -> Tensor:
+    def _gates(self) -> tuple[Plain, Plain]:
+        """Return the layers of gates that make the modulations of each cell."""
+        if self._know_places and self.rule.config.modulation != "none":
+            return self.places.gates(self.rule, line_of(self.dtype))
+        return NOTHING, NOTHING
+
+    def _advanced(self, waiting: list[tuple[int, Tensor | None]]) -> Tensor:
         """Return the cells after some cell steps."""
         steps = [k for k, _ in waiting]
         masks = [mask for _, mask in waiting if mask is not None]
         taken = torch.stack(masks).contiguous().view(torch.uint8) if masks else None
-        told, config = self._told(steps), self.rule.config
+        layers = [each for layer in (*self.places.layers(self.rule), *self._gates()) for each in layer]
+        config = self.rule.config
         beyond = [edge if config.padding == "reflect" else "zeros" for edge in edges(self.region)]
         boundaries = [BOUNDARIES[each] for each in (beyond[::-1] if self.grid.is_turned else beyond)]
         library = built((), "training")
         assert library is not None
         with torch.autocast("cpu", enabled=False), computing_alone() as num_threads:
+            told = self._told(steps)
             plan = Plan(
                 library, self.dtype, config, self.places, self.grid, boundaries,
                 [config.dilation(k) for k in steps], taken, num_threads,
             )  # fmt: skip
-            advanced: Tensor = CellSteps.apply(plan, cells, *told, *layers)  # type: ignore[no-untyped-call]
+            advanced: Tensor = CellSteps.apply(plan, self.cells, *told, *layers)  # type: ignore[no-untyped-call]
         return advanced
 
     def _told(self, steps: list[int]) -> Told:
         """Return what the cells are told in these cell steps."""
-        rule, places, widths = self.rule, self.places, self.places.widths
-        mixed = self._know_places and torch.is_autocast_enabled("cpu")
-        with torch.autocast("cpu", enabled=mixed):
-            embedding = self._embedding(steps)
-            gates = ((rule.gate_perception, places.inputs), (rule.gate_hidden, places.hidden))
-            ordered = [(part, order) for gate, order in gates for part in gate(embedding) if part is not None]
-        parts = [columns(self._rows(part, steps), order) for part, order in ordered]
-        modulations = torch.cat(parts, dim=-1).contiguous() if parts else None
-        if not rule.config.perceive_embedding:
-            return Told(modulations, None)
-        missing = widths.seen - widths.state - embedding.shape[1]
-        return Told(modulations, F.pad(self._rows(embedding, steps), (0, missing)).contiguous())
+        config, embedding = self.rule.config, self._embedding(steps)
+        has_gates = self._know_places and config.modulation != "none"
+        modulations = None if self._know_places else self._modulations(embedding)
+        return Told(modulations, embedding if has_gates or config.perceive_embedding else None)
 
-    def _embedding(self, steps: list[int]) -> Float[Tensor, "b e h w"]:
-        """Return the embedding of cells that know their places, in one cell step.
+    def _modulations(self, embedding: Float[Tensor, "k b 1 e"]) -> Float[Tensor, "k b m"] | None:
+        """Return the modulations of images whose cells do not know their places."""
+        rule, places = self.rule, self.places
+        pixels = embedding[:, :, 0, : rule.config.embedding_channels].movedim(-1, 0)[None]
+        gates = ((rule.gate_perception, places.inputs), (rule.gate_hidden, places.hidden))
+        ordered = [(part, order) for gate, order in gates for part in gate(pixels) if part is not None]
+        parts = [columns(part[0].movedim(0, -1), order) for part, order in ordered]
+        return torch.cat(parts, dim=-1).contiguous() if parts else None
 
-        Else all cell steps of all images are pixels of one image.
-        """
-        embedding = self.rule.embedding
-        if self._know_places:
-            found: Tensor = embedding(self.t, torch.tensor(float(steps[0])), self.region, self.origin)
-            return found
-        clocks = torch.tensor(steps, dtype=torch.float32) / embedding.period
-        numbers = torch.stack(torch.broadcast_tensors(self.t, clocks[:, None])).flatten(1)
-        found = embedding.features(numbers[None, :, :, None])
-        return found
-
-    def _rows(self, numbers: Float[Tensor, "n c h w"], steps: list[int]) -> Float[Tensor, "k b r c"]:
-        laid = self.grid.laid(numbers) if self._know_places else numbers
-        return laid.movedim(1, -1).float().reshape(len(steps), len(self.t), -1, numbers.shape[1])
+    def _embedding(self, steps: list[int]) -> Float[Tensor, "k b r e"]:
+        """Return the embedding of each cell, or of each image if its cells do not know their places."""
+        library = built((), "training")
+        assert library is not None
+        embedding, dtype = self.rule.embedding, self.dtype if self._know_places else torch.float32
+        clocks = torch.tensor(steps, dtype=torch.float32)[:, None, None] / embedding.period
+        places = positions(self.rule.config.positions, self.region, self.t.device, self.origin)
+        axes = () if places is None else self.grid.laid(places).flatten(1).unbind()
+        numbers = torch.broadcast_tensors(*axes, self.t[:, None], clocks)
+        spread = embedding.features.spread(torch.stack(numbers).flatten(1)[None, :, :, None])
+        rows, line = spread[0, :, :, 0].mT, line_of(dtype)
+        rows = F.pad(rows, (0, -rows.shape[1] % line)).contiguous()
+        layers = [each for layer in two_layers(embedding.features.net, line) for each in layer]
+        found: Tensor = Embeddings.apply(Code(library, dtype), rows, *layers)  # type: ignore[no-untyped-call]
+        return F.pad(found, (0, -found.shape[1] % line_of(self.dtype))).view(*numbers[0].shape, -1)
 
 
 def learn_natively(parts: Sequence[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
-    """Let cell rules on this CPU learn in native code, with products in `dtype`; return all other parts.
-
-    Rules that know places are among the others: each of their cells is told other numbers in each cell step,
-    which pass through memory. That takes longer than native code saves.
-    """
+    """Let cell rules on this CPU learn in native code, with products in `dtype`; return all other parts."""
     others = []
     for part in parts:
-        if isinstance(part, CellRule) and part.config.positions == "none" and can_learn(part, dtype):
+        if isinstance(part, CellRule) and can_learn(part, dtype):
             part.cells_of = LearningCells
         else:
             others.append(part)

@@ -49,10 +49,13 @@ class LinearEmbedding(nn.Module):
         self.register_buffer("waves", torch.cat([angles.cos(), angles.sin()], dim=1), persistent=False)
         self.net = two_layers(4 * 4, width, channels)  # four numbers, four waves
 
+    def spread(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b f h w"]:
+        """Return what the small network takes."""
+        return (numbers[:, :, None] * self.waves[None, :, :, None, None]).flatten(1, 2)
+
     def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
         """Embed (row, column, t, cell step)."""
-        features = numbers[:, :, None] * self.waves[None, :, :, None, None]
-        embedded: Tensor = self.net(features.flatten(1, 2))
+        embedded: Tensor = self.net(self.spread(numbers))
         return embedded
 
 
@@ -67,10 +70,14 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(self.octaves), persistent=False)
         self.net = two_layers(2 * self.octaves * numbers, width, channels)
 
+    def spread(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b f h w"]:
+        """Return what the small network takes."""
+        angles = (numbers[:, :, None] * self.rates[None, None, :, None, None]).flatten(1, 2)
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
     def forward(self, numbers: Float[Tensor, "b n h w"]) -> Float[Tensor, "b e h w"]:
         """Embed all `numbers`; the last two are t and cell step."""
-        angles = (numbers[:, :, None] * self.rates[None, None, :, None, None]).flatten(1, 2)
-        embedded: Tensor = self.net(torch.cat([angles.cos(), angles.sin()], dim=1))
+        embedded: Tensor = self.net(self.spread(numbers))
         return embedded
 
 
@@ -91,7 +98,7 @@ class Embedding(nn.Module):
             case "linear":
                 if config.positions == "none":
                     raise ValueError("embedding=linear needs positions: choose relative or pixels")
-                self.features: nn.Module = LinearEmbedding(width, channels)
+                self.features: LinearEmbedding | FourierEmbedding = LinearEmbedding(width, channels)
             case "fourier":
                 self.features = FourierEmbedding(2 if config.positions == "none" else 4, width, channels)
 

@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffnca.engine.cells import Modulations, Work
 from diffnca.engine.layers import LANES
@@ -201,6 +202,15 @@ def panels(weight: Float[Tensor, "k o i"], line: int) -> Tensor:
     (count, outputs, _), together = weight.shape, line // LANES
     width = min(outputs, LANES)
     return weight.reshape(count, outputs // width, width, -1, together).transpose(2, 3).contiguous()
+
+
+def laid(weight: Float[Tensor, "*k o i"], dtype: torch.dtype) -> Tensor:
+    """Return weights as products in `dtype` read them, with whole lines of inputs."""
+    line = line_of(dtype)
+    if weight.numel() == 0:
+        return weight
+    filled = F.pad(weight, (0, -weight.shape[-1] % line))
+    return panels(filled if filled.ndim == 3 else filled[None], line).to(dtype)
 
 
 def line_of(dtype: torch.dtype) -> int:

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "products.h"
@@ -15,7 +16,8 @@ struct Steps {
     int64_t num_steps, images, first_image, last_image;
     int64_t boundary_y, boundary_x;        // 0: zeros, 1: mirrored, 2: around
     int64_t modulation, modulated;         // 0: none, 1: gate, 2: scale and shift; how many numbers
-    int64_t rows;                          // of modulations and embeddings: one for an image, or one for each cell
+    int64_t rows, told;                    // embeddings of an image: one, or one for each cell; numbers of an embedding
+    int64_t signals, gate;                 // what both gates of each cell take, if these make its modulations; what one takes
     const int64_t* dilations;
     const void* perceive;
     const float* perceive_bias;
@@ -23,14 +25,19 @@ struct Steps {
     const float* expand_bias;
     const void* project;
     const float* project_bias;
-    const void *perceive_back, *expand_back, *project_back;
+    const void* inner;  // from an embedding to the signals; nothing if it stands for them itself
+    const float* inner_bias;
+    const void* gates;
+    const float* gates_bias;
+    const void *perceive_back, *expand_back, *project_back, *inner_back, *near_gate_back, *hidden_gate_back;
     const float *modulations, *embedding, *zeros;
     const uint8_t* taken;
     float* state;
     void* shown;
     float *modulation_gradient, *embedding_gradient;
-    float *perceive_gradient, *expand_gradient, *project_gradient;
-    float *perceive_bias_gradient, *expand_bias_gradient, *project_bias_gradient;
+    float *perceive_gradient, *perceive_bias_gradient, *expand_gradient, *expand_bias_gradient;
+    float *project_gradient, *project_bias_gradient, *inner_gradient, *inner_bias_gradient;
+    float *gates_gradient, *gates_bias_gradient;
     float share;
 };
 
@@ -52,7 +59,11 @@ class Learner {
           active(memory<Number>(PACK * steps.activated)),
           near(memory<float>(PACK * steps.near)),
           hidden(memory<float>(PACK * steps.hidden)),
-          change(memory<float>(PACK * written)) {
+          change(memory<float>(PACK * written)),
+          told(memory<Number>(PACK * steps.told)),
+          heard(memory<Number>(PACK * steps.signals)),
+          signals(memory<float>(PACK * steps.signals)),
+          made(memory<float>(steps.signals > 0 ? PACK * steps.modulated : 0)) {
         for (int64_t line = 0; line < steps.lines; ++line)
             for (int64_t start = 0; start < steps.length; start += RUN)
                 runs.push_back({line, start, std::min(RUN, steps.length - start)});
@@ -66,7 +77,7 @@ class Learner {
         for (int64_t k = 0; k < steps.num_steps; ++k) {
             Number *now = shown(k, image), *next = k + 1 < steps.num_steps ? shown(k + 1, image) : nullptr;
             for_image([&](int64_t place, int64_t cell) {
-                copy(steps.embedding + row_of(k, image, cell) * embedded, now + place * steps.stride + steps.state_width,
+                copy(steps.embedding + row_of(k, image, cell) * steps.told, now + place * steps.stride + steps.state_width,
                      embedded);
             });
             surround(k, [&](int64_t to, int64_t from) {
@@ -74,6 +85,7 @@ class Learner {
             });
             for_packs([&](int64_t pack, int64_t count) {
                 const At at{k, image, pack, count};
+                modulate(at);
                 perceive(at, now);
                 activate(at);
                 product_of(active.get(), steps.activated, count, steps.project, steps.project_bias, change.get(), written);
@@ -107,6 +119,32 @@ class Learner {
                 act((line + steps.halo) * pitch + cell + steps.halo, line * steps.length + cell);
     }
 
+    // Gates make the modulations of cells that know their places.
+    void modulate(const At& at) {
+        if (steps.signals == 0) return;
+        listen(at);
+        for (const Gate& gate : gates()) {
+            const Inputs<Number> inputs = part_of(heard.get() + gate.input, steps.signals, steps.gate, at.count);
+            const int64_t pitch = inputs.lines * LANES * LINE_BYTES / int64_t(sizeof(Number));
+            const Number* weight = static_cast<const Number*>(steps.gates) + gate.first / LANES * pitch;
+            product(inputs, layer_of(weight, steps.gates_bias + gate.first, gate.outputs, inputs), rows_to(made.get() + gate.first, steps.modulated));
+        }
+    }
+
+    // What gates take: the embedding of a cell, perhaps through an inner layer, and activated.
+    void listen(const At& at) {
+        for_cells(at, [&](int64_t row, int64_t, int64_t cell) {
+            const float* from = steps.embedding + row_of(at.k, at.image, cell) * steps.told;
+            copy(from, told.get() + row * steps.told, steps.told);
+            if (steps.inner == nullptr) copy(from, signals.get() + row * steps.told, steps.told);
+        });
+        if (steps.inner != nullptr)
+            product_of(told.get(), steps.told, at.count, steps.inner, steps.inner_bias, signals.get(), steps.signals);
+        for (int64_t c = 0; c < at.count * RUN * steps.signals; c += LANES) {
+            store(heard.get() + c, silu(load(signals.get() + c)));
+        }
+    }
+
     // Perceive, and scale and shift what is perceived.
     void perceive(const At& at, const Number* now) {
         int64_t taps[9];
@@ -115,11 +153,11 @@ class Learner {
                               steps.stride * int64_t(sizeof(Number)) / LINE_BYTES, steps.seen};
         for (int64_t run = 0; run < at.count; ++run) around.runs[run] = now + place(at, run) * steps.stride;
         product(around, layer_of(steps.perceive, steps.perceive_bias, steps.near, around), rows_to(near.get(), steps.near));
-        for_cells(at, [&](int64_t row, int64_t place, int64_t cell) {
+        for_cells(at, [&](int64_t row, int64_t place, int64_t) {
             const Number* own = now + place * steps.stride;
             const float* beside = near.get() + row * steps.near;
             Number* to = perceived.get() + row * steps.perceived;
-            const float* scale = modulation(at, cell);
+            const float* scale = modulation(at, row);
             for (int64_t c = 0; c < steps.seen + steps.near; c += LANES) {
                 Lanes x = c < steps.seen ? load(own + c) : load(beside + c - steps.seen);
                 if (steps.modulation > 0) x *= load(scale + c);
@@ -133,10 +171,10 @@ class Learner {
     void activate(const At& at) {
         product_of(perceived.get(), steps.perceived, at.count, steps.expand, steps.expand_bias, hidden.get(), steps.hidden);
         const int64_t last = steps.hidden - LANES, valid = LANES - (steps.hidden - steps.plain_hidden);
-        for_cells(at, [&](int64_t row, int64_t, int64_t cell) {
+        for_cells(at, [&](int64_t row, int64_t, int64_t) {
             float* x = hidden.get() + row * steps.hidden;
             Number* to = active.get() + row * steps.activated;
-            const float *scale = hidden_scale(at, cell), *shift = scale + steps.hidden;
+            const float *scale = hidden_scale(at, row), *shift = scale + steps.hidden;
             Lanes total{}, squares{};
             for (int64_t c = 0; c < steps.hidden; c += LANES) total += load(x + c);
             const float mean = sum(total) / float(steps.plain_hidden);
@@ -226,12 +264,23 @@ class Learner {
         return (k * steps.images + image) * steps.rows + (steps.rows > 1 ? cell : 0);
     }
 
-    const float* modulation(const At& at, int64_t cell) const {
-        return steps.modulations + row_of(at.k, at.image, cell) * steps.modulated;
+    // The gates of what is perceived and of the hidden layer: first output, number of outputs, first input.
+    struct Gate {
+        int64_t first, outputs, input;
+    };
+
+    std::array<Gate, 2> gates() const {
+        const int64_t near = steps.modulation * steps.perceived;
+        return {{{0, near, 0}, {near, steps.modulated - near, steps.signals - steps.gate}}};
     }
 
-    const float* hidden_scale(const At& at, int64_t cell) const {
-        return modulation(at, cell) + steps.modulation * steps.perceived;
+    const float* modulation(const At& at, int64_t row) const {
+        return steps.signals > 0 ? made.get() + row * steps.modulated
+                                 : steps.modulations + (at.k * steps.images + at.image) * steps.modulated;
+    }
+
+    const float* hidden_scale(const At& at, int64_t row) const {
+        return modulation(at, row) + steps.modulation * steps.perceived;
     }
 
     float taken(const At& at, int64_t cell) const {
@@ -247,6 +296,8 @@ class Learner {
     std::vector<Run> runs;
     Memory<Number> perceived, active;
     Memory<float> near, hidden, change;
+    Memory<Number> told, heard;
+    Memory<float> signals, made;  // modulations
     float factors[PACK];
 };
 

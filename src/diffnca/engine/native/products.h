@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
 
@@ -52,6 +53,8 @@ inline Lanes load(const float* from) {
 }
 
 inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
+
+inline void add_to(float* sum, Lanes x) { store(sum, load(sum) + x); }
 
 inline float sum(Lanes lanes) {
     Quarters parts;
@@ -252,13 +255,42 @@ inline Lanes rectified(Lanes x) {
     return x > less ? x : less;
 }
 
-// Rows of `width` numbers, one for each cell of a pack, that one product reads.
+// e^x, within two units of the last place.
+inline Lanes exponential(Lanes x) {
+    typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+    constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693359375f, LN_2_REST = -2.12194440e-4f, LARGEST = 87.0f;
+    x = x > LARGEST ? Lanes{} + LARGEST : x < -LARGEST ? Lanes{} - LARGEST : x;
+    const Lanes turned = x * LOG2_E + (x > 0.0f ? Lanes{} + 0.5f : Lanes{} - 0.5f);
+    const Integers power = __builtin_convertvector(turned, Integers);
+    const Lanes whole = __builtin_convertvector(power, Lanes);
+    x = x - whole * LN_2 - whole * LN_2_REST;
+    Lanes sum = Lanes{} + 1.0f / 5040.0f;
+    for (const float factor : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = sum * x + factor;
+    const Integers bits = (power + 127) << 23;
+    Lanes scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return sum * scale;
+}
+
+inline Lanes silu(Lanes x) { return x / (1.0f + exponential(-x)); }
+
+inline Lanes silu_slope(Lanes x) {
+    const Lanes share = 1.0f / (1.0f + exponential(-x));
+    return share * (1.0f + x * (1.0f - share));
+}
+
+// A part of rows, one for each cell of a pack, that one product reads: `width` numbers of `stride`.
+template <typename Number>
+Inputs<Number> part_of(const Number* rows, int64_t stride, int64_t width, int64_t count) {
+    static constexpr int64_t NO_OFFSET = 0;
+    Inputs<Number> inputs{{}, count, stride, &NO_OFFSET, 1, width * int64_t(sizeof(Number)) / LINE_BYTES, width};
+    for (int64_t run = 0; run < count; ++run) inputs.runs[run] = rows + run * RUN * stride;
+    return inputs;
+}
+
 template <typename Number>
 Inputs<Number> rows_of(const Number* rows, int64_t width, int64_t count) {
-    static constexpr int64_t NO_OFFSET = 0;
-    Inputs<Number> inputs{{}, count, width, &NO_OFFSET, 1, width * int64_t(sizeof(Number)) / LINE_BYTES, width};
-    for (int64_t run = 0; run < count; ++run) inputs.runs[run] = rows + run * RUN * width;
-    return inputs;
+    return part_of(rows, width, width, count);
 }
 
 inline Outputs rows_to(float* rows, int64_t width) {

@@ -1,85 +1,18 @@
 // The way back of cell steps that learn. A pack of cells does its step again, in the cache, and hands on gradients.
-//
-// Gradients of weights are products too: numbers of cells with gradients of cells, summed over many cells. So cells
-// take the place of inputs there, in both operands (`Packed`, `turned`).
 
+#include "embedding.h"
 #include "forwards.h"
 
 namespace {
-
-constexpr int64_t BLOCK_PACKS = 8;  // so many packs add to gradients of weights together
-constexpr int64_t BLOCK = BLOCK_PACKS * PACK;
-constexpr int64_t PITCH = BLOCK + 32;  // of turned rows; a power of two would crowd a part of the cache
-
-inline void interleave(const float* cell, const float*, float* to) { store(to, load(cell)); }
-
-#ifdef HAS_BFLOAT16
-inline void interleave(const Bf16* cell, const Bf16* other, Bf16* to) {
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(cell)));
-    const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(other)));
-    _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-}
-#endif
-
-// Numbers of many cells as panels of weights: cells stand where inputs do, `STEP` of them together.
-template <typename Number>
-struct Packed {
-    static constexpr int64_t LINE = LINE_BYTES / sizeof(Number), STEP = LINE / LANES, PANEL = BLOCK / STEP * LINE;
-
-    explicit Packed(int64_t width) : panels(width / LANES), numbers(memory<Number>(panels * PANEL)) {}
-
-    // Take a run of cells; `at` counts cells.
-    void take(int64_t at, const Number* cells, int64_t stride) {
-        for (int64_t panel = 0; panel < panels; ++panel, cells += LANES) {
-            Number* to = numbers.get() + panel * PANEL + at * LANES;
-            for (int64_t cell = 0; cell < RUN; cell += STEP, to += LINE)
-                interleave(cells + cell * stride, cells + (cell + STEP - 1) * stride, to);
-        }
-    }
-
-    int64_t panels;
-    Memory<Number> numbers;
-};
-
-// Turn a square of 16 by 16 words: rows become columns.
-#ifdef __AVX512F__
-inline void turn(const uint32_t* from, uint32_t* to, int64_t stride) {
-    __m512i rows[16], pairs[16];
-    for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(from + i * LANES);
-    for (int i = 0; i < 16; i += 2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; ++j) {
-            rows[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
-            rows[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
-        }
-    for (int j = 0; j < 4; ++j) {  // rows[4 * i + j] has columns j, 4 + j, 8 + j, 12 + j of rows 4 * i to 4 * i + 3
-        const __m512i even[] = {_mm512_shuffle_i32x4(rows[j], rows[4 + j], 0x88),
-                                _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0x88)};
-        const __m512i odd[] = {_mm512_shuffle_i32x4(rows[j], rows[4 + j], 0xdd),
-                               _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0xdd)};
-        _mm512_storeu_si512(to + j * stride, _mm512_shuffle_i32x4(even[0], even[1], 0x88));
-        _mm512_storeu_si512(to + (4 + j) * stride, _mm512_shuffle_i32x4(odd[0], odd[1], 0x88));
-        _mm512_storeu_si512(to + (8 + j) * stride, _mm512_shuffle_i32x4(even[0], even[1], 0xdd));
-        _mm512_storeu_si512(to + (12 + j) * stride, _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd));
-    }
-}
-#else
-inline void turn(const uint32_t* from, uint32_t* to, int64_t stride) {
-    for (int64_t i = 0; i < LANES; ++i)
-        for (int64_t j = 0; j < LANES; ++j) to[i * stride + j] = from[j * LANES + i];
-}
-#endif
 
 // The way back. `state` holds the gradient of the final state, and in the end that of the first.
 template <typename Number>
 class Returner : Learner<Number> {
     using Base = Learner<Number>;
     using typename Base::At;
-    using Base::active, Base::embedded, Base::cells, Base::change, Base::factors, Base::hidden, Base::near, Base::perceived;
-    using Base::pitch, Base::place, Base::places, Base::runs, Base::steps, Base::written;
+    using Base::active, Base::embedded, Base::cells, Base::change, Base::factors, Base::heard, Base::hidden, Base::near;
+    using Base::perceived, Base::pitch, Base::place, Base::places, Base::runs, Base::signals, Base::steps, Base::told;
+    using Base::written;
     static constexpr int64_t LINE = LINE_BYTES / sizeof(Number);
 
   public:
@@ -87,20 +20,27 @@ class Returner : Learner<Number> {
         : Base(given),
           changed((written + LINE - 1) / LINE * LINE),
           beside((steps.near + LINE - 1) / LINE * LINE),
+          gated((steps.signals > 0 ? steps.modulated + LINE - 1 : 0) / LINE * LINE),
           change_rows(memory<Number>(PACK * changed)),
           hidden_rows(memory<Number>(PACK * steps.activated)),
           near_rows(memory<Number>(PACK * beside)),
+          gate_rows(memory<Number>(PACK * gated)),
+          inner_rows(memory<Number>(PACK * steps.signals)),
           of_active(memory<float>(PACK * steps.hidden)),
           of_perceived(memory<float>(PACK * steps.perceived)),
+          of_heard(memory<float>(PACK * steps.signals)),
+          of_told(memory<float>(PACK * steps.told)),
           later(memory<float>(places * steps.seen)),
           earlier(memory<float>(places * steps.seen)),
           packed_active(steps.hidden),
           packed_perceived(steps.perceived),
           packed_seen(steps.seen),
-          packed(std::max({changed, steps.activated, beside})),
+          packed_heard(steps.signals),
+          packed_told(steps.told),
           turned_change(memory<Number>(changed * PITCH)),
           turned_hidden(memory<Number>(steps.activated * PITCH)),
-          turned_near(memory<Number>(beside * PITCH)) {}
+          turned_near(memory<Number>(beside * PITCH)),
+          turned_gates(memory<Number>(std::max(gated, steps.signals) * PITCH)) {}
 
     void backward(int64_t image) {
         this->for_image([&](int64_t place, int64_t cell) {
@@ -126,7 +66,7 @@ class Returner : Learner<Number> {
             this->for_image([&](int64_t place, int64_t cell) {
                 float* own = earlier.get() + place * steps.seen + steps.state_width;
                 for (int64_t c = 0; c < embedded; c += LANES)
-                    add_to(steps.embedding_gradient + this->row_of(k, image, cell) * embedded + c, load(own + c));
+                    add_to(steps.embedding_gradient + this->row_of(k, image, cell) * steps.told + c, load(own + c));
                 std::memset(own, 0, embedded * sizeof(float));
             });
             std::swap(later, earlier);
@@ -150,6 +90,7 @@ class Returner : Learner<Number> {
 
     // Gradients of a pack of cells, from the change back to what they have seen.
     void give_back(const At& at, const Number* now) {
+        this->modulate(at);
         this->perceive(at, now);
         this->activate(at);
         std::memset(change_rows.get(), 0, PACK * changed * sizeof(Number));
@@ -164,17 +105,17 @@ class Returner : Learner<Number> {
         });
         product_back(change_rows.get(), changed, at.count, steps.project_back, of_active.get(), steps.hidden);
         std::memset(hidden_rows.get(), 0, PACK * steps.activated * sizeof(Number));
-        this->for_cells(at, [&](int64_t row, int64_t, int64_t cell) { back_to_hidden(at, row, cell); });
+        this->for_cells(at, [&](int64_t row, int64_t, int64_t) { back_to_hidden(at, row); });
         product_back(hidden_rows.get(), steps.activated, at.count, steps.expand_back, of_perceived.get(), steps.perceived);
         std::memset(near_rows.get(), 0, PACK * beside * sizeof(Number));
-        this->for_cells(at, [&](int64_t row, int64_t place, int64_t cell) { back_to_seen(at, now, row, place, cell); });
+        this->for_cells(at, [&](int64_t row, int64_t place, int64_t) { back_to_seen(at, now, row, place); });
+        back_to_heard(at);
         scatter(at);
     }
 
-    void back_to_hidden(const At& at, int64_t row, int64_t cell) {
-        const float *normal = hidden.get() + row * steps.hidden, *scale = this->hidden_scale(at, cell);
-        float* gradient = of_active.get() + row * steps.hidden;
-        float* of_scale = steps.modulation_gradient + (scale - steps.modulations);
+    void back_to_hidden(const At& at, int64_t row) {
+        const float *normal = hidden.get() + row * steps.hidden, *scale = this->hidden_scale(at, row);
+        float *gradient = of_active.get() + row * steps.hidden, *of_scale = gradient_of(scale);
         Number* to = hidden_rows.get() + row * steps.activated;
         Lanes total{}, along{};
         for (int64_t c = 0; c < steps.hidden; c += LANES) {
@@ -183,13 +124,14 @@ class Returner : Learner<Number> {
             if (steps.modulation == SCALE_SHIFT) {
                 const Lanes factor = load(scale + c);
                 g = slope(x * factor + load(scale + steps.hidden + c)) * g;
-                add_to(of_scale + c, g * x);
-                add_to(of_scale + steps.hidden + c, g);
+                give(of_scale + c, g * x);
+                give(of_scale + steps.hidden + c, g);
                 g *= factor;
             } else {
                 if (steps.modulation == GATE) {
-                    add_to(of_scale + c, g * rectified(x));
-                    g *= load(scale + c);
+                    const Lanes factor = load(scale + c);
+                    give(of_scale + c, g * rectified(x));
+                    g *= factor;
                 }
                 g *= slope(x);
             }
@@ -205,19 +147,20 @@ class Returner : Learner<Number> {
         }
     }
 
-    void back_to_seen(const At& at, const Number* now, int64_t row, int64_t place, int64_t cell) {
-        const float *scale = this->modulation(at, cell), *from = of_perceived.get() + row * steps.perceived;
-        float *of_scale = steps.modulation_gradient + (scale - steps.modulations), *own = earlier.get() + place * steps.seen;
+    void back_to_seen(const At& at, const Number* now, int64_t row, int64_t place) {
+        const float *scale = this->modulation(at, row), *from = of_perceived.get() + row * steps.perceived;
+        float *of_scale = gradient_of(scale), *own = earlier.get() + place * steps.seen;
         const Number* seen = now + place * steps.stride;
         const float* perceived_near = near.get() + row * steps.near;
         Number* to = near_rows.get() + row * beside;
         for (int64_t c = 0; c < steps.seen + steps.near; c += LANES) {
             const bool is_own = c < steps.seen;
             Lanes g = load(from + c);
-            if (steps.modulation == SCALE_SHIFT) add_to(of_scale + steps.perceived + c, g);
+            if (steps.modulation == SCALE_SHIFT) give(of_scale + steps.perceived + c, g);
             if (steps.modulation > 0) {
-                add_to(of_scale + c, g * (is_own ? load(seen + c) : load(perceived_near + c - steps.seen)));
-                g *= load(scale + c);
+                const Lanes factor = load(scale + c);
+                give(of_scale + c, g * (is_own ? load(seen + c) : load(perceived_near + c - steps.seen)));
+                g *= factor;
             }
             if (is_own) {
                 add_to(own + c, g);
@@ -226,6 +169,65 @@ class Returner : Learner<Number> {
                 add_to(steps.perceive_bias_gradient + c - steps.seen, g);
             }
         }
+    }
+
+    // Where the gradient of a modulation goes: to the sum of an image, or over what gates have made.
+    float* gradient_of(const float* scale) {
+        return steps.signals > 0 ? const_cast<float*>(scale) : steps.modulation_gradient + (scale - steps.modulations);
+    }
+
+    void give(float* to, Lanes x) { store(to, steps.signals > 0 ? x : load(to) + x); }
+
+    // From modulations to their gates, and to what these take.
+    void back_to_heard(const At& at) {
+        if (steps.signals == 0) return;
+        std::memset(gate_rows.get(), 0, PACK * gated * sizeof(Number));
+        std::memset(of_heard.get(), 0, PACK * steps.signals * sizeof(float));
+        this->for_cells(at, [&](int64_t row, int64_t, int64_t) {
+            const float* from = this->modulation(at, row);
+            for (int64_t c = 0; c < steps.modulated; c += LANES) {
+                store(gate_rows.get() + row * gated + c, load(from + c));
+                add_to(steps.gates_bias_gradient + c, load(from + c));
+            }
+        });
+        pack_rows(heard.get(), steps.signals, packed_heard);
+        turn_rows(gate_rows.get(), gated, turned_gates.get(), 0);
+        const void* weights = steps.near_gate_back;
+        for (const auto& [first, outputs, input] : this->gates()) {
+            const int64_t width = (outputs + LINE - 1) / LINE * LINE;
+            const Inputs<Number> inputs = part_of(gate_rows.get() + first, gated, width, at.count);
+            Outputs out = rows_to(of_heard.get() + input, steps.signals);
+            out.are_added = true;
+            product(inputs, layer_of(weights, nullptr, steps.gate, inputs), out);
+            add_products(turned_gates.get() + first * PITCH, outputs, PACK, packed_heard.layer(input, steps.gate),
+                         steps.gates_gradient + first * steps.gate, steps.gate);
+            weights = steps.hidden_gate_back;
+        }
+        back_to_told(at);
+    }
+
+    // From what gates take to the embedding of each cell.
+    void back_to_told(const At& at) {
+        std::memset(inner_rows.get(), 0, PACK * steps.signals * sizeof(Number));
+        this->for_cells(at, [&](int64_t row, int64_t, int64_t) {
+            for (int64_t c = row * steps.signals; c < (row + 1) * steps.signals; c += LANES) {
+                const Lanes g = load(of_heard.get() + c) * silu_slope(load(signals.get() + c));
+                store(of_heard.get() + c, g);
+                store(inner_rows.get() + c, g);
+                if (steps.inner != nullptr) add_to(steps.inner_bias_gradient + c - row * steps.signals, g);
+            }
+        });
+        if (steps.inner != nullptr) {
+            product_back(inner_rows.get(), steps.signals, at.count, steps.inner_back, of_told.get(), steps.told);
+            pack_rows(told.get(), steps.told, packed_told);
+            turn_rows(inner_rows.get(), steps.signals, turned_gates.get(), 0);
+            add_products(turned_gates.get(), steps.signals, PACK, packed_told.layer(), steps.inner_gradient, steps.told);
+        }
+        const float* from = steps.inner == nullptr ? of_heard.get() : of_told.get();
+        this->for_cells(at, [&](int64_t row, int64_t, int64_t cell) {
+            float* to = steps.embedding_gradient + this->row_of(at.k, at.image, cell) * steps.told;
+            for (int64_t c = 0; c < steps.told; c += LANES) add_to(to + c, load(from + row * steps.told + c));
+        });
     }
 
     // Hand on to all neighbours, tap by tap.
@@ -244,53 +246,24 @@ class Returner : Learner<Number> {
     // Keep the operands of gradients of weights.
     void gather(const At& at) {
         const int64_t first = at.pack / RUNS % BLOCK_PACKS * PACK;
-        for (int64_t run = 0; run < RUNS; ++run) {
-            packed_active.take(first + run * RUN, active.get() + run * RUN * steps.activated, steps.activated);
-            packed_perceived.take(first + run * RUN, perceived.get() + run * RUN * steps.perceived, steps.perceived);
-        }
+        pack_rows(active.get(), steps.activated, packed_active, first);
+        pack_rows(perceived.get(), steps.perceived, packed_perceived, first);
         turn_rows(change_rows.get(), changed, turned_change.get(), first);
         turn_rows(hidden_rows.get(), steps.activated, turned_hidden.get(), first);
         turn_rows(near_rows.get(), beside, turned_near.get(), first);
     }
 
-    void turn_rows(const Number* rows, int64_t width, Number* to, int64_t first) {
-        constexpr int64_t SIDE = LANES * Packed<Number>::STEP;  // cells of a square of words
-        for (int64_t run = 0; run < RUNS; ++run) packed.take(run * RUN, rows + run * RUN * width, width);
-        for (int64_t panel = 0; panel < width / LANES; ++panel)
-            for (int64_t cell = 0; cell < PACK; cell += SIDE)
-                turn(reinterpret_cast<const uint32_t*>(packed.numbers.get() + panel * Packed<Number>::PANEL + cell * LANES),
-                     reinterpret_cast<uint32_t*>(to + panel * LANES * PITCH + first + cell),
-                     PITCH * sizeof(Number) / sizeof(uint32_t));
-    }
-
     void sum_weights(const At& block, const Number* now) {
         const int64_t used = (block.count + RUNS - 1) / RUNS * PACK;
-        add_products(turned_change.get(), written, used, packed_active, steps.project_gradient, steps.activated);
-        add_products(turned_hidden.get(), steps.hidden, used, packed_perceived, steps.expand_gradient, steps.perceived);
+        add_products(turned_change.get(), written, used, packed_active.layer(), steps.project_gradient, steps.activated);
+        add_products(turned_hidden.get(), steps.hidden, used, packed_perceived.layer(), steps.expand_gradient, steps.perceived);
         int64_t taps[9];
         this->find_taps(block.k, steps.stride, taps);
         for (int64_t tap = 0; tap < 9; ++tap) {
             for (int64_t run = 0; run < block.count; ++run)
                 packed_seen.take(run * RUN, now + place(block, run) * steps.stride + taps[tap], steps.stride);
-            add_products(turned_near.get(), steps.near, used, packed_seen, steps.perceive_gradient + tap * steps.stride,
-                         9 * steps.stride);
-        }
-    }
-
-    // Add the products of gradients (`outputs` turned rows) and numbers of all cells of a block.
-    void add_products(const Number* turned, int64_t outputs, int64_t used, const Packed<Number>& numbers, float* to,
-                      int64_t stride) {
-        static constexpr int64_t NO_OFFSET = 0;
-        const Layer<Number> layer{numbers.numbers.get(), nullptr, numbers.panels, Packed<Number>::PANEL};
-        for (int64_t first = 0; first < outputs; first += PACK) {
-            const int64_t count = std::min(RUNS, (outputs - first) / LANES);
-            Inputs<Number> inputs{{}, count, PITCH, &NO_OFFSET, 1, used / LINE, used};
-            Outputs out{{}, stride, true};
-            for (int64_t run = 0; run < count; ++run) {
-                inputs.runs[run] = turned + (first + run * RUN) * PITCH;
-                out.runs[run] = to + (first + run * RUN) * stride;
-            }
-            product(inputs, layer, out);
+            add_products(turned_near.get(), steps.near, used, packed_seen.layer(),
+                         steps.perceive_gradient + tap * steps.stride, 9 * steps.stride);
         }
     }
 
@@ -303,13 +276,11 @@ class Returner : Learner<Number> {
         return x > 0.0f ? one : one * SLOPE;
     }
 
-    static void add_to(float* sum, Lanes x) { store(sum, load(sum) + x); }
-
-    const int64_t changed, beside;
-    Memory<Number> change_rows, hidden_rows, near_rows;
-    Memory<float> of_active, of_perceived, later, earlier;
-    Packed<Number> packed_active, packed_perceived, packed_seen, packed;
-    Memory<Number> turned_change, turned_hidden, turned_near;
+    const int64_t changed, beside, gated;
+    Memory<Number> change_rows, hidden_rows, near_rows, gate_rows, inner_rows;
+    Memory<float> of_active, of_perceived, of_heard, of_told, later, earlier;
+    Packed<Number> packed_active, packed_perceived, packed_seen, packed_heard, packed_told;
+    Memory<Number> turned_change, turned_hidden, turned_near, turned_gates;
 };
 
 template <typename Number>
@@ -331,8 +302,13 @@ extern "C" {
 void diffnca_forward_float32(const Steps* steps) { forward<float>(*steps); }
 void diffnca_backward_float32(const Steps* steps) { backward<float>(*steps); }
 
+void diffnca_embed_float32(const Embed* embed) { Embedder<float>(*embed).forward(); }
+void diffnca_embed_back_float32(const Embed* embed) { EmbedReturner<float>(*embed).backward(); }
+
 #ifdef HAS_BFLOAT16
 void diffnca_forward_bfloat16(const Steps* steps) { with_tiles([&] { forward<Bf16>(*steps); }); }
 void diffnca_backward_bfloat16(const Steps* steps) { with_tiles([&] { backward<Bf16>(*steps); }); }
+void diffnca_embed_bfloat16(const Embed* embed) { with_tiles([&] { Embedder<Bf16>(*embed).forward(); }); }
+void diffnca_embed_back_bfloat16(const Embed* embed) { with_tiles([&] { EmbedReturner<Bf16>(*embed).backward(); }); }
 #endif
 }
