@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffnca.config.networks import FourierConfig
 from diffnca.engine import native
 from diffnca.engine.learning import LearningCells
 from diffnca.networks.cell import EagerCells
@@ -20,6 +21,17 @@ pytestmark = pytest.mark.skipif(
 
 def test_native_cells_learn_as_those_of_torch(tmp_path: Path) -> None:
     losses = [train(tmp_path / choice, small_config(40, compile=choice)).loss for choice in ("auto", "off")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_native_cells_that_know_their_places_learn_as_those_of_torch(tmp_path: Path) -> None:
+    losses = []
+    for choice in ("auto", "off"):
+        config = small_config(40, compile=choice)
+        spectrum = replace(config.model.cell, padding="zeros", positions="pixels")
+        fourier = FourierConfig(window=2, trained_px=16, cell=spectrum)
+        model = replace(config.model, family="fourier_diff_nca", fourier=fourier)
+        losses.append(train(tmp_path / choice, replace(config, model=model)).loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
