@@ -4,6 +4,7 @@ Gradients of weights are summed in groups of rows that do not depend on the numb
 """
 
 import ctypes
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,14 @@ class Code(NamedTuple):
     dtype: torch.dtype
 
 
+def in_groups(count: int, together: int = 1) -> list[tuple[int, int]]:
+    """Return where each group of rows or images begins and ends; no group divides `together` of them."""
+    packs = -(-count // together)
+    number = min(packs, MOST_GROUPS)
+    bounds = [min(packs * group // number * together, count) for group in range(number + 1)]
+    return [*itertools.pairwise(bounds)]
+
+
 def run(code: Code, way: str, numbers: Tensor, embedding: Tensor, layers: TwoLayers) -> list[TwoLayers]:
     """Fill `embedding`, or take its gradient (`way` is "embed_back"); return gradients by groups."""
     width, rows, (library, dtype) = len(layers.inner), len(numbers), code
@@ -63,20 +72,18 @@ def run(code: Code, way: str, numbers: Tensor, embedding: Tensor, layers: TwoLay
     for name, tensor in tensors.items():
         setattr(embed, name, pointer_of(tensor))
     function = getattr(library, f"diffnca_{way}_{name_of(dtype)}")
-    packs = -(-rows // ROWS)
-    count = min(packs, MOST_GROUPS)
-    bounds = [min(packs * group // count * ROWS, rows) for group in range(count + 1)]
-    sums = [TwoLayers(*map(torch.zeros_like, layers)) for _ in range(count if way == "embed_back" else 0)]
+    groups = in_groups(rows, ROWS)
+    sums = [TwoLayers(*map(torch.zeros_like, layers)) for _ in groups if way == "embed_back"]
 
     def work(group: int) -> None:
         own = Embed.from_buffer_copy(embed)
-        own.first, own.last = bounds[group : group + 2]
+        own.first, own.last = groups[group]
         for name, tensor in sums[group]._asdict().items() if sums else ():
             setattr(own, f"{name}_gradient", pointer_of(tensor))
         function(ctypes.byref(own))
 
     with computing_alone() as num_threads:
-        work_off(work, range(count), num_threads)
+        work_off(work, range(len(groups)), num_threads)
     return sums
 
 

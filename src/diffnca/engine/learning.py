@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from diffnca.canvas.region import Region
 from diffnca.config.networks import CellConfig
 from diffnca.engine.cells import Grid
-from diffnca.engine.embeddings import MOST_GROUPS, Code, Embeddings
+from diffnca.engine.embeddings import Code, Embeddings, in_groups
 from diffnca.engine.layers import LANES, NOTHING, Places, Plain, columns, two_layers
 from diffnca.engine.native import built, laid, line_of, name_of, pointer_of
 from diffnca.engine.threads import computing_alone, work_off
@@ -131,18 +131,17 @@ class Plan:
         for name, tensor in {**tensors, "state": state, "shown": shown}.items():
             setattr(steps, name, pointer_of(tensor))
         function = getattr(self.library, f"diffnca_{way}_{name_of(self.dtype)}")
-        count = min(images, MOST_GROUPS)
-        bounds = [images * group // count for group in range(count + 1)]
-        sums = [Layers(*map(torch.zeros_like, layers)) for _ in range(count if way == "backward" else 0)]
+        groups = in_groups(images)
+        sums = [Layers(*map(torch.zeros_like, layers)) for _ in groups if way == "backward"]
 
         def work(group: int) -> None:
             own = Steps.from_buffer_copy(steps)
-            own.first_image, own.last_image = bounds[group : group + 2]
+            own.first_image, own.last_image = groups[group]
             for name, tensor in sums[group]._asdict().items() if sums else ():
                 setattr(own, f"{name}_gradient", pointer_of(tensor))
             function(ctypes.byref(own))
 
-        work_off(work, range(count), self.num_threads)
+        work_off(work, range(len(groups)), self.num_threads)
         return sums
 
 
