@@ -306,3 +306,15 @@ def test_a_training_ends_with_how_close_it_came_and_the_next_command(
     *_, score, following = capsys.readouterr().out.splitlines()
     assert score.startswith("KID x 1000 of samples from held-out crops: ")
     assert following.startswith(f"sample it: diffnca sample {tmp_path / 'run'} ")
+
+
+def test_a_model_of_whole_images_is_sampled_at_its_own_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    command = ["train", "--recipe", "fourier_diff_nca", "--data", str(tmp_path), "--data.crop", "16"]
+    short = ["--images", "1", "--training.batch", "1", "--sample-minutes", "0", "--from", "none"]
+    assert main([*command, *short, "--training.compile", "off", "--out", str(tmp_path / "run")]) == 0
+    *_, following = capsys.readouterr().out.splitlines()
+    assert following == f"sample it: diffnca sample {tmp_path / 'run'} --out sample.png"

@@ -190,8 +190,14 @@ def carry_out(session: Session, dry_run: bool) -> int:
     console.say(said.format(result.progress))
     if not result.was_finished and result.progress.images >= FEWEST_SCORED:
         say_closeness(session)
-    console.say(f"sample it: diffnca sample {result.out} --height 512 --width 512 --out sample.png")
+    larger = " --height 512 --width 512" if is_texture(session) else ""
+    console.say(f"sample it: diffnca sample {result.out}{larger} --out sample.png")
     return 0
+
+
+def is_texture(session: Session) -> bool:
+    """Return whether the model is local, so that it draws its material at any size."""
+    return session.config.model.family == "diff_nca"
 
 
 def say_closeness(session: Session) -> None:
@@ -199,7 +205,7 @@ def say_closeness(session: Session) -> None:
     from diffnca.evaluation.closeness import closeness
     from diffnca.evaluation.metrics.distances import with_error
 
-    if session.config.model.family != "diff_nca" or not len(session.held_out):
+    if not is_texture(session) or not len(session.held_out):
         return
     try:
         with console.progress() as report:
