@@ -51,6 +51,19 @@ def test_the_page_tells_its_speed_and_when_its_first_pixels_came(page: Page) -> 
 
 
 @pytest.mark.browser
+def test_a_finished_page_rests(page: Page) -> None:
+    page.open()
+    frames = page.value("""new Promise((done) => {
+        let frames = 0;
+        const own = requestAnimationFrame;
+        window.requestAnimationFrame = (look) => { frames += 1; return own(look); };
+        setTimeout(() => { page.view.moveBy(5, 0); }, 200);
+        setTimeout(() => done(frames), 400);
+    })""")
+    assert frames == 1  # for the move
+
+
+@pytest.mark.browser
 def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
     page.open()
     page.drag((400, 300), (430, 300), (460, 240))

@@ -91,7 +91,8 @@ async function begin() {
   page.plans = [];
   find("model").value = page.model;
   page.view.preview = preview();
-  page.view.isStale = true;
+  page.view.touch();
+  if (page.view.preview) frame().then(() => { page.times.preview ??= performance.now(); });
   if (page.network?.model.name !== page.model) {
     say("Loading the model …");
     const file = `${page.model}.safetensors.gz`, answer = await fetch(file);
@@ -106,7 +107,8 @@ async function begin() {
   if (isWall()) page.world = new Wall(page.network, options(), before?.network === page.network ? before : null);
   else page.world = new World(page.network, options(page.size));
   page.view.tiles = page.world.tiles;
-  page.view.isStale = page.isBusy = true;
+  page.isBusy = true;
+  page.view.touch();
   showChoices();
   write();
 }
@@ -163,12 +165,21 @@ function trace(line, pointer = null) {
   if (at) [["cx", at[0]], ["cy", at[1]]].forEach(([name, value]) => circle.setAttribute(name, value));
 }
 
-function brush(line) { page.plans.push({ points: line, radius: radius(), class: page.tool === "heal" ? null : page.class }); }
+// Plan some work.
+function ask(wish) {
+  page.plans.push(wish);
+  wake();
+}
+
+function brush(line) { ask({ points: line, radius: radius(), class: page.tool === "heal" ? null : page.class }); }
 
 async function redraw() {
-  page.view.isStale = true;
+  page.view.touch();
   await frame();
 }
+
+let wake = () => {};
+const rest = () => new Promise((done) => { wake = done; }); // until something is wanted, or may be
 
 // Show the first pixels.
 async function glance() {
@@ -196,13 +207,16 @@ async function work() {
       await world.make(next, page.times.live ? null : glance);
       const spent = performance.now() - began;
       if (spent > 2 * PATIENCE_MS) page.pieceSide = Math.max(64, page.pieceSide / 2);
-      view.isStale = true;
+      view.touch();
       if (!isStill || next.level === world.steps) page.times.live ??= performance.now();
     } else {
       if (world) page.times.whole ??= performance.now();
-      if (view.preview) [view.preview, view.isStale] = [null, true];
+      if (view.preview) {
+        view.preview = null;
+        view.touch();
+      }
       tell();
-      await frame();
+      await rest();
     }
   }
 }
@@ -257,7 +271,7 @@ function watch() {
   const part = rect(Math.round(view.y - height / 2), Math.round(view.x - width / 2), height, width);
   page.isWatched = true;
   find("watch").setAttribute("aria-pressed", "true");
-  page.plans.push({ watch: part, world });
+  ask({ watch: part, world });
 }
 
 async function save() {
@@ -265,7 +279,7 @@ async function save() {
   button.disabled = true;
   const { x, y } = page.view, [size, seed] = isWall() ? [page.world.side, page.world.seedAt(y, x)]
     : [page.size === ENDLESS ? SAVED_PX : page.size, page.seed];
-  page.plans.push({ size, y, x, name: `${page.model}-seed-${seed}-${size}px.png`, button });
+  ask({ size, y, x, name: `${page.model}-seed-${seed}-${size}px.png`, button });
 }
 
 async function saved({ size, y, x, name, button }) {
@@ -302,19 +316,13 @@ function press(event) {
   write();
 }
 
-function draw() {
-  if (page.view.preview && page.view.isStale) page.times.preview ??= performance.now();
-  page.view.draw();
-  requestAnimationFrame(draw);
-}
-
 async function start() {
   document.body.classList.toggle("framed", window.top !== window);
   const list = fetch("models.json").then((answer) => answer.json());
   page.engine = await openEngine(new URLSearchParams(location.hash.slice(1)).get("engine"));
   page.listed = await list;
   page.engine.watch(fail);
-  page.view = new View(find("map"));
+  page.view = new View(find("map"), () => wake());
   find("model").replaceChildren(...page.listed.map(({ name }) => new Option(name, name)));
   find("model").hidden = page.listed.length < 2;
   read();
@@ -346,7 +354,6 @@ async function start() {
   find("watch").addEventListener("click", watch);
   find("save").addEventListener("click", save);
   find("more").addEventListener("click", () => find("about").showModal());
-  draw();
   await begin();
   await work();
 }

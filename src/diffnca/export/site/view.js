@@ -7,8 +7,9 @@ const CLOSEST = 24; // pixels of the screen for a pixel of the map
 const SQUARE = 8; // from here on, pixels are squares
 
 export class View {
-  constructor(canvas) {
-    Object.assign(this, { canvas, y: 0, x: 0, zoom: 2, tiles: null, preview: null, isStale: true });
+  // `changed` is called when something else may be seen from now on.
+  constructor(canvas, changed = () => {}) {
+    Object.assign(this, { canvas, changed, y: 0, x: 0, zoom: 2, tiles: null, preview: null, isStale: false });
     this.context = canvas.getContext("2d");
     this.sheet = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -37,7 +38,7 @@ export class View {
   moveBy(dx, dy) {
     this.x -= dx / this.zoom;
     this.y -= dy / this.zoom;
-    this.isStale = true;
+    this.touch();
   }
 
   zoomTo(zoom, clientX = null, clientY = null) {
@@ -48,7 +49,14 @@ export class View {
       this.y += before[0] - after[0];
       this.x += before[1] - after[1];
     }
+    this.touch();
+  }
+
+  // Draw at the next frame.
+  touch() {
+    if (!this.isStale) requestAnimationFrame(() => this.draw());
     this.isStale = true;
+    this.changed();
   }
 
   // Lay a preview behind all pixels: a square picture with its place, or a tile that repeats.
@@ -63,7 +71,6 @@ export class View {
   }
 
   draw() {
-    if (!this.isStale) return;
     this.isStale = false;
     this.drawPreview();
     if (!this.tiles) return;
