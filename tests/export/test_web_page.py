@@ -38,6 +38,20 @@ def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_the_preview_of_another_model_stands_until_its_pixels_are_there(page: Page) -> None:
+    page.open("model=plain&seed=0&world=256&zoom=6")
+    stands = page.value("""new Promise((done) => {
+        const list = document.getElementById("model");
+        list.value = "drawn";
+        list.dispatchEvent(new Event("change"));
+        const look = () => (page.world.model.name === "drawn" ? done(page.view.preview !== null) : setTimeout(look));
+        look();
+    })""")
+    assert stands
+    page.browser.wait_for(f"{BEHIND} === 'none'")
+
+
+@pytest.mark.browser
 def test_other_seeds_have_no_preview(page: Page) -> None:
     page.open(f"{WORLD}&y=5")
     assert page.value("[page.times.preview ?? null, page.view.preview]") == [None, None]

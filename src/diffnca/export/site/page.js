@@ -210,20 +210,26 @@ async function work() {
       view.touch();
       if (!isStill || next.level === world.steps) page.times.live ??= performance.now();
     } else {
-      if (world) page.times.whole ??= performance.now();
-      if (view.preview) {
-        view.preview = null;
-        view.touch();
-      }
-      tell();
+      if (world?.model.name === page.model) settle(); // else another model is being loaded
       await rest();
     }
   }
 }
 
+// All of the window is there.
+function settle() {
+  const { view } = page;
+  page.times.whole ??= performance.now();
+  if (view.preview) {
+    view.preview = null;
+    view.touch();
+  }
+  tell();
+}
+
 function tell() {
   const { world, engine } = page;
-  if (!world || page.isWatched) return;
+  if (page.isWatched) return;
   const each = world.millisecondsPerTile;
   const told = each >= 10_000 ? `${Math.round(each / 1000)} s` : `${each < 10 ? each?.toFixed(1) : Math.round(each)} ms`;
   const speed = each === null ? "" : `${told} for ${world.tilePx} × ${world.tilePx} px`;
