@@ -1,4 +1,4 @@
-"""What the 8-bit weights of a page cost: size, change of the images, KID x 1000 to held-out pictures.
+"""What the 8-bit weights of a page cost: change of the images, KID x 1000 to held-out pictures.
 
     python benchmarks/page_weights.py --tissue glas/held-out --meadow aerial/held-out --faces faces64.zip
 
@@ -28,8 +28,7 @@ from diffnca.evaluation.metrics.features import (
     extract_cached,
 )
 from diffnca.evaluation.selections import Selection, crops
-from diffnca.export.packed import eight_bits, packed
-from diffnca.export.web import described_model
+from diffnca.export.packed import eight_bits
 from diffnca.models.file import find_model, load_denoiser, read_card, read_config
 from diffnca.sampling.generate import generate
 
@@ -43,7 +42,7 @@ MODELS = {
 """The models of the page, and the held-out pictures that they are compared with."""
 
 COLUMNS = [
-    *("model", "16 bits, kB", "8 bits, kB", "mean change, levels of 255", "largest"),
+    *("model", "mean change, levels of 255", "largest"),
     *("KID x 1000, 16 bits", "8 bits", "less that of 16 bits"),
 ]
 
@@ -94,7 +93,7 @@ def row(name: str, place: Path, options: Options, extractor: FeatureExtractor) -
     told = [f"{1000 * score.value:.0f} ± {1000 * (score.error or 0):.0f}" for score in scores]
     told.append(f"{1000 * change.mean:.1f} ± {1000 * change.error:.1f}")
     print(f"{name}: {n} crops of {count} images, {len(known)} held out", file=sys.stderr)
-    return [*sizes(name), f"{apart.mean():.2f}", str(apart.max()), *told]
+    return [f"{apart.mean():.2f}", str(apart.max()), *told]
 
 
 def images_of(denoiser: Denoiser, count: int) -> np.ndarray[Any, Any]:
@@ -128,13 +127,6 @@ def held_out(name: str, place: Path, n: int) -> Selection:
         pictures = pictures.chosen([index for index, each in enumerate(pictures.names) if each in names])
     is_whole = max(pictures[0].shape[:2]) <= CROP_PX
     return crops(pictures, min(n, len(pictures)) if is_whole else n, CROP_PX, None if is_whole else 0)
-
-
-def sizes(name: str) -> list[str]:
-    """Return how many kilobytes the file of a model takes in a page, with 16 and with 8 bits."""
-    _, tensors = described_model(name, find_model(name))
-    both = (packed(tensors, "float16", {}), packed(tensors, "int8", {}))
-    return [f"{len(each) / 1000:.0f}" for each in both]
 
 
 if __name__ == "__main__":

@@ -44,11 +44,26 @@ def test_the_preview_of_another_model_stands_until_its_pixels_are_there(page: Pa
         const list = document.getElementById("model");
         list.value = "drawn";
         list.dispatchEvent(new Event("change"));
-        const look = () => (page.world.model.name === "drawn" ? done(page.view.preview !== null) : setTimeout(look));
-        look();
+        (function look() {
+            if (page.world.model.name === "drawn") done(page.view.preview !== null);
+            else setTimeout(look);
+        })();
     })""")
     assert stands
     page.browser.wait_for(f"{BEHIND} === 'none'")
+
+
+@pytest.mark.browser
+def test_the_page_says_that_it_loads_another_model(page: Page) -> None:
+    page.open()
+    told = page.value("""(async () => {
+        const list = document.getElementById("model");
+        list.value = "plain";
+        list.dispatchEvent(new Event("change"));
+        for (let turn = 0; turn < 20; turn++) await null; // all that waits, but for the file
+        return document.getElementById("state").textContent;
+    })()""")
+    assert told == "Loading the model …"
 
 
 @pytest.mark.browser
