@@ -16,11 +16,13 @@ from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
+    LATTICE_WEIGHT,
     AgainstFeatures,
     Mixing,
     augmented,
     halves,
     hinge,
+    lattice,
     shifted,
     unreality,
 )
@@ -56,8 +58,10 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     again = batch()
     distilled, walked = halves(again)
     distance = Distillation.loss(game, "model", distilled)
-    scores = game.scores(game.seen(game.made(walked), again.generator))
-    torch.testing.assert_close(own, distance - 0.5 * (scores[0].mean() + scores[1].mean()) / 2)
+    made = game.made(walked)
+    scores = game.scores(game.seen(made, again.generator))
+    looks = 0.5 * (scores[0].mean() + scores[1].mean()) / 2
+    torch.testing.assert_close(own, distance - looks + LATTICE_WEIGHT * lattice(made, game.cell_px))
 
 
 def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call(
@@ -160,6 +164,29 @@ def test_the_second_stage_of_a_student_stays_as_it_is() -> None:
     after = dict(student.network.named_parameters())
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"coarse"}
+
+
+def test_a_flat_image_repeats_nothing_in_its_cells() -> None:
+    assert float(lattice(torch.full((1, 3, 16, 16), 0.7), 4)) < 1e-12
+
+
+def test_what_repeats_in_each_cell_counts_by_its_mean_square() -> None:
+    pattern = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8)  # of mean 0 in each row of a cell
+    images = pattern.expand(1, 3, 32, 32)
+    torch.testing.assert_close(lattice(images, 4), torch.tensor(0.1**2))
+
+
+def test_what_moves_from_cell_to_cell_is_no_lattice() -> None:
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert float(lattice(noise, 4)) < 2.0 / 16**2  # the mean square of a mean over 16x16 cells
+
+
+def test_flat_cells_count_most() -> None:
+    pattern = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8).expand(1, 3, 32, 32)
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    upper = torch.arange(32)[:, None] < 16
+    found = lattice(torch.where(upper, pattern, noise), 4)
+    torch.testing.assert_close(found, lattice(pattern, 4), rtol=0.1, atol=0.0)
 
 
 def test_the_mixing_is_a_function_of_the_seed() -> None:

@@ -220,6 +220,11 @@ class NCAConfig:
         return self.drawn_channels + self.channels - self.cell_image_channels
 
     @property
+    def largest_cell_px(self) -> int:
+        """Side of the square of pixels of the largest cells that see the image."""
+        return self.patch if self.coarse is None else self.coarse.patch
+
+    @property
     def channels_per_px(self) -> float:
         """Numbers of the states of the coarse and image stages, per pixel of the image."""
         coarse = self.coarse

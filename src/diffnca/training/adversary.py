@@ -12,6 +12,10 @@ through the last call of the student: it draws the detail, and a gradient throug
 again for each. The loss of the distillation holds all jumps near those of the teacher. Where a network has
 two stages, the second stage stays as it is: it would draw the lattice of its cells where images are flat.
 
+**The lattice.** A pattern that repeats in each cell costs the student little, and features take it for grain.
+No real image has it. So the student pays for what its images repeat in each cell, most of all where they are
+flat.
+
 **What it costs.** One half of a batch shows the student the jumps of its teacher. The student ends as many
 walks as the other half has images, and these stand for what is real. The discriminator makes images anew
 after each step of the student. If it learns from the images of the student's turn, it stays a step behind:
@@ -34,6 +38,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from diffnca.canvas.region import Canvas
+from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN
@@ -50,6 +55,13 @@ LARGEST_SHIFT, HOLE = 1 / 8, 1 / 2
 
 DISCRIMINATOR_RATE = 10.0
 """Learning rate of the discriminator, as a share of the student's: at 4 it falls behind after 800 steps."""
+
+
+LATTICE_WEIGHT = 10.0
+"""How much what repeats in each cell counts, next to the error of the distillation."""
+
+FLAT = 1e-3
+"""Mean square of the detail of a cell up to which it counts as flat."""
 
 
 class Mixing:
@@ -101,6 +113,20 @@ def unreality(made: list[Tensor]) -> Float[Tensor, ""]:
     return -torch.stack([scores.mean() for scores in made]).mean()
 
 
+def lattice(images: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, ""]:
+    """Return the mean square of what images repeat in each cell of `side` px; flat cells count most.
+
+    The detail of a cell is what differs from the mean over two cells by two, which is blind to a lattice.
+    Cells at the sides of an image have no such mean, and do not count.
+    """
+    height, width = (size // side * side for size in images.shape[-2:])
+    smooth = F.avg_pool2d(F.avg_pool2d(images[..., :height, :width], 2 * side, stride=1), 2, stride=1)
+    cells = F.pixel_unshuffle(images[..., side : height - side, side : width - side] - smooth, side)
+    weights = 1.0 / (cells.detach().square().mean(1, keepdim=True) + FLAT)
+    repeated = (cells * weights).sum((2, 3)) / weights.sum((2, 3))
+    return repeated.square().mean()
+
+
 class AgainstFeatures(Distillation):
     """The loss of a student beside the loss of a discriminator that tells its images from real ones.
 
@@ -122,6 +148,8 @@ class AgainstFeatures(Distillation):
         if first:
             last.requires_grad_(False)
             self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
+        model = student.config.model
+        self.cell_px = model.largest_cell_px if isinstance(model, NCAConfig) else 1
         self.features, self.weight, self.device = features.to(device), weight, device
         self.mixing = Mixing(features.widths, training.seed, device)
         self.heads = nn.ModuleList(Head() for _ in features.widths).to(device)
@@ -138,8 +166,9 @@ class AgainstFeatures(Distillation):
         """Return the loss of the student, or of the discriminator."""
         distilled, walked = halves(batch)
         if player == self.player.name:
-            error = super().loss(player, distilled)
-            return error + self.weight * unreality(self.scores(self.seen(self.made(walked), batch.generator)))
+            error, made = super().loss(player, distilled), self.made(walked)
+            looks = self.weight * unreality(self.scores(self.seen(made, batch.generator)))
+            return error + looks + LATTICE_WEIGHT * lattice(made, self.cell_px)
         with torch.no_grad():
             images = torch.cat([self.image(walked.x_0), self.made(walked)])
             levels = self.seen(images, batch.generator)
