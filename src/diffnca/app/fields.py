@@ -29,13 +29,15 @@ SMALLEST_SHOWN_PX = 256
 COMPUTING = "computing"
 """Events of this name wait for each other: images are made one after the other."""
 
-IN_ORDER: dict[str, Any] = {"concurrency_id": "in order", "concurrency_limit": 1}
-"""Quick events that write one output are answered in the order in which they came: the last answer stays."""
-
 PROGRESS = gr.Progress()
 
 Do = Callable[..., Any]
 """What an event does: it takes the session, a report, and the values of fields; it returns what is shown."""
+
+
+def in_order(output: str) -> dict[str, Any]:
+    """Return how the quick events of an output are queued: in the order of the clicks; the last one stays."""
+    return {"concurrency_id": output, "concurrency_limit": 1}
 
 
 def answering(owner: Owner, do: Do, num_others: int = 0) -> Do:

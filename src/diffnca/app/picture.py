@@ -10,12 +10,12 @@ from PIL import Image
 
 from diffnca.app.fields import (
     COMPUTING,
-    IN_ORDER,
     MOST_PX,
     answering,
     buttons,
     figure,
     images,
+    in_order,
     model_field,
     seed_fields,
     whole,
@@ -101,10 +101,10 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         return seen(session)
 
     outputs, number = [shown, *others], len(others)
-    upload.upload(answering(owner, take_upload, number), upload, outputs, **IN_ORDER)
-    take.click(answering(owner, take_last, number), None, outputs, **IN_ORDER)
+    upload.upload(answering(owner, take_upload, number), upload, outputs, **in_order("picture"))
+    take.click(answering(owner, take_last, number), None, outputs, **in_order("picture"))
     select = answering(owner, lambda session, report: seen(session), number)
-    tab.select(select, None, outputs, **IN_ORDER)
+    tab.select(select, None, outputs, **in_order("picture"))
 
 
 def preview(session: Session, given: Given) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from diffnca.app.fields import IN_ORDER, answering, figure
+from diffnca.app.fields import answering, figure, in_order
 from diffnca.app.long import checked_name, looking, status, stop_button
 from diffnca.app.owner import Owner
 from diffnca.app.sessions import Session, line
@@ -59,10 +59,10 @@ def tab(owner: Owner, page: Any) -> None:
         assert options.out is not None
         return line(f"{options.out.name} trains, also if you close this page")
 
-    uploads.upload(answering(owner, take_pictures), [uploads, label], told, **IN_ORDER)
-    map_uploads.upload(answering(owner, take_maps), map_uploads, told, **IN_ORDER)
+    uploads.upload(answering(owner, take_pictures), [uploads, label], told, **in_order("training"))
+    map_uploads.upload(answering(owner, take_maps), map_uploads, told, **in_order("training"))
     fields = [source, name, minutes, first, maps, classes, labels]
-    begin.click(answering(owner, start), fields, told, **IN_ORDER)
+    begin.click(answering(owner, start), fields, told, **in_order("training"))
     fresh = [source, maps]
     own.select(lambda: _fresh(owner), None, fresh, queue=False, show_progress="hidden")
 
