@@ -176,6 +176,10 @@ def test_what_repeats_in_each_cell_counts_by_its_mean_square() -> None:
     torch.testing.assert_close(lattice(images, 4), torch.tensor(0.1**2))
 
 
+def test_fewer_than_three_cells_repeat_nothing() -> None:
+    assert float(lattice(stripes(0)[..., :8, :], 4)) == 0.0
+
+
 def test_what_moves_from_cell_to_cell_is_no_lattice() -> None:
     noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert float(lattice(noise, 4)) < 2.0 / 16**2  # the mean square of a mean over 16x16 cells

@@ -117,9 +117,11 @@ def lattice(images: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, ""]:
     """Return the mean square of what images repeat in each cell of `side` px; flat cells count most.
 
     The detail of a cell is what differs from the mean over two cells by two, which is blind to a lattice.
-    Cells at the sides of an image have no such mean, and do not count.
+    Cells at the sides of an image have no such mean, and do not count: fewer than three cells give 0.
     """
     height, width = (size // side * side for size in images.shape[-2:])
+    if min(height, width) < 3 * side:
+        return images.new_zeros(())
     smooth = F.avg_pool2d(F.avg_pool2d(images[..., :height, :width], 2 * side, stride=1), 2, stride=1)
     cells = F.pixel_unshuffle(images[..., side : height - side, side : width - side] - smooth, side)
     weights = 1.0 / (cells.detach().square().mean(1, keepdim=True) + FLAT)
