@@ -191,6 +191,9 @@ def test_a_fast_answer_about_the_picture_comes_after_a_slow_one_that_was_asked_b
     slow = page.join("order", select, [])
     fast = page.join("order", upload, [page.upload("corrupt.png", b"no picture")])
     assert [message["event_id"] for message in page.completed("order", 2)] == [slow, fast]
+    page.join("order", select, [])
+    (again,) = page.completed("order", 1)
+    assert "unreadable" in again["output"]["data"][0]
 
 
 def test_a_picture_of_too_many_pixels_gives_one_line(page: Page) -> None:

@@ -75,6 +75,8 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
     shown = gr.HTML(line(NOTHING_YET), elem_classes="picture")
 
     def seen(session: Session) -> Any:
+        if session.refused is not None:  # a tab may ask for its picture after the upload
+            raise ValueError(session.refused)
         if session.given is None and session.last is not None:
             session.given = session.named(session.last, "the last image")
         if session.given is None:
@@ -87,17 +89,18 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         return do(session, given)
 
     def take_upload(session: Session, report: Report, file: Any) -> Any:
-        session.given = kept(session, file)
+        session.given = session.refused = None
         try:
+            session.given = kept(session, file)
             return seen(session)
-        except ValueError:
-            session.given = None
+        except ValueError as error:
+            session.given, session.refused = None, str(error)
             raise
 
     def take_last(session: Session, report: Report) -> Any:
         if session.last is None:
             raise ValueError(f"there is no last image: must be made first; {NOTHING_YET}")
-        session.given = None
+        session.given = session.refused = None
         return seen(session)
 
     outputs, number = [shown, *others], len(others)

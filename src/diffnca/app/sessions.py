@@ -36,6 +36,7 @@ class Session:
     Attributes:
         folder: its files; nothing else may be in there.
         given: the picture to edit; `None` before there is one.
+        refused: why the last upload is no picture to edit; `None` where it is one.
         last: the image that was made last.
         uploads: pictures to train on.
         labels: what pictures to train on show, where the person has said it.
@@ -48,6 +49,7 @@ class Session:
         """Make the folder."""
         self.folder = folder
         self.given: Path | None = None
+        self.refused: str | None = None
         self.last: Path | None = None
         self.style: Path | None = None
         self.uploads: list[Path] = []
