@@ -6,19 +6,16 @@ This process serves the page. Each model gets a browser with an empty profile, a
 `--cores` is what the browser says of its machine. `--engine graphics` takes WebGPU in software. Linux only.
 """
 
-import functools
 import os
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from tests.chromium import Browser
-from tests.export.web_page import GRAPHICS, Quiet
+from tests.export.web_page import GRAPHICS, served
 
 WIDTH_PX, HEIGHT_PX = 900, 600
 TIMES = ("preview", "live", "whole")
@@ -44,17 +41,12 @@ class Options:
 def main(options: Options) -> None:
     """Print a row of a table for each model."""
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-    handler = functools.partial(Quiet, directory=options.page)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(options.page) as page:
         for model in options.models:
-            address = (
-                f"http://127.0.0.1:{server.server_port}/index.html#model={model}&engine={options.engine}"
-            )
+            address = f"{page}index.html#model={model}&engine={options.engine}"
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
                 cells = [f"`{model}`", *row(address, Path(profile), options)]
                 print(f"| {' | '.join(cells)} |", flush=True)
-        server.shutdown()
 
 
 def row(address: str, profile: Path, options: Options) -> list[str]:

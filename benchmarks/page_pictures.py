@@ -6,18 +6,15 @@ They show a gland that is painted with two strokes, on a screen and on a phone, 
 that stands in the first page of the documentation until the page has begun.
 """
 
-import functools
 import tempfile
-import threading
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
 from tests.chromium import Browser
-from tests.export.web_page import Page, Quiet
+from tests.export.web_page import Page, served
 
 GLAND = "model=colon-4step&seed=4&zoom=5&tone=-0.5"
 STROKES = (("1", 30, (590, 360), (700, 380)), ("2", 9, (595, 362), (690, 380)))
@@ -38,18 +35,15 @@ class Options:
 
 def main(options: Options) -> None:
     """Write all pictures."""
-    handler = functools.partial(Quiet, directory=options.page)
     with (
-        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        served(options.page) as address,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
     ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = Page(Browser(Path(profile)), f"http://127.0.0.1:{server.server_port}/")
+        page = Page(Browser(Path(profile)), address)
         try:
             draw(page, options.out)
         finally:
             page.browser.close()
-            server.shutdown()
 
 
 def draw(page: Page, out: Path) -> None:

@@ -183,17 +183,27 @@ def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
     assert "<b>" not in shown and str(page.owner.sessions.folder) not in shown
 
 
-def test_a_fast_answer_about_the_picture_comes_after_a_slow_one_that_was_asked_before(page: Page) -> None:
-    page.event("order", "Upload a picture", [page.upload("large.png", png(1000, 1000))], "upload")
+def events_of_the_picture(page: Page) -> dict[str, int]:
+    """Return the numbers of the events that choose the picture of the last tab that has one."""
     classes = {each["id"]: each["props"].get("elem_classes") for each in page.config["components"]}
     (*_, picture) = [name for name, given in classes.items() if given and "picture" in given]
-    upload, _, select = [each["id"] for each in page.config["dependencies"] if picture in each["outputs"]]
-    slow = page.join("order", select, [])
-    fast = page.join("order", upload, [page.upload("corrupt.png", b"no picture")])
+    upload, take, select = [each["id"] for each in page.config["dependencies"] if picture in each["outputs"]]
+    return {"upload": upload, "take": take, "select": select}
+
+
+def test_a_fast_answer_about_the_picture_comes_after_a_slow_one_that_was_asked_before(page: Page) -> None:
+    page.event("order", "Upload a picture", [page.upload("large.png", png(1000, 1000))], "upload")
+    events = events_of_the_picture(page)
+    slow = page.join("order", events["select"], [])
+    fast = page.join("order", events["upload"], [page.upload("corrupt.png", b"no picture")])
     assert [message["event_id"] for message in page.completed("order", 2)] == [slow, fast]
-    page.join("order", select, [])
-    (again,) = page.completed("order", 1)
-    assert "unreadable" in again["output"]["data"][0]
+
+
+def test_a_tab_that_asks_for_its_picture_after_a_refused_upload_says_why(page: Page) -> None:
+    page.event("late", "Upload a picture", [page.upload("corrupt.png", b"no picture")], "upload")
+    page.join("late", events_of_the_picture(page)["select"], [])
+    (shown,) = page.completed("late", 1)
+    assert "unreadable" in shown["output"]["data"][0]
 
 
 def test_a_picture_of_too_many_pixels_gives_one_line(page: Page) -> None:

@@ -1,9 +1,6 @@
 """Small models, a page that holds them, and a browser."""
 
-import functools
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from diffnca.export.web import write_page
 
 from ..chromium import Browser
 from .web_models import EIGHT, OWN, SMALL, write_small
-from .web_page import ENGINE, GRAPHICS, Page, Quiet
+from .web_page import ENGINE, GRAPHICS, Page, served
 
 BUNDLED = ("pathology-4step", "colon-4step", "aerial-4step", "faces-4step")
 
@@ -31,10 +28,8 @@ def address(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     write_page([*(models / f"{name}.safetensors" for name in OWN), *BUNDLED], folder)
     write_page([models / "eight.safetensors"], folder / "eight", "int8")
     (folder / "eight" / "eight.safetensors.gz").rename(folder / "eight.safetensors.gz")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

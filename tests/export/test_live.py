@@ -1,9 +1,6 @@
 """The page as a part of the documentation: when it starts, and what it leaves to the pages around it."""
 
-import functools
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ from diffnca.export.web import write_page
 
 from ..chromium import Browser
 from .web_models import PLAIN, write_small
-from .web_page import Quiet
+from .web_page import served
 
 DOCS = Path(__file__).parents[2] / "docs"
 AROUND = """<!doctype html><title>docs</title><body style="margin: 0">{above}
@@ -38,10 +35,8 @@ def docs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         far = '<p style="height: 3000px">above</p>'
         (folder / name / "below.html").write_text(AROUND.format(above=far))
     write_page([model], folder / "with" / "page")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,12 @@
 
 import io
 import json
-from http.server import SimpleHTTPRequestHandler
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +30,17 @@ class Quiet(SimpleHTTPRequestHandler):
     """A plain file server that says nothing."""
 
     def log_message(self, *arguments: Any) -> None: ...
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder; give the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
 
 
 ENGINE = """(async () => {
