@@ -1,5 +1,6 @@
 """A student against a discriminator: what each of them minimises, what the discriminator sees, restart."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffnca.canvas.region import Canvas
-from diffnca.config.networks import CoarseConfig
+from diffnca.config.networks import CoarseConfig, FourierConfig
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.models.build import build_denoiser
@@ -64,7 +65,7 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     torch.testing.assert_close(own, distance - looks + LATTICE_WEIGHT * lattice(made, game.cell_px))
 
 
-def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call(
+def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_two_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     game, calls = against(), []
@@ -76,7 +77,7 @@ def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call
 
     monkeypatch.setattr(Denoiser, "estimate", recorded)
     game.made(batch())
-    assert calls == [(299, False), (224, False), (149, False), (74, True)]
+    assert calls == [(299, False), (224, False), (149, True), (74, True)]
 
 
 def test_images_are_made_as_sampling_makes_them() -> None:
@@ -149,10 +150,22 @@ def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pyte
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_the_second_stage_of_a_student_stays_as_it_is() -> None:
+COARSE = CoarseConfig(2, 28, 4, replace(CELL, num_cell_steps=1))
+SPECTRUM = FourierConfig(4, cell=replace(CELL, num_cell_steps=1))
+
+
+@pytest.mark.parametrize(
+    ("stages", "learning"),
+    [
+        ({"channels": 10, "coarse": COARSE}, {"coarse"}),
+        ({"family": "fourier_diff_nca", "fourier": SPECTRUM}, {"fourier", "image"}),
+    ],
+)
+def test_a_student_learns_in_all_stages_but_one_of_finer_cells(
+    stages: dict[str, object], learning: set[str]
+) -> None:
     own = small_config(8)
-    coarse = CoarseConfig(2, 28, 4, replace(CELL, num_cell_steps=1))
-    teacher = replace(own, model=replace(own.model, channels=10, coarse=coarse))
+    teacher = replace(own, model=replace(own.model, **stages))
     student = build_denoiser(student_config(teacher, 4))
     with torch.no_grad():
         for weight in student.parameters():
@@ -163,30 +176,38 @@ def test_the_second_stage_of_a_student_stays_as_it_is() -> None:
     game.player.optimizer.step()
     after = dict(student.network.named_parameters())
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"coarse"}
+    assert changed == learning
 
 
 def test_a_flat_image_repeats_nothing_in_its_cells() -> None:
     assert float(lattice(torch.full((1, 3, 16, 16), 0.7), 4)) < 1e-12
 
 
+PATTERN = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8).expand(1, 3, 32, 32)
+"""It is 0 on average in each row of a cell of 4 px."""
+
+
 def test_what_repeats_in_each_cell_counts_by_its_mean_square() -> None:
-    pattern = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8)  # of mean 0 in each row of a cell
-    images = pattern.expand(1, 3, 32, 32)
-    torch.testing.assert_close(lattice(images, 4), torch.tensor(0.1**2))
+    torch.testing.assert_close(lattice(PATTERN, 4), torch.tensor(0.1**2))
 
 
-def test_fewer_than_three_cells_repeat_nothing() -> None:
-    assert float(lattice(stripes(0)[..., :8, :], 4)) == 0.0
+def test_a_lattice_counts_though_it_is_0_on_average() -> None:
+    signs = torch.where(torch.arange(32) < 16, 1.0, -1.0)[:, None]
+    assert float(lattice(signs * PATTERN, 4)) > 0.6 * 0.1**2
+
+
+def test_fewer_than_four_cells_repeat_nothing() -> None:
+    assert float(lattice(stripes(0)[..., :12, :], 4)) == 0.0
 
 
 def test_what_moves_from_cell_to_cell_is_no_lattice() -> None:
-    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert float(lattice(noise, 4)) < 2.0 / 16**2  # the mean square of a mean over 16x16 cells
+    noise = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    # an image has 675 pairs of cells, each a mean of 48 products of unit variance
+    assert float(lattice(noise, 4)) < 1.0 / math.sqrt(48 * 675)
 
 
 def test_flat_cells_count_most() -> None:
-    pattern = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8).expand(1, 3, 32, 32)
+    pattern = PATTERN
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     upper = torch.arange(32)[:, None] < 16
     found = lattice(torch.where(upper, pattern, noise), 4)

@@ -8,13 +8,13 @@ Images are changed at random before, real and generated ones alike: colours, pla
 blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
 student walks from noise to its image as in sampling, and the discriminator sees this image. A walk that
 begins at a noised training image would hide the errors that the first jumps hand on. Gradients pass
-through the last call of the student: it draws the detail, and a gradient through more calls costs as much
-again for each. The loss of the distillation holds all jumps near those of the teacher. Where a network has
-two stages, the second stage stays as it is: it would draw the lattice of its cells where images are flat.
+through the last two calls of the student: they draw parts and detail, and a gradient through more calls costs
+as much again for each. The loss of the distillation holds all jumps near those of the teacher. A stage of
+finer cells than another stage stays as it is: it would draw the lattice of its cells where images are flat.
 
-**The lattice.** A pattern that repeats in each cell costs the student little, and features take it for grain.
-No real image has it. So the student pays for what its images repeat in each cell, most of all where they are
-flat.
+**The lattice.** A pattern that repeats from cell to cell costs the student little, and features take it for
+grain. No real image has it. So the student pays for what neighbouring cells have in common, most of all where
+images are flat.
 
 **What it costs.** One half of a batch shows the student the jumps of its teacher. The student ends as many
 walks as the other half has images, and these stand for what is real. The discriminator makes images anew
@@ -57,11 +57,17 @@ DISCRIMINATOR_RATE = 10.0
 """Learning rate of the discriminator, as a share of the student's: at 4 it falls behind after 800 steps."""
 
 
+LEARNING_CALLS = 2
+"""How many of the last calls of a walk learn from the discriminator."""
+
 LATTICE_WEIGHT = 10.0
 """How much what repeats in each cell counts, next to the error of the distillation."""
 
-FLAT = 1e-3
+FLAT = 1e-4
 """Mean square of the detail of a cell up to which it counts as flat."""
+
+NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Rows and columns from a cell to half of its neighbours; the other half sees the same pairs."""
 
 
 class Mixing:
@@ -114,19 +120,35 @@ def unreality(made: list[Tensor]) -> Float[Tensor, ""]:
 
 
 def lattice(images: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, ""]:
-    """Return the mean square of what images repeat in each cell of `side` px; flat cells count most.
+    """Return the mean square of what neighbouring cells of `side` px have in common; flat cells count most.
 
-    The detail of a cell is what differs from the mean over two cells by two, which is blind to a lattice.
-    Cells at the sides of an image have no such mean, and do not count: fewer than three cells give 0.
+    The detail of a cell is what differs from the mean over two cells by two, which is blind to a lattice,
+    and from its own mean. Detail that has nothing to do with that of the neighbours gives 0 on average; less
+    than 0 counts as 0. So a lattice counts wherever it is, also if it differs from place to place. Cells at
+    the sides of an image have no such detail, and do not count: fewer than four cells give 0.
     """
     height, width = (size // side * side for size in images.shape[-2:])
-    if min(height, width) < 3 * side:
+    if min(height, width) < 4 * side:
         return images.new_zeros(())
     smooth = F.avg_pool2d(F.avg_pool2d(images[..., :height, :width], 2 * side, stride=1), 2, stride=1)
-    cells = F.pixel_unshuffle(images[..., side : height - side, side : width - side] - smooth, side)
-    weights = 1.0 / (cells.detach().square().mean(1, keepdim=True) + FLAT)
-    repeated = (cells * weights).sum((2, 3)) / weights.sum((2, 3))
-    return repeated.square().mean()
+    detail = images[..., side : height - side, side : width - side] - smooth
+    cells = F.pixel_unshuffle(detail, side).unflatten(1, (images.shape[1], side**2))
+    cells = cells - cells.mean(2, keepdim=True)
+    flatness = 1.0 / (cells.detach().square().mean((1, 2)) / FLAT + 1.0)
+    shared, weight = images.new_zeros(len(images)), images.new_zeros(len(images))
+    for down, right in NEIGHBOURS:
+        one, other = pairs(cells, down, right)
+        both = torch.mul(*pairs(flatness, down, right))
+        shared = shared + ((one * other).mean((1, 2)) * both).sum((1, 2))
+        weight = weight + both.sum((1, 2))
+    return F.relu(shared / weight).mean()
+
+
+def pairs(cells: Float[Tensor, "b *n h w"], down: int, right: int) -> tuple[Tensor, Tensor]:
+    """Return cells and their neighbours, some rows `down` and some columns to the `right`, place by place."""
+    height, width = cells.shape[-2:]
+    left, far = max(0, -right), max(0, right)
+    return cells[..., : height - down, left : width - far], cells[..., down:, far : width - left]
 
 
 class AgainstFeatures(Distillation):
@@ -146,12 +168,12 @@ class AgainstFeatures(Distillation):
     ) -> None:
         super().__init__(teacher, student, device)
         training = student.config.training
-        *first, last = student.network.compiled_parts()
-        if first:
-            last.requires_grad_(False)
-            self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
         model = student.config.model
         self.cell_px = model.largest_cell_px if isinstance(model, NCAConfig) else 1
+        if isinstance(model, NCAConfig) and model.patch < self.cell_px:
+            *first, last = student.network.compiled_parts()
+            last.requires_grad_(False)
+            self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
         self.features, self.weight, self.device = features.to(device), weight, device
         self.mixing = Mixing(features.widths, training.seed, device)
         self.heads = nn.ModuleList(Head() for _ in features.widths).to(device)
@@ -184,14 +206,14 @@ class AgainstFeatures(Distillation):
     def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """Return images of the student, as sampling makes them; gradients pass through the last call."""
         x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
-        *first, (last, _) = pairwise(self.walk)
-        region, still = Canvas(*x.shape[-2:]).whole, self.still()
-        with torch.no_grad():
-            for level_t, level_s in first:
-                estimate = still.estimate(Query(x, level_t, region, batch, given=batch.given))
-                x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
-        denoiser = self.student if torch.is_grad_enabled() else still
-        return self.image(denoiser.estimate(Query(x, last, region, batch, given=batch.given)).float())
+        region, still, is_learning = Canvas(*x.shape[-2:]).whole, self.still(), torch.is_grad_enabled()
+        for number, (level_t, level_s) in enumerate(pairwise(self.walk)):
+            learns = is_learning and number >= len(self.walk) - 1 - LEARNING_CALLS
+            with torch.set_grad_enabled(learns):
+                query = Query(x, level_t, region, batch, given=batch.given)
+                estimate = (self.student if learns else still).estimate(query).float()
+                x, _ = DDIM().step(Step(x, estimate, level_t, level_s))
+        return self.image(x)
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
