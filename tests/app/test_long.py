@@ -184,6 +184,27 @@ def test_a_map_that_is_uploaded_again_replaces_the_earlier_one(owner: Owner, tmp
     assert b"mended" in [path.read_bytes() for path in folder.iterdir()]
 
 
+def test_a_map_that_is_replaced_does_not_count(
+    owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.app.uploads.MOST_UPLOADS", 2)
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    assert "2 maps are here" in take_maps(session, unseen, uploaded(tmp_path / "again", "a.png", "b.tif"))
+
+
+def test_a_map_that_is_replaced_leaves_no_file(owner: Owner, tmp_path: Path) -> None:
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    take_maps(session, unseen, uploaded(tmp_path / "again", "a.png"))
+    assert set(session.folder.iterdir()) == {*session.uploads, *session.maps}
+
+
+def test_one_map_too_many_is_refused(owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffnca.app.uploads.MOST_UPLOADS", 2)
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    with pytest.raises(ValueError, match="^maps=3: must be at most 2$"):
+        take_maps(session, unseen, uploaded(tmp_path / "more", "a.png", "c.png"))
+
+
 def test_pictures_of_one_name_need_no_maps(owner: Owner, tmp_path: Path) -> None:
     session = owner.sessions.of("tab")
     take_pictures(session, unseen, uploaded(tmp_path / "up", "a.png", "a.jpg"), "")

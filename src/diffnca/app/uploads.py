@@ -13,7 +13,7 @@ from typing import Any
 from diffnca.app.long import checked_name
 from diffnca.app.owner import Owner
 from diffnca.app.picture import kept
-from diffnca.app.sessions import MOST_UPLOADS, Session, line
+from diffnca.app.sessions import MOST_UPLOADS, Session, line, shortened
 from diffnca.data.layouts import LAYOUT_SUFFIXES
 from diffnca.data.sources import stem_of
 from diffnca.errors import require
@@ -29,7 +29,7 @@ def take_pictures(session: Session, report: Report, files: list[Any], label: str
     label = label.strip()
     if label:
         checked_name(label)
-    _check_count(session.uploads, files, "pictures")
+    _check_count(len(session.uploads) + len(files), "pictures")
     taken = [kept(session, file) for file in files]
     session.uploads += taken
     session.labels |= dict.fromkeys(taken, label) if label else {}
@@ -38,11 +38,14 @@ def take_pictures(session: Session, report: Report, files: list[Any], label: str
 
 
 def take_maps(session: Session, report: Report, files: list[Any]) -> str:
-    """Take uploaded maps over; a map replaces the one that had its name."""
-    _check_count(session.maps, files, "maps")
+    """Take uploaded maps over; a map replaces the one that had its name, whose file goes."""
     taken = {session.name_of(path): path for path in session.maps}
+    _check_count(len(taken.keys() | {shortened(str(file)) for file in files}), "maps")
     for path in [kept(session, file, LAYOUT_SUFFIXES) for file in files]:
-        taken[session.name_of(path)] = path
+        name = session.name_of(path)
+        if name in taken:
+            taken[name].unlink(missing_ok=True)
+        taken[name] = path
     session.maps = list(taken.values())
     return line(f"{len(session.maps)} maps are here")
 
@@ -128,6 +131,5 @@ def _holds(folder: Path, places: dict[Path, Path]) -> bool:
     )
 
 
-def _check_count(there: list[Path], files: list[Any], kind: str) -> None:
-    count = len(there) + len(files)
+def _check_count(count: int, kind: str) -> None:
     require(count <= MOST_UPLOADS, kind, count, f"at most {MOST_UPLOADS}")
