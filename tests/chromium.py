@@ -10,6 +10,8 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +50,7 @@ class Browser:
         )
         for end in (theirs, answers, *given):
             os.close(end)
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime"):
-            self.page(f"{domain}.enable")
+        self.tab()
 
     def close(self) -> None:
         """End it."""
@@ -63,6 +62,24 @@ class Browser:
             self.process.wait()
             os.close(self.out)
             os.close(self.back)
+
+    def tab(self, background: bool = False) -> str:
+        """Open a tab, which takes what follows; return its target. In the background it is hidden."""
+        target: str = self.ask("Target.createTarget", url="about:blank", background=background)["targetId"]
+        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime"):
+            self.page(f"{domain}.enable")
+        return target
+
+    @contextmanager
+    def behind(self) -> Iterator[None]:
+        """Send what follows to a hidden tab."""
+        front, target = self.session, self.tab(background=True)
+        try:
+            yield
+        finally:
+            self.ask("Target.closeTarget", targetId=target)
+            self.session = front
 
     def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; what happens meanwhile is kept in `seen`."""

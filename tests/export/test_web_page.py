@@ -93,6 +93,15 @@ def test_a_finished_page_rests(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_a_page_in_a_hidden_tab_is_finished_before_one_looks(page: Page) -> None:
+    motion = [{"name": "prefers-reduced-motion", "value": "no-preference"}]  # it shows its middle first
+    with page.browser.behind():
+        page.browser.page("Emulation.setEmulatedMedia", features=motion)
+        page.open()
+        assert page.value("document.hidden && page.times.whole > page.times.live")
+
+
+@pytest.mark.browser
 def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
     page.open()
     page.drag((400, 300), (430, 300), (460, 240))

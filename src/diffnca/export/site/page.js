@@ -14,6 +14,7 @@ const SAVED_PX = 512; // side of a tile that is saved
 const FAR_ZOOM = 3, WALL_ROWS = 3; // what a window shows at first
 const SLOW_WORLD_PX = 256, PHONE_WORLD_PX = 512;
 const PATIENCE_MS = 250; // longest work between two looks at what the user wants
+const FRAME_MS = 250; // longest wait for a frame: a hidden tab has none
 
 const STOPPED = Symbol("stopped by the user");
 const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -175,7 +176,7 @@ function brush(line) { ask({ points: line, radius: radius(), class: page.tool ==
 
 async function redraw() {
   page.view.touch();
-  await frame();
+  await Promise.race([frame(), pause(FRAME_MS)]);
 }
 
 let wake = () => {};
