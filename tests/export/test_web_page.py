@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from diffnca.export.web import write_page
 from diffnca.models.file import load
 from diffnca.sampling.generate import generate
 
-from .web_page import WALL, WORLD, Page, assert_alike
+from ..chromium import Browser
+from .web_page import RELAXED, SUM, WALL, WITHOUT_RELAXED, WORLD, Page, assert_alike, served
 
 
 @pytest.mark.browser
@@ -209,16 +212,35 @@ def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> No
     assert np.array_equal(page.picture(), before)
 
 
+def drawn(models: Path) -> torch.Tensor:
+    """Return what Python makes of the map of `WORLD`."""
+    options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
+    return generate(
+        load(models / "drawn.safetensors"), height=64, width=64, seed=3, engine="eager", **options
+    )
+
+
 @pytest.mark.browser
 def test_a_saved_tile_has_the_pixels_of_python(page: Page, models: Path) -> None:
     page.open()
     name, pixels = page.saved()
-    options = {"even_px": 128, "tone": (0.0, 0.0, 0.0), "boundary": ("circular", "circular")}
-    drawn = generate(
-        load(models / "drawn.safetensors"), height=64, width=64, seed=3, engine="eager", **options
-    )
     assert name == "drawn-seed-3-64px.png"
-    assert_alike(pixels, drawn)
+    assert_alike(pixels, drawn(models))
+
+
+@pytest.mark.browser
+def test_a_browser_without_relaxed_simd_shows_the_pixels_of_python(
+    browser: Browser, models: Path, tmp_path: Path
+) -> None:
+    write_page([models / "drawn.safetensors"], tmp_path / "page")
+    module = tmp_path / "page" / "simd.js"  # the page and each of its threads begin with it
+    module.write_text(WITHOUT_RELAXED + module.read_text())
+    with served(tmp_path / "page") as address:
+        page = Page(browser, address)
+        page.open(f"{WORLD}&engine=processor")
+        allowed = f"[{SUM}, {RELAXED}].map((code) => WebAssembly.validate(code))"
+        assert page.value(allowed) == [True, False]
+        assert_alike(page.picture(), drawn(models))
 
 
 @pytest.mark.browser

@@ -68,6 +68,30 @@ ENGINE = """(async () => {
 })()"""
 
 
+def simd_module(operation: tuple[int, ...], takes: int) -> str:
+    """Return a small WebAssembly module, in JavaScript: a function that does one operation on vectors."""
+    code = [0, *[0x41, 0, 0xFD, 0x11] * takes, 0xFD, *operation, 0x1A, 0x0B]
+    start = [0, 0x61, 0x73, 0x6D, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0]
+    return f"Uint8Array.from({[*start, 10, len(code) + 2, 1, len(code), *code]})"
+
+
+SUM, RELAXED = simd_module((0xE4, 1), takes=2), simd_module((0x85, 2), takes=3)  # a + b; a b + c
+
+WITHOUT_RELAXED = """{ // Relaxed operations are those from 0x100 on.
+  const own = WebAssembly.Module;
+  const isRelaxed = (code) => code.some((byte, k) => byte === 0xfd && code[k + 1] > 127 && code[k + 2] === 2);
+  WebAssembly.Module = function (code) {
+    if (isRelaxed(code)) throw new WebAssembly.CompileError("no relaxed SIMD");
+    return new own(code);
+  };
+  WebAssembly.validate = (code) => {
+    try { return Boolean(new WebAssembly.Module(code)); } catch { return false; }
+  };
+}
+"""
+"""Goes before a script, and takes relaxed SIMD away, as no switch of Chromium 150 does."""
+
+
 def made(
     engine: Browser,
     name: str,
