@@ -8,9 +8,9 @@ Images are changed at random before, real and generated ones alike: colours, pla
 blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
 student walks from noise to its image as in sampling, and the discriminator sees this image. A walk that
 begins at a noised training image would hide the errors that the first jumps hand on. Gradients pass
-through the last two calls of the student: they draw parts and detail, and a gradient through more calls costs
-as much again for each. The loss of the distillation holds all jumps near those of the teacher. A stage of
-finer cells than another stage stays as it is: it would draw the lattice of its cells where images are flat.
+through the last call of the student: it draws the detail, and a gradient through more calls costs as much
+again for each. The loss of the distillation holds all jumps near those of the teacher. A stage of finer cells
+than another stage stays as it is: it would draw the lattice of its cells where images are flat.
 
 **The lattice.** A pattern that repeats from cell to cell costs the student little, and features take it for
 grain. No real image has it. So the student pays for what neighbouring cells have in common, most of all where
@@ -56,9 +56,6 @@ LARGEST_SHIFT, HOLE = 1 / 8, 1 / 2
 DISCRIMINATOR_RATE = 10.0
 """Learning rate of the discriminator, as a share of the student's: at 4 it falls behind after 800 steps."""
 
-
-LEARNING_CALLS = 2
-"""How many of the last calls of a walk learn from the discriminator."""
 
 LATTICE_WEIGHT = 10.0
 """How much what repeats in each cell counts, next to the error of the distillation."""
@@ -206,14 +203,14 @@ class AgainstFeatures(Distillation):
     def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """Return images of the student, as sampling makes them; gradients pass through the last call."""
         x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
-        region, still, is_learning = Canvas(*x.shape[-2:]).whole, self.still(), torch.is_grad_enabled()
-        for number, (level_t, level_s) in enumerate(pairwise(self.walk)):
-            learns = is_learning and number >= len(self.walk) - 1 - LEARNING_CALLS
-            with torch.set_grad_enabled(learns):
-                query = Query(x, level_t, region, batch, given=batch.given)
-                estimate = (self.student if learns else still).estimate(query).float()
-                x, _ = DDIM().step(Step(x, estimate, level_t, level_s))
-        return self.image(x)
+        *first, (last, _) = pairwise(self.walk)
+        region, still = Canvas(*x.shape[-2:]).whole, self.still()
+        with torch.no_grad():
+            for level_t, level_s in first:
+                estimate = still.estimate(Query(x, level_t, region, batch, given=batch.given))
+                x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
+        denoiser = self.student if torch.is_grad_enabled() else still
+        return self.image(denoiser.estimate(Query(x, last, region, batch, given=batch.given)).float())
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
