@@ -58,7 +58,7 @@ DISCRIMINATOR_RATE = 10.0
 
 
 LATTICE_WEIGHT = 10.0
-"""How much what repeats in each cell counts, next to the error of the distillation."""
+"""How much a lattice counts, next to the error of the distillation."""
 
 FLAT = 1e-4
 """Mean square of the detail of a cell up to which it counts as flat."""
