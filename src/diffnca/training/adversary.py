@@ -166,8 +166,9 @@ class AgainstFeatures(Distillation):
         super().__init__(teacher, student, device)
         training = student.config.training
         model = student.config.model
-        self.cell_px = model.largest_cell_px if isinstance(model, NCAConfig) else 1
-        if isinstance(model, NCAConfig) and model.patch < self.cell_px:
+        sides = (model.patch, model.largest_cell_px) if isinstance(model, NCAConfig) else (1, 1)
+        finest_px, self.cell_px = sides
+        if finest_px < self.cell_px:
             *first, last = student.network.compiled_parts()
             last.requires_grad_(False)
             self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
