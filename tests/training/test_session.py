@@ -274,6 +274,23 @@ def test_only_students_of_few_steps_learn_against_features(options: RunOptions, 
         distillation(options, str(run), StudentOptions(steps=0, against="features"))
 
 
+def test_a_student_begins_with_its_teacher_or_with_the_student_of_a_former_one(
+    options: RunOptions, run: Path
+) -> None:
+    former, asked = student(options, run, 2).run().out, replace(options, out=run.parent / "new")
+    first = [distillation(asked, str(run), StudentOptions(), start) for start in (None, str(former))]
+    assert [session.first_weights for session in first] == [
+        folder / "model.safetensors" for folder in (run, former)
+    ]
+
+
+def test_a_student_with_other_first_weights_is_another_run(options: RunOptions, run: Path) -> None:
+    former, asked = student(options, run, 2).run().out, replace(options, out=run.parent / "new")
+    distillation(replace(asked, images=4), str(run), StudentOptions(steps=2)).run()
+    with pytest.raises(ValueError, match="began with other images, weights or another teacher"):
+        distillation(asked, str(run), StudentOptions(steps=2), str(former)).run()
+
+
 def test_a_student_of_another_teacher_is_another_run(options: RunOptions, run: Path) -> None:
     student(options, run, 3).run()
     training(replace(options, images=12), CONFIG).run()

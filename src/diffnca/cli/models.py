@@ -156,6 +156,8 @@ class Distill:
 
     Attributes:
         model: the teacher: a bundled model, a model file, a run's folder, or a hub id.
+        start: the model that a new student begins with, such as the student of a former teacher; without it,
+            the teacher.
         dry_run: print the plan; write no file.
         run_options: images, folder, budget and care.
         student: steps, guidance and training of the student.
@@ -164,6 +166,7 @@ class Distill:
     verb: ClassVar = "distill"
 
     model: tyro.conf.Positional[str]
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
     dry_run: bool = False
     run_options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     student: Annotated[StudentOptions, tyro.conf.arg(name="")] = field(default_factory=StudentOptions)
@@ -173,7 +176,7 @@ class Distill:
         from diffnca.training.session import distillation
 
         with console.progress() as report:
-            session = distillation(self.run_options, self.model, self.student, report)
+            session = distillation(self.run_options, self.model, self.student, self.start, report)
         return carry_out(session, self.dry_run)
 
 

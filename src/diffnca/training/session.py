@@ -196,9 +196,16 @@ def _card_before(out: Path, start: str | None) -> dict[str, Any]:
 
 
 def distillation(
-    options: RunOptions, teacher: str, student: StudentOptions, report: Report = unseen
+    options: RunOptions,
+    teacher: str,
+    student: StudentOptions,
+    start: str | None = None,
+    report: Report = unseen,
 ) -> Session:
-    """Return a run that trains a student of the model `teacher`."""
+    """Return a run that trains a student of the model `teacher`; it begins with the model `start`, if given.
+
+    Without one, the student begins with the weights of its teacher.
+    """
     options.check()
     path = find_model(teacher)
     alone = load_denoiser(path)
@@ -227,12 +234,15 @@ def distillation(
     config = replace(config, name=name, training=_budgeted(training, options), data=data)
     walk = f", jumps {config.sampling.visited}" if student.steps else ", guidance"
     told = f"{walk}, teacher {_hash_of(path)}" + (f", guidance {guidance}" if guidance else "") + against
-    cards = [read_card(find_model(each)) for each in (teacher, student.guide) if each is not None]
-    card = {"distilled_from": teacher} | guidance | trained_with(*cards, looked=bool(against))
+    own: dict[str, Any] = {"distilled_from": teacher} | guidance
+    if start is not None:
+        own, told = own | {"fine_tuned_from": start}, f"{told}{state.FROM}{start}"
+    cards = [read_card(find_model(each)) for each in (teacher, student.guide, start) if each is not None]
+    card, start = own | trained_with(*cards, looked=bool(against)), start or teacher
     out = _folder(options, config)
-    _check(options, config, out, teacher)
+    _check(options, config, out, start)
     images = images_of(options, config, report)
-    return _session(options, config, out, images, teacher, card, told, objective)
+    return _session(options, config, out, images, start, card, told, objective)
 
 
 def _objective_of(student: StudentOptions, config: Config, led: ImageDenoiser) -> tuple[ObjectiveOf, str]:
