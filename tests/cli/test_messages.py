@@ -170,3 +170,19 @@ def test_facts_are_lines_with_groups_indented() -> None:
         "    dilations: 1, 2",
         "  fourier: None",
     ]
+
+
+def test_groups_in_a_list_are_a_line_each_which_begins_with_words() -> None:
+    facts = {"judges": [{"error": 2.0, "features": "lite"}, {"error": 0.5, "features": "inception"}]}
+    assert as_text(facts).splitlines() == [
+        "judges:",
+        "  features lite, error 2.0",
+        "  features inception, error 0.5",
+    ]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(20, 20), (1021, 3)])
+def test_a_list_of_more_than_twenty_names_shows_three(count: int, shown: int) -> None:
+    names = [f"{number}.png" for number in range(count)]
+    rest = f" and {count - shown:,} more (--json has all)" if count > shown else ""
+    assert as_text({"held_out": names}) == f"held out: {', '.join(names[:shown])}{rest}"

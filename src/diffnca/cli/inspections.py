@@ -3,7 +3,7 @@
 import contextlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,9 @@ from diffnca.files import check_target, replace_atomically
 
 MOST_PROBLEMS = 10
 """Largest number of problems in the message for a damaged image."""
+
+MOST_LISTED, FEW = 20, 3
+"""Longest list that is shown as it is, and how much is shown of a longer one."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +226,26 @@ def as_text(facts: Mapping[str, Any], depth: int = 0) -> str:
         name = f"{'  ' * depth}{key.replace('_', ' ') if depth == 0 else key}:"
         if isinstance(value, Mapping) and value:
             lines += [name, as_text(value, depth + 1)]
+        elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+            lines += [name, *(f"{'  ' * (depth + 1)}{in_one_line(each)}" for each in value)]
         elif isinstance(value, list | tuple):
-            lines.append(f"{name} {', '.join(map(str, value))}")
+            lines.append(f"{name} {listed(value)}")
         else:
             lines.append(f"{name} {value:,}" if type(value) is int else f"{name} {value}")
     return "\n".join(lines)
+
+
+def in_one_line(facts: Mapping[str, Any]) -> str:
+    """Return a group of facts as a line, which begins with those in words."""
+    in_words_first = sorted(facts.items(), key=lambda fact: not isinstance(fact[1], str))
+    return ", ".join(f"{key} {value}" for key, value in in_words_first)
+
+
+def listed(values: Sequence[Any]) -> str:
+    """Return values with commas between them; of a long list, the first ones and the number of the others."""
+    if len(values) <= MOST_LISTED:
+        return ", ".join(map(str, values))
+    return f"{', '.join(map(str, values[:FEW]))} and {len(values) - FEW:,} more (--json has all)"
 
 
 def installation() -> dict[str, Any]:
