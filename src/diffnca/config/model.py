@@ -26,6 +26,9 @@ SamplerName = Literal["ddpm", "ddim", "dpmpp2m"]
 Engine = Literal["auto", "eager"]
 """`auto`: what is fast and exact on the device; `eager`: as in training."""
 
+PYRAMID_REACH_PX = 5
+"""Pixels around a pixel that a pyramid looks at, beside those of the network."""
+
 LARGEST_SQUARE_PX = 1024
 """Largest `even_px`: a tile draws the noise of all squares that it touches."""
 
@@ -203,8 +206,9 @@ class SamplingConfig:
             A distilled model knows only the visited steps.
         guidance: strength of guidance by the model without its last cell steps; 1 means no guidance.
         guide_leaves_out: number of cell steps of each stage that the guide leaves out.
-        grown: whether a model with a Fourier stage grows a large image from an image of its training size;
-            published models do not.
+        grown: whether a model with a Fourier stage makes large images out of smaller ones: it grows them from
+            an image of its training size, and each estimate agrees with that on half the canvas; published
+            models do not.
         even_px: side in pixels of squares. The starting noise has an equal mean in all squares, which gives a
             texture an even tone; 0 does not change the noise.
     """
@@ -231,6 +235,12 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
+
+    @property
+    def has_pyramid(self) -> bool:
+        """Whether estimates on large canvases agree with those on their halves, at levels between steps."""
+        sees_whole = isinstance(self.model, NCAConfig) and self.model.fourier is not None
+        return sees_whole and self.sampling.grown and self.sampling.visited is None
 
     @property
     def drawn_channels(self) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Region
-from diffnca.config.model import Config, LossConfig
+from diffnca.config.model import PYRAMID_REACH_PX, Config, LossConfig
 from diffnca.diffusion.schedule import Level, NoiseSchedule
 from diffnca.errors import require_members
 
@@ -153,7 +153,6 @@ class Denoiser(nn.Module):
     """
 
     image_channels = property(attrgetter("config.drawn_channels"))
-    radius = property(attrgetter("network.radius"))
     has_context = property(attrgetter("network.has_context"))
 
     def __init__(self, network: Any, schedule: NoiseSchedule, config: Config) -> None:
@@ -162,6 +161,12 @@ class Denoiser(nn.Module):
         require_members("network", network, NETWORK_MEMBERS)
         self.network, self.schedule, self.config = network, schedule, config
         self.prediction: Prediction = config.prediction
+
+    @property
+    def radius(self) -> int | None:
+        """Radius of an estimate in pixels, also of one with a pyramid; `None` for all of the image."""
+        own: int | None = self.network.radius
+        return own + PYRAMID_REACH_PX if own is not None and self.config.has_pyramid else own
 
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""

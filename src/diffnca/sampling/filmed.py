@@ -56,11 +56,14 @@ class Filmed(AroundDenoiser):
 
 
 def watched(denoiser: ImageDenoiser | None, query: Query) -> list[Tensor]:
-    """Return the estimate after each cell step of the image stage; empty for a model without cells."""
+    """Return the estimate after each cell step of the image stage; empty for a model without cells.
+
+    The query covers its canvas, so the network makes its own context.
+    """
     if not isinstance(denoiser, Denoiser) or not isinstance(denoiser.network, Automaton):
         return []
     outputs: list[Tensor] = []
-    asked = (query.x_t, denoiser.times(query), query.region, query.cell_noise, query.context)
+    asked = (query.x_t, denoiser.times(query), query.region, query.cell_noise)
     planes = denoiser.planes(query.x_t, query.given)
     denoiser.network(*asked, **planes, observe=outputs.append)
     return [denoiser.clean(output.float(), query) for output in outputs]

@@ -31,6 +31,7 @@ from diffnca.engine import prepare as prepare_network
 from diffnca.errors import require
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import SelfGuidance
+from diffnca.sampling.pyramid import with_pyramid
 
 
 class AroundDenoiser:
@@ -146,10 +147,14 @@ def self_guided(model: Denoiser) -> Denoiser:
 def prepare(
     denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto", by_itself: bool = True
 ) -> ImageDenoiser:
-    """Return a denoiser whose networks an engine runs on `device`, guided as configured if `by_itself`."""
+    """Return a denoiser whose networks an engine runs on `device`, guided as configured if `by_itself`.
+
+    Models that know whole images get their pyramid for larger canvases.
+    """
     if isinstance(denoiser, Denoiser):
         own = self_guided(denoiser) if by_itself else denoiser
-        return Denoiser(prepare_network(own.network, device, engine=engine), own.schedule, own.config)
+        network = prepare_network(own.network, device, engine=engine)
+        return with_pyramid(Denoiser(network, own.schedule, own.config))
     prepared: ImageDenoiser = denoiser.prepare(device, engine) if hasattr(denoiser, "prepare") else denoiser
     return prepared
 

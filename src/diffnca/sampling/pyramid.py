@@ -1,0 +1,188 @@
+"""Whole images larger than in training: coarse structure from a canvas of half the size.
+
+A network with a Fourier stage knows whole images at one size. On a larger canvas it draws small eyes into a
+large face. But the means over squares of 2x2 px of a noisy image are a noisy image too, at a cleaner level:
+
+    mean(alpha * x_0 + sigma * noise) = alpha * mean(x_0) + (sigma / 2) * noise'
+
+So the log-SNR rises by log 4. The network estimates this smaller clean image as well, by the same rule, down
+to a canvas about as large as in training. The change from the means of the large estimate to the small one is
+interpolated and added: what is coarse has the size that the network knows, and the large canvas adds what is
+fine. A cubic interpolation nearly keeps means [1]; a linear one keeps less of them.
+
+[1] Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from diffnca.canvas.noise import CellNoise
+from diffnca.canvas.region import Canvas, Region
+from diffnca.config.networks import NCAConfig
+from diffnca.diffusion.denoiser import ImageDenoiser, Query
+from diffnca.diffusion.schedule import Level
+from diffnca.networks.cell import padded
+from diffnca.networks.fourier import Window
+from diffnca.networks.patches import PatchGrid
+
+SIDE, NEAR = 2, 2
+"""Side of the squares in pixels; squares on each side from which their pixels are interpolated."""
+
+CUBIC = (-0.03515625, 0.26171875, 0.87890625, -0.10546875)
+"""Weights in the middle of the first half of a square, of the squares from the second before to the next [1].
+
+The kernel has the slope -0.75 at 1, as that of `torch.nn.functional.interpolate`.
+"""
+
+LEAST_FACTOR = 1.5
+"""A canvas is halved from this factor between its smaller side and the side in training on."""
+
+LARGEST_PX = 2048**2
+"""Area of the largest canvas that is halved: each step keeps its half in memory."""
+
+
+def with_pyramid(denoiser: ImageDenoiser) -> ImageDenoiser:
+    """Return a denoiser with a pyramid, if its configuration has one."""
+    return Pyramid(denoiser) if denoiser.config.has_pyramid else denoiser
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A denoiser of whole images whose estimates on large canvases agree with those on their halves.
+
+    The context of a canvas that is halved is `b n 1 1`: that of the denoiser, then the means over squares.
+    """
+
+    denoiser: ImageDenoiser
+
+    image_channels = property(attrgetter("denoiser.image_channels"))
+    schedule = property(attrgetter("denoiser.schedule"))
+    config = property(attrgetter("denoiser.config"))
+    radius = property(attrgetter("denoiser.radius"))
+    has_context = property(attrgetter("denoiser.has_context"))
+
+    def half_of(self, canvas: Canvas) -> Canvas | None:
+        """Return the canvas of the means over squares; `None` for a canvas that is estimated by itself."""
+        sides, unit = (canvas.height, canvas.width), SIDE * self._model.patch
+        is_small = min(sides) < LEAST_FACTOR * self.denoiser.config.data.crop
+        is_torn = any(
+            boundary == "circular" and side % unit
+            for side, boundary in zip(sides, canvas.boundary, strict=True)
+        )
+        if is_small or is_torn or canvas.whole.area > LARGEST_PX:
+            return None
+        return PatchGrid(canvas.whole, SIDE).cells.canvas
+
+    def context(self, query: Query) -> Tensor | None:
+        """Return what the region of the query adds to the context of the canvas."""
+        spectrum, half = self.denoiser.context(query), self.half_of(query.region.canvas)
+        if spectrum is None or half is None:
+            return spectrum
+        squares = PatchGrid(query.region, SIDE)
+        seen = query.x_t if query.given is None else torch.cat([query.given.to(query.x_t), query.x_t], dim=1)
+        means = padded(squares.averaged(seen), squares.cells, half.whole)
+        return torch.cat([spectrum.flatten(1), means.flatten(1).to(spectrum)], dim=1)[..., None, None]
+
+    def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
+        """Return the estimate of the clean image; its means over squares nearly are those of the half."""
+        region, half = query.region, self.half_of(query.region.canvas)
+        if half is None:
+            return self.denoiser.estimate(query)
+        spectrum, means = self._parts(query, half)
+        own = self.denoiser.estimate(replace(query, context=spectrum))
+        inner = region.shrink(self.radius or 0) or region
+        squares = PatchGrid(region, SIDE)
+        squares = squares.part(PatchGrid(inner, SIDE).cells.grow(NEAR).within(squares.cells))
+        change = self._estimate_of_half(query, means, squares.cells)
+        change = change - squares.averaged(squares.pixels.crop(own, of=region))
+        return own + padded(enlarged(change, squares), squares.pixels, region)
+
+    def _parts(self, query: Query, half: Canvas) -> tuple[Tensor, Float[Tensor, "b m v u"]]:
+        """Return the context of the denoiser, and the means over the squares of the whole canvas."""
+        context = self.context(query) if query.context is None else query.context
+        fourier = self._model.fourier
+        assert context is not None, "a Fourier stage has a context"
+        assert fourier is not None, "only a Fourier stage has a pyramid"
+        window = Window(fourier, query.region.canvas).region
+        channels = query.x_t.shape[1] + (0 if query.given is None else query.given.shape[1])
+        numbers = channels * half.whole.area
+        spectrum, means = context[..., 0, 0].split([context.shape[1] - numbers, numbers], dim=1)
+        means = means.unflatten(1, (channels, half.height, half.width))
+        return spectrum.unflatten(1, (-1, window.height, window.width)), means.to(query.x_t)
+
+    def _estimate_of_half(
+        self, query: Query, means: Float[Tensor, "b m v u"], where: Region
+    ) -> Float[Tensor, "b n y x"]:
+        """Return the estimate of the clean means on a part of their canvas."""
+        level, whole, around = query.level, where.canvas.whole, where.grow(self.radius or 0)
+        cleaner = Level.of_log_snr(level.log_snr + 2.0 * math.log(SIDE))
+        planes = means.shape[1] - query.x_t.shape[1]
+        x_t = means[:, planes:] / math.hypot(level.alpha, level.sigma / SIDE)
+        given = means[:, :planes] if planes else None
+        noise = None if query.cell_noise is None else Later(query.cell_noise, self._num_masks)
+        small = Query(x_t, cleaner, whole, noise, given=given)
+        if around != whole:
+            context, x_t = self.context(small), around.crop(x_t, of=whole)
+            given = None if given is None else around.crop(given, of=whole)
+            small = Query(x_t, cleaner, around, noise, context, given)
+        return where.crop(self.estimate(small), of=around)
+
+    @property
+    def _num_masks(self) -> int:
+        return sum(stage.num_cell_steps for stage in self._model.stages)
+
+    @property
+    def _model(self) -> NCAConfig:
+        model = self.denoiser.config.model
+        assert isinstance(model, NCAConfig), "only cells have a Fourier stage"
+        return model
+
+
+class Later(NamedTuple):
+    """The masks of later cell steps: no two canvases of a pyramid have equal ones."""
+
+    noise: CellNoise
+    cell_steps: int
+
+    def mask(self, cell_step: int, region: Region, probability: float) -> Bool[Tensor, "b 1 h w"]:
+        """Return true where a cell of `region` updates."""
+        return self.noise.mask(cell_step + self.cell_steps, region, probability)
+
+
+def enlarged(means: Float[Tensor, "b n v u"], squares: PatchGrid) -> Float[Tensor, "b n h w"]:
+    """Return means over `squares` as the pixels of their bicubic interpolation.
+
+    Sums have one order, so each pixel has equal bits in every region. Other edges than those of a circular
+    axis go on as they end.
+    """
+    cells, (boundary_y, boundary_x) = squares.cells, squares.pixels.canvas.boundary
+    rows = around(cells.height, boundary_y == "circular" and cells.is_whole_y).to(means.device)
+    columns = around(cells.width, boundary_x == "circular" and cells.is_whole_x).to(means.device)
+    means = means.index_select(2, rows).index_select(3, columns)
+    pixels = torch.stack(halves_of(means, 2), dim=2)
+    pixels = torch.stack(halves_of(pixels, 4), dim=3)
+    return squares.scatter(pixels.flatten(1, 3))
+
+
+def around(length: int, is_joined: bool) -> Int64[Tensor, " n"]:
+    """Return the places of a span and of two more on each side."""
+    places = torch.arange(-NEAR, length + NEAR)
+    return places % length if is_joined else places.clamp(0, length - 1)
+
+
+def halves_of(means: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the values in the middle of the first and of the second half of each place but the outer two."""
+    length = means.shape[dim] - 2 * NEAR
+    first, second, own, fourth, fifth = (means.narrow(dim, start, length) for start in range(5))
+
+    def weighted(*each: Tensor) -> Tensor:
+        terms = [weight * term for weight, term in zip(CUBIC, each, strict=True)]
+        return terms[0] + terms[1] + terms[2] + terms[3]
+
+    return weighted(first, second, own, fourth), weighted(fifth, fourth, own, second)
