@@ -9,9 +9,10 @@ out; the row "real" compares as many training images with them, the rows "real-H
 
     python benchmarks/sizes.py faces --data faces/ --sizes 48x48 64x64 96x96 64x128 128x128 --published-law
 
-A model that grows large images out of small ones is measured a second time without that ("direct"). With
-`--published-law` the same weights are used once more, also directly, with coefficients of the spectrum that
-change with the size as the published ones do (1/(h*w), [1]); at the size of training both are one network.
+Images larger than those of training are made a second time without what makes them out of smaller ones
+("alone"). With `--published-law` the same weights are used once more, also alone, with coefficients of the
+spectrum that change with the size as the published ones do (1/(h*w), [1]); at the size of training both are one
+network.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.
@@ -20,7 +21,7 @@ References:
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,12 +37,12 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.canvas.region import Canvas
 from diffnca.data import open_images
 from diffnca.data.held_out import split
+from diffnca.diffusion.denoiser import Denoiser
 from diffnca.evaluation.metrics.distances import kid
 from diffnca.evaluation.metrics.features import efficientnet_lite0, extract
 from diffnca.evaluation.selections import crops
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.networks.fourier import Window
-from diffnca.sampling.growth import canvases_of
 
 SHOWN = 6
 
@@ -123,10 +124,13 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
     return changed.round().clamp(0, 255).byte()
 
 
-def made_by(name: str, size: str, options: Options, direct: bool = False) -> Tensor:
-    """Return images of a model."""
+def made_by(name: str, size: str, options: Options, alone: bool = False) -> Tensor:
+    """Return images of a model; `alone`, of its network on the large canvas only."""
     model, made = load(name), []
-    choice = {**size_of(size), "steps": options.steps, "direct": direct}
+    if alone:
+        sampling = replace(model.config.sampling, grown=False)
+        model = Denoiser(model.network, model.schedule, replace(model.config, sampling=sampling))
+    choice = {**size_of(size), "steps": options.steps}
     for seeds in torch.arange(options.n).split(BATCH):
         images = generate(model, seed=seeds.tolist(), **choice)
         made.append(torch.from_numpy(to_uint8(images)).movedim(-1, 1))
@@ -174,8 +178,8 @@ def main(options: Options) -> None:
             print(measure.row(f"real-{size}", larger), flush=True)
     for name, size in itertools.product(options.models, options.sizes):
         report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
-        if len(canvases_of(load(name), Canvas(**size_of(size)))) > 1:
-            report(measure, f"{Path(name).stem}-{size}-direct", made_by(name, size, options, True), options)
+        if min(size_of(size).values()) > measure.side:
+            report(measure, f"{Path(name).stem}-{size}-alone", made_by(name, size, options, True), options)
         if options.published_law:
             with published_law(measure.side):
                 images = made_by(name, size, options, True)

@@ -217,9 +217,9 @@ def test_films_that_cannot_be_are_refused(numbers: tuple[int, int]) -> None:
 
 
 def test_a_request_leaves_no_choice_to_the_model() -> None:
-    made = asked("faces", New(), Choices(), (128, 128))
-    assert (made.sampler, made.steps, made.task) == ("ddpm", 50, New(grown=((64, 64),)))
-    assert asked("faces", New(grown=()), Choices(), (128, 128)).task == New(grown=())
+    made = asked("faces-4step", New(), Choices(), (128, 128))
+    assert (made.sampler, made.steps, made.task) == ("ddim", 4, New(grown=((64, 64),)))
+    assert asked("faces-4step", New(grown=()), Choices(), (128, 128)).task == New(grown=())
     assert asked("faces", New(), Choices()).canvas == Canvas(64, 64)
 
 

@@ -25,14 +25,19 @@ from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.upscale import upscale
 
+STEPS = 8
+
+WALK = {"sampling.sampler": "ddim", "sampling.steps": STEPS}
+WALK |= {"sampling.visited": tuple(300 * step // STEPS - 1 for step in range(STEPS, 0, -1))}
+
 
 @cache
-def made(name: str) -> Denoiser:
-    return build_denoiser(recipe_named(name))
+def made(name: str, is_student: bool = True) -> Denoiser:
+    return build_denoiser(with_fields(recipe_named(name), WALK if is_student else {}))
 
 
-def sizes(name: str, height: int, width: int) -> list[tuple[int, int]]:
-    canvases = canvases_of(made(name), Canvas(height, width))
+def sizes(name: str, height: int, width: int, is_student: bool = True) -> list[tuple[int, int]]:
+    canvases = canvases_of(made(name, is_student), Canvas(height, width))
     return [(canvas.height, canvas.width) for canvas in canvases]
 
 
@@ -58,7 +63,11 @@ class TestCanvases:
         "name", ["diff_nca", "fourier_diff_nca_npj", "fourier_diff_nca_arxiv_v1", "unet_1m"]
     )
     def test_local_and_published_models_and_unets_make_every_size_at_once(self, name: str) -> None:
-        assert sizes(name, 256, 256) == [(256, 256)]
+        assert sizes(name, 256, 256, is_student=False) == [(256, 256)]
+
+    def test_a_model_that_knows_all_levels_makes_every_size_at_once_by_its_pyramid(self) -> None:
+        assert made("fourier_diff_nca", is_student=False).config.has_pyramid
+        assert sizes("fourier_diff_nca", 256, 256, is_student=False) == [(256, 256)]
 
     def test_circular_sides_fit_the_cells(self) -> None:
         canvas = Canvas(100, 200, ("circular", "reflect"))
@@ -68,12 +77,12 @@ class TestCanvases:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The file of a small model of whole images, which grow from 16 px; its weights do something."""
+    """The file of a small student of whole images, which grow from 16 px; its weights do something."""
     few = {"patch": 2, "channels": 24, "fourier.window": 4}
     for stage in ("cell", "fourier.cell"):
         few |= {f"{stage}.hidden": 24, f"{stage}.num_cell_steps": 2}
     changes = {f"model.{name}": value for name, value in few.items()}
-    config: Config = with_fields(recipe_named("fourier_diff_nca"), changes | {"data.crop": 16})
+    config: Config = with_fields(recipe_named("fourier_diff_nca"), changes | WALK | {"data.crop": 16})
     torch.manual_seed(0)
     network = build_denoiser(config).network.requires_grad_(False)
     for parameter in network.parameters():
@@ -86,15 +95,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 class TestImages:
     def test_an_image_is_that_of_training_enlarged_by_noise(self, model: str) -> None:
         denoiser = load(model)
-        small = generate(denoiser, height=16, width=16, seed=[5, MAX_SEED], steps=3)
+        small = generate(denoiser, height=16, width=16, seed=[5, MAX_SEED])
         seeds = [grown_seed(5, 1), grown_seed(MAX_SEED, 1)]
-        larger = upscale(denoiser, small, 1.5, method="noise", strength=STRENGTH, seed=seeds, steps=3)
-        assert torch.equal(generate(denoiser, height=24, width=24, seed=[5, MAX_SEED], steps=3), larger)
+        larger = upscale(denoiser, small, 1.5, method="noise", strength=STRENGTH, seed=seeds)
+        assert torch.equal(generate(denoiser, height=24, width=24, seed=[5, MAX_SEED]), larger)
 
     def test_directly_it_is_made_by_the_network_alone(self, model: str) -> None:
         denoiser, alone = load(model), load(model)
         alone.config = replace(alone.config, sampling=replace(alone.config.sampling, grown=False))
-        size = {"height": 20, "width": 24, "steps": 2}
+        size = {"height": 20, "width": 24}
         assert torch.equal(generate(denoiser, **size, direct=True), generate(alone, **size))
 
     def test_a_smaller_map_keeps_the_known_classes_too(self, model: str) -> None:
@@ -108,14 +117,14 @@ class TestImages:
         maker = build_denoiser(with_fields(load(model).config, changes))
         layout = layout_of(torch.tensor([[1, -1]]), 1.0, maker.config, 1)
         canvases = canvases_of(maker, Canvas(24, 24))
-        method, levels = walk_of(maker, None, 2)
+        method, levels = walk_of(maker, None, None)
         task, _ = grown(maker, canvases, levels, method, Noise((0,)), start_of(maker), layout=layout)
         start = replace(task.levels[0], alpha=1.0, sigma=0.0)  # the enlarged map, without noise
         known = replace(task.initial.initial, level=start)(canvases[-1].whole, Noise((0,)))[0, 3:, :, :11]
         assert known.amax(dim=(1, 2)).tolist() == known.amin(dim=(1, 2)).tolist() == [-1.0, 1.0]
 
     def test_in_tiles_it_is_the_same_as_in_memory(self, model: str, tmp_path: Path) -> None:
-        command = ["sample", model, "--height", "24", "--width", "25", "--steps", "2", "--out"]
+        command = ["sample", model, "--height", "24", "--width", "25", "--out"]
         assert main([*command, str(tmp_path / "whole.png")]) == 0
         assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "16"]) == 0
         tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
@@ -126,14 +135,14 @@ class TestImages:
     def test_a_grown_image_is_not_taken_for_one_made_directly(
         self, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = ["sample", model, "--height", "24", "--width", "24", "--steps", "1", "--out"]
+        command = ["sample", model, "--height", "24", "--width", "24", "--out"]
         command += [str(tmp_path / "a.ome.zarr"), "--tile", "16"]
         assert main(command) == 0
         assert main([*command, "--direct"]) != 0
         assert "grown" in capsys.readouterr().err
 
     def test_a_film_shows_all_images_at_the_size_of_the_last(self, model: str, tmp_path: Path) -> None:
-        command = ["sample", model, "--height", "24", "--width", "24", "--steps", "8", "--out"]
+        command = ["sample", model, "--height", "24", "--width", "24", "--out"]
         assert main([*command, str(tmp_path / "a.png"), "--film", str(tmp_path / "a.webp")]) == 0
         with Image.open(tmp_path / "a.webp") as film:
             assert film.n_frames > 10 and film.size[1] % 24 == 0

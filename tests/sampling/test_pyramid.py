@@ -1,20 +1,26 @@
 """The pyramid: what the half of a canvas sees, and what its estimate changes on the canvas."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import zarr
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
+from diffnca.cli.main import main
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser, Query
 from diffnca.diffusion.schedule import Level
 from diffnca.models.build import build_denoiser
+from diffnca.models.file import write_model
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.guidance import AroundDenoiser, prepare
 from diffnca.sampling.pyramid import LARGEST_PX, Later, Pyramid, enlarged
@@ -171,3 +177,13 @@ def test_canvases_of_a_pyramid_have_other_masks() -> None:
     one, other = (each.mask(0, Canvas(16, 16).whole, 0.5) for each in (masks, Later(masks, 4)))
     assert not torch.equal(one, other)
     assert torch.equal(other, masks.mask(4, Canvas(16, 16).whole, 0.5))
+
+
+def test_an_image_in_tiles_is_the_same_as_in_memory(denoiser: Denoiser, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.safetensors", denoiser.network.state_dict(), denoiser.config, {})
+    command = ["sample", str(tmp_path / "m.safetensors"), "--height", "72", "--width", "81"]
+    command += ["--steps", "2", "--out"]
+    assert main([*command, str(tmp_path / "whole.png")]) == 0
+    assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "16"]) == 0
+    tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
+    assert np.array_equal(np.moveaxis(tiles.squeeze(), 0, -1), np.asarray(Image.open(tmp_path / "whole.png")))

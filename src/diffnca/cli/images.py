@@ -75,8 +75,8 @@ class Sample(Making):
         height: height of the image in pixels; without it, the size of the training crops.
         width: width of the image in pixels; without it, the size of the training crops.
         region: make only this region, TOP,LEFT,HEIGHT,WIDTH in pixels; it equals the crop of the whole image.
-        direct: make a large image in one walk. By default, a model that sees whole images grows large images
-            out of an image of its training size.
+        direct: make a large image in one walk. By default, a student that sees whole images grows large
+            images out of an image of its training size.
         even_px: side in pixels of squares whose noise starts with one mean, so that a texture has one tone;
             with 0, tones differ from place to place; without it, the model's own choice.
         tone: colours at the start of the walk, in standard deviations, one number for each channel

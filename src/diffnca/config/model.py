@@ -206,8 +206,8 @@ class SamplingConfig:
             A distilled model knows only the visited steps.
         guidance: strength of guidance by the model without its last cell steps; 1 means no guidance.
         guide_leaves_out: number of cell steps of each stage that the guide leaves out.
-        grown: whether a model with a Fourier stage makes large images out of smaller ones: it grows them from
-            an image of its training size, and each estimate agrees with that on half the canvas; published
+        grown: whether a model with a Fourier stage makes large images out of smaller ones: each estimate
+            agrees with that on half the canvas, and a student grows an image of its training size; published
             models do not.
         even_px: side in pixels of squares. The starting noise has an equal mean in all squares, which gives a
             texture an even tone; 0 does not change the noise.

@@ -51,7 +51,7 @@ def generate(
         width: columns in pixels, >= 1.
         region: the part of the image to make, equal to the crop of the canvas; `None` makes the canvas.
         batch: number of images; `None` makes one image per seed.
-        direct: make the image in one walk, even if the model would grow it from a smaller image.
+        direct: make the image in one walk, even if the model, a student, would grow it from a smaller image.
         even_px: side in pixels of squares whose noise has one mean; 0 for none, `None` as the model does.
         tone: the tone, one number per channel in standard deviations; `None` draws the tone.
         layout: the class of each place, -1 for any; (y, x) or b maps, of any size.

@@ -1,8 +1,9 @@
 """Images larger than the training crops, grown from an image of that size.
 
 A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
-frequency holds more image beside equal noise. So the first canvas has the training size as its smaller side,
-and its image is exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
+frequency holds more image beside equal noise. A student knows too few levels for a pyramid
+(`diffnca.sampling.pyramid`). So its first canvas has the training size as its smaller side, and its image is
+exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
 """
 
 import math
@@ -37,7 +38,8 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
     """Return the canvases on which an image grows (if the model asks for it), the requested canvas last."""
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
-    grows = denoiser.has_context and denoiser.config.sampling.grown and not direct
+    config = denoiser.config
+    grows = denoiser.has_context and config.sampling.grown and not config.has_pyramid and not direct
     if not grows or factor <= LEAST_FACTOR:
         return (canvas,)
     count = math.ceil(math.log2(factor))
