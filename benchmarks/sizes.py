@@ -11,8 +11,8 @@ out; the row "real" compares as many training images with them, the rows "real-H
 
 Images larger than those of training are made a second time without what makes them out of smaller ones
 ("alone"). With `--published-law` the same weights are used once more, also alone, with coefficients of the
-spectrum that change with the size as the published ones do (1/(h*w), [1]); at the size of training both are one
-network.
+spectrum that change with the size as the published ones do (1/(h*w), [1]); at the size of training both are
+one network.
 
 References:
     [1] Kalkhof et al., arXiv 2401.06291.

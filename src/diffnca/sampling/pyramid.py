@@ -5,12 +5,13 @@ large face. But the means over squares of 2x2 px of a noisy image are a noisy im
 
     mean(alpha * x_0 + sigma * noise) = alpha * mean(x_0) + (sigma / 2) * noise'
 
-So the log-SNR rises by log 4. The network estimates this smaller clean image as well, by the same rule, down
-to a canvas about as large as in training. The change from the means of the large estimate to the small one is
-interpolated and added: what is coarse has the size that the network knows, and the large canvas adds what is
-fine. A cubic interpolation nearly keeps means [1]; a linear one keeps less of them.
+So the log-SNR rises by log 4 [1]. The network estimates this smaller clean image as well, by the same rule,
+down to a canvas about as large as in training. The change from the means of the large estimate to the small
+one is interpolated and added: what is coarse has the size that the network knows, and the large canvas adds
+what is fine. A cubic interpolation nearly keeps means [2]; a linear one keeps less of them.
 
-[1] Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
+[1] Hoogeboom et al., "simple diffusion: End-to-end diffusion for high resolution images", ICML 2023.
+[2] Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
 """
 
 import math
@@ -35,7 +36,7 @@ SIDE, NEAR = 2, 2
 """Side of the squares in pixels; squares on each side from which their pixels are interpolated."""
 
 CUBIC = (-0.03515625, 0.26171875, 0.87890625, -0.10546875)
-"""Weights in the middle of the first half of a square, of the squares from the second before to the next [1].
+"""Weights in the middle of the first half of a square, of the squares from the second before to the next [2].
 
 The kernel has the slope -0.75 at 1, as that of `torch.nn.functional.interpolate`.
 """
