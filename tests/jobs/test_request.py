@@ -58,6 +58,7 @@ CHANGES: dict[str, Any] = {
     "steps": 4,
     "seed": 5,
     "compression": "deflate",
+    "halves": 1,
     "count": 2,
 }
 LEADING = {"layout": OTHER_LAYOUT, "label": "bark", "like": (0.5, -1.0), "obey": 2.0}
@@ -221,6 +222,13 @@ def test_a_request_leaves_no_choice_to_the_model() -> None:
     assert (made.sampler, made.steps, made.task) == ("ddim", 4, New(grown=((64, 64),)))
     assert asked("faces-4step", New(grown=()), Choices(), (128, 128)).task == New(grown=())
     assert asked("faces", New(), Choices()).canvas == Canvas(64, 64)
+
+
+@pytest.mark.parametrize(("side", "halves"), [(64, 0), (128, 1), (256, 2)])
+def test_files_say_how_many_smaller_canvases_an_estimate_agrees_with(side: int, halves: int) -> None:
+    made = asked("faces", New(), Choices(), (side, side))
+    assert made.halves == halves
+    assert text_of(made).get("diffnca:halves") == (str(halves) if halves else None)
 
 
 @pytest.mark.parametrize(

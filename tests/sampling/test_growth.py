@@ -66,8 +66,11 @@ class TestCanvases:
         assert sizes(name, 256, 256, is_student=False) == [(256, 256)]
 
     def test_a_model_that_knows_all_levels_makes_every_size_at_once_by_its_pyramid(self) -> None:
-        assert made("fourier_diff_nca", is_student=False).config.has_pyramid
         assert sizes("fourier_diff_nca", 256, 256, is_student=False) == [(256, 256)]
+
+    @pytest.mark.parametrize("size", [(80, 80), (2049, 2048)])
+    def test_without_a_half_such_a_model_grows_images_too(self, size: tuple[int, int]) -> None:
+        assert sizes("fourier_diff_nca", *size, is_student=False)[0][1] == 64
 
     def test_circular_sides_fit_the_cells(self) -> None:
         canvas = Canvas(100, 200, ("circular", "reflect"))

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffnca import generate
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.cli.main import main
@@ -22,8 +23,8 @@ from diffnca.diffusion.schedule import Level
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import write_model
 from diffnca.networks.patches import PatchGrid
-from diffnca.sampling.guidance import AroundDenoiser, prepare
-from diffnca.sampling.pyramid import LARGEST_PX, Later, Pyramid, enlarged
+from diffnca.sampling.guidance import AroundDenoiser, Guided, guided, prepare
+from diffnca.sampling.pyramid import LARGEST_PX, Later, Pyramid, enlarged, half_of, means_of
 
 SMALL = {
     "model.channels": 24,
@@ -43,14 +44,19 @@ def config(**changes: Any) -> Config:
     return with_fields(recipe_named("fourier_diff_nca"), SMALL | changes)
 
 
+def made(**changes: Any) -> Denoiser:
+    """Return a small model whose weights do something."""
+    torch.manual_seed(0)
+    denoiser = build_denoiser(config(**changes))
+    with torch.no_grad():
+        for weight in denoiser.network.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return denoiser
+
+
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    torch.manual_seed(0)
-    made = build_denoiser(config())
-    with torch.no_grad():
-        for weight in made.network.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    return made
+    return made()
 
 
 def query(canvas: Canvas, region: Region | None = None, images: int = 2) -> Query:
@@ -104,8 +110,8 @@ def test_the_means_of_an_estimate_become_those_of_the_half(denoiser: Denoiser, b
             return torch.full_like(query.x_t, 0.5 if query.region.height == 32 else -0.25)
 
     like = Constant(denoiser)
-    made = Pyramid(like).estimate(query(Canvas(32, 48, (boundary, "reflect"))))
-    assert torch.equal(made, torch.full_like(made, -0.25))
+    found = Pyramid(like).estimate(query(Canvas(32, 48, (boundary, "reflect"))))
+    assert torch.equal(found, torch.full_like(found, -0.25))
 
 
 def test_the_change_is_interpolated_bicubically() -> None:
@@ -122,12 +128,16 @@ def test_the_interpolation_joins_the_edges_of_a_circular_axis() -> None:
 
 @pytest.mark.parametrize("boundary_y", ["reflect", "circular"])
 @pytest.mark.parametrize("boundary_x", ["reflect", "circular"])
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 136)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 136), (65, 129)])
 def test_parts_of_a_canvas_equal_the_whole_to_the_bit(
     denoiser: Denoiser, boundary_y: Boundary, boundary_x: Boundary, height: int, width: int
 ) -> None:
     pyramid = prepare(denoiser, torch.device("cpu"))
-    canvas = Canvas(height, width, (boundary_y, boundary_x))
+    sides = [
+        side if boundary == "reflect" else side // 4 * 4  # a circular side has whole cells of the half
+        for side, boundary in ((height, boundary_y), (width, boundary_x))
+    ]
+    canvas = Canvas(*sides, (boundary_y, boundary_x))
     asked, radius = query(canvas), pyramid.radius or 0
     whole = pyramid.estimate(asked)
     context = sum(pyramid.context(query(canvas, part)) for part in canvas.whole.tiles(64, 64))
@@ -137,11 +147,31 @@ def test_parts_of_a_canvas_equal_the_whole_to_the_bit(
         assert torch.equal(part.crop(found, of=around), part.crop(whole, of=canvas.whole))
 
 
-def test_a_canvas_without_two_dimensions_of_even_length_has_a_half_too(denoiser: Denoiser) -> None:
+def test_odd_canvases_have_a_half(denoiser: Denoiser) -> None:
+    assert half_of(Canvas(33, 47), denoiser.config) == Canvas(17, 24)
     pyramid = prepare(denoiser, torch.device("cpu"))
-    assert isinstance(pyramid, Pyramid)
-    assert pyramid.half_of(Canvas(33, 47)) == Canvas(17, 24)
     assert torch.isfinite(pyramid.estimate(query(Canvas(33, 47)))).all()
+
+
+def test_the_last_pixels_of_an_odd_canvas_count_twice() -> None:
+    image = torch.arange(15.0).reshape(1, 1, 3, 5)
+    assert means_of(image).tolist() == [[[[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]]]
+
+
+def test_guided_models_share_one_pyramid(denoiser: Denoiser) -> None:
+    student = build_denoiser(config(**{"sampling.steps": 2, "sampling.visited": (299, 149)}))
+    for better, weaker, kind in ((denoiser, student, Pyramid), (student, denoiser, Guided)):
+        ready = prepare(guided(better, 2.0, weaker), torch.device("cpu"))
+        assert isinstance(ready, kind)
+        assert torch.isfinite(ready.estimate(query(Canvas(32, 32)))).all()
+
+
+def test_a_label_leads_a_large_image_as_closely_as_asked() -> None:
+    labelled = made(**{"layout.labels": ("a", "b"), "model.given_channels": 2})
+    size = {"height": 32, "width": 32, "steps": 2, "label": "a"}
+    twice, once = (generate(labelled, **size, obey=obey) for obey in (2.0, 1.0))
+    assert torch.isfinite(twice).all()
+    assert not torch.equal(twice, once)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +186,7 @@ def test_a_canvas_without_two_dimensions_of_even_length_has_a_half_too(denoiser:
 def test_small_torn_and_very_large_canvases_are_estimated_by_themselves(
     denoiser: Denoiser, canvas: Canvas
 ) -> None:
-    assert Pyramid(denoiser).half_of(canvas) is None
+    assert half_of(canvas, denoiser.config) is None
 
 
 @pytest.mark.parametrize(
@@ -167,9 +197,9 @@ def test_small_torn_and_very_large_canvases_are_estimated_by_themselves(
     ],
 )
 def test_published_models_and_students_have_no_pyramid(changes: dict[str, Any]) -> None:
-    made = build_denoiser(config(**changes))
-    assert isinstance(prepare(made, torch.device("cpu")), Denoiser)
-    assert made.radius == made.network.radius
+    alone = build_denoiser(config(**changes))
+    assert isinstance(prepare(alone, torch.device("cpu")), Denoiser)
+    assert alone.radius == alone.network.radius
 
 
 def test_canvases_of_a_pyramid_have_other_masks() -> None:
@@ -181,7 +211,7 @@ def test_canvases_of_a_pyramid_have_other_masks() -> None:
 
 def test_an_image_in_tiles_is_the_same_as_in_memory(denoiser: Denoiser, tmp_path: Path) -> None:
     write_model(tmp_path / "m.safetensors", denoiser.network.state_dict(), denoiser.config, {})
-    command = ["sample", str(tmp_path / "m.safetensors"), "--height", "72", "--width", "81"]
+    command = ["sample", str(tmp_path / "m.safetensors"), "--height", "72", "--width", "65"]
     command += ["--steps", "2", "--out"]
     assert main([*command, str(tmp_path / "whole.png")]) == 0
     assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "16"]) == 0

@@ -146,6 +146,15 @@ def stratified_steps(
     return (t * num_diffusion_steps).long().clamp(max=num_diffusion_steps - 1)
 
 
+def all_planes(x_t: Float[Tensor, "b n h w"], given: Tensor | None, count: int) -> Tensor | None:
+    """Return at least `count` planes: those that are given, then zeros; `None` for no planes."""
+    known = 0 if given is None else given.shape[1]
+    if known >= count:
+        return given
+    unknown = x_t.new_zeros(len(x_t), count - known, *x_t.shape[-2:])
+    return unknown if given is None else torch.cat([given.to(x_t), unknown], dim=1)
+
+
 class Denoiser(nn.Module):
     """Estimates clean images from noisy images.
 
@@ -184,11 +193,7 @@ class Denoiser(nn.Module):
 
         A model with a legend sees zeros where no layout is given, and where a layout has no colours.
         """
-        count = self.config.layout.num_planes(self.config.model.image_channels)
-        known = 0 if given is None else given.shape[1]
-        if known < count:
-            unknown = x_t.new_zeros(len(x_t), count - known, *x_t.shape[-2:])
-            given = unknown if given is None else torch.cat([given.to(x_t), unknown], dim=1)
+        given = all_planes(x_t, given, self.config.layout.num_planes(self.config.model.image_channels))
         return {} if given is None else {"given": given}
 
     def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:

@@ -31,6 +31,7 @@ from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
 from diffnca.sampling.layouts import Layout, check_edited, check_kept, check_obey, check_proportions, obeying
 from diffnca.sampling.maps import sides_of
+from diffnca.sampling.pyramid import num_halves
 from diffnca.sampling.styles import check_follows_styles
 from diffnca.sampling.task import walk_of
 from diffnca.sampling.windows import Blended
@@ -44,8 +45,19 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
 
 PREFIX = "diffnca:"
 
-LAST = ("even_px", "tone", "grown", "seed", "height", "width", "compression")
-LAST_OF_LARGE = ("seed", "height", "width", "sampler", "steps", "grown", "even_px", "tone", "compression")
+LAST = ("even_px", "tone", "grown", "halves", "seed", "height", "width", "compression")
+LAST_OF_LARGE = (
+    "seed",
+    "height",
+    "width",
+    "sampler",
+    "steps",
+    "grown",
+    "halves",
+    "even_px",
+    "tone",
+    "compression",
+)
 """What files say at the end, and files of new images that are made in tiles."""
 
 IMPLIED = {"engine": "auto", "compression": "jpeg"}
@@ -79,6 +91,7 @@ class Request:
             `None` for an image without such a model.
         sampler, steps: how the model walks from pure noise; `None` for a model that takes no steps.
         compression: of a TIFF file, which may lose something.
+        halves: number of smaller canvases with which each estimate agrees.
     """
 
     model: Weights
@@ -94,6 +107,7 @@ class Request:
     seed: int
     compression: Literal["jpeg", "deflate"] | None = None
     count: int = 1
+    halves: int = 0
 
     def __post_init__(self) -> None:
         require(self.count >= 1, "count", self.count, ">= 1")
@@ -196,6 +210,7 @@ def asked(
         seed=task.seeds[0] if isinstance(task, Interpolate) else choices.seed,
         compression=compression,
         count=choices.count,
+        halves=num_halves(canvas, opened.config),
     )
     _check_led(made, opened.config)
     return made

@@ -39,7 +39,7 @@ class Filmed(AroundDenoiser):
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image, and film its cell steps."""
         estimate, colours = self.denoiser.estimate(query), self.config.model.image_channels
-        growing = [*watched(self.cells, query)[:-1], estimate]  # the last estimate may be guided
+        growing = [*watched(self.cells, query)[:-1], estimate]  # the last may be guided, or of a pyramid
         stride = -(-self.calls * len(growing) // MOST_FRAMES)
         for shown in growing[::-1][::stride][::-1]:  # always keeps the last
             both = to_uint8(torch.cat([query.x_t[:1, :colours], shown[:1, :colours]]))

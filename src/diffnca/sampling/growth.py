@@ -1,9 +1,9 @@
 """Images larger than the training crops, grown from an image of that size.
 
 A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
-frequency holds more image beside equal noise. A student knows too few levels for a pyramid
-(`diffnca.sampling.pyramid`). So its first canvas has the training size as its smaller side, and its image is
-exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
+frequency holds more image beside equal noise. Most models have a pyramid for that, in `pyramid` beside this
+file. Students and a few canvases have none. Then the first canvas has the training size as its smaller side,
+and its image is exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
 """
 
 import math
@@ -18,6 +18,7 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.sampling.coarse import completing
+from diffnca.sampling.pyramid import num_halves
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
@@ -39,7 +40,7 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
     config = denoiser.config
-    grows = denoiser.has_context and config.sampling.grown and not config.has_pyramid and not direct
+    grows = denoiser.has_context and config.sampling.grown and not direct and not num_halves(canvas, config)
     if not grows or factor <= LEAST_FACTOR:
         return (canvas,)
     count = math.ceil(math.log2(factor))

@@ -90,10 +90,10 @@ class Guided(AroundDenoiser):
         own, other = self.denoiser.radius, self.guide.radius
         return None if own is None or other is None else max(own, other)
 
-    def prepare(self, device: torch.device, engine: Engine) -> "Guided":
-        """Return both models prepared for `device`, neither of them guided by itself."""
+    def prepare(self, device: torch.device, engine: Engine) -> ImageDenoiser:
+        """Return both models prepared for `device`, neither guided by itself, in one pyramid."""
         better, weaker = (prepare(each, device, engine, False) for each in (self.denoiser, self.guide))
-        return Guided(better, weaker, self.guidance)
+        return with_pyramid(Guided(better, weaker, self.guidance))
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the guided estimate of the clean image."""
@@ -147,14 +147,14 @@ def self_guided(model: Denoiser) -> Denoiser:
 def prepare(
     denoiser: ImageDenoiser, device: torch.device, engine: Engine = "auto", by_itself: bool = True
 ) -> ImageDenoiser:
-    """Return a denoiser whose networks an engine runs on `device`, guided as configured if `by_itself`.
+    """Return a denoiser whose networks an engine runs on `device`.
 
-    Models that know whole images get their pyramid for larger canvases.
+    If `by_itself`, it is guided as configured, and has the pyramid of a model of whole images.
     """
     if isinstance(denoiser, Denoiser):
         own = self_guided(denoiser) if by_itself else denoiser
-        network = prepare_network(own.network, device, engine=engine)
-        return with_pyramid(Denoiser(network, own.schedule, own.config))
+        ready = Denoiser(prepare_network(own.network, device, engine=engine), own.schedule, own.config)
+        return with_pyramid(ready) if by_itself else ready
     prepared: ImageDenoiser = denoiser.prepare(device, engine) if hasattr(denoiser, "prepare") else denoiser
     return prepared
 

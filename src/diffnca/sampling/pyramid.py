@@ -22,11 +22,13 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffnca.canvas.noise import CellNoise
 from diffnca.canvas.region import Canvas, Region
+from diffnca.config.model import Config
 from diffnca.config.networks import NCAConfig
-from diffnca.diffusion.denoiser import ImageDenoiser, Query
+from diffnca.diffusion.denoiser import ImageDenoiser, Query, all_planes
 from diffnca.diffusion.schedule import Level
 from diffnca.networks.cell import padded
 from diffnca.networks.fourier import Window
@@ -48,16 +50,35 @@ LARGEST_PX = 2048**2
 """Area of the largest canvas that is halved: each step keeps its half in memory."""
 
 
+def half_of(canvas: Canvas, config: Config) -> Canvas | None:
+    """Return the canvas of the means over squares; `None` for a canvas that a model estimates by itself."""
+    sides, unit = (canvas.height, canvas.width), SIDE * getattr(config.model, "patch", 1)
+    is_small = min(sides) < LEAST_FACTOR * config.data.crop
+    is_torn = any(
+        boundary == "circular" and side % unit for side, boundary in zip(sides, canvas.boundary, strict=True)
+    )
+    if not config.has_pyramid or is_small or is_torn or canvas.whole.area > LARGEST_PX:
+        return None
+    return PatchGrid(canvas.whole, SIDE).cells.canvas
+
+
+def num_halves(canvas: Canvas, config: Config) -> int:
+    """Return how many smaller canvases a model estimates beside this one."""
+    half = half_of(canvas, config)
+    return 0 if half is None else 1 + num_halves(half, config)
+
+
 def with_pyramid(denoiser: ImageDenoiser) -> ImageDenoiser:
     """Return a denoiser with a pyramid, if its configuration has one."""
-    return Pyramid(denoiser) if denoiser.config.has_pyramid else denoiser
+    return Pyramid(denoiser) if denoiser.config.has_pyramid and denoiser.has_context else denoiser
 
 
 @dataclass(frozen=True)
 class Pyramid:
     """A denoiser of whole images whose estimates on large canvases agree with those on their halves.
 
-    The context of a canvas that is halved is `b n 1 1`: that of the denoiser, then the means over squares.
+    The context of a canvas with a half is `b n 1 1`: that of the denoiser, then the means over squares. Parts
+    of a canvas of which contexts are summed begin at even rows and columns.
     """
 
     denoiser: ImageDenoiser
@@ -68,31 +89,19 @@ class Pyramid:
     radius = property(attrgetter("denoiser.radius"))
     has_context = property(attrgetter("denoiser.has_context"))
 
-    def half_of(self, canvas: Canvas) -> Canvas | None:
-        """Return the canvas of the means over squares; `None` for a canvas that is estimated by itself."""
-        sides, unit = (canvas.height, canvas.width), SIDE * self._model.patch
-        is_small = min(sides) < LEAST_FACTOR * self.denoiser.config.data.crop
-        is_torn = any(
-            boundary == "circular" and side % unit
-            for side, boundary in zip(sides, canvas.boundary, strict=True)
-        )
-        if is_small or is_torn or canvas.whole.area > LARGEST_PX:
-            return None
-        return PatchGrid(canvas.whole, SIDE).cells.canvas
-
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""
-        spectrum, half = self.denoiser.context(query), self.half_of(query.region.canvas)
+        spectrum, half = self.denoiser.context(query), half_of(query.region.canvas, self.denoiser.config)
         if spectrum is None or half is None:
             return spectrum
-        squares = PatchGrid(query.region, SIDE)
-        seen = query.x_t if query.given is None else torch.cat([query.given.to(query.x_t), query.x_t], dim=1)
-        means = padded(squares.averaged(seen), squares.cells, half.whole)
+        given = self._planes(query)
+        seen = query.x_t if given is None else torch.cat([given.to(query.x_t), query.x_t], dim=1)
+        means = padded(means_of(seen), PatchGrid(query.region, SIDE).cells, half.whole)
         return torch.cat([spectrum.flatten(1), means.flatten(1).to(spectrum)], dim=1)[..., None, None]
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image; its means over squares nearly are those of the half."""
-        region, half = query.region, self.half_of(query.region.canvas)
+        region, half = query.region, half_of(query.region.canvas, self.denoiser.config)
         if half is None:
             return self.denoiser.estimate(query)
         spectrum, means = self._parts(query, half)
@@ -101,17 +110,22 @@ class Pyramid:
         squares = PatchGrid(region, SIDE)
         squares = squares.part(PatchGrid(inner, SIDE).cells.grow(NEAR).within(squares.cells))
         change = self._estimate_of_half(query, means, squares.cells)
-        change = change - squares.averaged(squares.pixels.crop(own, of=region))
+        change = change - means_of(squares.pixels.crop(own, of=region))
         return own + padded(enlarged(change, squares), squares.pixels, region)
+
+    def _planes(self, query: Query) -> Tensor | None:
+        """Return all planes that the cells see, also those for which zeros stand."""
+        config = self.denoiser.config
+        return all_planes(query.x_t, query.given, config.layout.num_planes(config.model.image_channels))
 
     def _parts(self, query: Query, half: Canvas) -> tuple[Tensor, Float[Tensor, "b m v u"]]:
         """Return the context of the denoiser, and the means over the squares of the whole canvas."""
-        context = self.context(query) if query.context is None else query.context
+        context, planes = self.context(query) if query.context is None else query.context, self._planes(query)
         fourier = self._model.fourier
         assert context is not None, "a Fourier stage has a context"
         assert fourier is not None, "only a Fourier stage has a pyramid"
         window = Window(fourier, query.region.canvas).region
-        channels = query.x_t.shape[1] + (0 if query.given is None else query.given.shape[1])
+        channels = query.x_t.shape[1] + (0 if planes is None else planes.shape[1])
         numbers = channels * half.whole.area
         spectrum, means = context[..., 0, 0].split([context.shape[1] - numbers, numbers], dim=1)
         means = means.unflatten(1, (channels, half.height, half.width))
@@ -121,18 +135,18 @@ class Pyramid:
         self, query: Query, means: Float[Tensor, "b m v u"], where: Region
     ) -> Float[Tensor, "b n y x"]:
         """Return the estimate of the clean means on a part of their canvas."""
-        level, whole, around = query.level, where.canvas.whole, where.grow(self.radius or 0)
+        level, whole, seen = query.level, where.canvas.whole, where.grow(self.radius or 0)
         cleaner = Level.of_log_snr(level.log_snr + 2.0 * math.log(SIDE))
         planes = means.shape[1] - query.x_t.shape[1]
         x_t = means[:, planes:] / math.hypot(level.alpha, level.sigma / SIDE)
         given = means[:, :planes] if planes else None
         noise = None if query.cell_noise is None else Later(query.cell_noise, self._num_masks)
         small = Query(x_t, cleaner, whole, noise, given=given)
-        if around != whole:
-            context, x_t = self.context(small), around.crop(x_t, of=whole)
-            given = None if given is None else around.crop(given, of=whole)
-            small = Query(x_t, cleaner, around, noise, context, given)
-        return where.crop(self.estimate(small), of=around)
+        if seen != whole:
+            context, x_t = self.context(small), seen.crop(x_t, of=whole)
+            given = None if given is None else seen.crop(given, of=whole)
+            small = Query(x_t, cleaner, seen, noise, context, given)
+        return where.crop(self.estimate(small), of=seen)
 
     @property
     def _num_masks(self) -> int:
@@ -146,7 +160,7 @@ class Pyramid:
 
 
 class Later(NamedTuple):
-    """The masks of later cell steps: no two canvases of a pyramid have equal ones."""
+    """The masks of later cell steps, for the half: no two canvases of a pyramid have equal ones."""
 
     noise: CellNoise
     cell_steps: int
@@ -156,6 +170,17 @@ class Later(NamedTuple):
         return self.noise.mask(cell_step + self.cell_steps, region, probability)
 
 
+def means_of(image: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n v u"]:
+    """Return the means over squares; at an odd edge of the canvas, the last pixels count twice.
+
+    The image begins at even places of its canvas.
+    """
+    height, width = image.shape[-2:]
+    image = F.pad(image, (0, width % SIDE, 0, height % SIDE), mode="replicate")
+    rows = image[..., ::SIDE, :] + image[..., 1::SIDE, :]
+    return (rows[..., ::SIDE] + rows[..., 1::SIDE]) / SIDE**2
+
+
 def enlarged(means: Float[Tensor, "b n v u"], squares: PatchGrid) -> Float[Tensor, "b n h w"]:
     """Return means over `squares` as the pixels of their bicubic interpolation.
 
@@ -163,27 +188,27 @@ def enlarged(means: Float[Tensor, "b n v u"], squares: PatchGrid) -> Float[Tenso
     axis go on as they end.
     """
     cells, (boundary_y, boundary_x) = squares.cells, squares.pixels.canvas.boundary
-    rows = around(cells.height, boundary_y == "circular" and cells.is_whole_y).to(means.device)
-    columns = around(cells.width, boundary_x == "circular" and cells.is_whole_x).to(means.device)
+    rows = places(cells.height, boundary_y == "circular" and cells.is_whole_y).to(means.device)
+    columns = places(cells.width, boundary_x == "circular" and cells.is_whole_x).to(means.device)
     means = means.index_select(2, rows).index_select(3, columns)
     pixels = torch.stack(halves_of(means, 2), dim=2)
     pixels = torch.stack(halves_of(pixels, 4), dim=3)
     return squares.scatter(pixels.flatten(1, 3))
 
 
-def around(length: int, is_joined: bool) -> Int64[Tensor, " n"]:
+def places(length: int, is_joined: bool) -> Int64[Tensor, " n"]:
     """Return the places of a span and of two more on each side."""
-    places = torch.arange(-NEAR, length + NEAR)
-    return places % length if is_joined else places.clamp(0, length - 1)
+    numbers = torch.arange(-NEAR, length + NEAR)
+    return numbers % length if is_joined else numbers.clamp(0, length - 1)
 
 
 def halves_of(means: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return the values in the middle of the first and of the second half of each place but the outer two."""
     length = means.shape[dim] - 2 * NEAR
-    first, second, own, fourth, fifth = (means.narrow(dim, start, length) for start in range(5))
+    first, second, third, fourth, fifth = (means.narrow(dim, start, length) for start in range(5))
 
     def weighted(*each: Tensor) -> Tensor:
         terms = [weight * term for weight, term in zip(CUBIC, each, strict=True)]
         return terms[0] + terms[1] + terms[2] + terms[3]
 
-    return weighted(first, second, own, fourth), weighted(fifth, fourth, own, second)
+    return weighted(first, second, third, fourth), weighted(fifth, fourth, third, second)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
-from diffnca.config.model import Config
+from diffnca.config.model import PYRAMID_REACH_PX, Config
 from diffnca.config.networks import NCAConfig, StageWork
 from diffnca.diffusion.denoiser import ImageDenoiser, estimate_alone
 from diffnca.diffusion.samplers import Sampler, sampler_of
@@ -116,8 +116,11 @@ def check_parts(denoiser: ImageDenoiser) -> int:
 
 def stage_works(denoiser: ImageDenoiser) -> tuple[StageWork, ...]:
     """Return what the stages of a denoiser with a finite radius compute; of an unknown one, all at once."""
-    model, radius = denoiser.config.model, check_parts(denoiser)
-    known = model.stage_works if isinstance(model, NCAConfig) and model.radius == radius else ()
+    config, radius = denoiser.config, check_parts(denoiser)
+    reach = PYRAMID_REACH_PX if config.has_pyramid else 0
+    known: tuple[StageWork, ...] = ()
+    if isinstance(config.model, NCAConfig) and config.model.radius == radius - reach:
+        known = tuple(each.beside(reach) for each in config.model.stage_works)
     return known or (StageWork(1.0, radius, radius),)
 
 
