@@ -44,7 +44,7 @@ from diffnca.evaluation.selections import crops
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.networks.fourier import Window
 from diffnca.sampling.growth import canvases_of
-from diffnca.sampling.pyramid import num_halves
+from diffnca.sampling.pyramid import half_of
 
 SHOWN = 6
 
@@ -180,8 +180,8 @@ def main(options: Options) -> None:
             print(measure.row(f"real-{size}", larger), flush=True)
     for name, size in itertools.product(options.models, options.sizes):
         report(measure, f"{Path(name).stem}-{size}", made_by(name, size, options), options)
-        canvas, config = Canvas(**size_of(size)), load(name).config
-        if num_halves(canvas, config) or len(canvases_of(load(name), canvas)) > 1:
+        model, canvas = load(name), Canvas(**size_of(size))
+        if half_of(canvas, model.config) is not None or len(canvases_of(model, canvas)) > 1:
             report(measure, f"{Path(name).stem}-{size}-alone", made_by(name, size, options, True), options)
         if options.published_law:
             with published_law(measure.side):

@@ -231,6 +231,11 @@ def test_files_say_how_many_smaller_canvases_an_estimate_agrees_with(side: int, 
     assert text_of(made).get("diffnca:halves") == (str(halves) if halves else None)
 
 
+def test_the_halves_of_an_image_in_windows_are_those_of_a_window() -> None:
+    made = [asked("faces", New(), Choices(windows=side), (256, 256)).halves for side in (64, 128)]
+    assert made == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [

@@ -27,7 +27,7 @@ Engine = Literal["auto", "eager"]
 """`auto`: what is fast and exact on the device; `eager`: as in training."""
 
 PYRAMID_REACH_PX = 5
-"""Pixels around a pixel that a pyramid looks at, beside those of the network."""
+"""Pixels around a pixel that a pyramid sees besides: two squares of 2 px, and the rest of its own square."""
 
 LARGEST_SQUARE_PX = 1024
 """Largest `even_px`: a tile draws the noise of all squares that it touches."""

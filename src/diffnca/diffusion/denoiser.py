@@ -146,8 +146,9 @@ def stratified_steps(
     return (t * num_diffusion_steps).long().clamp(max=num_diffusion_steps - 1)
 
 
-def all_planes(x_t: Float[Tensor, "b n h w"], given: Tensor | None, count: int) -> Tensor | None:
-    """Return at least `count` planes: those that are given, then zeros; `None` for no planes."""
+def all_planes(x_t: Float[Tensor, "b n h w"], given: Tensor | None, config: Config) -> Tensor | None:
+    """Return the planes that a model sees: those that are given, then zeros; `None` for no planes."""
+    count = config.layout.num_planes(config.model.image_channels)
     known = 0 if given is None else given.shape[1]
     if known >= count:
         return given
@@ -193,7 +194,7 @@ class Denoiser(nn.Module):
 
         A model with a legend sees zeros where no layout is given, and where a layout has no colours.
         """
-        given = all_planes(x_t, given, self.config.layout.num_planes(self.config.model.image_channels))
+        given = all_planes(x_t, given, self.config)
         return {} if given is None else {"given": given}
 
     def clean(self, output: Tensor, query: Query) -> Float[Tensor, "b n h w"]:

@@ -46,18 +46,8 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
 PREFIX = "diffnca:"
 
 LAST = ("even_px", "tone", "grown", "halves", "seed", "height", "width", "compression")
-LAST_OF_LARGE = (
-    "seed",
-    "height",
-    "width",
-    "sampler",
-    "steps",
-    "grown",
-    "halves",
-    "even_px",
-    "tone",
-    "compression",
-)
+SIZE_AND_WALK = ("seed", "height", "width", "sampler", "steps")
+LAST_OF_LARGE = (*SIZE_AND_WALK, "grown", "halves", "even_px", "tone", "compression")
 """What files say at the end, and files of new images that are made in tiles."""
 
 IMPLIED = {"engine": "auto", "compression": "jpeg"}
@@ -210,10 +200,15 @@ def asked(
         seed=task.seeds[0] if isinstance(task, Interpolate) else choices.seed,
         compression=compression,
         count=choices.count,
-        halves=num_halves(canvas, opened.config),
+        halves=num_halves(_seen_at_once(canvas, choices.windows), opened.config),
     )
     _check_led(made, opened.config)
     return made
+
+
+def _seen_at_once(canvas: Canvas, windows: int | None) -> Canvas:
+    """Return the canvas of one estimate: the image, or a window of it."""
+    return canvas if windows is None else Canvas(min(windows, canvas.height), min(windows, canvas.width))
 
 
 def _check_led(made: Request, config: Config) -> None:

@@ -18,7 +18,7 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.sampling.coarse import completing
-from diffnca.sampling.pyramid import num_halves
+from diffnca.sampling.pyramid import half_of
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
@@ -40,8 +40,8 @@ def canvases_of(denoiser: ImageDenoiser, canvas: Canvas, direct: bool = False) -
     side = denoiser.config.data.crop
     factor = min(canvas.height, canvas.width) / side
     config = denoiser.config
-    grows = denoiser.has_context and config.sampling.grown and not direct and not num_halves(canvas, config)
-    if not grows or factor <= LEAST_FACTOR:
+    grows = denoiser.has_context and config.sampling.grown and not direct
+    if not grows or factor <= LEAST_FACTOR or half_of(canvas, config) is not None:
         return (canvas,)
     count = math.ceil(math.log2(factor))
     smaller = [_reduced(canvas, factor ** (stage / count - 1.0), denoiser) for stage in range(count)]

@@ -16,7 +16,6 @@ guided spectrum.
 
 import copy
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,23 +30,12 @@ from diffnca.engine import prepare as prepare_network
 from diffnca.errors import require
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import SelfGuidance
+from diffnca.sampling.around import Around
 from diffnca.sampling.pyramid import with_pyramid
 
 
-class AroundDenoiser:
-    """A denoiser that wraps `denoiser` and passes on all members that it does not replace."""
-
-    denoiser: ImageDenoiser
-
-    image_channels = property(attrgetter("denoiser.image_channels"))
-    schedule = property(attrgetter("denoiser.schedule"))
-    config = property(attrgetter("denoiser.config"))
-    radius = property(attrgetter("denoiser.radius"))
-    has_context = property(attrgetter("denoiser.has_context"))
-
-    def context(self, query: Query) -> Tensor | None:
-        """Return the context of the canvas."""
-        return self.denoiser.context(query)
+class AroundDenoiser(Around):
+    """A wrapper around a denoiser that is not prepared yet."""
 
     def prepare(self, device: torch.device, engine: Engine) -> Any:
         """Return this wrapper around the denoiser that is prepared for `device`."""

@@ -16,7 +16,6 @@ what is fine. A cubic interpolation nearly keeps means [2]; a linear one keeps l
 
 import math
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -33,6 +32,7 @@ from diffnca.diffusion.schedule import Level
 from diffnca.networks.cell import padded
 from diffnca.networks.fourier import Window
 from diffnca.networks.patches import PatchGrid
+from diffnca.sampling.around import Around
 
 SIDE, NEAR = 2, 2
 """Side of the squares in pixels; squares on each side from which their pixels are interpolated."""
@@ -74,7 +74,7 @@ def with_pyramid(denoiser: ImageDenoiser) -> ImageDenoiser:
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class Pyramid(Around):
     """A denoiser of whole images whose estimates on large canvases agree with those on their halves.
 
     The context of a canvas with a half is `b n 1 1`: that of the denoiser, then the means over squares. Parts
@@ -83,25 +83,19 @@ class Pyramid:
 
     denoiser: ImageDenoiser
 
-    image_channels = property(attrgetter("denoiser.image_channels"))
-    schedule = property(attrgetter("denoiser.schedule"))
-    config = property(attrgetter("denoiser.config"))
-    radius = property(attrgetter("denoiser.radius"))
-    has_context = property(attrgetter("denoiser.has_context"))
-
     def context(self, query: Query) -> Tensor | None:
         """Return what the region of the query adds to the context of the canvas."""
-        spectrum, half = self.denoiser.context(query), half_of(query.region.canvas, self.denoiser.config)
+        spectrum, half = self.denoiser.context(query), half_of(query.region.canvas, self.config)
         if spectrum is None or half is None:
             return spectrum
-        given = self._planes(query)
+        given = all_planes(query.x_t, query.given, self.config)
         seen = query.x_t if given is None else torch.cat([given.to(query.x_t), query.x_t], dim=1)
         means = padded(means_of(seen), PatchGrid(query.region, SIDE).cells, half.whole)
         return torch.cat([spectrum.flatten(1), means.flatten(1).to(spectrum)], dim=1)[..., None, None]
 
     def estimate(self, query: Query) -> Float[Tensor, "b n h w"]:
         """Return the estimate of the clean image; its means over squares nearly are those of the half."""
-        region, half = query.region, half_of(query.region.canvas, self.denoiser.config)
+        region, half = query.region, half_of(query.region.canvas, self.config)
         if half is None:
             return self.denoiser.estimate(query)
         spectrum, means = self._parts(query, half)
@@ -113,14 +107,10 @@ class Pyramid:
         change = change - means_of(squares.pixels.crop(own, of=region))
         return own + padded(enlarged(change, squares), squares.pixels, region)
 
-    def _planes(self, query: Query) -> Tensor | None:
-        """Return all planes that the cells see, also those for which zeros stand."""
-        config = self.denoiser.config
-        return all_planes(query.x_t, query.given, config.layout.num_planes(config.model.image_channels))
-
     def _parts(self, query: Query, half: Canvas) -> tuple[Tensor, Float[Tensor, "b m v u"]]:
         """Return the context of the denoiser, and the means over the squares of the whole canvas."""
-        context, planes = self.context(query) if query.context is None else query.context, self._planes(query)
+        context = self.context(query) if query.context is None else query.context
+        planes = all_planes(query.x_t, query.given, self.config)
         fourier = self._model.fourier
         assert context is not None, "a Fourier stage has a context"
         assert fourier is not None, "only a Fourier stage has a pyramid"
@@ -154,7 +144,7 @@ class Pyramid:
 
     @property
     def _model(self) -> NCAConfig:
-        model = self.denoiser.config.model
+        model = self.config.model
         assert isinstance(model, NCAConfig), "only cells have a Fourier stage"
         return model
 
