@@ -25,6 +25,7 @@ from diffnca.models.file import write_model
 from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.guidance import AroundDenoiser, Guided, guided, prepare
 from diffnca.sampling.pyramid import LARGEST_PX, Later, Pyramid, enlarged, half_of, means_of
+from diffnca.sampling.task import stage_works
 
 SMALL = {
     "model.channels": 24,
@@ -217,3 +218,18 @@ def test_an_image_in_tiles_is_the_same_as_in_memory(denoiser: Denoiser, tmp_path
     assert main([*command, str(tmp_path / "tiles.ome.zarr"), "--tile", "16"]) == 0
     tiles = np.asarray(zarr.open_group(str(tmp_path / "tiles.ome.zarr"), mode="r")["0"])
     assert np.array_equal(np.moveaxis(tiles.squeeze(), 0, -1), np.asarray(Image.open(tmp_path / "whole.png")))
+
+
+def test_halves_are_computed_as_far_around_a_tile_as_a_plan_counts(denoiser: Denoiser) -> None:
+    """Once more as far for each half and the interpolation, but for the rounding to whole squares."""
+    canvas, seen = Canvas(384, 384), Seen(denoiser)
+    tile = Region(160, 160, 64, 64, canvas)
+    Pyramid(seen).estimate(query(canvas, tile.grow(denoiser.radius or 0), images=1))
+    found = [each.region for each in seen.queries]
+    works = [each for each in stage_works(denoiser, canvas) if each.first_px <= 160]
+    for half, (region, work) in enumerate(zip(found, works, strict=False)):
+        assert 160 - region.top * 2**half == pytest.approx(work.first_px, abs=2 ** (half + 1)), half
+
+
+def test_each_half_counts_a_quarter_of_the_work_before(denoiser: Denoiser) -> None:
+    assert [each.share for each in stage_works(denoiser, Canvas(96, 96))] == [1.0, 0.25, 0.0625, 0.015625]

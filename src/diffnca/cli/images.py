@@ -303,7 +303,7 @@ def lines_of(planned: Plan) -> list[str]:
         f"disk     {amount(tiles.disk_bytes)} while it is made, then at most "
         f"{amount(planned.finished_bytes)}",
         f"time     about {left}{duration(tiles.seconds)} in all for one worker: "
-        f"{tiles.rates.compute * 1e6:.2f} s per megapixel and step, measured on a small tile",
+        f"{tiles.seconds_per_px * 1e6:.2f} s per megapixel and step, measured on a small tile",
         *map_lines(planned),
         *(["begun    goes on with what is there"] if planned.is_begun else []),
     ]

@@ -100,6 +100,10 @@ class StageWork(NamedTuple):
         """Return the work if so many more pixels are wanted on each side."""
         return StageWork(self.share, self.first_px + px, self.last_px + px)
 
+    def on_half(self) -> "StageWork":
+        """Return the work on an image of half the size, in pixels of this one."""
+        return StageWork(self.share / 4.0, 2 * self.first_px, 2 * self.last_px)
+
 
 @dataclass(frozen=True)
 class FourierConfig:

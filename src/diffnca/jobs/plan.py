@@ -118,13 +118,15 @@ class Plan:
             return None
         radius, steps = check_parts(model), len(self.request.walk()[1])
         first = region.grow(radius * steps)
-        works = [each.beside(radius * later) for later in range(steps) for each in stage_works(model)]
+        stages = stage_works(model, region.canvas)
+        works = [each.beside(radius * later) for later in range(steps) for each in stages]
         computed = sum(
             each.share * region.grow(reach).area / 2.0
             for each in works
             for reach in (each.first_px, each.last_px)
         )
-        return first.height, first.width, computed / (region.area * steps)
+        once = sum(each.share for each in stages)
+        return first.height, first.width, computed / (once * region.area * steps)
 
 
 def plan(request: Request, place: Place) -> Plan:
@@ -339,8 +341,10 @@ def _measured(job: Job) -> Rates:
     for side in MEASURED_PX:
         corner = Region(0, 0, min(side, canvas.height), min(side, canvas.width), canvas)
         draw = _seconds(partial(job.task.initial, corner, job.walk.noise))
-        step = _seconds(partial(_first_step, job, Canvas(corner.height, corner.width).whole))
-        rates = replace(rates, compute=step / corner.area, draw=draw / corner.area)
+        small = Canvas(corner.height, corner.width)
+        step = _seconds(partial(_first_step, job, small.whole))
+        calls = corner.area * sum(each.share for each in stage_works(job.denoiser, small))
+        rates = replace(rates, compute=step / calls, draw=draw / corner.area)
         if step > MEASURED_SECONDS or corner == canvas.whole:
             break
     return rates

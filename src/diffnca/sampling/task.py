@@ -25,6 +25,7 @@ from diffnca.sampling.guidance import prepare
 from diffnca.sampling.known import KnownPixels
 from diffnca.sampling.labels import Told, labelled
 from diffnca.sampling.layouts import check_proportions, led
+from diffnca.sampling.pyramid import num_halves
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.styles import styled, styles_like, styles_of_known
 
@@ -114,14 +115,21 @@ def check_parts(denoiser: ImageDenoiser) -> int:
     return denoiser.radius
 
 
-def stage_works(denoiser: ImageDenoiser) -> tuple[StageWork, ...]:
-    """Return what the stages of a denoiser with a finite radius compute; of an unknown one, all at once."""
+def stage_works(denoiser: ImageDenoiser, canvas: Canvas) -> tuple[StageWork, ...]:
+    """Return what the stages of a denoiser with a finite radius compute on a canvas and on its halves.
+
+    The shares are those of a call on the canvas alone. Of an unknown denoiser all is computed at once.
+    """
     config, radius = denoiser.config, check_parts(denoiser)
     reach = PYRAMID_REACH_PX if config.has_pyramid else 0
     known: tuple[StageWork, ...] = ()
     if isinstance(config.model, NCAConfig) and config.model.radius == radius - reach:
         known = tuple(each.beside(reach) for each in config.model.stage_works)
-    return known or (StageWork(1.0, radius, radius),)
+    own = works = known or (StageWork(1.0, radius, radius),)
+    for _ in range(num_halves(canvas, config)):
+        own = tuple(each.on_half().beside(PYRAMID_REACH_PX) for each in own)
+        works += own
+    return works
 
 
 def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:

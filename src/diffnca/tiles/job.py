@@ -66,7 +66,7 @@ class Job:
     @property
     def stages(self) -> tuple[StageWork, ...]:
         """What each stage of the denoiser computes in a step, with the reach of the constraint."""
-        return tuple(each.beside(self.task.reach) for each in stage_works(self.denoiser))
+        return tuple(each.beside(self.task.reach) for each in stage_works(self.denoiser, self.task.canvas))
 
     @cached_property
     def place(self) -> torch.device:

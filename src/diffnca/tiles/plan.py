@@ -2,7 +2,7 @@
 
 A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
 which neighbouring tiles compute too. Within a step, each stage s of the network reaches fewer pixels around a
-tile, the longer it lasts: from f_s to l_s. Each sweep reads and writes the whole image; the first sweep draws
+tile, the longer it lasts: from f_s to l_s. The stages on halves of the canvas count too. Each sweep reads and writes the whole image; the first sweep draws
 it, and the last one finishes it. Let c be the seconds per pixel of a step, p_s the share of a stage, and b
 the seconds per pixel read or written. With A(n) for the area of a tile grown by n, a sweep of m steps costs
 about
@@ -97,8 +97,18 @@ class Plan:
 
     @property
     def overhead(self) -> float:
-        """Share of `pixels` beyond one call per pixel and step."""
-        return self.pixels / (self.canvas.whole.area * self.steps) - 1.0
+        """Share of `pixels` beyond those of one tile as large as the canvas."""
+        return self.pixels / (self.calls_per_px * self.canvas.whole.area * self.steps) - 1.0
+
+    @property
+    def calls_per_px(self) -> float:
+        """Work on a pixel in a step, in calls of the network alone; more than 1 if there are halves."""
+        return sum(each.share for each in self._works)
+
+    @property
+    def seconds_per_px(self) -> float:
+        """Time of a step for a pixel, if nothing is computed twice."""
+        return self.rates.compute * self.calls_per_px
 
     @property
     def seconds(self) -> float:
@@ -115,7 +125,7 @@ class Plan:
     @property
     def seconds_of_tile(self) -> float:
         """Longest time of one tile in a sweep."""
-        return self.rates.compute * self.largest.area * self.fused
+        return self.seconds_per_px * self.largest.area * self.fused
 
     @property
     def disk_bytes(self) -> int:
@@ -129,9 +139,13 @@ class Plan:
         heights, widths = _sides(self.canvas, max(self.side(sweep) for sweep in self.sweeps), reach)
         return Region(0, 0, max(heights), max(widths), self.canvas)
 
+    @property
+    def _works(self) -> tuple[StageWork, ...]:
+        return self.stages or (StageWork(1.0, self.radius, self.radius),)
+
     def _computed(self, sweep: range) -> float:
-        side, stages = self.side(sweep), self.stages or (StageWork(1.0, self.radius, self.radius),)
-        works = [each.beside(self.radius * later) for later in range(len(sweep)) for each in stages]
+        side = self.side(sweep)
+        works = [each.beside(self.radius * later) for later in range(len(sweep)) for each in self._works]
         return sum(
             each.share * _grown_area(self.canvas, side, reach) / 2.0
             for each in works
