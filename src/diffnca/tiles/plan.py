@@ -2,10 +2,10 @@
 
 A sweep moves every tile one or more steps on (`fused`). Each step needs `radius` px more around the tile,
 which neighbouring tiles compute too. Within a step, each stage s of the network reaches fewer pixels around a
-tile, the longer it lasts: from f_s to l_s. The stages on halves of the canvas count too. Each sweep reads and writes the whole image; the first sweep draws
-it, and the last one finishes it. Let c be the seconds per pixel of a step, p_s the share of a stage, and b
-the seconds per pixel read or written. With A(n) for the area of a tile grown by n, a sweep of m steps costs
-about
+tile, the longer it lasts: from f_s to l_s. The stages on halves of the canvas count, too. Each sweep reads
+and writes the whole image; the first sweep draws it, and the last one finishes it. Let c be the seconds per
+pixel of a step, p_s the share of a stage, and b the seconds per pixel read or written. With A(n) for the area
+of a tile grown by n, a sweep of m steps costs about
 
     sum over tiles of sum over s, k < m of c * p_s * (A(k * r + f_s) + A(k * r + l_s)) / 2
                     + b * (A(m * r) + A(0))
