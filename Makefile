@@ -22,7 +22,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: demo site page test test-browser test-release lint types docs wheel lock clean
 
 demo: $(VENV)/core
-	$(BIN)/diffnca sample pathology --height 576 --width 576 --seed 0 --out tissue.png
+	$(BIN)/diffnca sample pathology-4step --height 576 --width 576 --seed 0 --out tissue.png
 
 site: docs # which empties the folder
 	$(MAKE) page

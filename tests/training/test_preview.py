@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffnca.cli.main import main
+from diffnca.cli.models import expected
 from diffnca.config.model import with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.data.images import images_for
@@ -92,6 +93,28 @@ def test_the_sheet_of_a_look_shows_maps_beside_crops(
     maps = sheet[:, sheet.shape[1] // 2 + 6 :]
     colours = {(255, 0, 0), (0, 0, 255), (128, 128, 128), (255, 255, 255)}
     assert {tuple(pixel) for pixel in maps.reshape(-1, 3).tolist()} == colours
+
+
+@pytest.mark.parametrize(
+    ("minutes", "speed", "said"),
+    [
+        (5, 10.0, "3,000 crops in 5 minutes: the colours, and grain"),
+        (5, 30.0, "9,000 crops in 5 minutes: the material is plain to see"),
+        (60, 25.0, "90,000 crops in 60 minutes: little more"),
+    ],
+)
+def test_what_to_expect_follows_the_number_of_crops(minutes: float, speed: float, said: str) -> None:
+    assert expected(minutes, speed).startswith(said)
+
+
+def test_a_look_names_the_weights_that_begin(
+    annotated: RunOptions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.training.preview.errors", lambda *_: {"texture": 0.05, "aerial": 0.07})
+    monkeypatch.setattr("diffnca.training.preview._speed", lambda *_: 1.0)
+    assert main(["look", str(annotated.data[0]), "--scale", "1px"]) == 0
+    said = "weights   of texture, by its error on the images (texture 0.050, aerial 0.070)\n"
+    assert said in capsys.readouterr().out
 
 
 def test_a_value_that_is_no_class_is_named(

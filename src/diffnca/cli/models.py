@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 FEWEST_SCORED = 1_000
 """Training images of the shortest run whose samples are scored at its end."""
 
-PLAIN_CROPS = 9_000
-"""Crops after which samples of four materials were recognised (docs/training-log.md)."""
+MINUTES_AHEAD = (5, 20, 60)
+
+EXPECTED = {
+    0: "the colours, and grain",
+    9_000: "the material is plain to see; tissue had KID x 1000 of 45 to 75",
+    30_000: "smaller forms are clear; tissue had 47 to 51",
+    90_000: "little more; tissue had 42",
+}
+"""What samples of four new materials showed from so many crops on (docs/tutorial.md, What to expect)."""
 
 MOST_PAIRS = 3
 """Largest number of pairs of equal images that a look names."""
@@ -126,13 +133,20 @@ def preview_lines(seen: Preview) -> Iterator[str]:
     if seen.config.layout.labels:
         yield f"labels    {labels_of(seen.config, images)} (images)"
     yield f"scale     {scale_of(data)}"
-    yield f"weights   {', '.join(f'{name} {error:.3f}' for name, error in seen.errors.items()) or 'random'}"
+    ranking = ", ".join(f"{name} {error:.3f}" for name, error in seen.errors.items())
+    first = next(iter(seen.errors), None)
+    yield f"weights   {f'of {first}, by its error on the images ({ranking})' if first else 'random'}"
     speed = seen.crops_per_second
     yield f"speed     at least {speed:.1f} crops of {data.crop} px a second here"
-    crops = ", ".join(
-        f"{round(60 * minutes * speed, -2):,.0f} crops in {minutes} minutes" for minutes in (5, 20, 60)
-    )
-    yield f"expect    {crops}; the material is plain to see from about {PLAIN_CROPS:,}"
+    for minutes in MINUTES_AHEAD:
+        yield f"expect    {expected(minutes, speed)}"
+
+
+def expected(minutes: float, crops_per_second: float) -> str:
+    """Say what samples are like after so many minutes of a training."""
+    crops = 60.0 * minutes * crops_per_second
+    quality = max((least, words) for least, words in EXPECTED.items() if crops >= least)[1]
+    return f"{round(crops, -2):,.0f} crops in {minutes:g} minutes: {quality}"
 
 
 def labels_of(config: Config, images: ImageSet) -> str:
