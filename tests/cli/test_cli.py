@@ -220,6 +220,19 @@ def test_images_that_are_left_out_are_counted(
     assert "3 images, 1 left out" in capsys.readouterr().out
 
 
+def test_two_images_have_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.training.start.errors", lambda *_: {"texture": 0.05})
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (240, 240, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "data     2 images, a strip of each held out; crops of 64 px, 8 per step\n" in said
+    assert "weights  of texture by its error" in said
+
+
 @pytest.mark.parametrize("size", ["0", "-3"])
 def test_an_impossible_size_is_one_line(
     run_folder: Path, size: str, capsys: pytest.CaptureFixture[str]
