@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from diffnca.files import LOCK, PARTIAL, check_place, check_target, lock, replace_atomically
+from diffnca.files import (
+    LOCK,
+    PARTIAL,
+    check_not_given,
+    check_place,
+    check_target,
+    lock,
+    replace_atomically,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -116,3 +124,11 @@ def test_a_test_of_a_target_leaves_nothing(tmp_path: Path) -> None:
     check_target(tmp_path / "a.PNG", (".png",))
     check_target(tmp_path / "a.png")
     assert names(tmp_path) == {"a.png"} and (tmp_path / "a.png").read_text() == "old"
+
+
+def test_what_is_given_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("given")
+    for given in (tmp_path / "a.png", tmp_path):
+        with pytest.raises(ValueError, match=r"a.png: is given, and would be overwritten"):
+            check_not_given(tmp_path / "x" / ".." / "a.png", [given])
+    check_not_given(tmp_path / "new.png", [tmp_path])

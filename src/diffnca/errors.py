@@ -29,7 +29,8 @@ def require_within(owner: Any, prefix: str) -> None:
         if "within" in each.metadata:
             value, (least, most) = getattr(owner, each.name), each.metadata["within"]
             allowed = f"from {least} to {most}"
-            require(value is None or least <= value <= most, f"{prefix}{each.name}", value, allowed)
+            name = each.name.replace("_", "-") if prefix == "--" else each.name
+            require(value is None or least <= value <= most, f"{prefix}{name}", value, allowed)
 
 
 def require_members(kind: str, thing: object, names: Iterable[str]) -> None:

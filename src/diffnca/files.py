@@ -8,7 +8,7 @@ import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -103,6 +103,16 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     if is_other:
         raise ValueError(f"{path}: is no regular file; give another name")
     check_place(path)
+
+
+def check_not_given(path: Path, given: Iterable[Path]) -> None:
+    """Refuse to overwrite what is given: one of these files, or a file in one of these folders."""
+    target = path.resolve()
+    for each in given:
+        source = each.resolve()
+        is_inside = target.exists() and source.is_dir() and source in target.parents
+        if target == source or is_inside:
+            raise ValueError(f"{path}: is given, and would be overwritten; write to another file")
 
 
 def check_place(path: Path) -> None:

@@ -116,7 +116,7 @@ def test_another_size_is_refused() -> None:
 
 
 def test_a_sampler_is_refused() -> None:
-    with pytest.raises(ValueError, match="without sampler, .*, maker, label, like and obey"):
+    with pytest.raises(ValueError, match="must be without steps, as it draws an image at once; leave it out"):
         generate(made(), height=16, width=16, steps=4)
 
 

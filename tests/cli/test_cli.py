@@ -233,6 +233,32 @@ def test_two_images_have_a_plan(
     assert "weights  of texture by its error" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("look {photos} --out {target}", "photos/0000.png"),
+        ("average {run} --width 0.1 --out {target}", "run/state.safetensors"),
+        ("interpolate {run} --seeds 0 1 --frames 2 --layout {target} --out {photos}", "photos/0000.png"),
+    ],
+)
+def test_no_command_overwrites_what_it_is_given(
+    command: str, target: str, photos: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 50)).save(photos / "0000.png")
+    path = photos.parent / target
+    before = path.read_bytes()
+    words = command.format(photos=photos, run=run_folder, target=path).split()
+    assert "would be overwritten" in error_of(capsys, words)
+    assert path.read_bytes() == before
+
+
+def test_numbers_of_an_evaluation_go_to_a_json_file(
+    photos: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(run_folder), "--reference", str(photos), "--out", str(photos / "0.jpg")]
+    assert "the name must end in .json" in error_of(capsys, words)
+
+
 @pytest.mark.parametrize("size", ["0", "-3"])
 def test_an_impossible_size_is_one_line(
     run_folder: Path, size: str, capsys: pytest.CaptureFixture[str]

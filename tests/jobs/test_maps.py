@@ -357,3 +357,25 @@ def test_a_given_map_is_not_overwritten(
 def test_a_map_is_made_by_the_engine_of_its_image(models: tuple[str, str]) -> None:
     request = asked(models[0], New(), Choices(engine="eager"), SIZE, maker=models[1])
     assert request.map().engine == "eager"
+
+
+def test_images_with_saved_layouts_go_on(models: tuple[str, str], tmp_path: Path) -> None:
+    request = asked(models[1], New(), Choices(count=2), (10, 14))
+    place = Place(out=str(tmp_path / "a.png"), save_layout=tmp_path / "map.png")
+    list(run(request, place))
+    (tmp_path / "map-001.png").unlink()
+    assert [made.was_there for made in run(request, place)] == [True, True, False, False]
+    assert [made.was_there for made in run(request, place)] == [True] * 4
+
+
+def test_maps_of_a_folder_of_images_do_not_share_a_file(
+    models: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        drawn(np.array([[0, 1], [1, 0]]), tmp_path / "images" / f"{name}.png")
+    command = (
+        f"vary {models[1]} --image {tmp_path}/images --out {tmp_path}/new --save-layout {tmp_path}/map.png"
+    )
+    assert main(command.split()) == 2
+    assert "--save-layout: must be of a single --image" in capsys.readouterr().err

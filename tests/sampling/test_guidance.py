@@ -11,7 +11,7 @@ from PIL import Image
 from diffnca import Canvas, Region, generate, load
 from diffnca.canvas.pixels import to_uint8
 from diffnca.cli.main import main
-from diffnca.config.model import SamplingConfig, ScheduleConfig
+from diffnca.config.model import SamplingConfig, ScheduleConfig, with_fields
 from diffnca.config.networks import CellConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser, Query, estimate_alone
@@ -209,3 +209,17 @@ class TestCommand:
 def test_a_guided_model_is_where_its_better_one_is() -> None:
     better, weaker = load("pathology", "meta"), load("pathology-4step", "meta")
     assert place_of(Guided(better, weaker, 1.5), None).type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("styles", "message"),
+    [(None, "must have style of True, not False"), ((1.0,) * 18, "must know the styles of diff_nca")],
+)
+def test_a_guide_of_other_styles_is_refused(styles: tuple[float, ...] | None, message: str) -> None:
+    def styled(numbers: tuple[float, ...]) -> Denoiser:
+        own = fresh()
+        changes = {"layout.style": True, "layout.styles": numbers}
+        return Denoiser(own.network, own.schedule, with_fields(own.config, changes))
+
+    with pytest.raises(ValueError, match=message):
+        Guided(styled((0.0,) * 18), fresh() if styles is None else styled(styles), 2.0)

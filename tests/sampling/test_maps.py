@@ -137,3 +137,9 @@ def test_polygons_on_the_other_side_of_the_corner_have_no_size() -> None:
     square = ("b", [[-5.0, -5.0], [0.0, -5.0], [0.0, 2.0]])
     with pytest.raises(ValueError, match="^has no polygon in the image: x and y must be pixels above 0$"):
         outlined(square, size=(None, None))
+
+
+@pytest.mark.parametrize("size", [(0, None), (None, 0), (-3, 4)])
+def test_polygons_on_no_pixels_are_refused(size: tuple[int | None, int | None]) -> None:
+    with pytest.raises(ValueError, match=r"(height|width)=(0|-3): must be 1 px or more"):
+        outlined(*SHAPES, size=size)

@@ -203,6 +203,22 @@ def test_a_student_learns_from_crops_of_another_size(options: RunOptions, run: P
     assert distillation(asked, str(run), StudentOptions(crop=12)).config.data.crop == 12
 
 
+def test_what_a_student_begins_with_must_fit_its_teacher(options: RunOptions, run: Path) -> None:
+    asked = replace(options, out=options.out and options.out.with_name("student"))
+    with pytest.raises(ValueError, match="has another `model`; take a student of a model like "):
+        distillation(asked, str(run), StudentOptions(steps=2), start="faces")
+
+
+def test_a_teacher_of_maps_asks_for_maps(options: RunOptions) -> None:
+    with pytest.raises(ValueError, match="--layouts: must be given, as the teacher colon was trained with"):
+        distillation(options, "colon", StudentOptions())
+
+
+def test_an_impossible_batch_is_named_as_it_is_given() -> None:
+    with pytest.raises(ValueError, match="--late-batch=0: must be from 1 to"):
+        StudentOptions(late_batch=0)
+
+
 class Pixels:
     """Pixels in place of the features of a trained network."""
 

@@ -25,7 +25,9 @@ from diffnca.training.start import (
     SHORT_GUIDANCE,
     begun_with,
     candidates,
+    conditioned,
     from_random,
+    suited,
 )
 
 SMALL = {"training.compile": "off", "training.precision": "float32", "training.batch": 1, "data.crop": 16}
@@ -225,3 +227,16 @@ def test_what_a_new_run_cannot_have_is_refused_before_the_look(tissue: Path, tmp
     options = RunOptions(data=(tissue,), out=tmp_path / "run", images=1, trackers=("abacus",))
     with pytest.raises(ValueError, match="--trackers abacus"):
         training(options, CONFIG, AUTO)
+
+
+def test_maps_beside_the_photos_decide_neither_colours_nor_scale(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in "ab":
+        pixels = random.integers(0, 256, (96, 96), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg")
+        numbers = Image.fromarray(random.integers(0, 2, (96, 96), dtype=np.uint8), "P")
+        numbers.putpalette([255, 0, 0, 0, 0, 255])
+        numbers.save(tmp_path / f"{name}.png")
+    options = replace(options_of(tmp_path, tmp_path / "run"), layouts=(tmp_path,))
+    config = suited(conditioned(CONFIG, options), options, decides_colours=True)
+    assert config.model.image_channels == 1

@@ -171,3 +171,10 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOG_FILE, "photo.png.partial"]
+
+
+def test_other_widths_of_averages_are_refused_and_the_stored_ones_stay(run: Path) -> None:
+    before = read_tensors(run / STATE_FILE)[0]
+    with pytest.raises(ValueError, match=r"began with training\.ema_widths="):
+        train(run, small_config(40, ema_widths=(0.05,)))
+    assert read_tensors(run / STATE_FILE)[0].keys() == before.keys()

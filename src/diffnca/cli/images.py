@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -230,10 +230,11 @@ class Interpolate:
     def run(self) -> int:
         """Make the film; return the exit code."""
         from diffnca.jobs.request import asked
-        from diffnca.jobs.target import check_kept
+        from diffnca.jobs.target import check_kept, frame_name
 
         place = Place(out=str(self.out), batch=self.batch, device=self.device)
-        check_kept([each for each in (self.layout, self.like) if each is not None], [place], 1)
+        frames = [replace(place, out=str(self.out / frame_name(index))) for index in range(self.frames)]
+        check_kept([each for each in (self.layout, self.like) if each is not None], [place, *frames], 1)
         choices = Choices(seamless=self.seamless, sampler=self.sampler, steps=self.steps)
         return make(asked(self.model, self._task(), choices, (self.height, self.width)), place)
 

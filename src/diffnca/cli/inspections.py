@@ -118,7 +118,7 @@ class Evaluate:
         from diffnca.evaluation.scores import as_table
 
         if self.out is not None:
-            check_target(self.out)
+            check_target(self.out, (".json",))
         with console.progress() as progress:
             evaluation, skipped = measure(self.model, self.options, progress)
         for place, files in skipped.items():

@@ -14,7 +14,7 @@ from diffnca.cli import console
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, DataConfig
 from diffnca.config.recipes import diff_nca, unasked
-from diffnca.files import check_target
+from diffnca.files import check_not_given, check_target
 from diffnca.training.options import RunOptions, StudentOptions
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Look:
 
         if self.out is not None:
             check_target(self.out, (".png",))
+            check_not_given(self.out, (*self.data, *self.layouts))
         with console.progress() as report:
             told = {name: getattr(self, name) for name in ("data", "layouts", "labels", "scale", "strict")}
             config = replace(unasked(diff_nca()), layout=LayoutConfig(self.classes))
@@ -318,10 +319,11 @@ class Average:
 
     def run(self) -> int:
         """Write the model file; return the exit code."""
-        from diffnca.models.file import MODEL_FILE, read_card, read_config, write_model
+        from diffnca.models.file import MODEL_FILE, STATE_FILE, read_card, read_config, write_model
         from diffnca.training.averages import average_of_run
 
         check_target(self.out, (".safetensors",))
+        check_not_given(self.out, [self.folder / name for name in (MODEL_FILE, STATE_FILE)])
         weights, model = average_of_run(self.folder, self.width), self.folder / MODEL_FILE
         write_model(self.out, weights, read_config(model), read_card(model) | {"average_width": self.width})
         console.say(str(self.out))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffnca.data.decoding import NEARLY_WHITE, Pixels
 from diffnca.data.images import ImageSet, open_images
+from diffnca.data.layouts import Layouts
 
 MOST_MEASURED = 16
 """Images whose shades, background and spectrum are measured; they lie evenly among all images."""
@@ -64,10 +65,12 @@ def class_shares(images: ImageSet) -> tuple[tuple[float, int], ...]:
     return tuple((float(each.sum() / all_of_them), int((each > 0).sum())) for each in sums.T)
 
 
-def glance(paths: tuple[Path, ...], microns_per_px: float | None = None) -> list[Pixels]:
+def glance(
+    paths: tuple[Path, ...], microns_per_px: float | None = None, layouts: Layouts | None = None
+) -> list[Pixels]:
     """Return some images in full colour, before a training opens all of them; none if these are unusable."""
     try:
-        return list(open_images(paths, at_most=MOST_MEASURED, microns_per_px=microns_per_px))
+        return list(open_images(paths, at_most=MOST_MEASURED, microns_per_px=microns_per_px, layouts=layouts))
     except ValueError:
         return []  # the training that opens all images says what is wrong
 

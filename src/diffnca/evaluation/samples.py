@@ -18,7 +18,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.selections import Picture
-from diffnca.formats.png import read_png_text, write_png
+from diffnca.formats.png import PREFIX, read_png_text, write_png
 from diffnca.models.build import Generator
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.progress import Report, part_of, unseen
@@ -27,8 +27,6 @@ from diffnca.sampling.task import walk_of
 
 BATCH_PX = 64 * 64 * 16
 """Pixels of a batch of small images; this number changes speed and memory, not the images."""
-
-PREFIX = "diffnca:"
 
 JPEG_QUALITY = 75
 """The default of Pillow; the published samples were stored with it."""

@@ -15,6 +15,9 @@ Pixels = UInt8[np.ndarray, "h w c"]
 
 GAP_BETWEEN_SHEETS_PX = 12
 
+PREFIX = "diffnca:"
+"""First part of the keys of the text chunks that say how an image was made."""
+
 
 def read_png_text(path: Path) -> dict[str, str]:
     """Return the metadata of an image of any size; refuse a file that is no image or is damaged."""

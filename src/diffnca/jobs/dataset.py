@@ -25,7 +25,7 @@ from diffnca.jobs.pairs import Pairs
 from diffnca.jobs.plan import check
 from diffnca.jobs.request import text_of
 from diffnca.jobs.run import Watch, draw
-from diffnca.jobs.target import Target
+from diffnca.jobs.target import holds_all
 from diffnca.progress import Report, part_of, unseen
 
 IMAGES, LAYOUTS = "images", "layouts"
@@ -144,7 +144,7 @@ class Dataset:
 
     def _has(self, index: int) -> bool:
         request = self.pairs.request(index)
-        return all(Target(str(path)).holds(request) for path in (self.image(index), self.layout(index)))
+        return holds_all((self.image(index), self.layout(index)), request)
 
     def _read_manifest(self) -> dict[str, Any] | None:
         """Return the manifest; `None` for a folder without anything."""

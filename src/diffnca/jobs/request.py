@@ -22,10 +22,12 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.errors import require
+from diffnca.formats.png import PREFIX
 from diffnca.jobs.options import Choices
 from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.sampling.coarse import check_maker, covered
+from diffnca.sampling.generate import check_drawn
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
 from diffnca.sampling.labels import check_label
@@ -42,8 +44,6 @@ SEAMLESS: dict[str, tuple[Boundary, Boundary]] = {
     "y": ("circular", "reflect"),
     "both": ("circular", "circular"),
 }
-
-PREFIX = "diffnca:"
 
 LAST = ("even_px", "tone", "grown", "halves", "seed", "height", "width", "compression")
 SIZE_AND_WALK = ("seed", "height", "width", "sampler", "steps")
@@ -202,6 +202,11 @@ def asked(
         count=choices.count,
         halves=num_halves(_seen_at_once(canvas, choices.windows), opened.config),
     )
+    if isinstance(opened, Autoencoder):
+        assert isinstance(task, New)
+        walk = dict[str, object](sampler=choices.sampler, steps=choices.steps)
+        own = {name: getattr(task, name) for name in ("even_px", "tone", "layout", "label", "like")}
+        check_drawn(opened, made.region, walk | own)
     _check_led(made, opened.config)
     return made
 

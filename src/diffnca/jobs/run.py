@@ -37,7 +37,7 @@ from diffnca.jobs.plan import (
     told,
 )
 from diffnca.jobs.request import Request, text_of
-from diffnca.jobs.target import Target, frame_name, numbered
+from diffnca.jobs.target import Target, frame_name, holds_all, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, part_of, unseen
 from diffnca.sampling.coarse import MadeMap, make_map, map_of
@@ -211,8 +211,8 @@ def _in_memory(request: Request, place: Place, watch: Watch) -> Iterator[Made]:
     for first in range(0, request.count, place.batch):
         indices = range(first, min(first + place.batch, request.count))
         ones = {numbered(Path(place.out), i, request.count): request.image(i) for i in indices}
-        is_new = filmed is not None or place.save_layout is not None
-        there = {path for path, one in ones.items() if not is_new and Target(str(path)).holds(one)}
+        files = {path: _files(path, index, request, place) for index, path in zip(indices, ones, strict=True)}
+        there = {path for path, one in ones.items() if filmed is None and holds_all(files[path], one)}
         missing = [one for path, one in ones.items() if path not in there]
         progress = part_of(watch, "images", first, len(missing), request.count)
         try:
@@ -220,19 +220,26 @@ def _in_memory(request: Request, place: Place, watch: Watch) -> Iterator[Made]:
         except KeyboardInterrupt:
             done = f" after {first} of {request.count} images; the same command goes on"
             raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
-        for index, (path, one) in zip(indices, ones.items(), strict=True):
+        for path, one in ones.items():
             if path in there:
-                yield Made(str(path), was_there=True)
+                yield from (Made(str(each), was_there=True) for each in files[path])
                 continue
             made = next(images)
             yield _kept(path, one, made.pixels)
             if place.save_layout is not None and made.numbers is not None:
-                name = numbered(place.save_layout, index, request.count)
+                name = files[path][1]
                 write_numbers(name, made.numbers, request.opened().config.layout.colours, text_of(one))
                 yield Made(str(name))
     if filmed is not None and place.film is not None:
         write_film(list(filmed.frames()), place.film, milliseconds=50)
         yield Made(str(place.film))
+
+
+def _files(path: Path, index: int, request: Request, place: Place) -> tuple[Path, ...]:
+    """Return the file of an image, and that of its map if it is kept."""
+    if place.save_layout is None:
+        return (path,)
+    return path, numbered(place.save_layout, index, request.count)
 
 
 @dataclass(frozen=True)
@@ -327,7 +334,9 @@ def _between(request: Request, task: Interpolate, place: Place, watch: Watch) ->
         styles = styles_between(config, task.seeds, shares) if task.styles is None else task.styles
         planes = styled(labelled(task.layout, mixed(label, shares), config), styles, config)
         made = replace(transition(request.canvas, task.seeds[1], shares)(denoiser, levels), given=planes)
-        images = sample_task(made, denoiser, sampler, Noise((request.seed,) * len(shares), device))
+        noise = Noise((request.seed,) * len(shares), device)
+        progress = part_of(watch, "frames", first, len(shares), task.frames)
+        images = sample_task(made, denoiser, sampler, noise, progress=progress)
         frames += list(to_uint8(images[:, : config.model.image_channels]))
         watch("frames", len(frames), task.frames)
     if out.suffix and not out.is_dir():

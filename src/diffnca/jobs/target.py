@@ -10,7 +10,7 @@ from typing import Any
 
 from diffnca.data.given import images_in
 from diffnca.data.refusals import LARGEST_IMAGE_PX
-from diffnca.files import check_place, check_target
+from diffnca.files import check_not_given, check_place, check_target
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request, difference, text_of
@@ -134,6 +134,11 @@ class Target:
             )
 
 
+def holds_all(paths: Iterable[Path], request: Request) -> bool:
+    """Return whether each of these files holds the image of a request, or its map."""
+    return all(Target(str(path)).holds(request) for path in paths)
+
+
 def numbered(path: Path, index: int, count: int) -> Path:
     """Return the path of image `index` of `count`: `path` itself if it is the only one."""
     return path if count == 1 else path.with_name(f"{path.stem}-{index:0{_digits(count)}d}{path.suffix}")
@@ -141,6 +146,8 @@ def numbered(path: Path, index: int, count: int) -> Path:
 
 def places_in(place: Place, folder: Path) -> dict[Path, Place]:
     """Return where the result of each image of a folder goes: to its name in the folder `place.out`."""
+    if place.save_layout is not None:
+        raise ValueError("--save-layout: must be of a single --image; leave it out for a folder")
     out, images = Path(place.out), images_in(folder)
     if (out.suffix and not out.is_dir()) or out.resolve() == folder.resolve():
         raise ValueError(f"--out {out}: must be a folder, other than {folder}; name one")
@@ -153,14 +160,13 @@ def places_in(place: Place, folder: Path) -> dict[Path, Place]:
 
 
 def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> None:
-    """Refuse to overwrite what is given."""
-    kept = {path.resolve() for path in given}
+    """Refuse to overwrite the files that are given."""
+    kept = list(given)
     files = [out for place in places for out in (Path(place.out), place.save_layout) if out is not None]
     written = [path for out in files for path in _there(out, count)]
     written += [place.film for place in places if place.film is not None]
     for path in written:
-        if path.resolve() in kept:
-            raise ValueError(f"{path}: is given, and would be overwritten; write to another file")
+        check_not_given(path, kept)
 
 
 def frame_name(index: int) -> str:

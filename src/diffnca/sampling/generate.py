@@ -1,6 +1,6 @@
 """New images from noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -74,8 +74,8 @@ def generate(
     region = _region_on(canvas_of(height, width, boundary), region)
     noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
-        led = None if obey == 1.0 else obey
-        return _drawn(model, region, noise, (sampler, steps, even_px, tone, layout, maker, label, like, led))
+        told = (sampler, steps, even_px, tone, layout, maker, label, like, None if obey == 1.0 else obey)
+        return drawn(model, region, noise, dict(zip(CHOICES, told, strict=True)))
     method, levels = walk_of(model, sampler, steps)
     denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
     canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
@@ -173,17 +173,28 @@ def _region_on(canvas: Canvas, region: Any) -> Region:
     return region
 
 
-def _drawn(
-    model: Autoencoder, region: Region, noise: Noise, choices: tuple[object, ...]
+CHOICES = ("sampler", "steps", "even_px", "tone", "layout", "maker", "label", "like", "obey")
+"""Arguments of `generate` that a model has no use for if it draws images at once."""
+
+
+def drawn(
+    model: Autoencoder, region: Region, noise: Noise, choices: Mapping[str, object]
 ) -> Float[Tensor, "b c h w"]:
+    """Return the images of a model that draws whole images at once; refuse choices that it does not know."""
+    check_drawn(model, region, choices)
+    return model.draw(noise).clamp(-1.0, 1.0)
+
+
+def check_drawn(model: Autoencoder, region: Region, choices: Mapping[str, object]) -> None:
+    """Refuse choices, by their names, and a region for a model that draws whole images at once."""
     name, size = model.config.name, model.choices.size
-    if any(choice is not None for choice in choices):
+    given = [choice for choice, value in choices.items() if value is not None]
+    if given:
         raise ValueError(
-            f"model {name}: must be without sampler, steps, even_px, tone, layout, maker, label, like and "
-            "obey; leave them out"
+            f"model {name}: must be without {', '.join(given)}, as it draws an image at once; leave "
+            f"{'it' if len(given) == 1 else 'these'} out"
         )
     if region != Canvas(size, size).whole:
         raise ValueError(
             f"model {name}: must make whole images of {size}x{size} px with edges; ask for these"
         )
-    return model.draw(noise).clamp(-1.0, 1.0)

@@ -67,10 +67,17 @@ class Guided(AroundDenoiser):
             ("a schedule", self.denoiser.config.schedule, self.guide.config.schedule),
             ("a legend", self.denoiser.config.layout.classes, self.guide.config.layout.classes),
             ("labels", self.denoiser.config.layout.labels, self.guide.config.layout.labels),
+            ("a coarse factor", self.denoiser.config.layout.coarse, self.guide.config.layout.coarse),
+            ("style", self.denoiser.config.layout.style, self.guide.config.layout.style),
             ("a window of frequencies", *map(_window_of, (self.denoiser.config, self.guide.config))),
         ):
             if own != other:
                 raise ValueError(f"guide {self.guide.config.name}: must have {name} of {own}, not {other}")
+        if self.denoiser.config.layout.styles != self.guide.config.layout.styles:
+            raise ValueError(
+                f"guide {self.guide.config.name}: must know the styles of {self.denoiser.config.name}; take "
+                "a guide of the same images"
+            )
 
     @property
     def radius(self) -> int | None:

@@ -15,6 +15,7 @@ from diffnca.canvas.region import Region
 from diffnca.data.layouts import UNKNOWN
 from diffnca.data.outlines import Outline
 from diffnca.data.refusals import UnusableImageError
+from diffnca.errors import require
 from diffnca.sampling.blocks import Axis
 
 
@@ -74,6 +75,8 @@ class Outlines:
     @classmethod
     def of(cls, outlines: tuple[Outline, ...], height: int | None, width: int | None) -> "Outlines":
         """Return a map with these sides; a side of `None` is the smallest that holds all polygons."""
+        for name, side in (("height", height), ("width", width)):
+            require(side is None or side >= 1, name, side, "1 px or more")
         _, right, _, bottom = np.stack([outline.box for outline in outlines]).max(axis=0)
         if max(right, 0.0) * max(bottom, 0.0) == 0.0:
             raise UnusableImageError("has no polygon in the image: x and y must be pixels above 0")

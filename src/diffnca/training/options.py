@@ -108,10 +108,10 @@ class StudentOptions:
     steps: int = 4
     guidance: float | None = None
     guide: str | None = None
-    batch: int | None = None
-    crop: int | None = None
-    late_batch: int | None = None
-    learning_rate: float | None = None
+    batch: int | None = number(None, within=(1, 65_536))
+    crop: int | None = number(None, within=(1, 4096))
+    late_batch: int | None = number(None, within=(1, 65_536))
+    learning_rate: float | None = number(None, within=(0, 10))
     against: Literal["features"] | None = None
     against_weight: float = number(0.002, within=(0, 1000))
 

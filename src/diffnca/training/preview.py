@@ -59,7 +59,7 @@ class Preview:
 def preview(options: RunOptions, config: Config, report: Report = unseen) -> Preview:
     """Look at the images of a training of `config`, with their maps and labels; write nothing."""
     config = replace(config, data=options.scaled(config.data))
-    config = suited(conditioned(config, options), options.data, decides_colours=True)
+    config = suited(conditioned(config, options), options, decides_colours=True)
     images = images_of(options, config, report)
     measured = errors(images, config, report)
     _, config = chosen(config, measured)

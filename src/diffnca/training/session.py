@@ -172,7 +172,7 @@ def training(
     if config.loss.perceptual > 0.0:
         check_colours(config, "--loss.perceptual")
     if stored is None:
-        config = suited(config, options.data, decides_colours=is_open)
+        config = suited(config, options, decides_colours=is_open)
     if start == RANDOM:
         start, config = None, from_random(config)
     images = images_of(options, config, report)
@@ -217,6 +217,8 @@ def distillation(
     for kind, known in (("layouts", alone.config.layout.classes), ("labels", alone.config.layout.labels)):
         if getattr(options, kind) and not known:
             raise ValueError(f"--{kind}: must be left out, as the teacher {teacher} was trained without them")
+        if known and not getattr(options, kind):
+            raise ValueError(f"--{kind}: must be given, as the teacher {teacher} was trained with them")
     config = conditioned(student_config(alone.config, student.steps or None), options)
     objective, against = _objective_of(student, config, led)
     own_rate = RATE if student.against is None else RATE_AGAINST
@@ -240,7 +242,7 @@ def distillation(
     cards = [read_card(find_model(each)) for each in (teacher, student.guide, start) if each is not None]
     card, start = own | trained_with(*cards, looked=bool(against)), start or teacher
     out = _folder(options, config)
-    _check(options, config, out, start)
+    _check(options, config, out, start, f"take a student of a model like {teacher}")
     images = images_of(options, config, report)
     return _session(options, config, out, images, start, card, told, objective)
 
@@ -275,13 +277,16 @@ def _folder(options: RunOptions, config: Config) -> Path:
     return out
 
 
-def _check(options: RunOptions, config: Config, out: Path, start: str | None) -> None:
-    """Refuse a run that cannot begin, or cannot go on as `config` and `start` say."""
+def _check(options: RunOptions, config: Config, out: Path, start: str | None, advice: str = "") -> None:
+    """Refuse a run that cannot begin, or cannot go on as `config` and `start` say.
+
+    `advice` says what to do about a start of another network.
+    """
     stored = state.stored_run(out)
     if stored is not None:
         state.check_same_run(out, stored.config, config)
     elif start is not None:
-        state.check_same_network(find_model(start), config)
+        state.check_same_network(find_model(start), config, advice)
     _check_trackers(options.trackers)
     num_parameters(config)
 

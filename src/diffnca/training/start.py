@@ -1,7 +1,6 @@
 """How a training begins: what the images decide, and the weights with the smallest error on them."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from diffnca.config.recipes import diff_nca
 from diffnca.data.crops import crops
 from diffnca.data.images import ImageSet, images_for
 from diffnca.data.labels import Labels
-from diffnca.data.layouts import count_classes, layouts_in
+from diffnca.data.layouts import Layouts, count_classes, layouts_in
 from diffnca.data.survey import glance, is_gray, reduction_of
 from diffnca.diffusion.velocity import velocity_error
 from diffnca.errors import require
@@ -86,7 +85,7 @@ def with_styles(config: Config, styles: tuple[float, ...]) -> Config:
     return with_fields(config, {"layout.styles": styles}) if config.layout.style else config
 
 
-def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Config:
+def suited(config: Config, options: RunOptions, decides_colours: bool) -> Config:
     """Return a training with the choices that images decide: `data.reduce` if 0, and gray or colour.
 
     Images decide about colours for the network of the recipe only. Refuse images without content.
@@ -94,9 +93,12 @@ def suited(config: Config, paths: tuple[Path, ...], decides_colours: bool) -> Co
     data, decides_colours = config.data, decides_colours and is_as_in_recipe(config)
     if data.reduce > 0 and not decides_colours:
         return config
-    some = glance(paths, data.microns_per_px)
+    layouts = Layouts(options.layouts, config.layout) if options.layouts else None
+    some = glance(options.data, data.microns_per_px, layouts)
     if some and all((each == each[:1, :1]).all() for each in some):
-        raise ValueError(f"{paths[0]}: its images show one colour each: nothing can be learnt; give others")
+        raise ValueError(
+            f"{options.data[0]}: its images show one colour each: nothing can be learnt; give others"
+        )
     if decides_colours and some and all(map(is_gray, some)):
         planes = config.layout.num_planes(1) if config.layout.is_used else 0
         config = with_fields(config, {"model.image_channels": 1, "model.given_channels": planes})

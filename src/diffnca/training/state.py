@@ -150,10 +150,11 @@ def _prefixed(players: Sequence[Player]) -> Iterator[tuple[str, Player]]:
         yield f"{player.name}." if number else "", player
 
 
-def check_same_network(start: Path, wanted: Config) -> None:
+def check_same_network(start: Path, wanted: Config, advice: str = "") -> None:
     """Raise `ValueError` if a model to fine-tune has another network, prediction, schedule or legend.
 
-    A model without labels may learn some; one that knows nothing may learn everything.
+    A model without labels may learn some; one that knows nothing may learn everything. `advice` says what to
+    do about another network; without it, which options to leave out.
     """
     stored = read_config(start)
     old, new = stored.layout, wanted.layout
@@ -170,14 +171,13 @@ def check_same_network(start: Path, wanted: Config) -> None:
     for name in NETWORK_FIELDS:
         is_fit = name == "model" and fits(stored, wanted)
         if getattr(stored, name) != getattr(wanted, name) and not is_fit:
-            raise ValueError(
-                f"--from {start}: has another `{name}`; leave out --recipe and all --{name} options"
-            )
+            fix = advice or f"leave out --recipe and all --{name} options"
+            raise ValueError(f"--from {start}: has another `{name}`; {fix}")
 
 
 def check_same_run(out: Path, stored: Config, wanted: Config) -> None:
-    """Raise `ValueError` if a run goes on with choices other than budget, averages, cache, sampling."""
-    free = ("images", "minutes", "late_batch", "ema_widths")
+    """Raise `ValueError` if a run goes on with choices other than budget, cache, sampling."""
+    free = ("images", "minutes", "late_batch")
     training = replace(stored.training, **{name: getattr(wanted.training, name) for name in free})
     data = replace(stored.data, cache_bytes=wanted.data.cache_bytes)
     stored = replace(stored, training=training, data=data, sampling=wanted.sampling)
