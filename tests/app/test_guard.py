@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from diffnca.app.guard import ELSEWHERE, LARGEST_REQUEST_BYTES, UPLOAD_PATH, Guard, Message, Receive, Send
+from diffnca.view import server
 
 OWN = {"host": "127.0.0.1:7860"}
 
@@ -51,6 +52,12 @@ def test_the_page_is_answered() -> None:
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:7860", "192.168.0.2:7860", ""])
 def test_another_name_that_leads_here_is_refused(host: str) -> None:
     assert answer_of(headers={"host": host})[0] == 403
+
+
+def test_the_viewer_decides_which_names_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HOSTS", frozenset({"other"}))
+    assert answer_of(headers={"host": "other:7860"})[0] == 200
+    assert answer_of(headers=OWN)[::2] == (403, b"host '127.0.0.1:7860': must be other\n")
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])

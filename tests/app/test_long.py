@@ -23,7 +23,7 @@ from diffnca.app.uploads import NONE, UPLOADED, UPLOADED_MAPS, maps_of, pictures
 from diffnca.app.works import Work, Works
 from diffnca.config.model import with_fields
 from diffnca.formats.ome_zarr import read_pixels
-from diffnca.models.file import STATE_FILE
+from diffnca.models.file import MODEL_FILE, STATE_FILE
 from diffnca.progress import unseen
 
 from .conftest import png
@@ -135,12 +135,34 @@ def test_a_run_keeps_the_uploads_that_it_began_with(owner: Owner, tmp_path: Path
 
     folder_of("one", b"a mistake")
     folder = folder_of("two", b"first")  # before the run, a mistake is mended
-    out.mkdir()
+    out.mkdir(parents=True)
     (out / STATE_FILE).touch()
     assert folder_of("three", b"first") == folder
     with pytest.raises(ValueError, match="^mine: began with other pictures, not with these uploads; give"):
         folder_of("four", b"other")
     assert [path.read_bytes() for path in folder.iterdir()] == [b"first"]
+
+
+def test_uploads_never_replace_a_run_and_are_offered_as_none(owner: Owner, tmp_path: Path) -> None:
+    models = [owner.options.runs / f"mine-{kind}" / MODEL_FILE for kind in ("pictures", "maps")]
+    for model in models:
+        model.parent.mkdir(parents=True)
+        model.touch()
+    before = owner.models()
+    session = with_maps_and_labels(owner, tmp_path / "up")
+    asked(owner, session, UPLOADED, "mine", 5, "auto", UPLOADED_MAPS)
+    assert all(model.is_file() for model in models) and owner.models() == before
+    assert {path.name for path in owner.options.runs.iterdir()} == {"mine-pictures", "mine-maps"}
+
+
+def test_a_training_does_not_take_the_name_of_another_model(owner: Owner) -> None:
+    session = owner.sessions.of("tab")
+    with pytest.raises(ValueError, match="^name=aerial: must be a name that no other model of the page has$"):
+        asked(owner, session, "leaves", "aerial", 5, "auto")
+    (owner.options.runs / "mine").mkdir(parents=True)
+    (owner.options.runs / "mine" / MODEL_FILE).touch()
+    options, _, _ = asked(owner, session, "leaves", "mine", 5, "auto")  # goes on
+    assert options.out == owner.options.runs / "mine"
 
 
 def test_uploads_of_a_running_training_are_left_alone(owner: Owner) -> None:

@@ -17,10 +17,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffnca.app.owner import Options
-from diffnca.app.server import bound, quiet, serve
+from diffnca.app.owner import Options, Owner
+from diffnca.app.server import bound, quiet, serve, warm
+from diffnca.app.sessions import Sessions
+from diffnca.app.works import Works
+from diffnca.config.model import Config, DataConfig
+from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
+from diffnca.models.build import build_model
+from diffnca.models.file import MODEL_FILE, write_model
 
 from .conftest import Page, png
+
+SMALL = Config(model=NCAConfig(channels=8, cell=CellConfig(hidden=16, num_cell_steps=2)))
+VNCA = Config(
+    data=DataConfig(crop=16),
+    model=VNCAConfig(
+        size=16, latent=12, hidden=8, num_residual_blocks=1, encoder_channels=2, num_cell_steps=2
+    ),
+)
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -37,6 +51,35 @@ def test_only_this_machine_is_answered() -> None:
 def test_a_model_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file or folder"):
         serve(Options(models=("nothing",), work=tmp_path / "work"))
+
+
+def small_model(path: Path, config: Config = SMALL) -> Path:
+    path.parent.mkdir(parents=True)
+    write_model(path, build_model(config).network.state_dict(), config, {})
+    return path
+
+
+def test_models_are_offered_by_their_folders(tmp_path: Path) -> None:
+    paths = [small_model(tmp_path / folder / MODEL_FILE) for folder in ("ra", "r.b")]
+    options = Options(models=(str(paths[0]), str(paths[1].parent)), work=tmp_path / "work")
+    options.check()
+    with Owner(options, Sessions(), Works()) as owner:
+        assert list(owner.models())[:2] == ["ra", "r.b"]
+
+
+@pytest.mark.parametrize("other", ["b/mine", "work/runs/mine"])
+def test_two_models_of_one_name_are_refused_at_the_start(other: str, tmp_path: Path) -> None:
+    folders = [small_model(tmp_path / folder / MODEL_FILE).parent for folder in ("a/mine", other)]
+    named = tuple(str(folder) for folder in folders if tmp_path / "work" not in folder.parents)
+    with pytest.raises(ValueError, match="must have different names, not both mine; rename") as refusal:
+        Options(models=named, work=tmp_path / "work").check()
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_makes_no_such_image_does_not_disturb_the_start(tmp_path: Path) -> None:
+    path = small_model(tmp_path / "one" / "vnca.safetensors", VNCA)
+    with Owner(Options(models=(str(path),), work=tmp_path / "work"), Sessions(), Works()) as owner:
+        warm(owner)
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from diffnca.config.model import Config, SamplingConfig
 from diffnca.config.networks import CellConfig, CoarseConfig, FourierConfig, NCAConfig
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser, Query
+from diffnca.export.packed import LARGEST_INT8, eight_bits
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import load
 from diffnca.networks.fourier import Window
@@ -238,6 +239,18 @@ def test_smaller_weights_change_an_estimate_little(weights: str, allowed: float)
 @pytest.mark.parametrize(("weights", "share"), [("float16", 0.56), ("int8", 0.36)])
 def test_smaller_weights_make_a_smaller_file(weights: str, share: float) -> None:
     assert len(bundled(weights)) < share * len(bundled("float32"))
+
+
+def test_weights_of_8_bits_are_nearer_than_those_of_a_page() -> None:
+    from diffnca.export.graph import nearest_eight_bits  # needs the extra
+
+    weight = torch.randn(16, 32, 3, 3, generator=torch.Generator().manual_seed(0))
+    whole, factor = nearest_eight_bits(weight.numpy())
+    short_whole, short_factor = eight_bits(weight)
+    largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).numpy()
+    assert np.array_equal(factor, largest / np.float32(LARGEST_INT8)) and np.abs(whole).max() == LARGEST_INT8
+    away = np.abs(whole * factor - weight.numpy()).mean()
+    assert away < np.abs((short_whole * short_factor.float()).numpy() - weight.numpy()).mean()
 
 
 def test_the_file_says_what_sampling_needs() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_a_page_is_written_over_an_earlier_page_but_not_over_other_files(
         write_page([models / "plain.safetensors"], tmp_path / "site")
     with pytest.raises(ValueError, match=r"out=.*: must be a new folder"):
         write_page([models / "plain.safetensors"], models)
+
+
+def test_a_page_that_was_stopped_midway_is_written_by_the_same_command(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(web, "packed", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_page([models / "plain.safetensors"], tmp_path / "site")
+    assert any((tmp_path / "site").iterdir())
+    write_page([models / "plain.safetensors"], tmp_path / "site")
+    assert [each["name"] for each in json.loads((tmp_path / "site" / web.LIST).read_text())] == ["plain"]
 
 
 @pytest.mark.parametrize(

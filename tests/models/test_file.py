@@ -16,6 +16,8 @@ from diffnca.models.build import build_denoiser
 from diffnca.models.file import (
     find_model,
     load,
+    model_name,
+    models_by_name,
     read_card,
     read_config,
     read_tensors,
@@ -82,6 +84,39 @@ def test_a_hub_id_may_have_a_dot(monkeypatch: pytest.MonkeyPatch, model: Path) -
     monkeypatch.setattr("diffnca.models.file._download", lambda name: asked.append(name) or model)
     assert find_model("owner/model-1.5") == model
     assert asked == ["owner/model-1.5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("aerial-4step", "aerial-4step"),
+        ("runs/leaves-1.5", "leaves-1.5"),
+        ("runs/leaves/", "leaves"),
+        (".", "here"),
+        ("model.safetensors", "here"),
+        ("runs/leaves-1.5/model.safetensors", "leaves-1.5"),
+        ("leaves-1.5.safetensors", "leaves-1.5"),
+        ("owner/model-1.5", "model-1.5"),
+    ],
+)
+def test_a_model_is_called_as_its_folder_or_its_file(
+    given: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert model_name(given) == name and model_name(Path(given)) == name
+
+
+def test_two_models_of_one_name_are_refused_in_one_line(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "leaves" / "model.safetensors" for folder in ("ra", "rb")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    named = models_by_name([files[0], files[0].parent, "aerial"])  # one of them is given twice
+    assert named == {"leaves": str(files[0]), "aerial": "aerial"}
+    with pytest.raises(ValueError, match="^models .*ra.* and .*rb.*: must have different names, .*") as error:
+        models_by_name(files)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_of_other_things_does_not_hide_a_bundled_model(

@@ -16,6 +16,7 @@ from diffnca.errors import Interrupted, explained, fault, require
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
 from diffnca.jobs.run import run
+from diffnca.models.file import model_name
 from diffnca.progress import Number, Report
 
 _log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def check_size(request: Request) -> None:
 
 def figures(session: Session, paths: Sequence[Path], request: Request) -> str:
     """Return images as HTML, each with its seed and a link that saves it."""
-    names = [f"{Path(request.model.name).stem}-{request.seed + index}" for index in range(len(paths))]
+    names = [f"{model_name(request.model.name)}-{request.seed + index}" for index in range(len(paths))]
     shown = [
         figure(session, path, f"seed {request.seed + index}", f"{name}.png")
         for index, (path, name) in enumerate(zip(paths, names, strict=True))

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from diffnca.app.sessions import LARGEST_UPLOAD_BYTES, MOST_UPLOADS
-
-HOSTS = frozenset({"127.0.0.1", "localhost"})
+from diffnca.view.server import refusal_of_host
 
 LARGEST_REQUEST_BYTES = 16 << 20
 """Of a request that uploads no file: a drawing of the brush, numbers and names."""
@@ -81,8 +80,9 @@ class Guard:
 def refusal_of(method: str, path: str, headers: Message) -> tuple[int, str] | None:
     """Return status and reason of a request that is refused; `None` for others."""
     host = headers.get("host", "")
-    if name_of(host) not in HOSTS:  # another name that leads here: DNS rebinding
-        return 403, f"host {host!r}: must be 127.0.0.1 or localhost"
+    wrong_host = refusal_of_host(host)
+    if wrong_host is not None:
+        return 403, wrong_host
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
         return 403, "the request comes from another page"
@@ -94,11 +94,6 @@ def refusal_of(method: str, path: str, headers: Message) -> tuple[int, str] | No
     if not length.isdecimal() or int(length) > most_bytes(path):
         return 413, too_large(most_bytes(path))
     return None
-
-
-def name_of(host: str) -> str:
-    """Return a host without its port."""
-    return re.sub(r":[0-9]+$", "", host)
 
 
 def most_bytes(path: str) -> int:

@@ -13,7 +13,14 @@ from diffnca.config.model import Config
 from diffnca.data.sources import IMAGE_SUFFIXES
 from diffnca.errors import require
 from diffnca.files import check_place
-from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
+from diffnca.models.file import (
+    MODEL_FILE,
+    bundled_models,
+    find_model,
+    models_by_name,
+    read_card,
+    read_config,
+)
 from diffnca.view.pyramids import open_image
 from diffnca.view.server import Server as Viewer
 
@@ -51,10 +58,22 @@ class Options:
         """The folder of trained models."""
         return self.work / "runs"
 
+    @property
+    def uploads(self) -> Path:
+        """The folder of what was uploaded to train on: one for each run, where no run can be."""
+        return self.work / "uploads"
+
+    def other_models(self) -> dict[str, str]:
+        """Return how `find_model` finds the bundled and the trained models, by their names on the page."""
+        trained = sorted(path.parent for path in self.runs.glob(f"*/{MODEL_FILE}"))
+        return {name: name for name in fastest_first()} | {folder.name: str(folder) for folder in trained}
+
     def check(self) -> None:
-        """Refuse models that are none, and folders that are none."""
-        for name in self.models:
-            read_config(find_model(name))
+        """Refuse models that are none, two models of one name, and folders that are none."""
+        for model in self.models:
+            read_config(find_model(model))
+        named, others = models_by_name(self.models), self.other_models()
+        models_by_name([*self.models, *(others[name] for name in named if name in others)])
         if self.data is not None and not self.data.is_dir():
             raise ValueError(f"--data {self.data}: is no folder; give one that holds folders of images")
         if self.work.exists() and not self.work.is_dir():
@@ -117,11 +136,9 @@ class Owner:
 
     def models(self) -> dict[str, str]:
         """Return how `find_model` finds each model that the page offers, by its name on the page."""
-        own = {Path(name).stem: name for name in self.options.models}
-        trained = sorted(path.parent for path in self.options.runs.glob(f"*/{MODEL_FILE}"))
-        runs = {folder.name: str(folder) for folder in trained}
-        bundled = {name: name for name in fastest_first()}
-        return own | {name: path for name, path in (bundled | runs).items() if name not in own}
+        own = models_by_name(self.options.models)
+        others = self.options.other_models()
+        return own | {name: model for name, model in others.items() if name not in own}
 
     def model(self, name: str) -> str:
         """Return how `find_model` finds a model of the page; refuse other names: they could be any path."""

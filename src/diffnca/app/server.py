@@ -93,7 +93,7 @@ def warm(owner: Owner) -> None:
     from diffnca.jobs.tasks import New
 
     name = next(iter(owner.models().values()))
-    with suppress(OSError):  # the page was closed at once
+    with suppress(OSError, ValueError):  # the page was closed at once; the model makes no such image
         place = Place(out=str(owner.sessions.folder / "first.png"))
         list(run_job(asked(name, New(), Choices(), (32, 32)), place))
 

@@ -1,5 +1,6 @@
 """The tab that trains a model on a folder of pictures, and shows what it makes meanwhile."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import diff_nca, unasked
 from diffnca.data.labels import FOLDERS
 from diffnca.errors import require
+from diffnca.models.file import MODEL_FILE, find_model
 from diffnca.progress import Number, Report
 from diffnca.training.options import RunOptions
 from diffnca.training.start import AUTO, RANDOM
@@ -108,6 +110,7 @@ def asked(
     """Return the training that the fields ask for, and the model with which it begins."""
     owner.works.check_idle()  # a training that runs reads the uploads it began with
     out = owner.options.runs / checked_name(name)
+    _check_free(owner, out)
     require(1 <= minutes <= MOST_MINUTES, "minutes", minutes, f"from 1 to {MOST_MINUTES}")
     require(first in (AUTO, RANDOM), "from", first, f"{AUTO} or {RANDOM}")
     require(
@@ -127,6 +130,13 @@ def asked(
         minutes=float(minutes),
     )
     return options, config, first
+
+
+def _check_free(owner: Owner, out: Path) -> None:
+    """Refuse to train under the name of another model: the page could offer one of them only."""
+    offered = owner.models().get(out.name)
+    is_free = offered is None or find_model(offered).resolve() == (out / MODEL_FILE).resolve()
+    require(is_free, "name", out.name, "a name that no other model of the page has")
 
 
 def begin_training(owner: Owner, options: RunOptions, config: Config, first: str) -> None:

@@ -1,6 +1,6 @@
 """What a person uploads to train on: pictures, with their labels and maps.
 
-The files are copied into folders beside the run, as the tab may be closed. There they have new names: only a
+The files are copied into folders of the run, as the tab may be closed. There they have new names: only a
 label that is checked becomes the name of a folder. A map belongs to the one picture of its name, whatever the
 endings are.
 """
@@ -61,7 +61,7 @@ def pictures_of(owner: Owner, session: Session, source: str, out: Path, has_labe
         name = session.name_of(bare[0])
         raise ValueError(f"{name}: has no label: must have one, as all pictures; type it before the upload")
     places = {path: place_of(session, path, has_labels) for path in session.uploads}
-    return _copied(places, out, "pictures")
+    return _copied(places, owner.options.uploads, out, "pictures")
 
 
 def maps_of(
@@ -78,7 +78,7 @@ def maps_of(
         path: place_of(session, picture, has_labels).with_suffix(path.suffix)
         for picture, path in _maps_by_picture(session).items()
     }
-    return (_copied(places, out, "maps"),)
+    return (_copied(places, owner.options.uploads, out, "maps"),)
 
 
 def _maps_by_picture(session: Session) -> dict[Path, Path]:
@@ -105,9 +105,9 @@ def place_of(session: Session, path: Path, has_labels: bool) -> Path:
     return Path(session.labels[path], path.name) if has_labels else Path(path.name)
 
 
-def _copied(places: dict[Path, Path], out: Path, kind: str) -> Path:
-    """Copy uploads to their places in a folder beside the run; return it. A run keeps what it began with."""
-    folder = out.with_name(f"{out.name}-{kind}")
+def _copied(places: dict[Path, Path], root: Path, out: Path, kind: str) -> Path:
+    """Copy uploads to their places in a folder of the run; return it. A run keeps what it began with."""
+    folder = root / out.name / kind
     if not places and not folder.is_dir():
         raise ValueError(f"there are no uploaded {kind}: must be uploaded first, or choose a folder")
     if places and (out / STATE_FILE).exists():

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from diffnca.export.packed import LARGEST_INT8
+
 try:
     import onnx
     from onnx import helper, numpy_helper
@@ -24,8 +26,6 @@ IR_VERSION = 7
 
 Weights = Literal["float32", "float16", "int8"]
 WEIGHTS = get_args(Weights)
-
-LARGEST_INT8 = 127
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class Graph:
             return self.constant(array)
         if self.weights == "float16" or array.ndim == 1:
             return self.constant(array.astype(np.float16)).to(np.float32)
-        whole, factor = eight_bits(array)
+        whole, factor = nearest_eight_bits(array)
         return self.constant(whole).to(np.float32) * self.constant(factor)
 
     def add(
@@ -154,8 +154,11 @@ class Graph:
         return model
 
 
-def eight_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights as whole numbers from -127 to 127, and the factor of each output channel."""
+def nearest_eight_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights as whole numbers from -127 to 127, and the factor of each output channel.
+
+    A factor has all bits of float32, as the graph computes in it; so weights change less than in a page.
+    """
     largest = np.abs(array).max(axis=tuple(range(1, array.ndim)), keepdims=True)
     factor = np.where(largest > 0.0, largest / LARGEST_INT8, 1.0).astype(np.float32)
     return np.rint(array / factor).astype(np.int8), factor

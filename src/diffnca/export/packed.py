@@ -11,6 +11,8 @@ from torch import Tensor
 Weights = Literal["float16", "int8"]
 
 LARGEST_INT8 = 127
+"""The largest of the whole numbers that stand for weights, here and in ONNX files."""
+
 BITS_OF_FACTOR = 4
 
 

@@ -24,13 +24,7 @@ from diffnca.export.packed import Weights, packed
 from diffnca.export.preview import preview
 from diffnca.export.steps import factors_of
 from diffnca.files import replace_atomically
-from diffnca.models.file import (
-    MODEL_FILE,
-    find_model,
-    load_denoiser,
-    read_card,
-    read_config,
-)
+from diffnca.models.file import find_model, load_denoiser, models_by_name, read_card, read_config
 from diffnca.networks.fourier import Window
 from diffnca.sampling.task import walk_of
 
@@ -82,16 +76,15 @@ def write_page(models: Sequence[str | Path], folder: Path, weights: Weights = "f
     """
     if len(models) == 0:
         raise ValueError("0 models: must be one or more for the page; give the name of a student")
-    found = [find_model(name) for name in models]
-    names = [path.parent.name if path.name == MODEL_FILE else path.stem for path in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"models {', '.join(names)}: must have different names; rename a file")
-    described = [described_model(name, path) for name, path in zip(names, found, strict=True)]
+    found = {name: find_model(model) for name, model in models_by_name(models).items()}
+    described = [described_model(name, path) for name, path in found.items()]
     is_free = not folder.exists() or (
         folder.is_dir() and (not any(folder.iterdir()) or (folder / LIST).is_file())
     )
     require(is_free, "out", folder, "a new folder, an empty one, or that of an earlier page")
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / LIST).exists():
+        (folder / LIST).write_text("[]\n", encoding="utf-8")  # first: the same command goes on after a stop
     for part in (files(__package__) / "site").iterdir():
         with replace_atomically(folder / part.name) as partial:
             partial.write_bytes(part.read_bytes())
@@ -101,7 +94,7 @@ def write_page(models: Sequence[str | Path], folder: Path, weights: Weights = "f
             partial.write_bytes(packed(tensors, weights, {"page": header}))
     listed = [
         {key: about[key] for key in ("name", "side") if key in about} | {"preview": preview(path)}
-        for (about, _), path in zip(described, found, strict=True)
+        for (about, _), path in zip(described, found.values(), strict=True)
     ]
     with replace_atomically(folder / LIST) as partial:
         partial.write_text(json.dumps(listed) + "\n", encoding="utf-8")

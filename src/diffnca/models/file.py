@@ -6,7 +6,8 @@ A run holds `model.safetensors`, the averaged weights that `load` reads, and `st
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -128,6 +129,28 @@ def read_card(path: Path) -> dict[str, Any]:
 def bundled_models() -> dict[str, Path]:
     """Return the files of the models that the package ships, by name."""
     return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+
+
+def model_name(model: str | Path) -> str:
+    """Return what a model is called that `find_model` finds.
+
+    A bundled model keeps its name, and a hub id its last part. A run is called as its folder, another file as
+    it is named, without the ending.
+    """
+    path = Path(os.path.abspath(model))
+    return path.parent.name if path.name == MODEL_FILE else path.name.removesuffix(".safetensors")
+
+
+def models_by_name(models: Iterable[str | Path]) -> dict[str, str]:
+    """Return how `find_model` finds models, by their names; refuse different models of one name."""
+    named: dict[str, str] = {}
+    for model in models:
+        name = model_name(model)
+        earlier = named.setdefault(name, str(model))
+        if earlier != str(model) and not find_model(earlier).samefile(find_model(model)):
+            both = f"models {earlier} and {model}"
+            raise ValueError(f"{both}: must have different names, not both {name}; rename a file or a folder")
+    return named
 
 
 def find_model(name: str | Path) -> Path:

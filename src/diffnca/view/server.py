@@ -27,12 +27,24 @@ from diffnca.data.refusals import first_line
 from diffnca.view.pyramids import Pyramid, open_image
 
 HOSTS = frozenset({"127.0.0.1", "localhost"})
+"""The names of this machine in the addresses of its pages."""
+
 POLICY = "default-src 'self' 'unsafe-inline' data: blob:; frame-ancestors 'none'; form-action 'none'"
 ASSETS = {
     "/": ("view.html", "text/html; charset=utf-8"),
     "/openseadragon.min.js": ("openseadragon.min.js", "text/javascript; charset=utf-8"),
 }
 TILE_PATH = re.compile(r"/tile/([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})\.(png|jpg)")
+
+
+def refusal_of_host(host: str) -> str | None:
+    """Return why a request to a host, with or without a port, is refused; `None` for this machine.
+
+    Another name may lead here too: DNS rebinding.
+    """
+    if re.sub(r":[0-9]+$", "", host) in HOSTS:
+        return None
+    return f"host {host!r}: must be {' or '.join(sorted(HOSTS))}"
 
 
 def encoded(pixels: Pixels, extension: str) -> bytes:
@@ -86,9 +98,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page, its facts, or a tile."""
-        host = self.headers.get("Host", "")
-        if re.sub(r":[0-9]+$", "", host) not in HOSTS:  # another name that leads here: DNS rebinding
-            return self._refuse(HTTPStatus.FORBIDDEN, f"host {host!r}: must be 127.0.0.1 or localhost")
+        refusal = refusal_of_host(self.headers.get("Host", ""))
+        if refusal is not None:
+            return self._refuse(HTTPStatus.FORBIDDEN, refusal)
         path = urlsplit(self.path).path
         if path in ASSETS:
             file, kind = ASSETS[path]
