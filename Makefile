@@ -48,7 +48,7 @@ types: $(VENV)/all
 	$(BIN)/mypy
 
 docs: $(VENV)/all
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 export DIFFNCA_PREBUILT
 
