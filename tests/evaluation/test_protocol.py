@@ -307,7 +307,7 @@ def test_a_table_for_people_names_the_protocol(
         ("MODEL --reference REAL --n 10 --protocol published --pairs p.png", "--pairs: must stand without"),
         ("MODEL --reference REAL --n 10 --protocol published --held-out", "--held-out: must stand without"),
         ("MODEL --reference REAL --n 10 --train REAL --held-out", "--held-out: must stand without --train"),
-        ("MODEL --reference REAL --n 10 --out EMPTY", "is a folder; give the name of a file"),
+        ("MODEL --reference REAL --n 10 --out EMPTY", "the name must end in .json"),
         ("MODEL --reference REAL --n 10 --samples OTHER", "is a file; give a folder"),
         ("MODEL --reference EMPTY --n 10", "no images found"),
         ("MODEL --reference MIXED --n 10", "the images have 2 shapes"),
