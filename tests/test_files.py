@@ -130,5 +130,5 @@ def test_what_is_given_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("given")
     for given in (tmp_path / "a.png", tmp_path):
         with pytest.raises(ValueError, match=r"a.png: is given, and would be overwritten"):
-            check_not_given(tmp_path / "x" / ".." / "a.png", [given])
-    check_not_given(tmp_path / "new.png", [tmp_path])
+            check_not_given([tmp_path / "new.png", tmp_path / "x" / ".." / "a.png"], [given])
+    check_not_given([tmp_path / "new.png"], [tmp_path])

@@ -105,13 +105,12 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     check_place(path)
 
 
-def check_not_given(path: Path, given: Iterable[Path]) -> None:
+def check_not_given(paths: Iterable[Path], given: Iterable[Path]) -> None:
     """Refuse to overwrite what is given: one of these files, or a file in one of these folders."""
-    target = path.resolve()
-    for each in given:
-        source = each.resolve()
-        is_inside = target.exists() and source.is_dir() and source in target.parents
-        if target == source or is_inside:
+    sources = {each.resolve() for each in given}
+    for path in paths:
+        target = path.resolve()
+        if target in sources or (target.exists() and not sources.isdisjoint(target.parents)):
             raise ValueError(f"{path}: is given, and would be overwritten; write to another file")
 
 

@@ -1,6 +1,6 @@
 """What a person uploads to train on: pictures, with their labels and maps.
 
-The files are copied into folders of the run, as the tab may be closed. There they have new names: only a
+The files are copied into folders for the run, as the tab may be closed. There they have new names: only a
 label that is checked becomes the name of a folder. A map belongs to the one picture of its name, whatever the
 endings are.
 """

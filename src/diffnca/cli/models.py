@@ -102,7 +102,7 @@ class Look:
 
         if self.out is not None:
             check_target(self.out, (".png",))
-            check_not_given(self.out, (*self.data, *self.layouts))
+            check_not_given([self.out], (*self.data, *self.layouts))
         with console.progress() as report:
             told = {name: getattr(self, name) for name in ("data", "layouts", "labels", "scale", "strict")}
             config = replace(unasked(diff_nca()), layout=LayoutConfig(self.classes))
@@ -323,7 +323,7 @@ class Average:
         from diffnca.training.averages import average_of_run
 
         check_target(self.out, (".safetensors",))
-        check_not_given(self.out, [self.folder / name for name in (MODEL_FILE, STATE_FILE)])
+        check_not_given([self.out], [self.folder / name for name in (MODEL_FILE, STATE_FILE)])
         weights, model = average_of_run(self.folder, self.width), self.folder / MODEL_FILE
         write_model(self.out, weights, read_config(model), read_card(model) | {"average_width": self.width})
         console.say(str(self.out))

@@ -14,6 +14,11 @@ from diffnca.errors import number, require, require_within
 
 MOST_IMAGES = 10**12
 
+LARGEST_BATCH, LARGEST_RATE = 65_536, 10
+
+LARGEST_CROP_PX = 4096
+"""Memory holds the states of all cells of a crop."""
+
 MOST_WIDTHS = 8
 WIDTHS, WIDTH_LIMITS = (0.025, 0.05, 0.1, 0.2), (0.01, 0.28)
 """Relative widths of averages that give all widths between, to a twentieth; the limits of a width."""
@@ -123,10 +128,10 @@ class TrainingConfig:
             always does.
     """
 
-    batch: int = number(8, within=(1, 65_536))
-    late_batch: int | None = number(None, within=(1, 65_536))
+    batch: int = number(8, within=(1, LARGEST_BATCH))
+    late_batch: int | None = number(None, within=(1, LARGEST_BATCH))
     optimizer: Literal["adam", "muon"] = "adam"
-    learning_rate: float = number(2e-3, within=(0, 10))
+    learning_rate: float = number(2e-3, within=(0, LARGEST_RATE))
     beta1: float = 0.9
     beta2: float = 0.99
     decay: Literal["cosine", "exponential"] = "cosine"
@@ -179,7 +184,7 @@ class DataConfig:
         microns_per_px: scale of whole slides in micrometres per pixel; `None` for other images.
     """
 
-    crop: int = number(64, within=(1, 4096))  # memory holds the states of all cells of a crop
+    crop: int = number(64, within=(1, LARGEST_CROP_PX))
     reduce: int = number(1, within=(0, 1024))
     flips: bool = True
     quarter_turns: bool = True

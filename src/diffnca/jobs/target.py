@@ -161,12 +161,10 @@ def places_in(place: Place, folder: Path) -> dict[Path, Place]:
 
 def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> None:
     """Refuse to overwrite the files that are given."""
-    kept = list(given)
     files = [out for place in places for out in (Path(place.out), place.save_layout) if out is not None]
     written = [path for out in files for path in _there(out, count)]
     written += [place.film for place in places if place.film is not None]
-    for path in written:
-        check_not_given(path, kept)
+    check_not_given(written, given)
 
 
 def frame_name(index: int) -> str:

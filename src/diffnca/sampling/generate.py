@@ -75,7 +75,8 @@ def generate(
     noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
         told = (sampler, steps, even_px, tone, layout, maker, label, like, None if obey == 1.0 else obey)
-        return drawn(model, region, noise, dict(zip(CHOICES, told, strict=True)))
+        check_drawn(model, region, dict(zip(CHOICES, told, strict=True)))
+        return model.draw(noise).clamp(-1.0, 1.0)
     method, levels = walk_of(model, sampler, steps)
     denoiser = prepare(obeying(model, obey), torch.device(noise.device), engine)
     canvases, initial = canvases_of(denoiser, region.canvas, direct), start_of(denoiser, even_px, tone)
@@ -175,14 +176,6 @@ def _region_on(canvas: Canvas, region: Any) -> Region:
 
 CHOICES = ("sampler", "steps", "even_px", "tone", "layout", "maker", "label", "like", "obey")
 """Arguments of `generate` that a model has no use for if it draws images at once."""
-
-
-def drawn(
-    model: Autoencoder, region: Region, noise: Noise, choices: Mapping[str, object]
-) -> Float[Tensor, "b c h w"]:
-    """Return the images of a model that draws whole images at once; refuse choices that it does not know."""
-    check_drawn(model, region, choices)
-    return model.draw(noise).clamp(-1.0, 1.0)
 
 
 def check_drawn(model: Autoencoder, region: Region, choices: Mapping[str, object]) -> None:

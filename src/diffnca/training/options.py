@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from diffnca.config.model import DataConfig
+from diffnca.config.model import LARGEST_BATCH, LARGEST_CROP_PX, LARGEST_RATE, DataConfig
 from diffnca.errors import number, require_within
 
 MOST_SAMPLE_MINUTES, SHEETS = 10.0, 5
@@ -108,10 +108,10 @@ class StudentOptions:
     steps: int = 4
     guidance: float | None = None
     guide: str | None = None
-    batch: int | None = number(None, within=(1, 65_536))
-    crop: int | None = number(None, within=(1, 4096))
-    late_batch: int | None = number(None, within=(1, 65_536))
-    learning_rate: float | None = number(None, within=(0, 10))
+    batch: int | None = number(None, within=(1, LARGEST_BATCH))
+    crop: int | None = number(None, within=(1, LARGEST_CROP_PX))
+    late_batch: int | None = number(None, within=(1, LARGEST_BATCH))
+    learning_rate: float | None = number(None, within=(0, LARGEST_RATE))
     against: Literal["features"] | None = None
     against_weight: float = number(0.002, within=(0, 1000))
 
