@@ -98,15 +98,16 @@ def test_reducing_a_photo_by_another_factor_gives_it_back_within_a_level(factor:
 
 
 @pytest.mark.parametrize("factor", [1.3, 1.5, 2.5])
-def test_corrections_never_lead_away_from_the_image(factor: float) -> None:
-    """Of a start far from the image, whose pixels leave black and white in many places."""
-    image, side = photo("small", 40), round(40 * factor)
+def test_corrections_of_a_start_far_away_lead_near_the_image(factor: float) -> None:
+    """Many of its pixels are far beyond black and white, so that corrections could overshoot."""
+    pixels = np.asarray(Image.open(PHOTOS.parent / "textures" / "stones.jpg"))[:40, :40]
+    image, side = to_model(pixels)[None], round(40 * factor)
     means, whole = KnownMeans(image), Canvas(side, side).whole
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     x = Enlarged(means)(whole, Noise((0,))) + 0.4 * noise
     uncorrected = means._shifted(x, means._shift(x, means.small, whole), whole).clamp(-1.0, 1.0)
     corrected = means.impose(x, CLEAN, 0, whole, Noise((0,)))
-    assert residual(corrected, image) < residual(uncorrected, image)
+    assert residual(corrected, image) < 0.2 * residual(uncorrected, image)
 
 
 def test_the_residual_of_a_photo_that_no_image_reduces_to_is_told() -> None:

@@ -30,6 +30,13 @@ CORRECTIONS = 8
 STEP, MOMENTUM = 1.9, 0.15
 """Of these iterations: the best values for a matrix with eigenvalues from 0.2 to 1 [3]."""
 
+LEAST_FREE = 0.5
+"""Lower bound of the share of a block that counts as neither black nor white.
+
+A correction frees pixels that the share counts as fixed. With 0.1 it overshoots: a photo of stones, 1.5 times
+larger and noised by 0.4, ends 54 of 255 levels off, with 0.5 one level, with 1 (no share) three levels.
+"""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -165,13 +172,16 @@ class KnownMeans:
     def _corrected(self, x: Tensor, means: Tensor, region: Region) -> Tensor:
         """Return the shifts that give blocks with shared pixels nearly these means after clamping.
 
-        The shifts are Lagrange multipliers: of all images with these means, theirs is the nearest to `x`.
+        The shifts are Lagrange multipliers: of all images with these means, theirs is the nearest to `x`. A
+        block gets a larger correction if more of its pixels are black or white and cannot move.
         """
         shift = before = self._shift(x, means, region)
         for _ in range(CORRECTIONS):
             shifted = self._shifted(x, shift, region)
             missing = means - self.grid.means(shifted.clamp(-1.0, 1.0), region)
-            shift, before = shift + STEP * missing + MOMENTUM * (shift - before), shift
+            is_free = (shifted > -1.0) & (shifted < 1.0)
+            share = self.grid.means(is_free.to(x), region).clamp(min=LEAST_FREE)
+            shift, before = shift + STEP * missing / share + MOMENTUM * (shift - before), shift
         return shift
 
 
