@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a file that Git LFS has not fetched yet."""
 
+OWN = "diffnca:"
+"""First part of the keys of the text by which images and films say how they were made."""
+
 PARTIAL = ".diffnca-partial"
 """Ending of the names of partial files."""
 
@@ -114,13 +117,20 @@ def check_not_given(paths: Iterable[Path], given: Iterable[Path]) -> None:
             raise ValueError(f"{path}: is given, and would be overwritten; write to another file")
 
 
+def check_own(path: Path) -> None:
+    """Refuse to replace a file that this package has not made: it is not empty, and has no `OWN` in it."""
+    if path.is_file() and (content := path.read_bytes()) and OWN.encode() not in content:
+        raise ValueError(f"{path}: is there, and diffnca has not made it; give another name, or delete it")
+
+
 def check_place(path: Path) -> None:
     """Refuse a path whose parent folder does not exist (`ValueError`) or takes no file (`OSError`)."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
+        folder = target.parent if path.is_symlink() else path.parent
         if target.parent.exists():
-            raise ValueError(f"{path}: {path.parent} is no folder; choose one")
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+            raise ValueError(f"{path}: {folder} is no folder; choose one")
+        raise ValueError(f"{path}: the folder {folder} does not exist; create it first")
     with _partial_of(target, path) as trial:
         target.exists()  # fails for a name that is too long
         trial.write_bytes(b"\0" * 512)

@@ -30,19 +30,22 @@ def part_of(report: Report, title: str, before: Number, size: Number, total: Num
     return lambda *told: report(title, before + size * told[-2] / max(told[-1], 1e-9), total)
 
 
-def show(text: str, stream: Any, end: str = "\n") -> None:
+def show(text: str, stream: Any, end: str = "\n") -> OSError | None:
     """Print a line on a stream; characters that its encoding lacks become `?`.
 
-    Work continues when the reader closes the stream: the stream then drops all text.
+    Work continues when the text cannot be written: the stream then drops all text. Return the error, unless
+    the reader has closed the stream.
     """
     if stream is None:
-        return
+        return None
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "replace").decode(encoding), end=end, file=stream, flush=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return None if isinstance(error, ValueError | BrokenPipeError) else error
+    return None
 
 
 class Recent:

@@ -26,3 +26,12 @@ def test_a_choice_of_the_recipe_can_be_said_even_if_it_is_the_default(flag: str)
     assert isinstance(command, Train)
     chosen = command.config.data.flips if "flips" in flag else command.config.layout.style
     assert chosen is ("no-" not in flag)
+
+
+@pytest.mark.parametrize("start", ["auto", "none"])
+def test_without_another_model_the_images_decide_scale_and_what_is_held_out(start: str) -> None:
+    default, typed = (parse(["train", "--data", "photos", *more]) for more in ([], ["--from", start]))
+    assert isinstance(default, Train)
+    assert isinstance(typed, Train)
+    assert (typed.config, default.start) == (default.config, "auto")
+    assert (typed.config.data.reduce, typed.config.data.validation) == (0, None)

@@ -22,7 +22,7 @@ from diffnca.evaluation import closeness
 from diffnca.formats.png import read_png_text
 from diffnca.jobs import run as jobs
 from diffnca.jobs.target import numbered
-from diffnca.models.file import read_card
+from diffnca.models.file import read_card, read_config
 
 SMALL = (
     "--model.channels 36 --model.cell.hidden 16 --model.cell.num-cell-steps 2 --model.cell.embedding-width 8 "
@@ -101,6 +101,11 @@ def test_the_file_tells_how_it_was_made(run_folder: Path, tmp_path: Path) -> Non
 def test_a_finished_run_says_so(run_folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", str(photos), "--images", "8", "--out", str(run_folder), *SMALL]) == 0
     assert "is finished already (8 images" in capsys.readouterr().out
+
+
+def test_a_finished_run_keeps_the_budget_that_it_has_spent(run_folder: Path, photos: Path) -> None:
+    assert main(["train", "--data", str(photos), "--images", "4", "--out", str(run_folder), *SMALL]) == 0
+    assert read_config(run_folder / "model.safetensors").training.images == 8
 
 
 def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +191,7 @@ def test_info_without_a_name_lists_recipes_and_versions(capsys: pytest.CaptureFi
         (["train", "--data", ".", "--from", "nothing"], "model 'nothing'"),
         (
             ["sample", "pathology", "--height", "7", "--seamless", "y"],
-            "--height 7 on a circular axis: must be",
+            "7x96 px: circular sides must be multiples of 4 px",
         ),
         (
             ["train", "--data", ".", "--training.images", "0"],

@@ -41,6 +41,13 @@ def test_work_needs_neither_stdout_nor_stderr(tmp_path: Path) -> None:
     assert (done.returncode, made(tmp_path)) == (0, ALL)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_result_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    done = shell("$DIFFNCA info --json > /dev/full", tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "stdout: cannot be written" in done.stderr
+
+
 def test_an_error_is_an_error_where_nobody_reads_it(tmp_path: Path) -> None:
     done = shell("$DIFFNCA view nothing 2>&1 | true; exit ${PIPESTATUS[0]}", tmp_path)
     assert done.returncode == 2
@@ -107,6 +114,18 @@ def test_an_interrupted_command_ends_with_130(
 )
 def test_messages_name_flags_as_they_are_typed(command: cli.Verb, text: str, typed: str) -> None:
     assert as_typed(text, set(cli.flags_of(command))) == typed
+
+
+@pytest.mark.parametrize("value", ["steps=4.png", "label=cat/1.png", "data=x/seed=3.png"])
+def test_messages_keep_what_the_user_has_typed(value: str) -> None:
+    said = as_typed(f"{value}: no file, steps=2", {"steps", "data"}, [value])
+    assert said == f"{value}: no file, --steps 2"
+
+
+def test_a_message_may_begin_with_a_flag() -> None:
+    flags = {"label", "training.batch"}
+    assert as_typed("label: must be left out", flags) == "--label: must be left out"
+    assert as_typed("cat: must be left out", flags) == "cat: must be left out"
 
 
 def test_messages_complete_the_name_of_a_flag_as_it_was_typed() -> None:

@@ -117,7 +117,7 @@ def test_a_killed_command_goes_on_to_the_same_files(models: dict[str, str], tmp_
         (["follower", "--maker", "maker"], "which knows no coarse colours"),
         (["maker", "--layout", "maps", "--obey", "2"], "--obey 2.0: must be 1 for"),
         (["maker", "--obey", "2"], "--obey 2.0: must be 1 without layout and label"),
-        (["maker", "--label", "bark"], "label: must be left out for the model"),
+        (["maker", "--label", "bark"], "--label: must be left out for a model"),
         (["follower", "--layout", "empty"], "holds no layouts"),
         (["follower", "--layout", "photos"], "photos/a.png: holds the value 7: must be numbers from 0 to 1"),
         (["follower", "--layout", "maps", "--height", "4096", "--width", "4096"], "at most 4,194,304 pixels"),

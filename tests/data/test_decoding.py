@@ -167,6 +167,15 @@ def test_exif_orientation_is_honoured(
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_orientation_of_a_file_that_pillow_cannot_read_is_honoured(orientation: int, turns: int) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    planes, file = np.moveaxis(COLOUR, -1, 0).astype(np.uint16) * 257, io.BytesIO()
+    tags = [(0x0112, "H", 1, orientation, True)]
+    tifffile.imwrite(file, planes, photometric="rgb", planarconfig="separate", extratags=tags)
+    np.testing.assert_array_equal(decode(file.getvalue(), channels=3), np.rot90(COLOUR, turns))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_a_truncated_file_is_refused(kind: str) -> None:
     whole = encoded(Image.fromarray(np.tile(COLOUR, (8, 8, 1))), kind)

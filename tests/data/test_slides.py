@@ -175,7 +175,7 @@ def test_a_slide_without_tissue_says_so(tmp_path: Path) -> None:
 
 def test_a_slide_format_needs_a_scale(tmp_path: Path) -> None:
     (tmp_path / "a.svs").touch()
-    with pytest.raises(ValueError, match=r"a\.svs: a slide needs a scale; give microns_per_px"):
+    with pytest.raises(ValueError, match=r"a\.svs: a slide needs a scale; give it"):
         open_images([tmp_path])
 
 

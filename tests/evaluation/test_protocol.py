@@ -266,6 +266,16 @@ def test_progress_is_reported_while_images_are_made_and_looked_at(
     }
 
 
+def test_samples_go_to_no_folder_of_other_pictures(
+    model: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    (folder / "holiday.png").write_bytes(b"")
+    error = error_of(capsys, model, "--reference", real, "--n", 6, "--samples", folder)
+    assert "holds holiday.png, no sample" in error
+
+
 def test_samples_of_other_settings_are_not_taken_for_these(
     model: Path, real: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -462,8 +472,8 @@ def test_samples_have_the_maps_of_the_held_out_images(
     ("of", "told", "message"),
     [
         ("real", ["--layouts", "."], "--layouts: must be left out for a folder of images; "),
-        ("model", ["--layouts", "."], "layout: must be left out for the model diff_nca, which was trained"),
-        ("model", ["--label", "oak"], "label: must be left out for the model diff_nca, which was trained"),
+        ("model", ["--layouts", "."], "--layout: must be left out for a model that was trained"),
+        ("model", ["--label", "oak"], "--label: must be left out for a model that was trained"),
         ("model", ["--obey", "2"], "--obey 2.0: must be 1 without layout and label; give one"),
     ],
 )

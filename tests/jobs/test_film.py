@@ -12,7 +12,7 @@ from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.region import Canvas
 from diffnca.cli.main import main
 from diffnca.diffusion.denoiser import Query
-from diffnca.formats.film import LAST_MILLISECONDS, write_film
+from diffnca.formats.film import LAST_MILLISECONDS, check_film, write_film
 from diffnca.models.file import load
 from diffnca.sampling.filmed import Filmed, watched
 from diffnca.sampling.generate import generate
@@ -45,6 +45,16 @@ def test_a_film_shows_every_cell_step_of_a_short_walk(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.gif") as film:
         assert film.n_frames == pytest.approx(4 * cells, abs=4)  # alike ones are joined
         assert film.width > 200
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".mp4"])
+def test_a_film_of_the_package_is_replaced_and_no_other(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"film{suffix}"
+    write_film([np.zeros((8, 9, 3), np.uint8)] * 2, path, 100)
+    check_film(path)
+    path.write_bytes(path.read_bytes().replace(b"diffnca", b"another"))
+    with pytest.raises(ValueError, match="is there, and diffnca has not made it"):
+        check_film(path)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
@@ -138,3 +148,13 @@ def test_frames_do_not_join_those_of_a_longer_film(
         assert main([*arguments, str(tmp_path / "film"), "--frames", frames]) == 0
     assert main([*arguments, str(tmp_path / "film"), "--frames", "2"]) == 2
     assert "holds 0002.png, which is none of 2 frames" in capsys.readouterr().err
+
+
+def test_a_picture_of_the_name_of_a_frame_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "frames" / "0000.png")
+    command = ["interpolate", MODEL, "--seeds", "1", "2", "--frames", "2", "--out", str(tmp_path / "frames")]
+    assert main(command) == 2
+    assert "0000.png: is there, and diffnca has not made it" in capsys.readouterr().err

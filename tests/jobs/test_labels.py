@@ -125,7 +125,7 @@ def test_a_film_leads_from_one_label_to_the_other(models: dict[str, str], tmp_pa
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("moss oak", "--label oak: must be one of the labels of diff_nca: bark, moss"),
+        ("moss oak", "--label oak: must be one of the labels of the model: bark, moss"),
         ("a b c", "--label a b c: must be one label, or those of both images"),
     ],
 )
@@ -147,8 +147,8 @@ def test_the_identity_knows_the_label(models: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ("{alone} --label oak", "--label oak: must be one of the labels of diff_nca: bark, moss"),
-        ("aerial --label oak", "label: must be left out for the model diff_nca, which was trained without"),
+        ("{alone} --label oak", "--label oak: must be one of the labels of the model: bark, moss"),
+        ("aerial --label oak", "--label: must be left out for a model that was trained without"),
         ("{alone} --label moss --layout x.png", "--label: must be left out with a drawing; "),
         ("{filler} --maker {maker} --label oak", "--label oak: must be one of the labels"),
     ],

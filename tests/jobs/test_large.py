@@ -420,7 +420,10 @@ def test_a_region_is_not_taken_for_the_whole(
         (["--out", "missing/x.ome.zarr"], "the folder missing does not exist"),
         (["--tile", "17"], "--tile 17: must be a multiple of"),
         (["--region", "0", "0", "8", "8", "--out", "x.png"], "region of 8x8 px: must be the whole canvas"),
-        (["--seamless", "both", "--height", "130", "--out", "x.png"], "--height 130 on a circular axis"),
+        (
+            ["--seamless", "both", "--height", "130", "--out", "x.png"],
+            "130x128 px: circular sides must be mult",
+        ),
     ],
     ids=str,
 )
@@ -485,7 +488,8 @@ def test_circular_axes_are_told_what_the_largest_cells_need(
     square = ["--height", "18", "--width", "18", "--seamless", "both"]
     for more in ([], ["--tile", "64"]):
         message = error_of(capsys, ["sample", "aerial", *square, *more, "--out", str(tmp_path / "x.png")])
-        assert "--height 18 on a circular axis: must be a multiple of 4 px" in message
+        assert "18x18 px: circular sides must be multiples of 4 px; choose such a size" in message
+        assert message.rstrip().endswith("20x20")
 
 
 def test_a_region_tells_what_it_costs(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

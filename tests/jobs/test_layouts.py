@@ -366,7 +366,7 @@ def test_each_image_of_a_folder_has_the_layout_of_its_name(
         ("model", ["--layout", "no.png"], "no.png: there is no such file"),
         ("model", ["--layout", "map.png", "--out", "map.png"], "map.png: is given, and would be overwritten"),
         ("model", ["--obey", "2"], "--obey 2.0: must be 1 without layout and label; give one"),
-        ("plain", ["--layout", "map.png"], "layout: must be left out for the model diff_nca, which was "),
+        ("plain", ["--layout", "map.png"], "--layout: must be left out for a model that was "),
     ],
 )
 def test_a_mistake_with_the_layout_of_an_edit_is_one_line(

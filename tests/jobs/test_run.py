@@ -92,6 +92,16 @@ def test_a_mask_and_transparency_fill_as_a_box_does(edited: Edited, image: Path,
     assert np.array_equal(by_alpha, by_box)
 
 
+def test_a_mask_and_a_box_add_up(edited: Edited, image: Path, tmp_path: Path) -> None:
+    corner = np.zeros((24, 32), bool)
+    corner[20:, :4] = True
+    for name, holes in (("corner", corner), ("both", corner | box_of(pixels()))):
+        Image.fromarray(holes.astype(np.uint8) * 255).save(tmp_path / f"{name}.png")
+    command = ("inpaint", *ONCE, "--image", image, "--mask")
+    by_two = edited(tmp_path / "a.png", *command, tmp_path / "corner.png", *BOX)
+    assert np.array_equal(by_two, edited(tmp_path / "b.png", *command, tmp_path / "both.png"))
+
+
 def test_commas_in_a_box_are_spaces(edited: Edited, image: Path, tmp_path: Path) -> None:
     by_spaces = edited(tmp_path / "a.png", "inpaint", *ONCE, "--image", image, *BOX)
     by_commas = edited(tmp_path / "b.png", "inpaint", *ONCE, "--box", "4,8,12,20", "--image", image)
@@ -220,15 +230,6 @@ def test_a_folder_may_have_a_dot_in_its_name(model: str, folder: Path, tmp_path:
     assert main(["vary", model, "--image", str(folder), "--out", str(tmp_path / "out.v2")]) == 0
 
 
-def test_what_only_repaint_does_is_no_other_request(
-    edited: Edited, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for jump in (3, 5):
-        arguments = ("inpaint", "--image", image, *BOX, "--method", "paste", "--jump", jump)
-        edited(tmp_path / "a.png", *arguments)
-    assert "is finished already" in capsys.readouterr().out
-
-
 def test_workers_may_have_another_device(model: str, image: Path, tmp_path: Path) -> None:
     request = asked(model, Vary(read_image(image, 3), 0.5), Choices())
     job = plan(request, Place(out=str(tmp_path / "x.ome.zarr"))).job
@@ -254,7 +255,8 @@ def test_what_is_wrong_with_one_image_is_told_before_the_work(
         (("inpaint", "--box", 0, 0, 0, 3), "must lie in the 24x32 px"),
         (("inpaint", "--mask", "MASK"), "mask of 4x8 px: must be of 24x32 px"),
         (("inpaint", "--box", "1,2,3"), "--box"),
-        (("inpaint", "--mask", "MASK", *BOX), "give one of them"),
+        (("inpaint", *BOX, "--method", "paste", "--rounds", 2), "--rounds 2: must be left out for --meth"),
+        (("upscale", "--factor", 1.001), "--factor 1.001: must be enough for a pixel more of 24x32"),
         (("inpaint", "--mask", "missing.png"), "no such file"),
         (("extend",), "one of them above 0"),
         (("upscale", "--factor", 0.5), "above 1 and at most 8"),
@@ -312,6 +314,24 @@ def test_what_is_given_is_not_overwritten(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("file", ["out.png", "out-001.png", "film.gif"])
+def test_what_another_program_has_made_is_not_overwritten(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    photo = image.rename(tmp_path / file)
+    Image.fromarray(pixels(seed=1)).save(image)
+    before, count = photo.read_bytes(), 2 if "-" in file else 1
+    film = ("--film", photo) if file == "film.gif" else ()
+    command = ("vary", "--image", image, "--out", tmp_path / "out.png", "--count", count, *film)
+    assert f"{file}: is there, and diffnca has not made it" in refused(capsys, *command)
+    assert photo.read_bytes() == before
+
+
+def test_an_image_of_the_package_is_replaced(edited: Edited, image: Path, tmp_path: Path) -> None:
+    one, other = (edited(tmp_path / "x.png", "vary", "--image", image, "--seed", k) for k in (0, 1))
+    assert not np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -359,7 +379,7 @@ def test_sizes_of_a_folder_that_do_not_fit_are_told_before_the_work(
         Image.fromarray(pixels(20, 20)[:side, :side]).save(tmp_path / "in" / f"{name}.png")
     out = tmp_path / "out"
     message = refused(capsys, "vary", "--image", tmp_path / "in", "--seamless", "both", "--out", out)
-    assert "must be a multiple of 4 px" in message and not out.exists()
+    assert "sides must be multiples of 4 px" in message and not out.exists()
 
 
 def small(model: str, count: int = 1, **choices: Any) -> Request:

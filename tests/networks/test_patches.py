@@ -97,7 +97,7 @@ def test_a_shift_by_whole_squares_shifts_the_prediction() -> None:
 
 
 def test_a_circular_axis_must_hold_whole_squares() -> None:
-    with pytest.raises(ValueError, match="height=7 on a circular axis: must be a multiple of 2 px"):
+    with pytest.raises(ValueError, match="7x8 px: circular sides must be multiples of 2 px; .* 8x8"):
         PatchGrid(Canvas(7, 8, CIRCULAR).whole, 2)
 
 

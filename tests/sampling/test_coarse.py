@@ -95,8 +95,8 @@ def test_an_image_depends_on_its_map() -> None:
 @pytest.mark.parametrize(
     ("filler", "maker", "message"),
     [
-        (PLAIN, MAKER, "maker: must be left out for diff_nca, which knows no coarse colours"),
-        (FILLER, PLAIN, "maker: must be a model that makes maps, which diff_nca does not"),
+        (PLAIN, MAKER, "maker: must be left out for a model that knows no coarse colours"),
+        (FILLER, PLAIN, "maker: must be a model that makes maps"),
         (
             FILLER,
             with_fields(MAKER, {"layout.classes": ("a", "b")}),
@@ -110,9 +110,19 @@ def test_a_model_that_makes_other_maps_is_refused(filler: Config, maker: Config,
 
 
 def test_a_seamless_image_needs_sides_that_the_map_divides() -> None:
-    boundary = ("circular", "circular")
-    with pytest.raises(ValueError, match="height=18 on a circular axis: must be a multiple of 4"):
-        generate(denoiser_of(FILLER), height=18, width=16, maker=denoiser_of(MAKER), boundary=boundary)
+    both = ("circular", "circular")
+    with pytest.raises(ValueError, match=r"18x16 px: circular sides must be multiples of \d+ px"):
+        generate(denoiser_of(FILLER), height=18, width=16, maker=denoiser_of(MAKER), boundary=both)
+
+
+def test_the_size_that_a_seamless_image_is_told_to_have_fits_the_cells_of_its_map_too() -> None:
+    maker, both = (
+        denoiser_of(with_fields(MAKER, {"model.patch": 2, "model.channels": 48})),
+        ("circular", "circular"),
+    )
+    with pytest.raises(ValueError, match="8x12 px: circular sides must be multiples of 8 px; .* 8x16$"):
+        generate(denoiser_of(FILLER), height=8, width=12, maker=maker, boundary=both)
+    assert generate(denoiser_of(FILLER), height=8, width=16, maker=maker, boundary=both).shape[-2:] == (8, 16)
 
 
 def test_pixels_in_memory_are_those_of_their_part() -> None:

@@ -73,14 +73,12 @@ def test_models_of_the_whole_share_what_they_know_of_it() -> None:
 
 def test_a_guide_of_other_noise_levels_is_refused() -> None:
     other = build_denoiser(replace(recipe_named("diff_nca"), schedule=ScheduleConfig("linear", 300)))
-    with pytest.raises(ValueError, match="guide diff_nca: must have a schedule"):
+    with pytest.raises(ValueError, match="guide: must have a schedule"):
         Guided(fresh(), other, 2.0)
 
 
 def test_a_guide_that_sees_no_whole_is_refused_where_the_model_does() -> None:
-    with pytest.raises(
-        ValueError, match="guide pathology.*: must have a window|guide diff_nca: must have a window"
-    ):
+    with pytest.raises(ValueError, match="guide: must have a window"):
         Guided(fresh("fourier_diff_nca"), load("pathology"), 2.0)
 
 

@@ -119,7 +119,7 @@ def test_the_map_that_a_model_makes_depends_on_the_label() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("oak", "^label=oak: must be one of the labels of diff_nca: bark, moss$"),
+        ("oak", "^label=oak: must be one of the labels of the model: bark, moss$"),
         (["bark"] * 3, "^label of 3 names: must be one, or one for each of 1 images$"),
     ],
 )
@@ -130,10 +130,10 @@ def test_what_is_no_label_of_the_model_is_refused_in_one_line(label: object, mes
 
 def test_a_model_without_labels_takes_none() -> None:
     plain = model_of(0, **{"layout.labels": ()})
-    with pytest.raises(ValueError, match="^label: must be left out for the model diff_nca, which"):
+    with pytest.raises(ValueError, match="^label: must be left out for a model that"):
         generate(plain, height=16, width=16, label="bark")
 
 
 def test_a_guide_knows_the_labels_of_the_model() -> None:
-    with pytest.raises(ValueError, match=r"guide diff_nca: must have labels of \('bark', 'moss'\)"):
+    with pytest.raises(ValueError, match=r"guide: must have labels of \('bark', 'moss'\)"):
         Guided(model_of(), model_of(0, **{"layout.labels": ()}), 2.0)

@@ -147,5 +147,5 @@ def test_what_is_no_picture_of_a_style_is_refused_in_one_line(like: torch.Tensor
 
 def test_a_model_without_styles_is_like_no_picture() -> None:
     plain = model_of(0, **{"layout.style": False, "layout.styles": ()})
-    with pytest.raises(ValueError, match="^like: must be left out for the model diff_nca, which was trained"):
+    with pytest.raises(ValueError, match="^like: must be left out for a model that was trained"):
         generate(plain, height=16, width=16, like=torch.zeros(1, 3, 16, 16))

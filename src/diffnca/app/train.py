@@ -25,8 +25,7 @@ from diffnca.data.labels import FOLDERS
 from diffnca.errors import require
 from diffnca.models.file import MODEL_FILE, find_model
 from diffnca.progress import Number, Report
-from diffnca.training.options import RunOptions
-from diffnca.training.start import AUTO, RANDOM
+from diffnca.training.options import AUTO, RANDOM, RunOptions
 from diffnca.training.state import SAMPLE_FOLDER
 
 KIND = "training"

@@ -46,6 +46,20 @@ class Canvas:
         """The region that covers the canvas."""
         return Region(0, 0, self.height, self.width, self)
 
+    def require_multiples(self, side: int) -> None:
+        """Refuse circular sides that are no multiples of `side` px."""
+        sides = (self.height, self.width)
+        fitting = [
+            -(-each // side) * side if axis == "circular" else each
+            for each, axis in zip(sides, self.boundary, strict=True)
+        ]
+        if (*fitting,) != sides:
+            asked, allowed = ("x".join(map(str, each)) for each in (sides, fitting))
+            raise ValueError(
+                f"{asked} px: circular sides must be multiples of {side} px; choose such a size, for example "
+                f"{allowed}"
+            )
+
 
 @dataclass(frozen=True)
 class Region:

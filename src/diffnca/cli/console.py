@@ -4,12 +4,15 @@ import logging
 import sys
 import traceback
 
+from diffnca.errors import one_line
 from diffnca.progress import Progress, show
 
 
 def say(text: str) -> None:
-    """Print a result on stdout."""
-    show(text, sys.stdout)
+    """Print a result on stdout; raise `OSError` if it is lost, as on a full disk."""
+    error = show(text, sys.stdout)
+    if error is not None:
+        raise OSError(f"stdout: cannot be written ({one_line(error)}); make room and repeat the command")
 
 
 def note(text: str) -> None:

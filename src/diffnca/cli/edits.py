@@ -115,18 +115,24 @@ class Completing(Editing):
     Attributes:
         method: repaint adds noise to known pixels as the walk does to the image, and repeats parts of the
             walk; paste inserts known pixels without noise, as published.
-        jump: diffusion steps in a part of the walk that repaint repeats.
-        rounds: how often repaint walks each part; the time grows by this factor.
+        jump: diffusion steps in a part of the walk that repaint repeats; by default 5.
+        rounds: how often repaint walks each part; the time grows by this factor; by default 4.
     """
 
     method: Literal["repaint", "paste"] = "repaint"
-    jump: int = 5
-    rounds: int = 4
+    jump: int | None = None
+    rounds: int | None = None
 
     def _imposing(self) -> Method:
         from diffnca.jobs.tasks import Paste, Repaint
 
-        return Repaint(self.jump, self.rounds) if self.method == "repaint" else Paste()
+        asked = {"jump": self.jump, "rounds": self.rounds}
+        given = {name: value for name, value in asked.items() if value is not None}
+        if self.method == "repaint":
+            return Repaint(**given)
+        for name, value in given.items():
+            raise ValueError(f"{name}={value}: must be left out for --method paste, which repeats nothing")
+        return Paste()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, ClassVar, Protocol, Union
 
@@ -26,8 +26,9 @@ from diffnca.cli.inspections import Bench, Evaluate, Info, Reproduce, Verify, Vi
 from diffnca.cli.models import Average, Convert, Distill, Look, Train
 from diffnca.cli.synthesize import Synthesize
 from diffnca.config.model import Config
-from diffnca.config.recipes import recipe_named, unasked
+from diffnca.config.recipes import diff_nca, recipe_named, unasked
 from diffnca.errors import explained, fault
+from diffnca.training.options import AUTO, RANDOM
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 1 if text is None else 2
         text = text or f"{fault(error)}, with what {DEBUG} shows"
         typed = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
-        console.note(as_typed(text, typed | set(() if command is None else flags_of(command))))
+        values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+        console.note(as_typed(text, typed | set(() if command is None else flags_of(command)), values))
         return code
     finally:
         console.flush()
@@ -125,18 +127,24 @@ def _noted() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def as_typed(text: str, flags: Set[str]) -> str:
+def as_typed(text: str, flags: Set[str], values: Iterable[str] = ()) -> str:
     """Return a message with flags as a user types them: `even_px=0` becomes `--even-px 0`.
 
-    The end of one flag's name is enough: `hidden=0` becomes `--model.cell.hidden 0`.
+    The end of one flag's name is enough: `hidden=0` becomes `--model.cell.hidden 0`. A flag may also begin
+    the message: `label: must` becomes `--label: must`. What the user has typed stays as it is.
     """
 
     def typed(match: re.Match[str]) -> str:
-        name = match[1].replace("_", "-")
-        found = [name] if name in flags else [flag for flag in flags if flag.endswith(f".{name}")]
-        return f"--{found[0]} " if len(found) == 1 else match[0]
+        first, name = match["first"], match["first"] or match["name"]
+        if name is None:
+            return match[0]
+        flag = name.replace("_", "-")
+        found = [flag] if flag in flags else [each for each in flags if each.endswith(f".{flag}")]
+        return f"--{found[0]}{': ' if first else ' '}" if len(found) == 1 else match[0]
 
-    return re.sub(r"(?<![\w./-])([a-z][\w.]*)=(?=\S)", typed, text)
+    kept = "|".join(re.escape(value) for value in sorted(values, key=len, reverse=True) if "=" in value)
+    names = r"^(?P<first>[a-z]\w*): |(?<![\w./-])(?P<name>[a-z][\w.]*)=(?=\S)"
+    return re.sub(f"{kept}|{names}" if kept else names, typed, text)
 
 
 def flags_of(record: Any, prefix: str = "") -> Iterator[str]:
@@ -154,9 +162,7 @@ def parse(arguments: Sequence[str]) -> Verb:
     """Return the command of the arguments; raise `ValueError` if they are wrong."""
     recipe = _recipe_in(arguments)
     flags = {word.partition("=")[0] for word in arguments}
-    start = None if "--recipe" in flags else "auto"
-    if not flags & {"--recipe", "--from"}:
-        recipe = unasked(recipe)
+    start = None if "--recipe" in flags else AUTO
     train = Train(recipe=recipe.name, start=start, config=recipe)
     named: list[Any] = [Annotated[Train, tyro.conf.subcommand("train", default=train)]]
     named += [
@@ -232,15 +238,20 @@ def _expanded(argument: str) -> str:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Config:
-    """Return the defaults of `train`: its recipe, or the configuration of the model in `--from`."""
+    """Return the defaults of `train`: its recipe, or the configuration of the model in `--from`.
+
+    Without both, the images decide their reduction and what is held out.
+    """
 
     def values_of(flag: str) -> list[str]:
         values = [b for a, b in itertools.pairwise(arguments) if a == flag]
         return values + [a.removeprefix(f"{flag}=") for a in arguments if a.startswith(f"{flag}=")]
 
     names, starts = values_of("--recipe"), values_of("--from")
-    if names or not starts or starts[-1] in ("auto", "none"):
-        return recipe_named(names[-1] if names else "diff_nca")
+    if names:
+        return recipe_named(names[-1])
+    if not starts or starts[-1] in (AUTO, RANDOM):
+        return unasked(diff_nca())
     from diffnca.models.file import find_model, read_config
 
     config = read_config(find_model(starts[-1]))

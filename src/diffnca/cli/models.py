@@ -15,7 +15,7 @@ from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config, DataConfig
 from diffnca.config.recipes import diff_nca, unasked
 from diffnca.files import check_not_given, check_target
-from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.options import AUTO, RunOptions, StudentOptions
 
 if TYPE_CHECKING:
     from diffnca.data import ImageSet
@@ -56,7 +56,7 @@ class Train:
     verb: ClassVar = "train"
 
     recipe: str = "diff_nca"
-    start: Annotated[str | None, tyro.conf.arg(name="from")] = "auto"
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = AUTO
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     run_options: Annotated[RunOptions, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = field(
         default_factory=RunOptions
@@ -98,11 +98,12 @@ class Look:
 
     def run(self) -> int:
         """Print the facts; return the exit code."""
+        from diffnca.formats.png import check_png
         from diffnca.training.preview import preview
 
         if self.out is not None:
-            check_target(self.out, (".png",))
             check_not_given([self.out], (*self.data, *self.layouts))
+            check_png(self.out)
         with console.progress() as report:
             told = {name: getattr(self, name) for name in ("data", "layouts", "labels", "scale", "strict")}
             config = replace(unasked(diff_nca()), layout=LayoutConfig(self.classes))

@@ -29,6 +29,7 @@ from diffnca.evaluation.metrics.features import FeatureExtractor, extract_cached
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Evaluation, Protocol, evaluate
 from diffnca.evaluation.selections import Selection, count_crops, crops, whole
+from diffnca.files import OWN
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.build import build_model
 from diffnca.models.file import load_denoiser
@@ -188,7 +189,7 @@ def measure(
     name = f"samples-{facts['weights'][:16]}-{facts.get('sampler', 'vnca')}-{facts.get('steps', 0)}"
     generated = whole(list(samples.pictures(terms.n, row.folder / name, report)))
     sheet = contact_sheet(generated.images[:36].movedim(1, -1).numpy())
-    write_png(row.folder / "samples.png", sheet, {f"diffnca:{name}": text for name, text in facts.items()})
+    write_png(row.folder / "samples.png", sheet, {f"{OWN}{name}": text for name, text in facts.items()})
     evaluation = evaluate(
         generated,
         real.held_out,

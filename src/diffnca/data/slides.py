@@ -195,8 +195,8 @@ def tiles_of(
         raise UnusableImageError("slides are not read from zip files; unpack it")
     if microns_per_px is None:
         raise ValueError(
-            f"{file.name}: a slide needs a scale; give microns_per_px, for example 1.0 (--microns-per-px; to "
-            "train, --data.microns-per-px)"
+            f"{file.name}: a slide needs a scale; give it, for example --scale 1um to look and to train, "
+            "else microns_per_px=1.0"
         )
     slide = Slide(file.path, microns_per_px)
     is_tissue = tissue(slide.overview(), background_level)

@@ -125,8 +125,9 @@ def content_of(path: Path) -> bytes:
     """Return the bytes of a file; raises `UnusableImageError`."""
     try:
         if not path.is_file():
-            is_dangling = path.is_symlink() and not path.exists()
-            raise UnusableImageError("is a link to nothing" if is_dangling else "there is no such file")
+            is_there, is_link = path.exists(), path.is_symlink()
+            missing = "is a link to nothing" if is_link else "there is no such file"
+            raise UnusableImageError("is no regular file" if is_there else missing)
         require_reasonable_bytes(path.stat().st_size)
         return path.read_bytes()
     except OSError as error:

@@ -19,6 +19,9 @@ from diffnca.data.refusals import UnusableImageError, require_decodable_size
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # remarks on odd files; errors raise
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION = 274
+"""The tag that says how a picture is turned."""
+
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".qptiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
 LARGEST_UM = 100.0
@@ -117,6 +120,8 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
     if alpha == [1] and colours == 3:  # premultiplied
         image = Image.frombytes("RGBa", image.size, image.tobytes()).convert("RGBA")
     image.info["bits"] = page.bitspersample
+    if ORIENTATION in page.tags:
+        image.getexif()[ORIENTATION] = page.tags[ORIENTATION].value
     return image
 
 

@@ -1,13 +1,15 @@
 """The options of an evaluation; without torch, so that a command line starts quickly."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import listdir
 from pathlib import Path
 from typing import Literal
 
 from diffnca.config.model import SamplerName
 from diffnca.errors import number, require, require_within
-from diffnca.files import check_place, check_target
+from diffnca.files import check_place
 
 Judge = Literal["efficientnet_lite0", "inception", "inception_nsfwjs", "face_descriptor", "face_landmarks"]
 """The networks that look at images."""
@@ -131,12 +133,20 @@ def check_judges(names: Sequence[Judge], weights: Sequence[Path]) -> None:
 def _check_outputs(options: Options) -> None:
     """Refuse outputs that cannot be written, or that the next evaluation would take for real images."""
     if options.pairs is not None:
-        check_target(options.pairs, (".png",))
+        from diffnca.formats.png import check_png
+
+        check_png(options.pairs)
         if options.train is None and not options.held_out:
             raise ValueError("--pairs: needs the training images; give --train FOLDER or --held-out")
     if options.samples is not None:
         if options.samples.exists() and not options.samples.is_dir():
             raise ValueError(f"--samples {options.samples}: is a file; give a folder")
+        names = listdir(options.samples) if options.samples.is_dir() else []
+        others = [name for name in names if not re.fullmatch(r"\d{6,}\.png|\..*", name)]
+        if others:
+            raise ValueError(
+                f"--samples {options.samples}: holds {min(others)}, no sample; name a new folder"
+            )
         check_place(options.samples / "0.png" if options.samples.is_dir() else options.samples)
     for name, path in (("--samples", options.samples), ("--pairs", options.pairs)):
         for flag, real in options.real_folders():

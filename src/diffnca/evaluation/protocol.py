@@ -23,7 +23,7 @@ from diffnca.evaluation.options import MIN_IMAGES, Options, check
 from diffnca.evaluation.samples import JPEG_QUALITY, Samples, as_jpeg
 from diffnca.evaluation.scores import Evaluation, Protocol, check_size, evaluate
 from diffnca.evaluation.selections import Pictures, Selection, count_crops, crops, whole
-from diffnca.files import check_place
+from diffnca.files import OWN, check_place
 from diffnca.formats.png import contact_sheet, write_png
 from diffnca.models.file import MODEL_FILE, bundled_models, find_model, read_card, read_config
 from diffnca.progress import Report, unseen
@@ -178,7 +178,7 @@ def _write_pairs(path: Path, generated: Selection, training: Selection, evaluati
         pair = np.concatenate(both, axis=1)
         times = max(1, -(-PAIR_PX // min(both[0].shape[:2])))
         rows.append(pair.repeat(times, 0).repeat(times, 1))
-    write_png(path, contact_sheet(np.stack(rows), gap_px=8), {"diffnca:pairs": "generated, then training"})
+    write_png(path, contact_sheet(np.stack(rows), gap_px=8), {f"{OWN}pairs": "generated, then training"})
 
 
 def real_images(model: str, config: Config | None, options: Options, report: Report = unseen) -> RealImages:

@@ -18,7 +18,8 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.selections import Picture
-from diffnca.formats.png import PREFIX, read_png_text, write_png
+from diffnca.files import OWN
+from diffnca.formats.png import read_png_text, write_png
 from diffnca.models.build import Generator
 from diffnca.models.file import find_model, load, load_denoiser
 from diffnca.progress import Report, part_of, unseen
@@ -115,7 +116,7 @@ class Samples:
                 kept |= dict(zip(alike, self._drawn(alike, maker, step), strict=True))
         if folder is not None:
             for seed in missing:
-                text = {f"{PREFIX}{name}": value for name, value in self.facts_of(seed).items()}
+                text = {f"{OWN}{name}": value for name, value in self.facts_of(seed).items()}
                 write_png(_file(folder, seed), kept[seed], text)
         return [kept[seed] for seed in seeds]
 
@@ -144,7 +145,7 @@ class Samples:
             path, wanted = _file(folder, seed), self.facts_of(seed)
             if not path.is_file():
                 continue
-            text = {key.removeprefix(PREFIX): value for key, value in read_png_text(path).items()}
+            text = {key.removeprefix(OWN): value for key, value in read_png_text(path).items()}
             for name in dict.fromkeys((*wanted, *text)):
                 there, needed = text.get(name, "unknown"), wanted.get(name, "unknown")
                 if there != needed:

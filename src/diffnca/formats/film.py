@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from diffnca.files import check_target, replace_atomically
+from diffnca.files import OWN, check_own, check_target, replace_atomically
 
 ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
 
 FORMATS = (*ANIMATED, ".mp4")
+
+MARK = f"{OWN}film"
+"""Text in each film, by which the package knows its own."""
 
 LAST_MILLISECONDS = 2000
 """Duration of the last frame."""
@@ -22,8 +26,9 @@ SHOWN_PX = 256
 
 
 def check_film(path: Path) -> None:
-    """Refuse a path like `check_target`, another ending, and MP4 without PyAV (`ImportError`)."""
+    """Refuse a path like `check_png`, another ending, and MP4 without PyAV (`ImportError`)."""
     check_target(path, FORMATS)
+    check_own(path)
     if path.suffix.lower() == ".mp4":
         try:
             import av  # noqa: F401
@@ -50,7 +55,10 @@ def _write_animated(frames: list[np.ndarray], path: Path, kind: str, millisecond
     images = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in frames]
     durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
     first, *others = images
-    first.save(path, format=kind, save_all=True, append_images=others, duration=durations, loop=0)
+    text = PngImagePlugin.PngInfo()
+    text.add_text(MARK, "")
+    marks: dict[str, Any] = {"comment": MARK, "xmp": MARK.encode(), "pnginfo": text}  # each format takes one
+    first.save(path, kind, save_all=True, append_images=others, duration=durations, loop=0, **marks)
 
 
 def _write_mp4(frames: list[np.ndarray], path: Path, milliseconds: int) -> None:
@@ -60,6 +68,7 @@ def _write_mp4(frames: list[np.ndarray], path: Path, milliseconds: int) -> None:
     height, width = frames[0].shape[:2]
     last_repeats = max(1, LAST_MILLISECONDS // milliseconds)
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as film:
+        film.metadata["comment"] = MARK
         stream = film.add_stream("libx264", rate=Fraction(1000, milliseconds))
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "16"}  # 23 is usual; noise needs a lower number

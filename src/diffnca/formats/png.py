@@ -9,14 +9,17 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from diffnca.errors import one_line
-from diffnca.files import check_target, replace_atomically
+from diffnca.files import check_own, check_target, replace_atomically
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
 GAP_BETWEEN_SHEETS_PX = 12
 
-PREFIX = "diffnca:"
-"""First part of the keys of the text chunks that say how an image was made."""
+
+def check_png(path: Path) -> None:
+    """Refuse a path like `check_target`, another ending, and a file that this package has not made."""
+    check_target(path, (".png",))
+    check_own(path)
 
 
 def read_png_text(path: Path) -> dict[str, str]:
@@ -53,7 +56,7 @@ def write_numbers(
 
 
 def _write(path: Path, image: Image.Image, text: Mapping[str, str], **options: bytes) -> None:
-    check_target(path, (".png",))
+    check_png(path)
     information = PngImagePlugin.PngInfo()
     for key, value in text.items():
         information.add_itxt(key, value)

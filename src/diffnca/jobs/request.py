@@ -22,11 +22,11 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.engine import Engine
 from diffnca.errors import require
-from diffnca.formats.png import PREFIX
+from diffnca.files import OWN
 from diffnca.jobs.options import Choices
 from diffnca.jobs.tasks import Edit, Interpolate, New, name_of
 from diffnca.models.file import find_model, load, load_denoiser
-from diffnca.sampling.coarse import check_maker, covered
+from diffnca.sampling.coarse import check_maker, check_sides, covered
 from diffnca.sampling.generate import check_drawn
 from diffnca.sampling.growth import canvases_of
 from diffnca.sampling.guidance import guided
@@ -217,8 +217,10 @@ def _seen_at_once(canvas: Canvas, windows: int | None) -> Canvas:
 
 
 def _check_led(made: Request, config: Config) -> None:
-    """Refuse a label and a style that the model does not know."""
+    """Refuse a label and a style that the model does not know, and a size of which its map is no part."""
     makers = () if made.maker is None else (made.opened_maker().config,)
+    for maker in makers:
+        check_sides(made.canvas, maker, config)
     for label in made.task.labels:
         check_label(label, 1, config, *makers)
     if made.task.like is not None:
@@ -345,16 +347,16 @@ def text_of(request: Request, is_large: bool = False) -> dict[str, str]:
     """Return the text that the file of an image holds, in the order that files have always had."""
     if isinstance(request.task, Interpolate):  # one frame of a film
         one, other = request.task.seeds
-        return {f"{PREFIX}model": request.model.name, f"{PREFIX}seeds": f"{one} {other}"}
+        return {f"{OWN}model": request.model.name, f"{OWN}seeds": f"{one} {other}"}
     written = request.written()
     last = LAST_OF_LARGE if is_large and isinstance(request.task, New) else LAST
     keys = sorted(written, key=lambda key: last.index(key) if key in last else -1)
-    return {"Software": f"diffnca {__version__}", **{f"{PREFIX}{key}": written[key] for key in keys}}
+    return {"Software": f"diffnca {__version__}", **{f"{OWN}{key}": written[key] for key in keys}}
 
 
 def difference(there: Mapping[str, Any], request: Request) -> str | None:
     """Return how the image whose file says `there` differs from a request; `None` if it does not."""
-    made = {key.removeprefix(PREFIX): str(value) for key, value in there.items() if key.startswith(PREFIX)}
+    made = {key.removeprefix(OWN): str(value) for key, value in there.items() if key.startswith(OWN)}
     wanted = request.identity()
     for key in dict.fromkeys((*wanted, *made)):
         has, wants = (side.get(key, IMPLIED.get(key, "none")) for side in (made, wanted))

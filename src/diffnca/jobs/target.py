@@ -10,8 +10,8 @@ from typing import Any
 
 from diffnca.data.given import images_in
 from diffnca.data.refusals import LARGEST_IMAGE_PX
-from diffnca.files import check_not_given, check_place, check_target
-from diffnca.formats.png import read_png_text, write_png
+from diffnca.files import check_not_given, check_own, check_place, check_target
+from diffnca.formats.png import check_png, read_png_text, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request, difference, text_of
 from diffnca.progress import Number, Report, amount
@@ -58,7 +58,8 @@ class Target:
     def check_place(self) -> None:
         """Refuse a file that cannot be written here."""
         if not self.is_remote:
-            (check_place if self.is_zarr else check_target)(Path(self.out))
+            check = check_place if self.is_zarr else check_png if self.is_png else check_target
+            check(Path(self.out))
 
     def holds(self, request: Request) -> bool:
         """Return whether the small file is there, complete, and of this image."""
@@ -167,6 +168,13 @@ def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> No
     check_not_given(written, given)
 
 
+def check_replaced(place: Place, count: int) -> None:
+    """Refuse to replace small images, and their maps, that this package has not made."""
+    for out in (Path(place.out), place.save_layout):
+        for path in () if out is None else _there(out, count):
+            check_own(path)
+
+
 def frame_name(index: int) -> str:
     """Return the name of a frame in its folder."""
     return f"{index:04d}.png"
@@ -181,6 +189,8 @@ def check_frames(folder: Path, count: int, formats: Iterable[str]) -> None:
     others = sorted(there - {frame_name(index) for index in range(count)})
     if others:
         raise ValueError(f"{folder}: holds {others[0]}, which is none of {count} frames; name a new folder")
+    for name in there:
+        check_own(folder / name)
 
 
 def _digits(count: int) -> int:

@@ -84,8 +84,8 @@ class New(Led):
 class Repaint:
     """Known pixels are noised as the image is, and each part of the way is walked several times."""
 
-    jump: int
-    rounds: int
+    jump: int = 5
+    rounds: int = 4
 
 
 @dataclass(frozen=True)
@@ -203,26 +203,23 @@ Edit = Inpaint | Extend | Upscale | Vary
 
 
 def holes_of(given: Given, mask: Path | None, box: tuple[int, int, int, int] | None) -> Bool[Tensor, "h w"]:
-    """Return where to fill an image: in the mask or the box, one of them, and where it is not opaque.
+    """Return where to fill an image: in the mask, in the box, and where it is not opaque.
 
     A mask is white where to fill; it may lie in a folder of masks. A box is top, left, height, width.
     """
-    if mask is not None and box is not None:
-        raise ValueError("--mask and --box: give one of them")
+    holes = [] if given.holes is None else [given.holes]
     if box is not None:
-        holes = _inside(given, box)
-    elif mask is not None:
+        holes.append(_inside(given, box))
+    if mask is not None:
         path = companion_of(given.path, mask, "mask")
-        holes = read_mask(path)
+        holes.append(read_mask(path))
         try:
-            check_mask(holes, *given.pixels.shape[:2])
+            check_mask(holes[-1], *given.pixels.shape[:2])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-    elif given.holes is not None:
-        return given.holes
-    else:
+    if not holes:
         raise ValueError(f"{given.path}: is opaque everywhere; say where to fill with --mask or --box")
-    return holes if given.holes is None else holes | given.holes
+    return torch.stack(holes).any(dim=0)
 
 
 def _inside(given: Given, box: tuple[int, int, int, int]) -> Bool[Tensor, "h w"]:

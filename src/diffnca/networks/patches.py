@@ -21,14 +21,7 @@ class PatchGrid:
     patch: int
 
     def __post_init__(self) -> None:
-        canvas = self.pixels.canvas
-        sides = {"height": canvas.height, "width": canvas.width}
-        for (name, side), boundary in zip(sides.items(), canvas.boundary, strict=True):
-            if boundary == "circular" and side % self.patch:
-                raise ValueError(
-                    f"{name}={side} on a circular axis: must be a multiple of {self.patch} px, the side of "
-                    "the model's cells; choose such a size"
-                )
+        self.pixels.canvas.require_multiples(self.patch)
 
     @property
     def cells(self) -> Region:

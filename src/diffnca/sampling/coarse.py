@@ -11,6 +11,7 @@ not quite those of real images [1].
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from math import lcm
 
 import torch
 from jaxtyping import Float, UInt8
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from diffnca.canvas.noise import Noise, Stream
 from diffnca.canvas.pixels import to_uint8
-from diffnca.canvas.region import Region
+from diffnca.canvas.region import Canvas, Region
 from diffnca.config.model import Config
+from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.networks.patches import PatchGrid
@@ -109,6 +111,7 @@ def make_map(
     """
     config = denoiser.config
     check_maker(maker.config, config)
+    check_sides(region.canvas, maker.config, config)
     seen = region.grow(radius_on(denoiser, region) * num_steps)
     part = covered(seen, config.layout.coarse).grow(1)
     method, levels = walk_of(maker, None, None)
@@ -140,9 +143,9 @@ def completing(task: Task, layout: Planes | None, config: Config) -> Task:
 def check_maker(maker: Config, config: Config) -> None:
     """Refuse a model that makes no maps, or other maps than a model of `config` follows."""
     if not config.layout.coarse:
-        raise ValueError(f"maker: must be left out for {config.name}, which knows no coarse colours")
+        raise ValueError("maker: must be left out for a model that knows no coarse colours")
     if not maker.layout.made:
-        raise ValueError(f"maker: must be a model that makes maps, which {maker.name} does not")
+        raise ValueError("maker: must be a model that makes maps, and this one makes none")
     found = (maker.layout.names, maker.model.image_channels)
     if found != (config.layout.names, config.model.image_channels):
         classes = ", ".join(maker.layout.names)
@@ -150,6 +153,14 @@ def check_maker(maker: Config, config: Config) -> None:
             f"maker: makes maps of {classes}: must be of {', '.join(config.layout.names)}, and in "
             "the colours of the image"
         )
+
+
+def check_sides(canvas: Canvas, maker: Config, config: Config) -> None:
+    """Refuse circular sides that the cells of the image or of its map do not divide."""
+    assert isinstance(maker.model, NCAConfig)
+    assert isinstance(config.model, NCAConfig)
+    on_map = config.layout.coarse * maker.model.largest_cell_px
+    canvas.require_multiples(lcm(on_map, config.model.largest_cell_px))
 
 
 def covered(region: Region, factor: int) -> Region:

@@ -126,7 +126,7 @@ def world(
     """
     check_options(options)
     if isinstance(model, Autoencoder):
-        raise ValueError(f"model {model.config.name}: makes whole images; take diffnca.generate")
+        raise ValueError("the model makes whole images; take diffnca.generate")
     if options.get("progress") is not None:
         raise ValueError("progress: must be given to World.pixels, which does the work")
     canvas = canvas_of(height, width, options.get("boundary", ("circular", "circular")))

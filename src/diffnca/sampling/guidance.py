@@ -72,12 +72,9 @@ class Guided(AroundDenoiser):
             ("a window of frequencies", *map(_window_of, (self.denoiser.config, self.guide.config))),
         ):
             if own != other:
-                raise ValueError(f"guide {self.guide.config.name}: must have {name} of {own}, not {other}")
+                raise ValueError(f"guide: must have {name} of {own}, as the model, not {other}")
         if self.denoiser.config.layout.styles != self.guide.config.layout.styles:
-            raise ValueError(
-                f"guide {self.guide.config.name}: must know the styles of {self.denoiser.config.name}; take "
-                "a guide of the same images"
-            )
+            raise ValueError("guide: must know the styles of the model; take a guide of the same images")
 
     @property
     def radius(self) -> int | None:

@@ -52,12 +52,11 @@ def check_label(label: Any, images: int, *configs: Config) -> None:
         raise ValueError(f"label of {len(told)} names: must be one, or one for each of {images} images")
     knowing = [config for config in configs if config.layout.labels]
     if not knowing:
-        name = configs[0].name
-        raise ValueError(f"label: must be left out for the model {name}, which was trained without labels")
+        raise ValueError("label: must be left out for a model that was trained without labels")
     for config in knowing:
         for each in (name for one in told for name in _shares_of(one)):
             names = config.layout.labels
-            require(each in names, "label", each, f"one of the labels of {config.name}: {', '.join(names)}")
+            require(each in names, "label", each, f"one of the labels of the model: {', '.join(names)}")
 
 
 def _each_of(label: Told | Sequence[Told]) -> list[Told]:

@@ -122,7 +122,7 @@ def legend_of(config: Config) -> LayoutConfig:
     """Return the legend of a model; refuse a model that knows no layouts."""
     if not config.layout.classes:
         raise ValueError(
-            f"layout: must be left out for the model {config.name}, which was trained without layouts; or "
+            "layout: must be left out for a model that was trained without layouts; or "
             "draw the image in its colours, and make variations of the drawing (diffnca vary)"
         )
     return config.layout
@@ -194,13 +194,13 @@ def obeying(model: ImageDenoiser, obey: float) -> ImageDenoiser:
 def check_edited(config: Config) -> None:
     """Refuse a layout for an edit or a film of a model that makes maps: its maps are edited too."""
     if config.layout.made:
-        raise ValueError(f"layout: must be left out to edit maps, which the model {config.name} makes")
+        raise ValueError("layout: must be left out for edits by a model that makes maps")
 
 
 def check_kept(config: Config, obey: float, has_label: bool) -> None:
     """Refuse to lead a model that makes maps to a layout: it keeps all known classes of the layout."""
     if config.layout.made and not has_label:
-        require(obey == 1.0, "obey", obey, f"1 for {config.name}, which keeps all of a layout")
+        require(obey == 1.0, "obey", obey, "1 for a model that makes maps: it keeps all of a layout")
 
 
 def check_obey(obey: float, has_layout: bool) -> None:

@@ -113,6 +113,6 @@ def check_follows_styles(config: Config) -> None:
     """Refuse a model that knows no styles."""
     if not config.layout.styles:
         raise ValueError(
-            f"like: must be left out for the model {config.name}, which was trained without styles "
+            "like: must be left out for a model that was trained without styles "
             "(diffnca train --layout.style)"
         )

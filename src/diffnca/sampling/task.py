@@ -19,7 +19,6 @@ from diffnca.diffusion.samplers import Sampler, sampler_of
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Constraint, Planes, Progress, Walk
 from diffnca.engine import Engine
-from diffnca.networks.patches import PatchGrid
 from diffnca.sampling.arguments import place_of, seeds_of, undisturbed, whole_number
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.known import KnownPixels
@@ -139,10 +138,10 @@ def check_canvas(denoiser: ImageDenoiser, canvas: Canvas) -> None:
         on_canvas = (model.cell,) if model.coarse is None else (model.coarse.cell, model.cell)
         if "circular" in canvas.boundary and any(cell.padding == "zeros" for cell in on_canvas):
             raise ValueError(
-                f"model {denoiser.config.name}: sees zeros beyond each edge (padding), so its images do not "
-                "join their edges; leave out --seamless"
+                "the model sees zeros beyond each edge (padding), so its images do not join their edges; "
+                "leave out --seamless"
             )
-        PatchGrid(canvas.whole, model.patch if model.coarse is None else model.coarse.patch)
+        canvas.require_multiples(model.largest_cell_px)
 
 
 def walk_of(
@@ -221,7 +220,7 @@ def sample_images(
     Without a picture in `options`, they have the `styles` of the task: by default, those of the given images.
     """
     if isinstance(model, Autoencoder):
-        raise ValueError(f"model {model.config.name}: must be a denoiser; this one only makes new images")
+        raise ValueError("the model must be a denoiser; this one only makes new images")
     check_options(options, LeadingOptions)
     place = place_of(model, options.get("device"))
     noise = Noise(seeds_in(options, batch), place)

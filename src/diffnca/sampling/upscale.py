@@ -15,6 +15,7 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
+from diffnca.errors import require
 from diffnca.sampling.arguments import check_between, check_images
 from diffnca.sampling.known import Known, KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits
@@ -81,7 +82,9 @@ def enlargement(
 def enlarged_canvas(height: int, width: int, factor: float, boundary: tuple[Boundary, Boundary]) -> Canvas:
     """Return the canvas of an enlarged image; refuse factors out of range."""
     check_between("factor", factor, 1.0, LARGEST_FACTOR)
-    return Canvas(round(height * factor), round(width * factor), boundary)
+    sides = (round(height * factor), round(width * factor))
+    require(sides != (height, width), "factor", factor, f"enough for a pixel more of {height}x{width}")
+    return Canvas(*sides, boundary)
 
 
 def residual(result: Float[Tensor, "b c h w"], image: Float[Tensor, "b c y x"]) -> float:

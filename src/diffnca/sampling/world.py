@@ -196,14 +196,10 @@ def check_world(denoiser: ImageDenoiser, canvas: Canvas) -> None:
     check_parts(denoiser)
     if denoiser.has_context:
         raise ValueError(
-            f"model {denoiser.config.name}: looks at the whole image in each step, so a part cannot be made "
+            "the model looks at the whole image in each step, so a part cannot be made "
             "alone; take diffnca.generate"
         )
-    for name, side, boundary in zip(
-        ("height", "width"), (canvas.height, canvas.width), canvas.boundary, strict=True
-    ):
-        if boundary == "circular" and side % BLOCK_PX:
-            raise ValueError(f"{name}={side} on a circular axis: must be a multiple of {BLOCK_PX} px")
+    canvas.require_multiples(BLOCK_PX)
 
 
 def _runs(columns: list[int]) -> Iterator[tuple[int, int]]:

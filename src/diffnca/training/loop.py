@@ -134,12 +134,13 @@ class Trainer:
 
         Refuse an `out` with another run; runs on other data have another `data_fingerprint`.
         """
+        stored, self.speed = state.stored_run(out), Recent()
+        config = config if stored is None else state.with_spent_budget(config, stored)
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
         with own_rank():  # accelerate's precision would hold for the process; `_turn` sets it for the run
             self.accelerator = Accelerator(
                 mixed_precision="no", log_with=list(self.care.trackers) or None, project_dir=out
             )
-        stored, self.speed = state.stored_run(out), Recent()
         self.progress = Progress() if stored is None else stored.progress
         self.facts = Run(config, self.progress, data_fingerprint, str(self.accelerator.num_processes))
         if stored is not None:

@@ -9,6 +9,9 @@ from typing import Literal
 from diffnca.config.model import LARGEST_BATCH, LARGEST_CROP_PX, LARGEST_RATE, DataConfig
 from diffnca.errors import number, require_within
 
+AUTO, RANDOM = "auto", "none"
+"""Stand for the bundled model with the smallest error, and for random weights."""
+
 MOST_SAMPLE_MINUTES, SHEETS = 10.0, 5
 """Longest time between sample grids by default, and their number in a short budget."""
 

@@ -15,6 +15,7 @@ from diffnca.data.layouts import coloured
 from diffnca.data.survey import Survey, survey
 from diffnca.engine.learning import learn_natively
 from diffnca.engine.machine import fast_dtype
+from diffnca.files import OWN
 from diffnca.formats.png import side_by_side, write_png
 from diffnca.models.build import build_model
 from diffnca.progress import Report, unseen
@@ -53,7 +54,7 @@ class Preview:
         if legend.classes:
             numbers = shown_layout(shown[:, channels:][:, : len(legend.classes)]).numbers.numpy()
             pictures.append(coloured(numbers, legend))
-        write_png(path, side_by_side(*pictures), {"diffnca:look": "training crops"})
+        write_png(path, side_by_side(*pictures), {f"{OWN}look": "training crops"})
 
 
 def preview(options: RunOptions, config: Config, report: Report = unseen) -> Preview:

@@ -31,13 +31,11 @@ from diffnca.training.adversary import AgainstFeatures
 from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
-from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.options import AUTO, RANDOM, RunOptions, StudentOptions
 from diffnca.training.perceptual import with_perceptual
 from diffnca.training.sheets import SHEET_IMAGES, sample_sheet
 from diffnca.training.signals import Stopped, never
 from diffnca.training.start import (
-    AUTO,
-    RANDOM,
     chosen,
     conditioned,
     continued,

@@ -9,6 +9,7 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.data.layouts import coloured
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import Interrupted
+from diffnca.files import OWN
 from diffnca.formats.png import side_by_side, write_png
 from diffnca.models.build import Generator
 from diffnca.sampling.generate import generate
@@ -53,5 +54,5 @@ def sample_sheet(real: Tensor, model: Generator, path: Path, stopped: Stopped) -
     shown = layout if not legend.made else shown_layout((images[:, channels:] + 1.0) / 2.0)
     maps = [] if shown is None else [coloured(shown.numbers.numpy(), legend)]
     pictures = (to_uint8(images[:, :channels]), *maps, to_uint8(real[:, :channels]))
-    write_png(path, side_by_side(*pictures), {"diffnca:seeds": f"0 to {SHEET_IMAGES - 1}"})
+    write_png(path, side_by_side(*pictures), {f"{OWN}seeds": f"0 to {SHEET_IMAGES - 1}"})
     logging.getLogger(__name__).info("%s: samples on the left, your images on the right", path)

@@ -22,9 +22,6 @@ from diffnca.training.options import RunOptions
 from diffnca.training.state import NETWORK_FIELDS, Run
 from diffnca.training.transfer import COLOURS
 
-AUTO, RANDOM = "auto", "none"
-"""Stand for the bundled model with the smallest error, and for random weights."""
-
 YOUNG_MINUTES, YOUNG_IMAGES = 20.0, 30_000
 """Largest budgets after which a network that predicts the clean image is ahead: it learns without grain."""
 

@@ -202,6 +202,14 @@ def check_goes_on(out: Path, stored: Run, wanted: Run) -> None:
         )
 
 
+def with_spent_budget(config: Config, stored: Run) -> Config:
+    """Return the configuration of a run that goes on; a finished run keeps its budget if it needs no more."""
+    spent, asked = stored.config.training, config.training
+    if min(stored.progress.share(spent), stored.progress.share(asked)) < 1.0:
+        return config
+    return replace(config, training=replace(asked, minutes=spent.minutes, images=spent.images))
+
+
 def check_folder(out: Path) -> None:
     """Raise `ValueError` if the parent of a folder is missing or the folder holds files of no run."""
     if out.exists() and not out.is_dir():
