@@ -15,9 +15,8 @@ from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_config
 from diffnca.sampling.generate import generate
 from diffnca.training.objectives import Batch
-from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.options import AUTO, RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
-from diffnca.training.start import AUTO
 from diffnca.training.transfer import load_start
 
 from .conftest import CONFIG

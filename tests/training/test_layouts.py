@@ -17,9 +17,8 @@ from diffnca.models.build import build_denoiser
 from diffnca.models.file import load, read_card, read_config
 from diffnca.sampling.generate import generate
 from diffnca.training.objectives import Batch, OwnLoss, seen_coarsely
-from diffnca.training.options import RunOptions, StudentOptions
+from diffnca.training.options import AUTO, RANDOM, RunOptions, StudentOptions
 from diffnca.training.session import Session, distillation, training
-from diffnca.training.start import AUTO, RANDOM
 
 from .conftest import CONFIG
 

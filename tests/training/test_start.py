@@ -15,13 +15,11 @@ from diffnca.canvas.pixels import to_uint8
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.models.file import bundled_models, read_card, read_config
-from diffnca.training.options import RunOptions
+from diffnca.training.options import AUTO, RANDOM, RunOptions
 from diffnca.training.session import Session, training
 from diffnca.training.start import (
-    AUTO,
     GUIDANCE,
     LEFT_OUT,
-    RANDOM,
     SHORT_GUIDANCE,
     begun_with,
     candidates,
