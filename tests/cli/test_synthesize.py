@@ -114,7 +114,7 @@ def test_a_killed_command_goes_on_to_the_same_files(models: dict[str, str], tmp_
         (["plain"], "must follow or make maps, but was trained without layouts"),
         (["follower"], "--layout: must be given for"),
         (["filler", "--maker", "follower"], "maker: must be a model that makes maps, and"),
-        (["follower", "--maker", "maker"], "which knows no coarse colours"),
+        (["follower", "--maker", "maker"], "a model that knows no coarse colours"),
         (["maker", "--layout", "maps", "--obey", "2"], "--obey 2.0: must be 1 for"),
         (["maker", "--obey", "2"], "--obey 2.0: must be 1 without layout and label"),
         (["maker", "--label", "bark"], "--label: must be left out for a model"),

@@ -321,7 +321,7 @@ def test_a_model_that_makes_maps_edits_no_images(
 
 
 def test_a_maker_needs_a_model_that_knows_coarse_colours(models: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="which knows no coarse colours"):
+    with pytest.raises(ValueError, match="a model that knows no coarse colours"):
         asked(models[1], New(), Choices(), (16, 16), maker=models[1])
     assert torch.is_grad_enabled()
 
