@@ -18,6 +18,7 @@ from diffnca.models.build import build_denoiser
 from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     LATTICE_WEIGHT,
+    LOOKS,
     AgainstFeatures,
     Mixing,
     augmented,
@@ -35,11 +36,13 @@ from .conftest import BATCH, CELL, QUIET, Means, is_equal, small_config, state_o
 CPU = torch.device("cpu")
 
 
-def against(weight: float = 0.5, steps: int = 4) -> AgainstFeatures:
+def against(
+    weight: float = 0.5, steps: int = 4, look: str = "features", sides: tuple[int, ...] = (4, 8)
+) -> AgainstFeatures:
     torch.manual_seed(0)
     teacher = small_config(8)
     student = build_denoiser(student_config(teacher, steps))
-    return AgainstFeatures(build_denoiser(teacher), Means(4, 8), weight, student, CPU)
+    return AgainstFeatures(build_denoiser(teacher), Means(*sides), LOOKS[look], weight, student, CPU)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -65,10 +68,11 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     torch.testing.assert_close(own, distance - looks + LATTICE_WEIGHT * lattice(made, game.cell_px))
 
 
-def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("look", ["features", "forms"])
+def test_gradients_pass_the_last_call_for_grain_and_all_calls_of_the_walk_for_forms(
+    monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:
-    game, calls = against(), []
+    game, calls, is_form = against(look=look), [], look == "forms"
     estimate = Denoiser.estimate
 
     def recorded(self: Denoiser, query: Query) -> Tensor:
@@ -77,11 +81,23 @@ def test_the_student_shows_the_walk_of_sampling_and_gradients_pass_its_last_call
 
     monkeypatch.setattr(Denoiser, "estimate", recorded)
     game.made(batch())
-    assert calls == [(299, False), (224, False), (149, False), (74, True)]
+    assert calls == [(299, is_form), (224, is_form), (149, is_form), (74, True)]
 
 
-def test_images_are_made_as_sampling_makes_them() -> None:
-    game, seen = against(), batch()
+def test_forms_are_seen_in_the_two_deepest_levels_of_an_enlarged_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    game, shown = against(look="forms", sides=(4, 8, 16)), []
+    levels = game.features.levels
+    monkeypatch.setattr(game.features, "levels", lambda images: shown.append(images.shape) or levels(images))
+    scores = game.scores(game.seen(batch().x_0, torch.Generator().manual_seed(0)))
+    assert [each.shape[-1] for each in scores] == [48 // 8, 48 // 16]
+    assert shown == [(len(batch().x_0), 3, 48, 48)]
+
+
+@pytest.mark.parametrize("look", ["features", "forms"])
+def test_images_are_made_as_sampling_makes_them(look: str) -> None:
+    game, seen = against(look=look), batch()
     with torch.no_grad():
         made = game.made(seen)
     x = torch.randn(seen.x_0.shape, generator=torch.Generator().manual_seed(0))
@@ -171,7 +187,7 @@ def test_a_student_learns_in_all_stages_but_one_of_finer_cells(
         for weight in student.parameters():
             weight.add_(0.1 * torch.randn_like(weight))  # else its last layer is zero, and nothing learns
     before = {name: weight.clone() for name, weight in student.network.named_parameters()}
-    game = AgainstFeatures(build_denoiser(teacher), Means(4, 8), 0.5, student, CPU)
+    game = AgainstFeatures(build_denoiser(teacher), Means(4, 8), LOOKS["features"], 0.5, student, CPU)
     game.loss("model", batch()).backward()
     game.player.optimizer.step()
     after = dict(student.network.named_parameters())
@@ -252,7 +268,7 @@ def played(out: Path, images: int, care: Care = QUIET, **changes: object) -> Non
     out.mkdir(exist_ok=True)
     teacher = build_denoiser(small_config(8))
     config = student_config(small_config(images, **changes), 2)
-    game = partial(AgainstFeatures, teacher, Means(4, 8), 0.1)
+    game = partial(AgainstFeatures, teacher, Means(4, 8), LOOKS["features"], 0.1)
     Trainer(config, out, stripes, care, objective=game).run()
 
 

@@ -7,10 +7,14 @@ Images are changed at random before, real and generated ones alike: colours, pla
 **What the discriminator sees.** The estimate at a high noise level is the mean of what is possible. It is
 blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
 student walks from noise to its image as in sampling, and the discriminator sees this image. A walk that
-begins at a noised training image would hide the errors that the first jumps hand on. Gradients pass
-through the last call of the student: it draws the detail, and a gradient through more calls costs as much
-again for each. The loss of the distillation holds all jumps near those of the teacher. A stage of finer cells
-than another stage stays as it is: it would draw the lattice of its cells where images are flat.
+begins at a noised training image would hide the errors that the first jumps hand on. The loss of the
+distillation holds all jumps near those of the teacher. A stage of finer cells than another stage stays as it
+is: it would draw the lattice of its cells where images are flat.
+
+**Grain or forms.** Grain is in the features of small places, and the last call draws it. So gradients pass
+through this call alone: each other call costs as much again. Forms, such as those of a face, are in the
+deepest features of an enlarged image, where a place has a few pixels of the image and sees much of it. The
+first calls decide on forms, so gradients pass through all calls.
 
 **The lattice.** A pattern that repeats from cell to cell costs the student little, and features take it for
 grain. No real image has it. So the student pays for what neighbouring cells have in common, most of all where
@@ -28,7 +32,7 @@ it then takes generated images for real, and the student draws the lattice of it
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -65,6 +69,28 @@ FLAT = 1e-4
 
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows and columns from a cell to half of its neighbours; the other half sees the same pairs."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a discriminator sees of an image, and which calls of the student learn from it.
+
+    Attributes:
+        levels: number of levels of features, from the deepest level on; `None` for all.
+        enlarged: how many times as large the features see an image.
+        all_calls: whether gradients pass through all calls, or through the last call alone.
+    """
+
+    levels: int | None
+    enlarged: float
+    all_calls: bool
+
+
+LOOKS = {
+    "features": Look(levels=None, enlarged=1.0, all_calls=False),
+    "forms": Look(levels=2, enlarged=3.0, all_calls=True),
+}
+"""The looks by the values of `--against`."""
 
 
 class Mixing:
@@ -159,6 +185,7 @@ class AgainstFeatures(Distillation):
         self,
         teacher: ImageDenoiser,
         features: Features,
+        look: Look,
         weight: float,
         student: Denoiser,
         device: torch.device,
@@ -172,9 +199,10 @@ class AgainstFeatures(Distillation):
             *first, last = student.network.compiled_parts()
             last.requires_grad_(False)
             self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
-        self.features, self.weight, self.device = features.to(device), weight, device
-        self.mixing = Mixing(features.widths, training.seed, device)
-        self.heads = nn.ModuleList(Head() for _ in features.widths).to(device)
+        self.features, self.look, self.weight, self.device = features.to(device), look, weight, device
+        widths = features.widths[-(look.levels or 0) :]
+        self.mixing = Mixing(widths, training.seed, device)
+        self.heads = nn.ModuleList(Head() for _ in widths).to(device)
         optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
         self.discriminator = Player("discriminator", self.heads, optimizer, DISCRIMINATOR_RATE)
         indices = student.config.sampling.visited or ()
@@ -202,16 +230,17 @@ class AgainstFeatures(Distillation):
         return drawn[:, : self.student.config.model.image_channels]
 
     def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
-        """Return images of the student, as sampling makes them; gradients pass through the last call."""
+        """Return images of the student, as sampling makes them; gradients pass through calls that learn."""
         x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
         *first, (last, _) = pairwise(self.walk)
-        region, still = Canvas(*x.shape[-2:]).whole, self.still()
-        with torch.no_grad():
+        region, learns, still = Canvas(*x.shape[-2:]).whole, torch.is_grad_enabled(), self.still()
+        learning = self.student if learns else still
+        denoiser = learning if self.look.all_calls else still
+        with torch.set_grad_enabled(learns and self.look.all_calls):
             for level_t, level_s in first:
-                estimate = still.estimate(Query(x, level_t, region, batch, given=batch.given))
+                estimate = denoiser.estimate(Query(x, level_t, region, batch, given=batch.given))
                 x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
-        denoiser = self.student if torch.is_grad_enabled() else still
-        return self.image(denoiser.estimate(Query(x, last, region, batch, given=batch.given)).float())
+        return self.image(learning.estimate(Query(x, last, region, batch, given=batch.given)).float())
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
@@ -224,7 +253,10 @@ class AgainstFeatures(Distillation):
     def seen(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
         """Return the mixed features of images, fine to coarse, after random changes of the images."""
         with torch.autocast(images.device.type, enabled=False):
-            return self.mixing(self.features.levels(augmented(images.float(), generator)))
+            shown = augmented(images.float(), generator)
+            if self.look.enlarged != 1.0:
+                shown = F.interpolate(shown, scale_factor=self.look.enlarged, mode="bilinear")
+            return self.mixing(self.features.levels(shown)[-len(self.heads) :])
 
     def scores(self, levels: list[Tensor]) -> list[Tensor]:
         """Return the scores of the places of each mixed level."""

@@ -102,9 +102,10 @@ class StudentOptions:
         late_batch: crops per step in the last sixth of the budget, half as many in the sixth before; a
             multiple of the batch, which stays without it.
         learning_rate: peak learning rate; without it, 0.001, or 0.00012 with --against.
-        against: `features` also trains a discriminator on frozen features of EfficientNet-Lite2 (extra
-            `features`), and the student to make images that look real to it. A student can then be its own
-            teacher: with --steps 0, it stays near itself.
+        against: also trains a discriminator on frozen features of EfficientNet-Lite2 (extra `features`), and
+            the student to make images that look real to it. `features` looks at grain, for textures;
+            `forms` at what whole images show, such as faces. A student can then be its own teacher: with
+            --steps 0, it stays near itself.
         against_weight: how much looking real counts next to the distance from the teacher.
     """
 
@@ -115,7 +116,7 @@ class StudentOptions:
     crop: int | None = number(None, within=(1, LARGEST_CROP_PX))
     late_batch: int | None = number(None, within=(1, LARGEST_BATCH))
     learning_rate: float | None = number(None, within=(0, LARGEST_RATE))
-    against: Literal["features"] | None = None
+    against: Literal["features", "forms"] | None = None
     against_weight: float = number(0.002, within=(0, 1000))
 
     def __post_init__(self) -> None:

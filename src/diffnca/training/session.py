@@ -27,7 +27,7 @@ from diffnca.models.file import MODEL_FILE, bundled_models, find_model, load_den
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import Guided, guided
 from diffnca.training import state
-from diffnca.training.adversary import AgainstFeatures
+from diffnca.training.adversary import LOOKS, AgainstFeatures
 from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
 from diffnca.training.loop import Care, Trainer, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
@@ -250,10 +250,13 @@ def _objective_of(student: StudentOptions, config: Config, led: ImageDenoiser) -
     if student.against is None:
         return partial(Distillation, led), ""
     if config.sampling.visited is None:
-        raise ValueError("--against features: must be for a student of few steps; give --steps, such as 4")
-    check_colours(config, "--against features")
-    weight = student.against_weight
-    return partial(AgainstFeatures, led, efficientnet_lite2(), weight), f", against {FEATURES} by {weight}"
+        raise ValueError(
+            f"--against {student.against}: must be for a student of few steps; give --steps, such as 4"
+        )
+    check_colours(config, f"--against {student.against}")
+    weight, look = student.against_weight, LOOKS[student.against]
+    told = f", against {'' if student.against == 'features' else 'forms in '}{FEATURES} by {weight}"
+    return partial(AgainstFeatures, led, efficientnet_lite2(), look, weight), told
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:
