@@ -211,7 +211,7 @@ def test_a_guided_model_is_where_its_better_one_is() -> None:
 
 @pytest.mark.parametrize(
     ("styles", "message"),
-    [(None, "must have style of True, not False"), ((1.0,) * 18, "must know the styles of diff_nca")],
+    [(None, "must have style of True, as the model"), ((1.0,) * 18, "must know the styles of the model")],
 )
 def test_a_guide_of_other_styles_is_refused(styles: tuple[float, ...] | None, message: str) -> None:
     def styled(numbers: tuple[float, ...]) -> Denoiser:
