@@ -37,6 +37,12 @@ REMEDIES = {
 }
 
 
+def cache_folder() -> Path | None:
+    """Return the folder for what can be made or fetched again; `None` for a user without a home."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return cache / "diffnca" if cache.is_absolute() else None
+
+
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a partial file to write; after the block the file replaces `path`.

@@ -125,3 +125,22 @@ def test_the_model_of_a_saved_pipeline_is_a_model_of_this_package(tmp_path: Path
     assert own.card == diffnca.Pretrained.from_pretrained("faces-4step").card
     images = (generate(model, height=16, width=16, direct=True) for model in (own.model, load("faces-4step")))
     assert torch.equal(*images)
+
+
+def student() -> Denoiser:
+    denoiser = random_denoiser()
+    sampling = replace(CONFIG.sampling, sampler="ddim", steps=4, visited=(11, 8, 5, 2))
+    return Denoiser(denoiser.network, denoiser.schedule, replace(CONFIG, sampling=sampling))
+
+
+def test_a_student_is_sampled_at_its_own_levels() -> None:
+    found = Pipeline.of(student())(8, 10, seed=3, output_type="pt").images
+    own = generate(student(), height=8, width=10, seed=3, engine="eager")
+    assert torch.allclose(found, own, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("DDIMScheduler", 12), ("HeunDiscreteScheduler", None)])
+def test_a_student_is_not_sampled_at_levels_that_it_does_not_know(kind: str, steps: int | None) -> None:
+    pipe = Pipeline.of(student(), getattr(diffusers, kind))
+    with pytest.raises(ValueError, match=r"must be \[11, 8, 5, 2\], for which this model was distilled"):
+        pipe(8, 10, steps)

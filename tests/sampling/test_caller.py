@@ -22,6 +22,7 @@ from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.samplers import Step
 from diffnca.diffusion.schedule import NoiseSchedule
 from diffnca.models.file import load_weights, write_model
+from diffnca.sampling import arguments
 
 MODEL = diffnca.load("pathology-4step")
 IMAGE = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
@@ -195,3 +196,14 @@ def test_an_own_network_is_written_and_read_without_a_change_of_the_package(tmp_
     load_weights(again, tmp_path / "blur.safetensors")
     images = [diffnca.generate(model, steps=2, **SIZE) for model in (own, again)]
     assert torch.equal(*images)
+
+
+def test_threads_share_float32_and_the_last_one_gives_back_the_type_of_the_caller() -> None:
+    """The first of two blocks ends while the second computes: its numbers stay float32."""
+    with default_dtype(torch.float64):
+        first, second = arguments.undisturbed(), arguments.undisturbed()
+        with first:
+            second.__enter__()
+        assert torch.zeros(1).dtype == torch.float32
+        second.__exit__(None, None, None)
+        assert torch.zeros(1).dtype == torch.float64

@@ -262,6 +262,11 @@ def test_edges_that_are_none_do_not_meet(boundary: tuple[Boundary, Boundary], ax
     assert strangeness_of_seam(boundary, axis) > 10.0
 
 
+def test_a_distilled_model_takes_no_other_sampler() -> None:
+    with pytest.raises(ValueError, match="sampler=ddpm: must be ddim, for which this model was distilled"):
+        generate(load("pathology-4step"), height=8, width=8, sampler="ddpm")
+
+
 def test_a_distilled_model_takes_no_other_number_of_steps() -> None:
     with pytest.raises(ValueError, match="steps=8: must be 4, for which this model was distilled"):
         generate(load("pathology-4step"), height=16, width=16, steps=8)

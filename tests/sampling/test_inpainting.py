@@ -182,3 +182,12 @@ def test_an_extended_image_holds_the_image_to_the_bit(sampler: str) -> None:
 def test_margins_that_add_nothing_are_refused(sides: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="margins"):
         extend(PlainDenoiser(), picture(1, 1, 4, 4), **sides)
+
+
+def test_a_walk_that_no_noise_is_long_enough_for_is_refused_before_it_begins() -> None:
+    schedule = PlainDenoiser().schedule
+    levels = tuple(schedule.level(index) for index in range(299, -1, -1))
+    with pytest.raises(
+        ValueError, match="rounds=200: must be few enough for a walk of 65536 steps, not 71940"
+    ):
+        path_of(levels, "repaint", 5, 200)

@@ -34,6 +34,14 @@ def test_a_look_measures_a_speed(seen: Preview) -> None:
     assert 0.01 < seen.crops_per_second < 10_000
 
 
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_a_look_times_the_training_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
+    natively = list[object]()
+    monkeypatch.setattr("diffnca.training.preview.learn_natively", lambda *told: natively.append(told))
+    preview(RunOptions(data=(CANOPY,)), with_fields(CONFIG, {"training.compile": choice}))
+    assert len(natively) == (choice == "auto")
+
+
 def test_the_sheet_of_a_look_holds_crops_of_the_images(seen: Preview, tmp_path: Path) -> None:
     seen.write_sheet(tmp_path / "look.png")
     sheet = np.asarray(Image.open(tmp_path / "look.png"))

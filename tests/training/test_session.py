@@ -1,5 +1,8 @@
 """A run as a user asks for it: what is refused before the work, what the plan says, what the folder holds."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from diffnca.training.session import (
     training,
 )
 from diffnca.training.sheets import SHEET_STEPS
+from diffnca.training.state import stored_run
 
 from .conftest import CONFIG
 
@@ -328,3 +332,18 @@ def test_a_student_is_not_trained_on_as_if_it_knew_all_levels(options: RunOption
 def test_the_pixel_size_of_training_reaches_the_card(options: RunOptions) -> None:
     out = training(options, replace(CONFIG, data=replace(CONFIG.data, microns_per_px=0.5))).run().out
     assert read_card(out / "model.safetensors")["microns_per_px"] == 0.5
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without a GPU")
+def test_two_processes_without_a_gpu_train_one_model_together(photos: Path, tmp_path: Path) -> None:
+    """Each process sees batches of its own: eight images in batches of two are two steps, not four."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    small = ["--data.crop", "16", "--training.batch", "2", "--images", "8", "--training.compile", "off"]
+    command = ["diffnca", "train", "--data", str(photos), "--recipe", "diff_nca", *small]
+    command += ["--sample-minutes", "0", "--out", str(tmp_path / "run")]
+    told = ("ACCELERATE_USE_CPU", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+    env = {name: value for name, value in os.environ.items() if name not in told}
+    done = subprocess.run([*launch, *command], env=env, capture_output=True, text=True, check=False)
+    stored = stored_run(tmp_path / "run")
+    assert stored is not None, done.stderr
+    assert (stored.processes, stored.progress.step, stored.progress.images) == ("2", 2, 8)

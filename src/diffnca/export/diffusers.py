@@ -26,20 +26,32 @@ from diffnca.sampling.arguments import place_of, seeds_of
 from diffnca.sampling.guidance import self_guided
 
 try:
-    from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, ImagePipelineOutput, ModelMixin
+    from diffusers import (
+        DDIMScheduler,
+        DiffusionPipeline,
+        DPMSolverMultistepScheduler,
+        ImagePipelineOutput,
+        ModelMixin,
+    )
 except ImportError:
     raise ImportError("pipelines need the package diffusers: pip install 'diffnca[baselines]'") from None
 
 PREDICTIONS: dict[Prediction, str] = {"noise": "epsilon", "clean": "sample", "velocity": "v_prediction"}
 """What a network predicts, as diffusers names it."""
 
+STEPS = 20
+"""Steps of a scheduler by default."""
+
 PIPELINE_FILE = "pipeline.py"
 PIPELINE_TEXT = "from diffnca.export.diffusers import Pipeline as Pipeline\n"
 """What makes a folder a custom pipeline of diffusers."""
 
 
-def scheduler_for(denoiser: Denoiser, kind: Any = DPMSolverMultistepScheduler) -> Any:
-    """Return a scheduler of this class with the noise levels of a model."""
+def scheduler_for(denoiser: Denoiser, kind: Any = None) -> Any:
+    """Return a scheduler of this class with the noise levels of a model; `None` is the one that fits it."""
+    if kind is None:
+        is_student = denoiser.config.sampling.visited is not None
+        kind = DDIMScheduler if is_student else DPMSolverMultistepScheduler
     kept = (1.0, *denoiser.schedule.alphas_cumprod)
     options = {
         "num_train_timesteps": denoiser.schedule.num_diffusion_steps,
@@ -84,8 +96,11 @@ class Pipeline(DiffusionPipeline):  # type: ignore[misc]
         self.register_modules(model=model, scheduler=scheduler)
 
     @classmethod
-    def of(cls, model: str | Denoiser, kind: Any = DPMSolverMultistepScheduler) -> "Pipeline":
-        """Return the pipeline of a model, or of its name, with a scheduler of this class."""
+    def of(cls, model: str | Denoiser, kind: Any = None) -> "Pipeline":
+        """Return the pipeline of a model, or of its name, with a scheduler of this class.
+
+        `None` takes DPMSolverMultistepScheduler, or DDIMScheduler for a student.
+        """
         part = Part.from_pretrained(model) if isinstance(model, str) else Part(model)
         return cls(part, scheduler_for(part.denoiser, kind))
 
@@ -103,7 +118,7 @@ class Pipeline(DiffusionPipeline):  # type: ignore[misc]
         self,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         seed: int | Sequence[int] = 0,
         batch: int | None = None,
         generator: torch.Generator | None = None,
@@ -114,17 +129,27 @@ class Pipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             height: rows in pixels; `None` is the side of the training crops.
             width: columns in pixels; `None` is the side of the training crops.
-            num_inference_steps: steps of the scheduler.
+            num_inference_steps: steps of the scheduler; `None` is 20, or those of a student.
             seed: of the first noise and of the cells that update, as for `diffnca.generate`.
             batch: number of images; `None` makes one image per seed.
             generator: draws the fresh noise of stochastic schedulers.
             output_type: "pil" for pictures, "pt" for a tensor b c h w in [-1, 1].
+
+        Raises:
+            ValueError: the scheduler visits noise levels that a student does not know.
         """
         denoiser, config = self.model.denoiser, self.model.denoiser.config
         side = config.data.crop
         region = Canvas(height or side, width or side).whole
         noise, device = Noise(seeds_of(seed, batch)), torch.device(place_of(denoiser, None))
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        visited = config.sampling.visited
+        steps = num_inference_steps or (STEPS if visited is None else len(visited))
+        self.scheduler.set_timesteps(steps, device=device)
+        if visited is not None and (found := self.scheduler.timesteps.tolist()) != list(visited):
+            raise ValueError(
+                f"timesteps {found}: must be {list(visited)}, for which this model was distilled; take "
+                f"DDIMScheduler and num_inference_steps={len(visited)}"
+            )
         start = noise.normal(Stream.INITIAL, 0, region, config.drawn_channels).to(device)
         x, draws = start * self.scheduler.init_noise_sigma, {}
         if "generator" in inspect.signature(self.scheduler.step).parameters:

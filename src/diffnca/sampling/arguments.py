@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,13 +18,40 @@ from diffnca.errors import one_line, require, require_members
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Compute in float32 and without gradients within the block, whatever the caller has set in torch."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with (
+        _default_type.as_float32(),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+class DefaultType:
+    """The default type of torch, which all threads share; the last block that ends gives it back."""
+
+    def __init__(self) -> None:
+        """Begin without a block."""
+        self.lock, self.blocks, self.before = Lock(), 0, torch.float32
+
+    @contextmanager
+    def as_float32(self) -> Iterator[None]:
+        """Let the type be float32 within the block, also while blocks of other threads begin and end."""
+        with self.lock:
+            if self.blocks == 0:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self.blocks += 1
+        try:
             yield
-    finally:
-        torch.set_default_dtype(before)
+        finally:
+            with self.lock:
+                self.blocks -= 1
+                if self.blocks == 0:
+                    torch.set_default_dtype(self.before)
+
+
+_default_type = DefaultType()
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
+from diffnca.canvas.noise import MAX_STEP
 from diffnca.canvas.region import Boundary, Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import CLEAN, Level
@@ -37,7 +38,7 @@ def inpaint(
     rounds: int = ROUNDS,
     **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c h w"]:
-    """Fill holes of images; all other pixels keep every bit.
+    """Fill holes of images; all other pixels keep every bit of float32.
 
     `"repaint"` noises the known pixels to the level of each step. It walks each part of the way several
     times, so that new pixels come to fit the known pixels [1]. `"paste"` inserts the known pixels without
@@ -75,7 +76,7 @@ def extend(
     rounds: int = ROUNDS,
     **options: Unpack[LeadingOptions],
 ) -> Float[Tensor, "n c v u"]:
-    """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit.
+    """Grow images at their sides by margins in pixels, >= 0; the given pixels keep every bit of float32.
 
     With circular boundaries the margins join opposite sides: the image becomes a seamless tile. All other
     arguments are as for `inpaint`.
@@ -130,6 +131,8 @@ def path_of(levels: tuple[Level, ...], method: str, jump: int, rounds: int) -> t
     for first in range(0, len(levels), jump):
         part, following = levels[first : first + jump], (*levels[first + jump :], CLEAN)[0]
         path += [*part, following] * (rounds - 1) + [*part]
+    most = f"few enough for a walk of {MAX_STEP + 1} steps, not {len(path)}"
+    require(len(path) <= MAX_STEP + 1, "rounds", rounds, most)
     return tuple(path)
 
 

@@ -153,6 +153,9 @@ def walk_of(
     steps = default.steps if steps is None else whole_number("steps", steps)
     if default.visited is not None and steps != default.steps:
         raise ValueError(f"steps={steps}: must be {default.steps}, for which this model was distilled")
+    if default.visited is not None and method.name != default.sampler:
+        allowed = f"{default.sampler}, for which this model was distilled"
+        raise ValueError(f"sampler={method.name}: must be {allowed}")
     visited = denoiser.schedule.visited(steps) if default.visited is None else default.visited
     return method, tuple(denoiser.schedule.level(index) for index in visited)
 

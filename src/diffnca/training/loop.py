@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from diffnca.config.json import to_json
 from diffnca.config.model import Config
-from diffnca.engine.machine import fast_dtype
 from diffnca.errors import Interrupted
 from diffnca.models.build import Generator, build_model
 from diffnca.models.file import MODEL_FILE, write_model
@@ -37,7 +36,7 @@ from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, 
 from diffnca.training.pace import batches_of_step, learning_rate, most_batches
 from diffnca.training.signals import Stopped, never, stop_requests
 from diffnca.training.state import Progress, Run
-from diffnca.training.steps import prepare_steps
+from diffnca.training.steps import precision_of, prepare_steps
 from diffnca.training.transfer import load_start
 
 LOG_EVERY_STEPS = 20
@@ -104,6 +103,11 @@ def own_rank() -> Iterator[None]:
             os.environ["LOCAL_RANK"] = rank
 
 
+def has_only_processors() -> bool:
+    """Return whether this machine has no GPU: accelerate must know, or it joins no processes."""
+    return not torch.accelerator.is_available()
+
+
 class Turn(nn.Module):
     """The loss of one player as a module: accelerate shares its gradients between processes."""
 
@@ -139,7 +143,10 @@ class Trainer:
         self.config, self.out, self.batches, self.care = config, out, batches, care or Care()
         with own_rank():  # accelerate's precision would hold for the process; `_turn` sets it for the run
             self.accelerator = Accelerator(
-                mixed_precision="no", log_with=list(self.care.trackers) or None, project_dir=out
+                mixed_precision="no",
+                log_with=list(self.care.trackers) or None,
+                project_dir=out,
+                cpu=has_only_processors(),
             )
         self.progress = Progress() if stored is None else stored.progress
         self.facts = Run(config, self.progress, data_fingerprint, str(self.accelerator.num_processes))
@@ -381,8 +388,7 @@ class Trainer:
             self.care.sample(shown.eval().requires_grad_(False), path, stopped)
 
     def _precision(self) -> torch.dtype:
-        choices = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        return choices.get(self.config.training.precision) or fast_dtype(self.accelerator.device)
+        return precision_of(self.config.training, self.accelerator.device)
 
     def _compile(self) -> bool:
         """Prepare the network for fast steps; return whether torch compiles a part of it."""

@@ -24,7 +24,8 @@ class Perceptual:
     """The mean squared difference of features over all levels, times `loss.perceptual`.
 
     It is the mean over the images whose sigma lies in `loss.perceptual_band`: its weight does not depend on
-    how many they are. Planes of a map, after the first `channels`, have no features.
+    how many they are, and is 0 if there are none. So it is less, on average, in batches of one or two images.
+    Planes of a map, after the first `channels`, have no features.
     """
 
     features: Features

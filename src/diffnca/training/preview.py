@@ -14,7 +14,6 @@ from diffnca.data.images import ImageSet
 from diffnca.data.layouts import coloured
 from diffnca.data.survey import Survey, survey
 from diffnca.engine.learning import learn_natively
-from diffnca.engine.machine import fast_dtype
 from diffnca.files import OWN
 from diffnca.formats.png import side_by_side, write_png
 from diffnca.models.build import build_model
@@ -23,6 +22,7 @@ from diffnca.sampling.layouts import shown_layout
 from diffnca.training.objectives import Batch, OwnLoss
 from diffnca.training.options import RunOptions
 from diffnca.training.start import chosen, conditioned, errors, images_of, suited
+from diffnca.training.steps import precision_of
 
 SHEET_CROPS = 25
 TIMED_STEPS = 3
@@ -72,13 +72,16 @@ def _speed(config: Config, images: ImageSet) -> float:
     """Return how many crops a second training sees here, without code that torch compiles."""
     data, training, device = config.data, config.training, torch.device("cpu")
     model = build_model(config)
-    learn_natively(model.network.compiled_parts(), fast_dtype(device))
+    dtype = precision_of(training, device)
+    if training.compile == "auto":
+        learn_natively(model.network.compiled_parts(), dtype)
     objective = OwnLoss(model, device)
     shown = crops(images, size=data.crop, batch=training.batch, seed=0, step=0)
     seconds = []
     for _ in range(1 + TIMED_STEPS):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
+        objective.player.optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = objective.loss("model", Batch.of(shown, config, torch.Generator().manual_seed(0)))
         loss.backward()
         objective.player.optimizer.step()

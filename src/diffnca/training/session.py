@@ -29,7 +29,7 @@ from diffnca.sampling.guidance import Guided, guided
 from diffnca.training import state
 from diffnca.training.adversary import LOOKS, AgainstFeatures
 from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
-from diffnca.training.loop import Care, Trainer, own_rank
+from diffnca.training.loop import Care, Trainer, has_only_processors, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config
 from diffnca.training.options import AUTO, RANDOM, RunOptions, StudentOptions
 from diffnca.training.perceptual import with_perceptual
@@ -102,7 +102,7 @@ class Session:
         options, out = self.options, self.out
         out.mkdir(exist_ok=True)
         with own_rank():
-            is_main = PartialState().is_main_process
+            is_main = PartialState(cpu=has_only_processors()).is_main_process
         with lock(out) if is_main else nullcontext():  # one command with all its processes
             state.remove_leftovers(out)
             care = Care(

@@ -7,8 +7,15 @@ from typing import Literal
 import torch
 from torch import nn
 
+from diffnca.config.model import TrainingConfig
 from diffnca.engine.learning import learn_natively
-from diffnca.engine.machine import has_compiler
+from diffnca.engine.machine import fast_dtype, has_compiler
+
+
+def precision_of(training: TrainingConfig, device: torch.device) -> torch.dtype:
+    """Return the type of the matrix products of a training on a device."""
+    choices = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return choices.get(training.precision) or fast_dtype(device)
 
 
 def prepare_steps(

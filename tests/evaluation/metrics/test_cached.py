@@ -1,5 +1,6 @@
 """Features are looked up where they are known, and only there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffnca.evaluation.metrics import features
-from diffnca.evaluation.metrics.features import cache_folder, extract_cached
+from diffnca.evaluation.metrics.features import extract_cached, kept_features
 
 
 class Counting:
@@ -128,12 +129,10 @@ def test_a_run_that_stops_keeps_what_it_has_looked_at(
 
 
 def test_a_user_without_a_home_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ValueError, match="^the home folder is unknown, [^\n]+ --cache FOLDER [^\n]+$"):
-        cache_folder()
+        kept_features()
 
 
 def test_a_folder_that_is_a_file_is_one_clear_line_before_the_work(tmp_path: Path) -> None:

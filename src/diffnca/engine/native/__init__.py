@@ -29,7 +29,7 @@ from diffnca.engine.layers import LANES
 from diffnca.engine.machine import instructions
 from diffnca.engine.native import prebuilt
 from diffnca.errors import one_line
-from diffnca.files import replace_atomically
+from diffnca.files import cache_folder, replace_atomically
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
@@ -121,9 +121,8 @@ def library_path(flags: tuple[str, ...] = (), name: Name = "cells") -> Path:
         path.read_text(encoding="utf-8") for path in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h")))
     ]
     key = sha256("\n".join([*sources, instructions(), *FLAGS, *flags]).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    cache = cache if cache.is_absolute() else Path(os.devnull)  # without a home, nothing is kept
-    return cache / "diffnca" / f"{name}-{key.hexdigest()[:16]}.so"
+    cache = cache_folder() or Path(os.devnull)  # without a home, nothing is kept
+    return cache / f"{name}-{key.hexdigest()[:16]}.so"
 
 
 def _built(path: Path, flags: Sequence[str]) -> ctypes.CDLL | None:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffnca.files import replace_atomically
+from diffnca.files import cache_folder, replace_atomically
 from diffnca.models.classifiers import efficientnet_lite
 from diffnca.progress import Report, part_of, unseen
 
@@ -144,15 +144,15 @@ def extract(
     return torch.cat(features)
 
 
-def cache_folder() -> Path:
+def kept_features() -> Path:
     """Return the user's folder for features and downloaded weights; refuse a user without a home."""
-    try:
-        return Path.home() / ".cache" / "diffnca"
-    except RuntimeError:
+    folder = cache_folder()
+    if folder is None:
         raise ValueError(
             "the home folder is unknown, so there is no place to keep features: set HOME, or give --cache "
             "FOLDER (and --weights FILE, for --features that read a file)"
-        ) from None
+        )
+    return folder
 
 
 def extract_cached(
