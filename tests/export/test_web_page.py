@@ -244,15 +244,38 @@ def test_a_browser_without_relaxed_simd_shows_the_pixels_of_python(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [280, 320, 390])
 @pytest.mark.parametrize("told", [WORLD, WALL])
-def test_all_controls_fit_a_phone(told: str, page: Page) -> None:
-    page.open(told, width=390, height=844, ready=told == WORLD)
+def test_all_controls_fit_a_phone_side_by_side(told: str, width: int, page: Page) -> None:
+    page.open(told, width=width, height=844, ready=told == WORLD)
     page.browser.wait_for("Boolean(window.page?.world)")
     page.click("[data-tool=heal]")
-    inside = """[...document.querySelectorAll("button, select, input")]
+    inside = f"""[...document.querySelectorAll("button, select, input")]
         .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())
-        .every((box) => box.left >= 0 && box.right <= 390 && box.bottom <= 844)"""
+        .every((box) => box.left >= 0 && box.right <= {width} && box.bottom <= 844)"""
     assert page.value(inside)
+    facts, tools = (
+        f"document.getElementById('{name}').getBoundingClientRect()" for name in ("facts", "tools")
+    )
+    assert page.value(f"{facts}.bottom <= {tools}.top && {facts}.left >= 0 && {facts}.right <= {width}")
+
+
+@pytest.mark.browser
+def test_the_words_about_the_page_begin_at_their_heading_on_a_phone(page: Page) -> None:
+    page.open(width=390, height=500)
+    page.click("#more")
+    seen = """["#about h2", "#about form button"].map((name) => {
+        const box = document.querySelector(name).getBoundingClientRect();
+        return document.elementFromPoint(box.x + 9, box.y + 9) === document.querySelector(name);
+    })"""
+    assert page.value(seen) == [True, True]
+
+
+@pytest.mark.browser
+def test_the_map_stays_while_the_window_changes_its_size(page: Page) -> None:
+    page.open()
+    page.value("page.view.resize()")
+    assert page.value("page.view.context.getImageData(450, 300, 1, 1).data[3]") == 255
 
 
 @pytest.mark.browser

@@ -22,6 +22,7 @@ export class View {
     this.canvas.width = Math.max(1, Math.round(this.width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.height * ratio));
     this.zoomTo(this.zoom);
+    this.draw(); // at once: a new size has cleared the canvas
   }
 
   // The rectangle of the map in the window.
