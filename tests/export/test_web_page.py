@@ -35,6 +35,7 @@ def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
     page.browser.wait_for("document.body.classList.contains('trouble')")
     page.browser.page("Network.setBlockedURLs", urls=[])
     assert page.value(BEHIND).startswith('url("data:image/jpeg')
+    assert "plain.safetensors.gz did not come" in page.says("state")
     page.open("model=plain&seed=0&world=256&zoom=6")
     page.browser.wait_for(f"{BEHIND} === 'none'")
     assert page.value("page.times.preview") < page.value("page.times.live")
@@ -114,7 +115,9 @@ def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
 
 @pytest.mark.browser
 def test_moving_on_the_endless_map_makes_only_what_is_new(page: Page) -> None:
-    page.open("model=plain&seed=3&world=endless&x=100&y=-200&zoom=8", 512, 256)
+    page.open("model=plain&seed=3&world=64&x=100&y=-200&zoom=8", 512, 256)
+    page.choose("world", "0")
+    page.wait()
     whole = page.value("page.world.spent.pixels")
     page.value("page.view.moveBy(-256, 0)")
     page.browser.wait_for("page.isBusy")
@@ -189,6 +192,45 @@ def test_a_gland_is_painted_by_key(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_a_place_is_healed_by_keys_on_a_page_that_nobody_has_touched(page: Page) -> None:
+    page.open()
+    page.browser.press("h", "KeyH", 72)
+    page.browser.press("Enter", "Enter", 13)
+    page.wait()
+    assert page.value("page.world.edits.length") == 1
+
+
+@pytest.mark.browser
+def test_keys_leave_the_map_alone_while_one_reads_about_it(page: Page) -> None:
+    page.open()
+    page.click("#more")
+    x, y = page.value("(({ x, y }) => [x, y])(document.getElementById('about').getBoundingClientRect())")
+    page.drag((x + 9, y + 9))  # its margin, which is the dialog itself
+    page.browser.press("n", "KeyN", 78)
+    assert page.value("page.seed") == 3
+
+
+@pytest.mark.browser
+def test_arrow_keys_choose_among_the_brushes(page: Page) -> None:
+    page.open()
+    page.value("document.querySelector('[data-tool=move]').focus()")
+    for _ in range(2):
+        page.browser.press("ArrowRight", "ArrowRight", 39)
+    assert page.value("[page.tool, page.class, page.view.x]") == ["paint", 0, 0]
+    page.browser.press("ArrowLeft", "ArrowLeft", 37)
+    assert page.value("[page.tool, document.activeElement.dataset.tool]") == ["heal", "heal"]
+
+
+@pytest.mark.browser
+def test_the_circle_of_a_brush_grows_by_key(page: Page) -> None:
+    page.open()
+    page.click("[data-tool=heal]")
+    page.mouse("mouseMoved", 400, 300)
+    page.browser.press("]", "BracketRight", 221)
+    assert page.value("document.querySelector('#trace circle').getAttribute('r')") == str(6 * (14 + 4))
+
+
+@pytest.mark.browser
 def test_another_map_has_the_next_seed(page: Page) -> None:
     page.open()
     before = page.picture()
@@ -207,7 +249,7 @@ def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> No
         "page.world.show = (r) => { page.frames += 1; return own(r); }"
     )
     page.click("#watch")
-    page.browser.wait_for("page.isWatched === false && page.frames > 0")
+    page.browser.wait_for("page.watched === null && page.frames > 0")
     assert page.value("page.frames") == 3
     assert np.array_equal(page.picture(), before)
 

@@ -53,7 +53,7 @@ def test_watching_an_image_leaves_it_as_it_was(page: Page) -> None:
     page.open(WALL, 300, 300)
     before = image(page, 3)
     page.click("#watch")
-    page.browser.wait_for("page.isWatched === false")
+    page.browser.wait_for("page.watched === null")
     assert np.array_equal(image(page, 3), before)
 
 

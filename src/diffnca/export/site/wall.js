@@ -102,11 +102,11 @@ export class Wall {
     this.leave();
   }
 
-  // Return the pixels of the image at a place.
-  async picture(y, x) {
-    const seed = this.seedAt(y, x);
+  // Return a picture of the image in the middle of `r`.
+  async picture(r) {
+    const seed = this.seedAt(r.top + r.height / 2, r.left + r.width / 2);
     while (!this.images.get(seed)?.isFinished) await this.make(this.nextOf(seed));
-    return this.images.get(seed).tiles.pixels(this.whole);
+    return new ImageData(this.images.get(seed).tiles.pixels(this.whole), this.side, this.side);
   }
 
   // Show the image in the middle of `r` after each cell step of the last stage, from noise to image.
