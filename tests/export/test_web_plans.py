@@ -40,6 +40,7 @@ def test_a_tile_is_saved_while_another_kind_of_model_is_loading(page: Page) -> N
     page.open()
     page.value(SLOW_FILES)
     page.choose("model", "waves")
+    assert page.says("save").strip() == "Tile"
     name, _ = page.saved()
     assert name == "drawn-seed-3-64px.png"
     page.browser.wait_for(f"page.world.model.name === 'waves' && {IDLE}")

@@ -119,6 +119,7 @@ function replace(network) {
   view.tiles = page.world.tiles;
   cancel(isSameMap);
   if (!isSameModel) showModel(model);
+  find("save").querySelector("span").textContent = isWall(model) ? "Image" : page.size === ENDLESS ? "View" : "Tile";
   if (!before) {
     document.body.classList.remove("trouble"); // a model before did not come
     find("tools").hidden = false;
@@ -144,7 +145,6 @@ function showChoices() {
   if (![...world.options].some((option) => option.value === size)) world.add(new Option(`a tile of ${size} px that repeats`, size));
   [find("model").value, world.value, find("seed").value] = [page.model, size, page.seed];
   find("tone").querySelector("input").value = page.tone;
-  find("save").querySelector("span").textContent = isWall(listed()) ? "Image" : page.size === ENDLESS ? "View" : "Tile";
 }
 
 function showModel(model) {

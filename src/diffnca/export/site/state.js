@@ -2,7 +2,7 @@
 
 export const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// Chosen: model, seed, tone and size. `shown` holds those of the world that stands, which may be another until a model has come.
+// Model, seed, tone and size are what is chosen; `shown` has those of the world that is there. They differ until a model has come.
 export const page = { model: "", seed: 0, tone: 0, size: null, shown: null, world: null, tool: "move", line: null, pieceSide: 256,
   plans: [], plan: null, watched: null, retired: [], begun: 0, isBusy: true, times: {} };
 window.page = page; // for tests, and for the curious
