@@ -35,6 +35,7 @@ def test_a_preview_stands_where_pixels_are_not_there_yet(page: Page) -> None:
     page.browser.wait_for("document.body.classList.contains('trouble')")
     page.browser.page("Network.setBlockedURLs", urls=[])
     assert page.value(BEHIND).startswith('url("data:image/jpeg')
+    assert "plain.safetensors.gz did not come" in page.says("state")
     page.open("model=plain&seed=0&world=256&zoom=6")
     page.browser.wait_for(f"{BEHIND} === 'none'")
     assert page.value("page.times.preview") < page.value("page.times.live")
@@ -114,7 +115,9 @@ def test_the_mouse_moves_the_map_and_the_address_says_where(page: Page) -> None:
 
 @pytest.mark.browser
 def test_moving_on_the_endless_map_makes_only_what_is_new(page: Page) -> None:
-    page.open("model=plain&seed=3&world=endless&x=100&y=-200&zoom=8", 512, 256)
+    page.open("model=plain&seed=3&world=64&x=100&y=-200&zoom=8", 512, 256)
+    page.choose("world", "0")
+    page.wait()
     whole = page.value("page.world.spent.pixels")
     page.value("page.view.moveBy(-256, 0)")
     page.browser.wait_for("page.isBusy")
@@ -189,6 +192,45 @@ def test_a_gland_is_painted_by_key(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_a_place_is_healed_by_keys_on_a_page_that_nobody_has_touched(page: Page) -> None:
+    page.open()
+    page.browser.press("h", "KeyH", 72)
+    page.browser.press("Enter", "Enter", 13)
+    page.wait()
+    assert page.value("page.world.edits.length") == 1
+
+
+@pytest.mark.browser
+def test_keys_leave_the_map_alone_while_one_reads_about_it(page: Page) -> None:
+    page.open()
+    page.click("#more")
+    x, y = page.value("(({ x, y }) => [x, y])(document.getElementById('about').getBoundingClientRect())")
+    page.drag((x + 9, y + 9))  # its margin, which is the dialog itself
+    page.browser.press("n", "KeyN", 78)
+    assert page.value("page.seed") == 3
+
+
+@pytest.mark.browser
+def test_arrow_keys_choose_among_the_brushes(page: Page) -> None:
+    page.open()
+    page.value("document.querySelector('[data-tool=move]').focus()")
+    for _ in range(2):
+        page.browser.press("ArrowRight", "ArrowRight", 39)
+    assert page.value("[page.tool, page.class, page.view.x]") == ["paint", 0, 0]
+    page.browser.press("ArrowLeft", "ArrowLeft", 37)
+    assert page.value("[page.tool, document.activeElement.dataset.tool]") == ["heal", "heal"]
+
+
+@pytest.mark.browser
+def test_the_circle_of_a_brush_grows_by_key(page: Page) -> None:
+    page.open()
+    page.click("[data-tool=heal]")
+    page.mouse("mouseMoved", 400, 300)
+    page.browser.press("]", "BracketRight", 221)
+    assert page.value("document.querySelector('#trace circle').getAttribute('r')") == str(6 * (14 + 4))
+
+
+@pytest.mark.browser
 def test_another_map_has_the_next_seed(page: Page) -> None:
     page.open()
     before = page.picture()
@@ -207,7 +249,7 @@ def test_watching_shows_each_step_and_leaves_the_map_as_it_was(page: Page) -> No
         "page.world.show = (r) => { page.frames += 1; return own(r); }"
     )
     page.click("#watch")
-    page.browser.wait_for("page.isWatched === false && page.frames > 0")
+    page.browser.wait_for("page.watched === null && page.frames > 0")
     assert page.value("page.frames") == 3
     assert np.array_equal(page.picture(), before)
 
@@ -244,15 +286,38 @@ def test_a_browser_without_relaxed_simd_shows_the_pixels_of_python(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [280, 320, 390])
 @pytest.mark.parametrize("told", [WORLD, WALL])
-def test_all_controls_fit_a_phone(told: str, page: Page) -> None:
-    page.open(told, width=390, height=844, ready=told == WORLD)
+def test_all_controls_fit_a_phone_side_by_side(told: str, width: int, page: Page) -> None:
+    page.open(told, width=width, height=844, ready=told == WORLD)
     page.browser.wait_for("Boolean(window.page?.world)")
     page.click("[data-tool=heal]")
-    inside = """[...document.querySelectorAll("button, select, input")]
+    inside = f"""[...document.querySelectorAll("button, select, input")]
         .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())
-        .every((box) => box.left >= 0 && box.right <= 390 && box.bottom <= 844)"""
+        .every((box) => box.left >= 0 && box.right <= {width} && box.bottom <= 844)"""
     assert page.value(inside)
+    facts, tools = (
+        f"document.getElementById('{name}').getBoundingClientRect()" for name in ("facts", "tools")
+    )
+    assert page.value(f"{facts}.bottom <= {tools}.top && {facts}.left >= 0 && {facts}.right <= {width}")
+
+
+@pytest.mark.browser
+def test_the_words_about_the_page_begin_at_their_heading_on_a_phone(page: Page) -> None:
+    page.open(width=390, height=500)
+    page.click("#more")
+    seen = """["#about h2", "#about form button"].map((name) => {
+        const box = document.querySelector(name).getBoundingClientRect();
+        return document.elementFromPoint(box.x + 9, box.y + 9) === document.querySelector(name);
+    })"""
+    assert page.value(seen) == [True, True]
+
+
+@pytest.mark.browser
+def test_the_map_stays_while_the_window_changes_its_size(page: Page) -> None:
+    page.open()
+    page.value("page.view.resize()")
+    assert page.value("page.view.context.getImageData(450, 300, 1, 1).data[3]") == 255
 
 
 @pytest.mark.browser

@@ -53,7 +53,7 @@ def test_watching_an_image_leaves_it_as_it_was(page: Page) -> None:
     page.open(WALL, 300, 300)
     before = image(page, 3)
     page.click("#watch")
-    page.browser.wait_for("page.isWatched === false")
+    page.browser.wait_for("page.watched === null")
     assert np.array_equal(image(page, 3), before)
 
 
@@ -72,3 +72,18 @@ def test_a_saved_image_is_the_one_in_the_middle(page: Page) -> None:
     seed = page.value("page.world.seedAt(0, 40)")
     assert name == f"waves-seed-{seed}-32px.png" and seed != 3
     assert np.array_equal(pixels, image(page, seed))
+
+
+@pytest.mark.browser
+def test_images_that_are_seen_are_kept_however_many_they_are(page: Page) -> None:
+    page.open(WALL, 300, 300)
+    unknown, kept = page.value("""(() => {
+        const { world } = page, { tiles } = world.images.get(3), side = 25 * world.pitch;
+        const places = [...world.places({ top: -side / 2, left: -side / 2, height: side, width: side })];
+        places.slice(1).forEach(({ seed }) => world.images.set(seed, { tiles, isFinished: true }));
+        world.next({ top: -side / 2, left: -side / 2, height: side, width: side });
+        const unknown = places.filter(({ seed }) => !world.images.has(seed)).length;
+        world.next(page.view.seen);
+        return [unknown, world.images.size];
+    })()""")
+    assert (unknown, kept) == (0, 500)

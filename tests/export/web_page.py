@@ -126,11 +126,11 @@ class Page:
         if ready:
             self.wait()
 
-    def saved(self) -> tuple[str, np.ndarray]:
-        """Save what the page offers; return its name and its pixels."""
+    def saved(self, *then: str) -> tuple[str, np.ndarray]:
+        """Save what the page offers, and click other buttons at once; return its name and its pixels."""
         to_window = "{ window.saved = [this.download, this.href]; }"
         self.value(f"HTMLAnchorElement.prototype.click = function () {to_window}")
-        self.click("#save")
+        self.value("; ".join(f"document.getElementById('{each}').click()" for each in ("save", *then)))
         self.browser.wait_for("window.saved")
         name, link = self.value("saved")
         bytes_of = ".then((it) => it.arrayBuffer()).then((it) => [...new Uint8Array(it)])"
@@ -140,6 +140,10 @@ class Page:
     def wait(self) -> None:
         """Wait until all work is done."""
         self.browser.wait_for("window.page?.world && !page.isBusy && !page.plans.length")
+
+    def says(self, element: str) -> str:
+        text: str = self.value(f"document.getElementById('{element}').textContent")
+        return text
 
     def picture(self) -> np.ndarray:
         return np.array(self.value(PICTURE)).reshape(64, 64, 4)[..., :3]
@@ -154,6 +158,11 @@ class Page:
         for point in points[1:]:
             self.mouse("mouseMoved", *point)
         self.mouse("mouseReleased", *points[-1])
+
+    def choose(self, control: str, value: str) -> None:
+        """Choose a value in a list or a field, as a user does."""
+        event = f"{control}.dispatchEvent(new Event('change', {{ bubbles: true }}))"
+        self.value(f"{control}.value = {json.dumps(value)}; {event}")
 
     def click(self, selector: str) -> None:
         self.value(f"document.querySelector({json.dumps(selector)}).click()")

@@ -1,19 +1,19 @@
 // The engine on a graphics card: WebGPU runs the kernels of cell.wgsl and pixels.wgsl.
 
+import { download } from "./download.js";
 import { asHalves } from "./weights.js";
 
 const JOB_BYTES = 256, MOST_JOBS = 256;
 const SOFTWARE = /swiftshader|llvmpipe|software|basic render/i; // adapters that compute on the processor
 
 export class Graphics {
-  // Return an engine on the graphics card of this machine; `null` where there is none.
+  // Return an engine on the graphics card of this machine; `null` where there is none that works.
   static async open() {
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-    if (!adapter) return null;
-    const isHalf = adapter.features.has("shader-f16");
-    const device = await adapter.requestDevice({ requiredFeatures: isHalf ? ["shader-f16"] : [] });
-    const texts = await Promise.all(["shared", "cell", "pixels"].map(async (name) =>
-      (await fetch(new URL(`${name}.wgsl`, import.meta.url))).text()));
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => null);
+    const isHalf = adapter?.features.has("shader-f16");
+    const device = await adapter?.requestDevice({ requiredFeatures: isHalf ? ["shader-f16"] : [] }).catch(() => null);
+    if (!device) return null;
+    const texts = await Promise.all(["shared", "cell", "pixels"].map((name) => download(`${name}.wgsl`).then((answer) => answer.text())));
     return new Graphics(adapter, device, isHalf, texts);
   }
 

@@ -22,6 +22,8 @@ export function rect(top, left, height, width) { return { top, left, height, wid
 
 export function grown(r, by) { return rect(r.top - by, r.left - by, r.height + 2 * by, r.width + 2 * by); }
 
+export const areaOf = (rects) => rects.reduce((sum, { height, width }) => sum + height * width, 0);
+
 export function toBlocks(r, side = BLOCK) {
   const top = Math.floor(r.top / side) * side, left = Math.floor(r.left / side) * side;
   return rect(top, left, Math.ceil((r.top + r.height) / side) * side - top, Math.ceil((r.left + r.width) / side) * side - left);

@@ -9,7 +9,7 @@ const SQUARE = 8; // from here on, pixels are squares
 export class View {
   // `changed` is called when something else may be seen from now on.
   constructor(canvas, changed = () => {}) {
-    Object.assign(this, { canvas, changed, y: 0, x: 0, zoom: 2, tiles: null, preview: null, isStale: false });
+    Object.assign(this, { canvas, changed, y: 0, x: 0, zoom: 2, tiles: null, strokes: [], preview: null, isStale: false });
     this.context = canvas.getContext("2d");
     this.sheet = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -22,6 +22,7 @@ export class View {
     this.canvas.width = Math.max(1, Math.round(this.width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.height * ratio));
     this.zoomTo(this.zoom);
+    this.draw(); // at once: a new size has cleared the canvas
   }
 
   // The rectangle of the map in the window.
@@ -82,6 +83,19 @@ export class View {
     context.imageSmoothingQuality = "high";
     const x = (seen.left - this.x) * scale + this.canvas.width / 2, y = (seen.top - this.y) * scale + this.canvas.height / 2;
     context.drawImage(sheet, x, y, seen.width * scale, seen.height * scale);
+    for (const stroke of this.strokes) this.drawStroke(stroke, scale);
+  }
+
+  // Draw the line of a brush; the map shows through.
+  drawStroke({ points, radius, ink }, scale) {
+    const { context, canvas } = this;
+    context.save();
+    context.translate(canvas.width / 2, canvas.height / 2);
+    Object.assign(context, { strokeStyle: ink, globalAlpha: 0.45, lineWidth: 2 * radius * scale, lineCap: "round", lineJoin: "round" });
+    context.beginPath();
+    for (const [y, x] of [points[0], ...points]) context.lineTo((x - this.x) * scale, (y - this.y) * scale);
+    context.stroke();
+    context.restore();
   }
 }
 

@@ -4,7 +4,7 @@ import { rect } from "./places.js";
 import { World } from "./world.js";
 
 const GAP_PX = 6;
-const MOST_IMAGES = 500; // of more, those that came first are thrown away
+const MOST_IMAGES = 500; // of more, those that are not seen are thrown away, the first to come first
 const FRAME = "rgb(128 128 128 / 14%)"; // where an image will be
 
 // Count places around the middle, ring after ring; the middle has number 0.
@@ -64,8 +64,16 @@ export class Wall {
   // The next piece of work, for the image nearest to the middle of `r` first; `null` if all are there.
   next(r) {
     const far = ({ top, left }) => Math.hypot(top + this.side / 2 - r.top - r.height / 2, left + this.side / 2 - r.left - r.width / 2);
-    const open = [...this.places(r)].filter(({ seed }) => !this.images.get(seed)?.isFinished).sort((a, b) => far(a) - far(b))[0];
+    const places = [...this.places(r)];
+    this.forget(new Set(places.map(({ seed }) => seed)));
+    const open = places.filter(({ seed }) => !this.images.get(seed)?.isFinished).sort((a, b) => far(a) - far(b))[0];
     return open ? this.nextOf(open.seed) : null;
+  }
+
+  // Throw away images that are not seen, if there are too many.
+  forget(seen) {
+    const others = [...this.images.keys()].filter((seed) => !seen.has(seed));
+    others.slice(0, Math.max(0, this.images.size - MOST_IMAGES)).forEach((seed) => this.images.delete(seed));
   }
 
   nextOf(seed) {
@@ -81,7 +89,6 @@ export class Wall {
     const { side: size, isStill } = this, world = new World(this.network, { size, edge: "mirror", seed: BigInt(seed), isStill });
     if (this.images.has(seed)) world.tiles = this.images.get(seed).tiles;
     this.images.set(seed, { tiles: world.tiles, isFinished: this.images.get(seed)?.isFinished });
-    if (this.images.size > MOST_IMAGES) this.images.delete(this.images.keys().next().value);
     return Object.assign(world, { seed });
   }
 
@@ -95,11 +102,11 @@ export class Wall {
     this.leave();
   }
 
-  // Return the pixels of the image at a place.
-  async picture(y, x) {
-    const seed = this.seedAt(y, x);
+  // Return a picture of the image in the middle of `r`.
+  async picture(r) {
+    const seed = this.seedAt(r.top + r.height / 2, r.left + r.width / 2);
     while (!this.images.get(seed)?.isFinished) await this.make(this.nextOf(seed));
-    return this.images.get(seed).tiles.pixels(this.whole);
+    return new ImageData(this.images.get(seed).tiles.pixels(this.whole), this.side, this.side);
   }
 
   // Show the image in the middle of `r` after each cell step of the last stage, from noise to image.

@@ -1,6 +1,6 @@
 // A world: a map of pixels that are made where they are wanted, level by level, and edited with brushes.
 
-import { BLOCK, EDGES, ENDLESS, Known, around, distance, grown, modulo, overlap, pieces, rect, shared, square, toBlocks } from "./places.js";
+import { BLOCK, EDGES, ENDLESS, Known, areaOf, around, distance, grown, modulo, overlap, pieces, rect, shared, square, toBlocks } from "./places.js";
 import { Tiles } from "./tiles.js";
 
 const LAST = 1, DIRTY_ONLY = 2, LOOK = 4, FREE = 8; // flags of pixels.wgsl
@@ -13,10 +13,10 @@ const GLANCE_PX = 96; // side of what is shown first of a step
 // A canvas of any size whose pixels are made where they are wanted, and the same wherever they are made.
 export class World {
   // `size`: sides in pixels. `edge`: "around" joins opposite edges, "mirror" is the canvas of `diffnca sample`.
-  // `tile`, `tone` and `obey`: as --even-px, --tone and --obey. `isStill`: show finished pixels only.
-  constructor(network, { size = ENDLESS, edge = "around", seed = 0n, tile = 0, tone = [0, 0, 0], obey = 1, isStill = false } = {}) {
+  // `tile`, `tone` and `obey`: as --even-px, --tone and --obey. `isStill`: show finished pixels only. `edits`: of a world before.
+  constructor(network, { size = ENDLESS, edge = "around", seed = 0n, tile = 0, tone = [0, 0, 0], obey = 1, isStill = false, edits = [] } = {}) {
     if (size % BLOCK) throw new Error(`size=${size}: must be a multiple of ${BLOCK} px`);
-    Object.assign(this, { network, engine: network.engine, model: network.model, size, edge, tone, obey, isStill });
+    Object.assign(this, { network, engine: network.engine, model: network.model, size, edge, tone, obey, isStill, edits });
     this.tile = tile === 0 ? 0 : Math.min(tile, size);
     this.side = Math.min(size, RING_PX); // of the buffers
     this.key = [Number(seed & 0xffffffffn), Number(seed >> 32n)];
@@ -29,7 +29,6 @@ export class World {
     this.tiles = new Tiles(size);
     this.known.push(this.tiles.known);
     this.settled = known(); // where the marks are those of the edits
-    this.edits = [];
     this.none = this.engine.buffer(16);
     this.scratch = new Map();
     this.spent = { milliseconds: 0, pixels: 0 };
@@ -236,7 +235,8 @@ export class World {
     this.engine.queue(this.network.kernels.finish, group, [Math.ceil(inside.width / 8), Math.ceil(inside.height / 8)], job);
   }
 
-  // The next piece of work so that `r` gets finished, nearest to its middle first; `null` if all is there.
+  // The next piece of work so that `r` gets finished, nearest to its middle first, and the share of its level that is done;
+  // `null` if all is there.
   next(r, pieceSide) {
     const middle = [r.top + r.height / 2, r.left + r.width / 2];
     const far = (p) => Math.hypot(p.top + p.height / 2 - middle[0], p.left + p.width / 2 - middle[1]);
@@ -245,9 +245,11 @@ export class World {
     for (const chunk of chunks.sort((a, b) => far(a) - far(b))) {
       if (this.known[this.steps].hasAll(chunk)) continue;
       for (let level = 1; level <= this.steps; level++) {
-        const missing = this.known[level].missing(this.needed(level, chunk));
+        const needed = this.needed(level, chunk), missing = this.known[level].missing(needed);
+        if (!missing.length) continue;
         const whole = missing.find((each) => each.height === this.size && each.width === this.size);
-        if (missing.length) return { level, piece: whole && this.size <= 512 ? this.around(middle) : near(pieces(missing, pieceSide)), middle };
+        const piece = whole && this.size <= 512 ? this.around(middle) : near(pieces(missing, pieceSide));
+        return { level, piece, middle, done: 1 - areaOf(missing) / areaOf([needed]) };
       }
     }
     return null;
@@ -318,14 +320,13 @@ export class World {
     }
   }
 
-  // Heal a stroke (new noise, `class` null) or paint a class along it; only pixels near the stroke change.
+  // Heal a stroke (new noise, `class` null) or paint a class along it; only pixels near the stroke change. `look` is
+  // called when something new is shown.
   async edit({ points, radius, class: number = null }, look = async () => {}) {
     const edit = { points, radius, margin: number === null ? 0 : PAINT_MARGIN_PX, class: number, stroke: this.edits.length + 1 };
     const reach = radius + edit.margin;
-    const whole = toBlocks(around(points.map(([y, x]) => rect(y - reach, x - reach, 2 * reach, 2 * reach)))), box = this.within(whole);
-    for (let level = this.steps; level > 0; level--) {
-      await this.prepare(level, level === this.steps ? box : grown(box, this.network.radius));
-    }
+    const whole = toBlocks(around(points.map(([y, x]) => rect(y - reach, x - reach, 2 * reach, 2 * reach))));
+    const box = await this.prepareAll(whole);
     this.settle(box);
     this.edits.push({ ...edit, box: whole });
     this.mark(edit, whole, MARK);
@@ -335,9 +336,35 @@ export class World {
       await this.show(box);
       await look();
     }
+    await this.remake(box, look);
+  }
+
+  // Take back the last edit.
+  async undo(look = async () => {}) {
+    const edit = this.edits.pop();
+    if (!edit) return;
+    this.settled.drop(this.within(edit.box));
+    const box = await this.prepareAll(edit.box);
+    this.settle(box);
+    this.mark({ ...edit, radius: -1, margin: edit.radius + edit.margin + 1 }, edit.box, MARK); // no class, no noise
+    this.upload(box);
+    await this.remake(box, look);
+  }
+
+  // Make all that the steps over a rectangle read; return it, cut to the world.
+  async prepareAll(r) {
+    const box = this.within(r);
+    for (let level = this.steps; level > 0; level--) {
+      await this.prepare(level, level === this.steps ? box : grown(box, this.network.radius));
+    }
+    return box;
+  }
+
+  // Make the marked pixels of a rectangle anew, at each level.
+  async remake(box, look) {
     for (let level = 0; level < this.steps; level++) {
       for (const piece of box.height === this.size ? [box] : pieces([box], 256)) await this.step(level, piece, { flags: DIRTY_ONLY });
-      await look();
+      if (!this.isStill || level === this.steps - 1) await look();
     }
     this.eachPixel(box, (at) => { this.marked[at] &= ~MARK; });
     this.upload(box);
@@ -345,10 +372,7 @@ export class World {
 
   // Show a rectangle after each cell step of the last stage, from noise to image.
   async watch(r, look) {
-    const shown = this.within(toBlocks(r));
-    for (let level = this.steps; level > 0; level--) {
-      await this.prepare(level, level === this.steps ? shown : grown(shown, this.network.radius));
-    }
+    const shown = await this.prepareAll(toBlocks(r));
     const before = this.tiles.pixels(shown); // healed places keep their surroundings, which this would make anew
     try {
       for (let level = 0; level < this.steps; level++) await this.step(level, shown, { look: () => look(level) });
@@ -357,11 +381,11 @@ export class World {
     }
   }
 
-  // Return the pixels of the whole world.
-  async picture() {
-    const whole = rect(0, 0, this.size, this.size);
-    await this.finished(whole);
-    return this.tiles.pixels(whole);
+  // Return a picture of a rectangle, or of the whole of a small world.
+  async picture(r) {
+    const shown = this.isWhole ? rect(0, 0, this.size, this.size) : r;
+    await this.finished(shown);
+    return new ImageData(this.tiles.pixels(shown), shown.width, shown.height);
   }
 
   get tilePx() { return 256; }
