@@ -219,11 +219,36 @@ def test_an_upload_stays_in_the_folder_of_the_page_whatever_its_name(name: str, 
     assert "error" not in shown and "<script" not in shown and not Path(file["path"]).exists()
 
 
+def test_a_picture_has_the_name_that_the_person_knows(page: Page) -> None:
+    file = page.upload("holiday.jpg", png())
+    assert "holiday.jpg" in page.event("named", "Upload a picture", [file], "upload")[0]
+    made(page, "named", 4)
+    assert "pathology-4step-4.png" in page.event("named", "Take the last image", [], "click")[0]
+
+
 def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
     file = page.upload("<b>holiday.png", b"no picture at all")
     shown = page.event("corrupt", "Upload a picture", [file], "upload")[0]
     assert 'class="line error"' in shown and "holiday" in shown and "unreadable" in shown
     assert "<b>" not in shown and str(page.owner.sessions.folder) not in shown
+
+
+def test_looks_at_the_tabs_of_a_picture_change_nothing(page: Page) -> None:
+    page.event("looks", "Upload a picture", [page.upload("own.png", png())], "upload")
+    classes = {each["id"]: each["props"].get("elem_classes") or [] for each in page.config["components"]}
+    looks = [
+        each["id"]
+        for each in page.config["dependencies"]
+        if any(event == "select" for _, event in each["targets"])
+        and any("picture" in classes[output] for output in each["outputs"])
+    ]
+    told: list[list[Any]] = []
+    for _ in range(2):
+        for look in looks:
+            page.join("looks", look, [])
+        told.append([message["output"]["data"] for message in page.completed("looks", len(looks))])
+    assert len(looks) == 4 and told[0] == told[1]
+    assert len(list(page.owner.sessions.of("looks").folder.iterdir())) == 1
 
 
 def events_of_the_picture(page: Page) -> dict[str, int]:

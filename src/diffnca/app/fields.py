@@ -156,11 +156,10 @@ def check_size(request: Request) -> None:
 
 def figures(session: Session, paths: Sequence[Path], request: Request) -> str:
     """Return images as HTML, each with its seed and a link that saves it."""
-    names = [f"{model_name(request.model.name)}-{request.seed + index}" for index in range(len(paths))]
-    shown = [
-        figure(session, path, f"seed {request.seed + index}", f"{name}.png")
-        for index, (path, name) in enumerate(zip(paths, names, strict=True))
-    ]
+    shown = []
+    for seed, path in enumerate(paths, request.seed):
+        session.named(path, name := f"{model_name(request.model.name)}-{seed}.png")
+        shown.append(figure(session, path, f"seed {seed}", name))
     return f'<div class="figures">{"".join(shown)}</div>'
 
 

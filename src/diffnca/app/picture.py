@@ -78,7 +78,7 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         if session.refused is not None:  # a tab may ask for its picture after the upload
             raise ValueError(session.refused)
         if session.given is None and session.last is not None:
-            session.given = session.named(session.last, "the last image")
+            session.given = session.last
         if session.given is None:
             return line(NOTHING_YET)
         given = read_image(session.given, 3)
@@ -91,7 +91,7 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
     def take_upload(session: Session, report: Report, file: Any) -> Any:
         session.given = session.refused = None
         try:
-            session.given = kept(session, file)
+            session.given = taken(session, file)
             return seen(session)
         except ValueError as error:
             session.given, session.refused = None, str(error)
@@ -110,19 +110,22 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
     tab.select(select, None, outputs, **in_order("picture"))
 
 
-def preview(session: Session, given: Given) -> str:
-    """Return the picture as HTML."""
-    return figure(session, shown_copy(session, given), session.shown(given.path.name), "picture.png")
-
-
-def shown_copy(session: Session, given: Given) -> Path:
-    """Return a file with the picture that a browser shows; holes are transparent."""
-    pixels, path = given.pixels, session.path(".png")
+def taken(session: Session, file: Any) -> Path:
+    """Take an uploaded picture over as a PNG, which a browser shows; holes are transparent."""
+    upload = kept(session, file)
+    given, path = read_image(upload, 3), session.path(".png")
+    pixels = given.pixels
     if given.holes is not None:
         opaque = np.where(given.holes.numpy(), 0, 255).astype(np.uint8)
         pixels = np.concatenate([pixels, opaque[..., None]], axis=2)
     Image.fromarray(pixels).save(path)
-    return path
+    upload.unlink()
+    return session.named(path, session.name_of(upload))
+
+
+def preview(session: Session, given: Given) -> str:
+    """Return the picture as HTML."""
+    return figure(session, given.path, session.name_of(given.path), "picture.png")
 
 
 def given_of(owner: Owner, session: Session, name: str) -> tuple[str, Given]:
