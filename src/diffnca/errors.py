@@ -6,7 +6,17 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was stopped on request; the message says what is kept and how to continue."""
+    """Work was stopped on request; the message says what is kept and how to continue.
+
+    Attributes:
+        so_far: how far the work came.
+        again: what the same command does; empty if it begins anew.
+    """
+
+    def __init__(self, so_far: str = "stopped", again: str = "") -> None:
+        """Put the message together."""
+        super().__init__(f"{so_far}; the same command {again}" if again else so_far)
+        self.so_far, self.again = so_far, again
 
 
 def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:

@@ -47,6 +47,14 @@ def click(browser: Browser, name: str) -> None:
     browser.value(f"{buttons}.filter((each) => {shown}).at(-1).click()")
 
 
+def type_in(browser: Browser, label: str, text: str) -> None:
+    """Replace what stands in a visible field."""
+    fields = f"[...document.querySelectorAll('input[aria-label=\"{label}\"]')]"
+    browser.value(f"{fields}.find((each) => each.offsetParent).select()")
+    browser.page("Input.insertText", text=text)
+    browser.press("Tab", "Tab", 9)
+
+
 def drag(browser: Browser, selector: str) -> None:
     """Draw a line across the middle of a visible element."""
     found = f"[...document.querySelectorAll({selector!r})].find((each) => each.offsetParent)"
@@ -93,6 +101,24 @@ def test_what_is_painted_over_is_filled(browser: Browser, page: Page) -> None:
     click(browser, "Fill")
     browser.wait_for(f"{seen('.result img')} || {seen('.line.error')}")
     assert not browser.value(seen(".line.error"))
+
+
+def test_a_large_image_is_chosen_when_it_is_begun_and_the_viewer_opens_it(
+    browser: Browser, page: Page
+) -> None:
+    show(browser, page)
+    open_tab(browser, "Huge")
+    browser.wait_for(seen("input[aria-label=Height]"))
+    for label in ("Height", "Width"):
+        type_in(browser, label, "96")
+    click(browser, "Make it huge")
+    browser.wait_for(seen(".status"))
+    browser.wait_for("document.querySelector('[aria-label=\"Images that are there\"]').value === 'large'")
+    browser.wait_for("document.querySelector('.status').innerText.includes('finished')")
+    click(browser, "Open in the viewer")
+    browser.wait_for(
+        "[...document.querySelectorAll('a.open')].filter((each) => each.offsetParent).length === 2"
+    )
 
 
 def test_a_script_in_a_file_name_is_text(browser: Browser, page: Page, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def said(do: Callable[[], Any], session: Session) -> Any:
     try:
         return do()
     except Interrupted as stop:
-        return line(str(stop) or "stopped")
+        return line(stop.so_far)
     except Exception as error:
         text = explained(error)
         if text is None:
