@@ -61,7 +61,7 @@ def explained(error: Exception) -> str | None:
     """Return the line of an error that a user can cause; `None` for an error of diffnca."""
     text = one_line(error)
     if isinstance(error, RuntimeError) and "memory" in text:
-        return f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
+        return f"{str(error).splitlines()[0]}; make a smaller image or a smaller batch"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     return text if isinstance(error, ValueError | OSError | ImportError | MemoryError) else None

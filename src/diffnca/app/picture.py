@@ -16,6 +16,7 @@ from diffnca.app.fields import (
     figure,
     images,
     in_order,
+    in_px,
     model_field,
     seed_fields,
     whole,
@@ -31,6 +32,9 @@ from diffnca.jobs.tasks import Edit
 from diffnca.progress import Number, Report
 
 NOTHING_YET = "upload a picture, or make an image first"
+
+REDUCED = ", reduced from"
+"""Stands between the name of a picture and the size that it had."""
 
 
 Show = Callable[[Session, Given], Any]
@@ -72,6 +76,7 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
     with gr.Row(elem_classes="buttons"):
         upload = gr.UploadButton("Upload a picture", file_types=["image"], min_width=140)
         take = gr.Button("Take the last image", min_width=140)
+        halve = gr.Button("Halve", min_width=80, scale=0)
     shown = gr.HTML(line(NOTHING_YET), elem_classes="picture")
 
     def seen(session: Session) -> Any:
@@ -81,12 +86,7 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
             session.given = session.last
         if session.given is None:
             return line(NOTHING_YET)
-        given = read_image(session.given, 3)
-        height, width = given.pixels.shape[:2]
-        if height * width > MOST_PX:
-            session.given, size = None, f"{height}x{width} px"
-            raise ValueError(f"{given.path}: {size} must be at most {MOST_PX:,} pixels; make it smaller")
-        return do(session, given)
+        return do(session, read_image(session.given, 3))
 
     def take_upload(session: Session, report: Report, file: Any) -> Any:
         session.given = session.refused = None
@@ -103,24 +103,43 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         session.given = session.refused = None
         return seen(session)
 
+    def halved(session: Session, report: Report) -> Any:
+        if session.given is not None:
+            with Image.open(session.given) as image:
+                most_px = image.width * image.height // 4
+                session.given = stored(session, image, session.name_of(session.given), most_px)
+        return seen(session)
+
     outputs, number = [shown, *others], len(others)
     upload.upload(answering(owner, take_upload, number), upload, outputs, **in_order("picture"))
     take.click(answering(owner, take_last, number), None, outputs, **in_order("picture"))
+    halve.click(answering(owner, halved, number), None, outputs, **in_order("picture"))
     select = answering(owner, lambda session, report: seen(session), number)
     tab.select(select, None, outputs, **in_order("picture"))
 
 
 def taken(session: Session, file: Any) -> Path:
-    """Take an uploaded picture over as a PNG, which a browser shows; holes are transparent."""
+    """Take an uploaded picture over as it can be edited and shown here; holes are transparent."""
     upload = kept(session, file)
-    given, path = read_image(upload, 3), session.path(".png")
+    given = read_image(upload, 3)
     pixels = given.pixels
     if given.holes is not None:
         opaque = np.where(given.holes.numpy(), 0, 255).astype(np.uint8)
         pixels = np.concatenate([pixels, opaque[..., None]], axis=2)
-    Image.fromarray(pixels).save(path)
     upload.unlink()
-    return session.named(path, session.name_of(upload))
+    return stored(session, Image.fromarray(pixels), session.name_of(upload), MOST_PX)
+
+
+def stored(session: Session, image: Image.Image, name: str, most_px: int) -> Path:
+    """Return a new PNG of an image; one of too many pixels is reduced, and its name says so."""
+    path, own_px = session.path(".png"), image.width * image.height
+    if own_px > most_px:
+        name = f"{name.partition(REDUCED)[0]}{REDUCED} {in_px(image)}"
+        share = (most_px / own_px) ** 0.5
+        size = max(1, int(image.width * share)), max(1, int(image.height * share))
+        image = image.resize(size, Image.Resampling.BOX)  # a hole spreads no further than its pixels
+    image.save(path)
+    return session.named(path, name)
 
 
 def preview(session: Session, given: Given) -> str:
