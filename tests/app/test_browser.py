@@ -81,6 +81,53 @@ def test_a_phone_shows_all_of_the_width(browser: Browser, page: Page) -> None:
     assert browser.value("document.documentElement.scrollWidth") == 390
 
 
+def top(browser: Browser, selector: str) -> float:
+    """Return where a visible element begins in the window."""
+    found = f"[...document.querySelectorAll({selector!r})].find((each) => each.offsetParent)"
+    y: float = browser.value(f"{found}.getBoundingClientRect().top")
+    return y
+
+
+@pytest.mark.parametrize(("tab", "button"), [("Draw", "Grow"), ("Fill", "Fill")])
+def test_a_phone_shows_what_a_button_begins(tab: str, button: str, browser: Browser, page: Page) -> None:
+    show(browser, page, 390, 844)
+    open_tab(browser, tab)
+    browser.wait_for(seen(".painting canvas"))
+    assert top(browser, ".painting canvas") < top(browser, "button.primary")
+    click(browser, button)
+    assert 0 < top(browser, ".result") < 844 - 300
+
+
+UNREADABLE = """(() => {
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const linear = (part) => (part <= 10 ? part / 3295 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+  const light = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+  const opaque = (each) => (numbers(getComputedStyle(each).backgroundColor)[3] ?? 1) === 1;
+  const behind = (each) => (!each ? [255, 255, 255] : opaque(each)
+    ? numbers(getComputedStyle(each).backgroundColor) : behind(each.parentElement));
+  const hasText = (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  return [...document.querySelectorAll("body *")].filter((each) => each.checkVisibility() && hasText(each))
+    .map((each) => [light(numbers(getComputedStyle(each).color)), light(behind(each)), each])
+    .map(([own, other, each]) => [(Math.max(own, other) + 0.05) / (Math.min(own, other) + 0.05), each])
+    .filter(([contrast]) => contrast < 4.5)
+    .map(([contrast, each]) => `${contrast.toFixed(1)}: ${each.innerText}`);
+})()"""
+"""JavaScript: the visible text whose contrast with what is behind it is below 4.5."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read(scheme: str, browser: Browser, page: Page) -> None:
+    chosen = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.page("Emulation.setEmulatedMedia", features=chosen)
+    show(browser, page)
+    for name in ("Make", "Draw", "Fill", "Extend", "Enlarge", "Vary", "Huge", "Train"):
+        open_tab(browser, name)
+        browser.wait_for(
+            f"document.querySelector('[role=tab][aria-selected=true]').innerText.trim() === {name!r}"
+        )
+        assert browser.value(UNREADABLE) == [], name
+
+
 def test_tissue_grows_in_a_drawing(browser: Browser, page: Page) -> None:
     show(browser, page)
     open_tab(browser, "Draw")

@@ -27,7 +27,7 @@ def tab(owner: Owner, page: Any) -> None:
             seed, count = seed_fields()
             rounds = gr.Slider(1, 10, ROUNDS, step=1, label="Rounds", info="more fit better, and take longer")
             begin = buttons(owner, "Fill")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="first"):
             brush = Brush("fill")
             picture_buttons(owner, own, _canvas, [brush.told])
             brush.place()

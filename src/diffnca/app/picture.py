@@ -52,7 +52,7 @@ def edit_tab(owner: Owner, title: str, place: Callable[[], list[Any]], task_of: 
             seed, count = seed_fields()
             others = place()
             begin = buttons(owner, title)
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="first"):
             picture_buttons(owner, own, preview)
         with gr.Column(scale=3, min_width=320):
             shown = gr.HTML(elem_classes="result", min_height=256)
@@ -74,9 +74,9 @@ def kept(session: Session, file: Any, kinds: Sequence[str] = IMAGE_SUFFIXES) -> 
 def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()) -> None:
     """Add what chooses the picture of a session, and what shows it; all tabs have one picture."""
     with gr.Row(elem_classes="buttons"):
-        upload = gr.UploadButton("Upload a picture", file_types=["image"], min_width=140)
-        take = gr.Button("Take the last image", min_width=140)
-        halve = gr.Button("Halve", min_width=80, scale=0)
+        upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm", min_width=120)
+        take = gr.Button("Take the last image", size="sm", min_width=120)
+        halve = gr.Button("Halve", size="sm", min_width=60, scale=0)
     shown = gr.HTML(line(NOTHING_YET), elem_classes="picture")
 
     def seen(session: Session) -> Any:
