@@ -5,6 +5,7 @@ import http.client
 import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -81,6 +82,20 @@ def test_a_model_that_makes_no_such_image_does_not_disturb_the_start(tmp_path: P
     path = small_model(tmp_path / "one" / "vnca.safetensors", VNCA)
     with Owner(Options(models=(str(path),), work=tmp_path / "work"), Sessions(), Works()) as owner:
         warm(owner)
+
+
+def test_a_stop_with_an_open_tab_prints_nothing_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "diffnca", "app", "--no-open", "--port", "0", "--work", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        port = int(told.partition("127.0.0.1:")[2].partition("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/gradio_api/heartbeat/open")
+        connection.getresponse().readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert told.endswith("makes images on this machine; stop with Ctrl-C\n") and rest == ""
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
