@@ -6,7 +6,17 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was stopped on request; the message says what is kept and how to continue."""
+    """Work was stopped on request; the message says what is kept and how to continue.
+
+    Attributes:
+        so_far: how far the work came.
+        again: what the same command does; empty if it begins anew.
+    """
+
+    def __init__(self, so_far: str = "stopped", again: str = "") -> None:
+        """Put the message together."""
+        super().__init__(f"{so_far}; the same command {again}" if again else so_far)
+        self.so_far, self.again = so_far, again
 
 
 def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
@@ -51,7 +61,7 @@ def explained(error: Exception) -> str | None:
     """Return the line of an error that a user can cause; `None` for an error of diffnca."""
     text = one_line(error)
     if isinstance(error, RuntimeError) and "memory" in text:
-        return f"{str(error).splitlines()[0]}; make a smaller image or a smaller --batch"
+        return f"{str(error).splitlines()[0]}; make a smaller image or a smaller batch"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     return text if isinstance(error, ValueError | OSError | ImportError | MemoryError) else None

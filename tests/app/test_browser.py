@@ -47,6 +47,14 @@ def click(browser: Browser, name: str) -> None:
     browser.value(f"{buttons}.filter((each) => {shown}).at(-1).click()")
 
 
+def type_in(browser: Browser, label: str, text: str) -> None:
+    """Replace what stands in a visible field."""
+    fields = f"[...document.querySelectorAll('input[aria-label=\"{label}\"]')]"
+    browser.value(f"{fields}.find((each) => each.offsetParent).select()")
+    browser.page("Input.insertText", text=text)
+    browser.press("Tab", "Tab", 9)
+
+
 def drag(browser: Browser, selector: str) -> None:
     """Draw a line across the middle of a visible element."""
     found = f"[...document.querySelectorAll({selector!r})].find((each) => each.offsetParent)"
@@ -73,6 +81,53 @@ def test_a_phone_shows_all_of_the_width(browser: Browser, page: Page) -> None:
     assert browser.value("document.documentElement.scrollWidth") == 390
 
 
+def top(browser: Browser, selector: str) -> float:
+    """Return where a visible element begins in the window."""
+    found = f"[...document.querySelectorAll({selector!r})].find((each) => each.offsetParent)"
+    y: float = browser.value(f"{found}.getBoundingClientRect().top")
+    return y
+
+
+@pytest.mark.parametrize(("tab", "button"), [("Draw", "Grow"), ("Fill", "Fill")])
+def test_a_phone_shows_what_a_button_begins(tab: str, button: str, browser: Browser, page: Page) -> None:
+    show(browser, page, 390, 844)
+    open_tab(browser, tab)
+    browser.wait_for(seen(".painting canvas"))
+    assert top(browser, ".painting canvas") < top(browser, "button.primary")
+    click(browser, button)
+    assert 0 < top(browser, ".result") < 844 - 300
+
+
+UNREADABLE = """(() => {
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const linear = (part) => (part <= 10 ? part / 3295 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+  const light = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+  const opaque = (each) => (numbers(getComputedStyle(each).backgroundColor)[3] ?? 1) === 1;
+  const behind = (each) => (!each ? [255, 255, 255] : opaque(each)
+    ? numbers(getComputedStyle(each).backgroundColor) : behind(each.parentElement));
+  const hasText = (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  return [...document.querySelectorAll("body *")].filter((each) => each.checkVisibility() && hasText(each))
+    .map((each) => [light(numbers(getComputedStyle(each).color)), light(behind(each)), each])
+    .map(([own, other, each]) => [(Math.max(own, other) + 0.05) / (Math.min(own, other) + 0.05), each])
+    .filter(([contrast]) => contrast < 4.5)
+    .map(([contrast, each]) => `${contrast.toFixed(1)}: ${each.innerText}`);
+})()"""
+"""JavaScript: the visible text whose contrast with what is behind it is below 4.5."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read(scheme: str, browser: Browser, page: Page) -> None:
+    chosen = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.page("Emulation.setEmulatedMedia", features=chosen)
+    show(browser, page)
+    for name in ("Make", "Draw", "Fill", "Extend", "Enlarge", "Vary", "Huge", "Train"):
+        open_tab(browser, name)
+        browser.wait_for(
+            f"document.querySelector('[role=tab][aria-selected=true]').innerText.trim() === {name!r}"
+        )
+        assert browser.value(UNREADABLE) == [], name
+
+
 def test_tissue_grows_in_a_drawing(browser: Browser, page: Page) -> None:
     show(browser, page)
     open_tab(browser, "Draw")
@@ -93,6 +148,24 @@ def test_what_is_painted_over_is_filled(browser: Browser, page: Page) -> None:
     click(browser, "Fill")
     browser.wait_for(f"{seen('.result img')} || {seen('.line.error')}")
     assert not browser.value(seen(".line.error"))
+
+
+def test_a_large_image_is_chosen_when_it_is_begun_and_the_viewer_opens_it(
+    browser: Browser, page: Page
+) -> None:
+    show(browser, page)
+    open_tab(browser, "Huge")
+    browser.wait_for(seen("input[aria-label=Height]"))
+    for label in ("Height", "Width"):
+        type_in(browser, label, "96")
+    click(browser, "Make it huge")
+    browser.wait_for(seen(".status"))
+    browser.wait_for("document.querySelector('[aria-label=\"Images that are there\"]').value === 'large'")
+    browser.wait_for("document.querySelector('.status').innerText.includes('finished')")
+    click(browser, "Open in the viewer")
+    browser.wait_for(
+        "[...document.querySelectorAll('a.open')].filter((each) => each.offsetParent).length === 2"
+    )
 
 
 def test_a_script_in_a_file_name_is_text(browser: Browser, page: Page, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the page needs gradio")
 pytest.importorskip("zarr")
 
-from diffnca.app.large import Wanted, begin_image, go_on, images, link
+from diffnca.app.large import Wanted, begin_image, go_on, images, link, look
 from diffnca.app.long import checked_name, status
 from diffnca.app.owner import Options, Owner
 from diffnca.app.sessions import Session, Sessions
@@ -22,6 +22,7 @@ from diffnca.app.train import asked, begin_training
 from diffnca.app.uploads import NONE, UPLOADED, UPLOADED_MAPS, maps_of, pictures_of, take_maps, take_pictures
 from diffnca.app.works import Work, Works
 from diffnca.config.model import with_fields
+from diffnca.errors import Interrupted
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.models.file import MODEL_FILE, STATE_FILE
 from diffnca.progress import unseen
@@ -58,12 +59,22 @@ def test_a_large_image_is_made_and_the_viewer_shows_it(owner: Owner) -> None:
         assert json.load(answer)["name"] == "meadow.ome.zarr"
 
 
+def test_a_new_large_image_is_listed_and_chosen(owner: Owner) -> None:
+    session = owner.sessions.of("tab")
+    with pytest.raises(ValueError, match="there is no image: must be made first"):
+        link(owner, None)
+    assert "value" not in look(owner, session)[1]
+    begin_image(owner, SMALL, unseen)
+    listed = look(owner, session)[1]
+    assert (listed["choices"], listed["value"]) == (["meadow"], "meadow")
+
+
 def test_a_stopped_image_goes_on_to_the_same_pixels(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     is_stopped = [False, True]
     monkeypatch.setattr(owner.works._stop, "is_set", lambda: is_stopped.pop(0) if is_stopped else False)
     begin_image(owner, SMALL, unseen)
     owner.works.wait()
-    assert "the same command goes on" in owner.works.latest["image"].text
+    assert owner.works.latest["image"].text.endswith("%; `Go on` goes on from there")
     with pytest.raises(ValueError, match="meadow: must be finished first"):
         link(owner, "meadow")
     go_on(owner, "meadow", unseen)
@@ -79,8 +90,8 @@ def test_an_image_that_is_too_large_is_refused(owner: Owner) -> None:
         begin_image(owner, Wanted("vast", "pathology-4step", 10**6, 10**6, 0), unseen)
 
 
-@pytest.mark.parametrize("name", [None, "nothing", "../meadow"])
-def test_only_images_that_are_listed_are_opened(name: str | None, owner: Owner) -> None:
+@pytest.mark.parametrize("name", ["nothing", "../meadow"])
+def test_only_images_that_are_listed_are_opened(name: str, owner: Owner) -> None:
     with pytest.raises(ValueError, match="must be one that is listed"):
         link(owner, name)
 
@@ -166,7 +177,7 @@ def test_a_training_does_not_take_the_name_of_another_model(owner: Owner) -> Non
 
 
 def test_uploads_of_a_running_training_are_left_alone(owner: Owner) -> None:
-    owner.works.latest["training"] = Work("training", "mine", owner.options.runs / "mine")
+    owner.works.latest["training"] = Work("training", "mine", owner.options.runs / "mine", "")
     with pytest.raises(ValueError, match="^mine is being made .training.: must be finished first"):
         asked(owner, owner.sessions.of("tab"), UPLOADED, "mine", 5, "auto")
 
@@ -304,7 +315,7 @@ def test_a_training_is_that_of_the_command_and_hears_a_stop(
     def run(report: Any, cancelled: Any) -> Any:
         owner.works.stop("training")
         assert cancelled()
-        raise KeyboardInterrupt("stopped after 8 images")
+        raise Interrupted("stopped after 8 images", "goes on")
 
     def training(options: Any, config: Any, start: str, report: Any) -> Any:
         seen.extend([options, config.data.reduce, start])
@@ -316,4 +327,4 @@ def test_a_training_is_that_of_the_command_and_hears_a_stop(
     owner.works.wait()
     options, reduce, start = seen
     assert (options.out, options.minutes, reduce, start) == (out, 5.0, 0, "auto")
-    assert owner.works.latest["training"].text == "stopped after 8 images"
+    assert owner.works.latest["training"].text == "stopped after 8 images; `Train` goes on under this name"

@@ -5,6 +5,7 @@ import http.client
 import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from diffnca.app.sessions import Sessions
 from diffnca.app.works import Works
 from diffnca.config.model import Config, DataConfig
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
+from diffnca.data.given import read_image
 from diffnca.models.build import build_model
 from diffnca.models.file import MODEL_FILE, write_model
 
@@ -80,6 +82,20 @@ def test_a_model_that_makes_no_such_image_does_not_disturb_the_start(tmp_path: P
     path = small_model(tmp_path / "one" / "vnca.safetensors", VNCA)
     with Owner(Options(models=(str(path),), work=tmp_path / "work"), Sessions(), Works()) as owner:
         warm(owner)
+
+
+def test_a_stop_with_an_open_tab_prints_nothing_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "diffnca", "app", "--no-open", "--port", "0", "--work", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        port = int(told.partition("127.0.0.1:")[2].partition("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/gradio_api/heartbeat/open")
+        connection.getresponse().readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert told.endswith("makes images on this machine; stop with Ctrl-C\n") and rest == ""
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -219,6 +235,13 @@ def test_an_upload_stays_in_the_folder_of_the_page_whatever_its_name(name: str, 
     assert "error" not in shown and "<script" not in shown and not Path(file["path"]).exists()
 
 
+def test_a_picture_has_the_name_that_the_person_knows(page: Page) -> None:
+    file = page.upload("holiday.jpg", png())
+    assert "holiday.jpg" in page.event("named", "Upload a picture", [file], "upload")[0]
+    made(page, "named", 4)
+    assert "pathology-4step-4.png" in page.event("named", "Take the last image", [], "click")[0]
+
+
 def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
     file = page.upload("<b>holiday.png", b"no picture at all")
     shown = page.event("corrupt", "Upload a picture", [file], "upload")[0]
@@ -226,11 +249,31 @@ def test_a_corrupt_upload_gives_one_line(page: Page) -> None:
     assert "<b>" not in shown and str(page.owner.sessions.folder) not in shown
 
 
+def test_looks_at_the_tabs_of_a_picture_change_nothing(page: Page) -> None:
+    page.event("looks", "Upload a picture", [page.upload("own.png", png())], "upload")
+    classes = {each["id"]: each["props"].get("elem_classes") or [] for each in page.config["components"]}
+    looks = [
+        each["id"]
+        for each in page.config["dependencies"]
+        if any(event == "select" for _, event in each["targets"])
+        and any("picture" in classes[output] for output in each["outputs"])
+    ]
+    told: list[list[Any]] = []
+    for _ in range(2):
+        for look in looks:
+            page.join("looks", look, [])
+        told.append([message["output"]["data"] for message in page.completed("looks", len(looks))])
+    assert len(looks) == 4 and told[0] == told[1]
+    assert len(list(page.owner.sessions.of("looks").folder.iterdir())) == 1
+
+
 def events_of_the_picture(page: Page) -> dict[str, int]:
     """Return the numbers of the events that choose the picture of the last tab that has one."""
     classes = {each["id"]: each["props"].get("elem_classes") for each in page.config["components"]}
     (*_, picture) = [name for name, given in classes.items() if given and "picture" in given]
-    upload, take, select = [each["id"] for each in page.config["dependencies"] if picture in each["outputs"]]
+    upload, take, _, select = [
+        each["id"] for each in page.config["dependencies"] if picture in each["outputs"]
+    ]
     return {"upload": upload, "take": take, "select": select}
 
 
@@ -249,10 +292,34 @@ def test_a_tab_that_asks_for_its_picture_after_a_refused_upload_says_why(page: P
     assert "unreadable" in shown["output"]["data"][0]
 
 
-def test_a_picture_of_too_many_pixels_gives_one_line(page: Page) -> None:
-    file = page.upload("large.png", png(1100, 1000))
-    shown = page.event("large", "Upload a picture", [file], "upload")[0]
-    assert "large.png: 1100x1000 px must be at most 1,048,576 pixels" in shown
+def test_a_large_photo_is_reduced_and_the_page_says_so(page: Page) -> None:
+    image, photo = Image.new("RGBA", (4000, 3000), "pink"), io.BytesIO()
+    image.paste((0, 0, 0, 0), (0, 0, 2000, 3000))
+    image.save(photo, format="PNG", compress_level=1)
+    file = page.upload("photo.png", photo.getvalue())
+    (told, canvas) = page.event("photo", "Upload a picture", [file], "upload")
+    assert "photo.png, reduced from 4000 × 3000 px" in told
+    assert '"height": 886, "width": 1182' in canvas
+    given = read_image(page.owner.sessions.of("photo").given, 3)
+    assert given.holes is not None and given.holes[:, :591].all() and not given.holes[:, 591:].any()
+
+
+def test_a_picture_whose_edit_is_too_large_is_halved(page: Page) -> None:
+    page.event("halve", "Upload a picture", [page.upload("own.png", png(1000, 900))], "upload")
+    fields = ["pathology-4step", 0, 1, 0, 0, 100, 100]
+    (shown,) = page.event("halve", "Extend", fields, "click")
+    assert "1100 × 1000 px: must be at most 1,048,576 pixels here; `Halve` makes the picture" in shown
+    for width, height in ((900, 1000), (450, 500)):
+        (told, _) = page.event("halve", "Halve", [], "click")
+        assert f"own.png, reduced from {width} × {height} px: paint" in told
+
+
+def test_a_picture_that_no_machine_should_unpack_is_refused_without_a_flag(page: Page) -> None:
+    gigantic = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(gigantic, format="PNG")
+    file = page.upload("gigantic.png", gigantic.getvalue())
+    shown = page.event("gigantic", "Upload a picture", [file], "upload")[0]
+    assert "gigantic.png: gigantic" in shown and "make it smaller" in shown and "--" not in shown
 
 
 @pytest.mark.parametrize("path", ["secret.png", "http://127.0.0.1:9/a.png", "uploads/../../secret.png"])

@@ -10,13 +10,13 @@ from diffnca.progress import Report
 
 
 def work(kind: str = "training") -> Work:
-    return Work(kind, "mine", Path("mine"))
+    return Work(kind, "mine", Path("mine"), "`Go on` goes on")
 
 
 def until_stopped(report: Report, cancelled: Cancelled) -> str:
     while not cancelled():
         report("tiles", 1, 4)
-    raise Interrupted("stopped at 25%")
+    raise Interrupted("stopped at 25%", "goes on from there")
 
 
 def test_work_ends_with_its_result() -> None:
@@ -33,12 +33,13 @@ def test_a_second_work_is_refused_while_one_runs() -> None:
             works.begin(work("image"), until_stopped)
 
 
-def test_work_that_is_stopped_says_how_far_it_came() -> None:
+def test_work_that_is_stopped_says_how_far_it_came_and_what_goes_on() -> None:
     with Works() as works:
         works.begin(made := work(), until_stopped)
         works.stop("training")
         works.wait()
-    assert (made.text, made.is_running, made.is_error) == ("stopped at 25%", False, False)
+    text = "stopped at 25%; `Go on` goes on"
+    assert (made.text, made.is_running, made.is_error) == (text, False, False)
 
 
 def test_a_stop_of_another_kind_stops_nothing() -> None:

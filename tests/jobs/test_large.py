@@ -368,7 +368,7 @@ def test_a_write_that_fails_is_one_clear_line_and_nothing_is_lost(
     out = tmp_path / "x.ome.zarr"
     with short_files():
         error = error_of(capsys, command(model, out))
-    assert "File too large" in error and "the same command goes on" in error
+    assert "File too large" in error and "the same request goes on" in error
     assert main(command(model, out)) == 0
     assert np.array_equal(read_pixels(str(out)), in_memory)
 

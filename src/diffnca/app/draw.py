@@ -50,7 +50,7 @@ def tab(owner: Owner, page: Any) -> None:
             begin = buttons(owner, "Grow")
             with gr.Accordion("More", open=False):
                 steps = steps_field()
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="first"):
             brush = Brush("draw")
             brush.place()
         with gr.Column(scale=3, min_width=320):

@@ -11,11 +11,13 @@ from PIL import Image
 
 from diffnca.app.owner import Owner
 from diffnca.app.sessions import Session, line
+from diffnca.canvas.region import Canvas
 from diffnca.config.model import Config
 from diffnca.errors import Interrupted, explained, fault, require
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
 from diffnca.jobs.run import run
+from diffnca.jobs.tasks import New
 from diffnca.models.file import model_name
 from diffnca.progress import Number, Report
 
@@ -67,7 +69,7 @@ def said(do: Callable[[], Any], session: Session) -> Any:
     try:
         return do()
     except Interrupted as stop:
-        return line(str(stop) or "stopped")
+        return line(stop.so_far)
     except Exception as error:
         text = explained(error)
         if text is None:
@@ -146,21 +148,26 @@ def images(session: Session, report: Report, request: Request) -> str:
 def check_size(request: Request) -> None:
     """Refuse more pixels and images than are made at once here."""
     canvas, count = request.canvas, request.count
-    size = f"{canvas.height}x{canvas.width} px"
-    pixels = canvas.whole.area
+    size, pixels = in_px(canvas), canvas.whole.area
     if pixels > MOST_PX:
-        raise ValueError(f"{size}: must be at most {MOST_PX:,} pixels here; `Huge` makes larger images")
+        is_new = isinstance(request.task, New)
+        instead = "`Huge` makes larger images" if is_new else "`Halve` makes the picture smaller"
+        raise ValueError(f"{size}: must be at most {MOST_PX:,} pixels here; {instead}")
     require(count <= MOST_IMAGES, "count", count, f"at most {MOST_IMAGES}")
     require(pixels * count <= 2 * MOST_PX, "count", count, f"at most {2 * MOST_PX // pixels} of {size}")
 
 
+def in_px(image: Image.Image | Canvas) -> str:
+    """Return the size of an image as the page says it: width first."""
+    return f"{image.width} × {image.height} px"
+
+
 def figures(session: Session, paths: Sequence[Path], request: Request) -> str:
     """Return images as HTML, each with its seed and a link that saves it."""
-    names = [f"{model_name(request.model.name)}-{request.seed + index}" for index in range(len(paths))]
-    shown = [
-        figure(session, path, f"seed {request.seed + index}", f"{name}.png")
-        for index, (path, name) in enumerate(zip(paths, names, strict=True))
-    ]
+    shown = []
+    for seed, path in enumerate(paths, request.seed):
+        session.named(path, name := f"{model_name(request.model.name)}-{seed}.png")
+        shown.append(figure(session, path, f"seed {seed}", name))
     return f'<div class="figures">{"".join(shown)}</div>'
 
 
@@ -169,8 +176,8 @@ def figure(session: Session, path: Path, caption: str, saved_as: str) -> str:
     address = session.address(path)
     with Image.open(path) as image:
         width, height = image.size
+        caption = f"{escape(caption)} · {in_px(image)}"
     shown = max(width, SMALLEST_SHOWN_PX)
-    caption = f"{escape(caption)} · {width} × {height} px"
     return (
         f'<figure style="width:{shown}px"><img src="{address}" alt="{escape(saved_as)}" '
         f'width="{width}" height="{height}"><figcaption><span>{caption}</span>'

@@ -7,7 +7,7 @@ import gradio as gr
 from diffnca.app.brush import Brush, Paint, canvas
 from diffnca.app.fields import COMPUTING, answering, buttons, images, model_field, seed_fields, whole
 from diffnca.app.owner import Owner
-from diffnca.app.picture import edits, given_of, picture_buttons, shown_copy
+from diffnca.app.picture import edits, given_of, picture_buttons
 from diffnca.app.sessions import Session, line
 from diffnca.data.given import Given
 from diffnca.jobs.options import Choices
@@ -27,7 +27,7 @@ def tab(owner: Owner, page: Any) -> None:
             seed, count = seed_fields()
             rounds = gr.Slider(1, 10, ROUNDS, step=1, label="Rounds", info="more fit better, and take longer")
             begin = buttons(owner, "Fill")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="first"):
             brush = Brush("fill")
             picture_buttons(owner, own, _canvas, [brush.told])
             brush.place()
@@ -49,6 +49,7 @@ KEYS = ("seed", "count", "rounds")
 
 
 def _canvas(session: Session, given: Given) -> tuple[str, str]:
-    background = session.address(shown_copy(session, given))
+    background = session.address(given.path)
     height, width = given.pixels.shape[:2]
-    return line("paint over what is to be made anew"), canvas((height, width), [HOLE], "keep", background)
+    told = line(f"{session.name_of(given.path)}: paint over what is to be made anew")
+    return told, canvas((height, width), [HOLE], "keep", background)

@@ -77,8 +77,8 @@ def tab(owner: Owner, page: Any) -> None:
             told = gr.HTML()
         with gr.Column(scale=5, min_width=320):
             shown = gr.HTML(elem_classes="result")
-            looking(owner, shown, lambda session: status(owner, session, KIND) + result(owner))
             image = gr.Dropdown(images(owner), label="Images that are there", filterable=False)
+            looking(owner, [shown, image], lambda session: look(owner, session))
             with gr.Row(elem_classes="buttons"):
                 view = gr.Button("Open in the viewer", min_width=120)
                 resume = gr.Button("Go on", min_width=120)
@@ -90,7 +90,6 @@ def tab(owner: Owner, page: Any) -> None:
     begin.click(answering(owner, start), [name, model, height, width, seed, steps], told)
     resume.click(answering(owner, lambda session, report, name: go_on(owner, name, report)), image, opened)
     view.click(answering(owner, lambda session, report, name: link(owner, name)), image, opened)
-    own.select(lambda: gr.update(choices=images(owner)), None, image, queue=False, show_progress="hidden")
 
 
 def makes_tiles(config: Config) -> bool:
@@ -118,7 +117,7 @@ def begin_image(owner: Owner, asked_for: Wanted, report: Report) -> str:
         owner.open(address)
         return "finished"
 
-    owner.works.begin(Work(KIND, asked_for.name, Path(place.out)), make)
+    owner.works.begin(Work(KIND, asked_for.name, Path(place.out), "`Go on` goes on from there"), make)
     with replace_atomically(note_of(owner, asked_for.name)) as partial:
         partial.write_text(json.dumps(asdict(asked_for)), encoding="utf-8")
     return line(about(planned))
@@ -154,8 +153,9 @@ def images(owner: Owner) -> list[str]:
 
 def image_named(owner: Owner, name: str | None) -> str:
     """Return the name of a large image; refuse any other text."""
-    require(name in images(owner), "image", name, "one that is listed; make one first")
-    assert name is not None
+    if name is None:
+        raise ValueError("there is no image: must be made first")
+    require(name in images(owner), "image", name, "one that is listed")
     return name
 
 
@@ -177,6 +177,13 @@ def linked(owner: Owner, path: Path) -> str:
     name = path.name.removesuffix(ENDING)
     address = owner.viewers.address(path)
     return f'<p><a class="open" href="{address}" target="_blank">Look at {escape(name)}</a></p>'
+
+
+def look(owner: Owner, session: Session) -> list[Any]:
+    """Return how far the large image is, as HTML, and the list of images: a new one is chosen there."""
+    work, names = owner.works.latest.get(KIND), images(owner)
+    chosen = {"value": work.name} if work is not None and work.name in names else {}
+    return [status(owner, session, KIND) + result(owner), gr.update(choices=names, **chosen)]
 
 
 def result(owner: Owner) -> str:

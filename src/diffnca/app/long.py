@@ -1,7 +1,7 @@
 """What the tabs of long work have in common: its status, its end, the names of what it makes."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -29,16 +29,17 @@ def stop_button(owner: Owner, kind: str) -> None:
     stop.click(lambda: owner.works.stop(kind), queue=False, show_progress="hidden")
 
 
-def looking(owner: Owner, shown: Any, look: Callable[[Session], str]) -> None:
-    """Show long work again and again; what has not changed is not sent."""
+def looking(owner: Owner, outputs: Sequence[Any], look: Callable[[Session], list[Any]]) -> None:
+    """Show long work again and again, in some outputs; what has not changed is not sent."""
 
-    def seen(before: str, request: gr.Request) -> tuple[Any, Any]:
+    def seen(before: list[Any], request: gr.Request) -> list[Any]:
         session = owner.sessions.known(request.session_hash or "")
         now = before if session is None else look(session)
-        return (gr.skip(), gr.skip()) if now == before else (now, now)
+        changed = [gr.skip() if new == old else new for new, old in zip(now, before, strict=True)]
+        return [*changed, gr.skip() if now == before else now]
 
-    before = gr.State("")
-    gr.Timer(SECONDS).tick(seen, before, [shown, before], show_progress="hidden", queue=False)
+    before = gr.State([None] * len(outputs))
+    gr.Timer(SECONDS).tick(seen, before, [*outputs, before], show_progress="hidden", queue=False)
 
 
 def status(owner: Owner, session: Session, kind: str) -> str:

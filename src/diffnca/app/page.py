@@ -23,6 +23,15 @@ HEADING = '<div class="heading"><h1>diffnca</h1><p>Images by cellular automata, 
 FONTS, CODE_FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 """Fonts that are there already."""
 
+CONTRAST = {
+    "body_text_color_subdued": "*neutral_600",
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+}
+"""Colours of the theme in which all text has a contrast of 4.5 or more."""
+
 
 def page_of(owner: Owner) -> Any:
     """Return the page."""
@@ -63,7 +72,7 @@ def confine(page: Any, folder: Path) -> None:
 def mounted(app: Any, owner: Owner) -> Any:
     """Return a FastAPI app that also serves the page."""
     folder = Path(__file__).parent
-    script = (folder / "brush.js").read_text(encoding="utf-8")
+    scripts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in ("brush", "page")]
     return gr.mount_gradio_app(
         app,
         page_of(owner),
@@ -77,7 +86,9 @@ def mounted(app: Any, owner: Owner) -> Any:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        theme=gr.themes.Base(font=FONTS, font_mono=CODE_FONTS, primary_hue="teal", neutral_hue="stone"),
+        theme=gr.themes.Base(font=FONTS, font_mono=CODE_FONTS, primary_hue="teal", neutral_hue="stone").set(
+            **CONTRAST
+        ),
         css_paths=[folder / "page.css"],
-        head=f"<script>{script}</script>",
+        head="".join(f"<script>{script}</script>" for script in scripts),
     )

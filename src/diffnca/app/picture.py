@@ -16,6 +16,7 @@ from diffnca.app.fields import (
     figure,
     images,
     in_order,
+    in_px,
     model_field,
     seed_fields,
     whole,
@@ -31,6 +32,9 @@ from diffnca.jobs.tasks import Edit
 from diffnca.progress import Number, Report
 
 NOTHING_YET = "upload a picture, or make an image first"
+
+REDUCED = ", reduced from"
+"""Stands between the name of a picture and the size that it had."""
 
 
 Show = Callable[[Session, Given], Any]
@@ -48,7 +52,7 @@ def edit_tab(owner: Owner, title: str, place: Callable[[], list[Any]], task_of: 
             seed, count = seed_fields()
             others = place()
             begin = buttons(owner, title)
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="first"):
             picture_buttons(owner, own, preview)
         with gr.Column(scale=3, min_width=320):
             shown = gr.HTML(elem_classes="result", min_height=256)
@@ -70,28 +74,24 @@ def kept(session: Session, file: Any, kinds: Sequence[str] = IMAGE_SUFFIXES) -> 
 def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()) -> None:
     """Add what chooses the picture of a session, and what shows it; all tabs have one picture."""
     with gr.Row(elem_classes="buttons"):
-        upload = gr.UploadButton("Upload a picture", file_types=["image"], min_width=140)
-        take = gr.Button("Take the last image", min_width=140)
+        upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm", min_width=120)
+        take = gr.Button("Take the last image", size="sm", min_width=120)
+        halve = gr.Button("Halve", size="sm", min_width=60, scale=0)
     shown = gr.HTML(line(NOTHING_YET), elem_classes="picture")
 
     def seen(session: Session) -> Any:
         if session.refused is not None:  # a tab may ask for its picture after the upload
             raise ValueError(session.refused)
         if session.given is None and session.last is not None:
-            session.given = session.named(session.last, "the last image")
+            session.given = session.last
         if session.given is None:
             return line(NOTHING_YET)
-        given = read_image(session.given, 3)
-        height, width = given.pixels.shape[:2]
-        if height * width > MOST_PX:
-            session.given, size = None, f"{height}x{width} px"
-            raise ValueError(f"{given.path}: {size} must be at most {MOST_PX:,} pixels; make it smaller")
-        return do(session, given)
+        return do(session, read_image(session.given, 3))
 
     def take_upload(session: Session, report: Report, file: Any) -> Any:
         session.given = session.refused = None
         try:
-            session.given = kept(session, file)
+            session.given = taken(session, file)
             return seen(session)
         except ValueError as error:
             session.given, session.refused = None, str(error)
@@ -103,26 +103,48 @@ def picture_buttons(owner: Owner, tab: Any, do: Show, others: Sequence[Any] = ()
         session.given = session.refused = None
         return seen(session)
 
+    def halved(session: Session, report: Report) -> Any:
+        if session.given is not None:
+            with Image.open(session.given) as image:
+                most_px = image.width * image.height // 4
+                session.given = stored(session, image, session.name_of(session.given), most_px)
+        return seen(session)
+
     outputs, number = [shown, *others], len(others)
     upload.upload(answering(owner, take_upload, number), upload, outputs, **in_order("picture"))
     take.click(answering(owner, take_last, number), None, outputs, **in_order("picture"))
+    halve.click(answering(owner, halved, number), None, outputs, **in_order("picture"))
     select = answering(owner, lambda session, report: seen(session), number)
     tab.select(select, None, outputs, **in_order("picture"))
 
 
-def preview(session: Session, given: Given) -> str:
-    """Return the picture as HTML."""
-    return figure(session, shown_copy(session, given), session.shown(given.path.name), "picture.png")
-
-
-def shown_copy(session: Session, given: Given) -> Path:
-    """Return a file with the picture that a browser shows; holes are transparent."""
-    pixels, path = given.pixels, session.path(".png")
+def taken(session: Session, file: Any) -> Path:
+    """Take an uploaded picture over as it can be edited and shown here; holes are transparent."""
+    upload = kept(session, file)
+    given = read_image(upload, 3)
+    pixels = given.pixels
     if given.holes is not None:
         opaque = np.where(given.holes.numpy(), 0, 255).astype(np.uint8)
         pixels = np.concatenate([pixels, opaque[..., None]], axis=2)
-    Image.fromarray(pixels).save(path)
-    return path
+    upload.unlink()
+    return stored(session, Image.fromarray(pixels), session.name_of(upload), MOST_PX)
+
+
+def stored(session: Session, image: Image.Image, name: str, most_px: int) -> Path:
+    """Return a new PNG of an image; one of too many pixels is reduced, and its name says so."""
+    path, own_px = session.path(".png"), image.width * image.height
+    if own_px > most_px:
+        name = f"{name.partition(REDUCED)[0]}{REDUCED} {in_px(image)}"
+        share = (most_px / own_px) ** 0.5
+        size = max(1, int(image.width * share)), max(1, int(image.height * share))
+        image = image.resize(size, Image.Resampling.BOX)  # a hole spreads no further than its pixels
+    image.save(path)
+    return session.named(path, name)
+
+
+def preview(session: Session, given: Given) -> str:
+    """Return the picture as HTML."""
+    return figure(session, given.path, session.name_of(given.path), "picture.png")
 
 
 def given_of(owner: Owner, session: Session, name: str) -> tuple[str, Given]:

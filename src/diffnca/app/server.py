@@ -18,7 +18,7 @@ from diffnca.jobs.options import Choices, Place
 ADDRESS = "127.0.0.1"
 
 SECONDS_TO_CLOSE = 2
-"""Time for open connections at the end: a tab that is open holds some."""
+"""Time for answers to end, after their connections."""
 
 
 def bound(port: int) -> socket.socket:
@@ -102,7 +102,13 @@ def run(app: Any, held: socket.socket) -> None:
     """Answer on a socket until a signal to stop."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for connection in self.server_state.connections:
+                connection.transport.close()  # an open tab would wait for news until its answer is cancelled
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=SECONDS_TO_CLOSE, ws="none"
     )
-    uvicorn.Server(config).run(sockets=[held])
+    Server(config).run(sockets=[held])

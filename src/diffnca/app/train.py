@@ -52,7 +52,7 @@ def tab(owner: Owner, page: Any) -> None:
                 stop_button(owner, KIND)
         with gr.Column(scale=5, min_width=320):
             shown = gr.HTML(elem_classes="result", min_height=256)
-            looking(owner, shown, lambda session: status(owner, session, KIND) + sheet_of(owner, session))
+            looking(owner, [shown], lambda session: [status(owner, session, KIND) + sheet_of(owner, session)])
 
     def start(session: Session, report: Report, *values: Any) -> str:
         options, config, first = asked(owner, session, *values)
@@ -150,7 +150,7 @@ def begin_training(owner: Owner, options: RunOptions, config: Config, first: str
         result = training(options, config, first, report).run(report, cancelled)
         return f"finished: {result.progress}; the other tabs offer it as {out.name}"
 
-    owner.works.begin(Work(KIND, out.name, out), train)
+    owner.works.begin(Work(KIND, out.name, out, "`Train` goes on under this name"), train)
 
 
 def sheet_of(owner: Owner, session: Session) -> str:

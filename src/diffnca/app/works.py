@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffnca.errors import explained, fault
+from diffnca.errors import Interrupted, explained, fault
 from diffnca.progress import Number, Recent, Report, duration
 
 Cancelled = Callable[[], bool]
@@ -27,11 +27,13 @@ class Work:
         text: how far it is, or how it ended.
         share: the part that is done, from 0 to 1.
         folder: where its results are.
+        way_on: what a person does to go on with it after a stop.
     """
 
     kind: str
     name: str
     folder: Path
+    way_on: str
     text: str = "begins"
     share: float = 0.0
     is_running: bool = True
@@ -91,8 +93,8 @@ class Works:
 
         try:
             work.text, work.share = do(report, self._stop.is_set), 1.0
-        except KeyboardInterrupt as stop:  # `Interrupted`
-            work.text = str(stop) or "stopped"
+        except Interrupted as stop:
+            work.text = f"{stop.so_far}; {work.way_on}" if stop.again else stop.so_far
         except Exception as error:
             text = explained(error)
             if text is None:

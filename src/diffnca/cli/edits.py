@@ -103,8 +103,7 @@ class Editing(Making):
                     report = part_of(progress, "images", done, 1, len(places))
                     make(self._request(image), place, report=report)
                 except KeyboardInterrupt:
-                    done_text = f"stopped after {done} of {len(places)} images; the same command goes on"
-                    raise Interrupted(done_text) from None
+                    raise Interrupted(f"stopped after {done} of {len(places)} images", "goes on") from None
         return 0
 
 

@@ -50,7 +50,7 @@ def reproduce(name: str, terms: Terms, report: Seen = unseen) -> Iterator[Report
             train(row, terms, report)
             result, vectors = measure(row, real, judges, terms, report)
         except KeyboardInterrupt:
-            raise Interrupted("stopped; the same command goes on") from None
+            raise Interrupted("stopped", "goes on") from None
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             LOGGER.warning("%s: %s", row.title, one_line(error))
             found = replace(found, failed={**found.failed, row.title: one_line(error)})

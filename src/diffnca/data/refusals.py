@@ -12,8 +12,8 @@ LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused (a small file may unpack to any size). It is Pillow's own limit."""
 LARGEST_FILE_BYTES = 2 << 30
 TOO_LARGE = (
-    f"more than the {LARGEST_IMAGE_PX:,} pixels that are decoded; cut it into parts, or read a tiled pyramid "
-    "as a slide, with a scale (--scale 1um, microns_per_px=1.0)"
+    f"more than the {LARGEST_IMAGE_PX:,} pixels that are decoded; make it smaller, or cut it into parts; a "
+    "tiled pyramid can be trained on as a slide, with a scale in microns per pixel"
 )
 
 

@@ -72,8 +72,7 @@ def synthesize(
             try:
                 dataset.make(indices, device, part_of(watch, "pairs", done, len(indices), pairs.count))
             except KeyboardInterrupt:
-                where = f"after {done} of {pairs.count} pairs"
-                raise Interrupted(f"stopped {where}; the same command goes on") from None
+                raise Interrupted(f"stopped after {done} of {pairs.count} pairs", "goes on") from None
             done += len(indices)
         return Synthesized(len(missing), dataset.finish(has_coco, watch))
 

@@ -150,10 +150,10 @@ def _in_tiles(planned: Plan, watch: Watch) -> Made:
         writer.close(partial(watch, "levels"))
         target.finish(request, watch)
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped at {watch.share:.0%}; the same command goes on from there") from None
+        raise Interrupted(f"stopped at {watch.share:.0%}", "goes on from there") from None
     except OSError as error:
         where = "" if target.out in str(error) else f"{target.out}: "
-        raise OSError(f"{where}{error}; what is finished is kept, the same command goes on") from error
+        raise OSError(f"{where}{error}; what is finished is kept, the same request goes on") from error
     return Made(place.out, is_large=True)
 
 
@@ -182,7 +182,7 @@ def _saved_layout(request: Request, place: Place, watch: Watch) -> Iterator[Made
             shown = shown_layout(planes(tile)[:, :count]).numbers[0].numpy()
             numbers[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = shown
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped; the same command writes {place.save_layout}") from None
+        raise Interrupted("stopped", f"writes {place.save_layout}") from None
     write_numbers(place.save_layout, numbers, config.layout.colours, text_of(request, is_large=True))
     yield Made(str(place.save_layout))
 
@@ -218,8 +218,9 @@ def _in_memory(request: Request, place: Place, watch: Watch) -> Iterator[Made]:
         try:
             images = iter(draw(missing, place, filmed, progress) if missing else ())
         except KeyboardInterrupt:
-            done = f" after {first} of {request.count} images; the same command goes on"
-            raise Interrupted(f"stopped{done if request.count > 1 else ''}") from None
+            if request.count == 1:
+                raise Interrupted from None
+            raise Interrupted(f"stopped after {first} of {request.count} images", "goes on") from None
         for path, one in ones.items():
             if path in there:
                 yield from (Made(str(each), was_there=True) for each in files[path])

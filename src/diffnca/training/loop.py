@@ -194,7 +194,7 @@ class Trainer:
                 self._sample(stopped)
         self.accelerator.end_training()
         if not self.is_finished:
-            raise Interrupted(f"stopped after {self.progress}; the same command goes on")
+            raise Interrupted(f"stopped after {self.progress}", "goes on")
         return self.progress
 
     @property
