@@ -56,7 +56,7 @@ def write_numbers(
 
 
 def _write(path: Path, image: Image.Image, text: Mapping[str, str], **options: bytes) -> None:
-    check_png(path)
+    check_target(path, (".png",))
     information = PngImagePlugin.PngInfo()
     for key, value in text.items():
         information.add_itxt(key, value)
