@@ -132,7 +132,7 @@ def test_of_several_pictures_in_a_file_the_first_is_read_with_a_note(
         ("a.tif", lambda path: saved(path, pixels(4, 5).astype(np.float32)), "32-bit floating-point samples"),
         ("a.png", lambda path: path.write_text("no image"), "unreadable"),
         ("b.png", lambda path: None, "no such file"),
-        ("a.png", lambda path: path.mkdir(), "no such file"),
+        ("a.png", lambda path: path.mkdir(), "is no regular file"),
         ("a.png", lambda path: path.symlink_to("nothing"), "is a link to nothing"),
     ],
 )

@@ -472,7 +472,7 @@ def test_samples_have_the_maps_of_the_held_out_images(
     ("of", "told", "message"),
     [
         ("real", ["--layouts", "."], "--layouts: must be left out for a folder of images; "),
-        ("model", ["--layouts", "."], "--layout: must be left out for a model that was trained"),
+        ("model", ["--layouts", "."], "layout: must be left out for a model that was trained"),
         ("model", ["--label", "oak"], "--label: must be left out for a model that was trained"),
         ("model", ["--obey", "2"], "--obey 2.0: must be 1 without layout and label; give one"),
     ],

@@ -200,8 +200,9 @@ def test_an_own_network_is_written_and_read_without_a_change_of_the_package(tmp_
 
 def test_threads_share_float32_and_the_last_one_gives_back_the_type_of_the_caller() -> None:
     """The first of two blocks ends while the second computes: its numbers stay float32."""
+    shared = arguments.DefaultType()
     with default_dtype(torch.float64):
-        first, second = arguments.undisturbed(), arguments.undisturbed()
+        first, second = shared.as_float32(), shared.as_float32()
         with first:
             second.__enter__()
         assert torch.zeros(1).dtype == torch.float32

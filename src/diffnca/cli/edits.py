@@ -124,11 +124,12 @@ class Completing(Editing):
 
     def _imposing(self) -> Method:
         from diffnca.jobs.tasks import Paste, Repaint
+        from diffnca.sampling.inpaint import JUMP, ROUNDS
 
         asked = {"jump": self.jump, "rounds": self.rounds}
         given = {name: value for name, value in asked.items() if value is not None}
         if self.method == "repaint":
-            return Repaint(**given)
+            return Repaint(given.get("jump", JUMP), given.get("rounds", ROUNDS))
         for name, value in given.items():
             raise ValueError(f"{name}={value}: must be left out for --method paste, which repeats nothing")
         return Paste()

@@ -84,8 +84,8 @@ class New(Led):
 class Repaint:
     """Known pixels are noised as the image is, and each part of the way is walked several times."""
 
-    jump: int = 5
-    rounds: int = 4
+    jump: int
+    rounds: int
 
 
 @dataclass(frozen=True)

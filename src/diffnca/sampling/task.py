@@ -153,7 +153,7 @@ def walk_of(
     steps = default.steps if steps is None else whole_number("steps", steps)
     if default.visited is not None and steps != default.steps:
         raise ValueError(f"steps={steps}: must be {default.steps}, for which this model was distilled")
-    if default.visited is not None and method.name != default.sampler:
+    if default.visited is not None and isinstance(sampler, str) and sampler != default.sampler:
         allowed = f"{default.sampler}, for which this model was distilled"
         raise ValueError(f"sampler={method.name}: must be {allowed}")
     visited = denoiser.schedule.visited(steps) if default.visited is None else default.visited
