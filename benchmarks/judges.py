@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffnca.evaluation.metrics.eight_bits import RANGE
-from diffnca.evaluation.metrics.features import kept_features
+from diffnca.evaluation.metrics.features import user_cache
 from diffnca.evaluation.metrics.inception import inception_network
 from diffnca.files import replace_atomically
 
@@ -67,7 +67,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Write the files, and print their checksums."""
-    out = kept_features() if options.out is None else options.out
+    out = user_cache() if options.out is None else options.out
     out.mkdir(parents=True, exist_ok=True)
     notice = (options.package / "LICENSE").read_text(encoding="utf-8")
     for judge, tensors in judges(options.package):

@@ -25,7 +25,7 @@ from diffnca.evaluation.metrics.features import (
     FeatureExtractor,
     efficientnet_lite0,
     extract_cached,
-    kept_features,
+    user_cache,
 )
 from diffnca.evaluation.selections import Selection, crops
 from diffnca.export.packed import eight_bits
@@ -86,7 +86,7 @@ def row(name: str, place: Path, options: Options, extractor: FeatureExtractor) -
     n = apart.size // (3 * CROP_PX**2)
     made, real = [crops(each, n, CROP_PX) for each in pictures], held_out(name, place, options.held_out)
     known, *features = [
-        extract_cached(extractor, each.images, kept_features() / "features") for each in (real, *made)
+        extract_cached(extractor, each.images, user_cache() / "features") for each in (real, *made)
     ]
     scores = [kid(each, known, made[0].pictures, real.pictures) for each in features]
     change = kid_difference(features[1][None], features[0][None], known, real.pictures)

@@ -27,7 +27,7 @@ from diffnca.data import ImageSet, open_images
 from diffnca.data.held_out import split
 from diffnca.evaluation.judges import check_impartial, judges_named
 from diffnca.evaluation.metrics.distances import with_error
-from diffnca.evaluation.metrics.features import kept_features
+from diffnca.evaluation.metrics.features import user_cache
 from diffnca.evaluation.options import Judge, check_judges
 from diffnca.evaluation.samples import Samples
 from diffnca.evaluation.scores import Judgement, evaluate
@@ -100,7 +100,7 @@ def main(options: Options) -> None:
     reference = crops(validation, n, options.crop, seed)
     for name, pictures in (("model", samples), ("real", others)):
         chosen = crops(pictures, n, options.crop, seed)
-        for judgement in evaluate(chosen, reference, judges, cache=kept_features() / "features").judgements:
+        for judgement in evaluate(chosen, reference, judges, cache=user_cache() / "features").judgements:
             report(options, name, judgement)
 
 

@@ -16,7 +16,7 @@ from diffnca.engine.machine import device_named
 from diffnca.evaluation.judges import check_impartial, judges_named
 from diffnca.evaluation.maps import Maps
 from diffnca.evaluation.metrics.distances import PICTURES_FOR_AN_ERROR
-from diffnca.evaluation.metrics.features import kept_features
+from diffnca.evaluation.metrics.features import user_cache
 from diffnca.evaluation.metrics.memorisation import MIN_UNSEEN, check_unseen
 from diffnca.evaluation.metrics.textures import MIN_SIDE_PX, check_seams, seam_ratio
 from diffnca.evaluation.options import MIN_IMAGES, Options, check
@@ -118,7 +118,7 @@ def _check_told(model: str, config: Config | None, options: Options) -> None:
 
 
 def _checked_cache(folder: Path | None) -> Path:
-    cache = kept_features() / "features" if folder is None else folder
+    cache = user_cache() / "features" if folder is None else folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
         check_place(cache / "features")

@@ -24,8 +24,8 @@ from diffnca.data.refusals import LARGEST_IMAGE_PX
 from diffnca.diffusion.denoiser import estimate_alone
 from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named, physical_memory
+from diffnca.files import check_target
 from diffnca.formats.film import FORMATS, check_film
-from diffnca.formats.png import check_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames, check_replaced
@@ -134,9 +134,8 @@ def plan(request: Request, place: Place) -> Plan:
     check(request, place)
     if not isinstance(request.task, Interpolate):
         Target(place.out).check_place()
+        check_replaced(place, request.count)
     if not is_in_tiles(request, place):
-        if not isinstance(request.task, Interpolate):
-            check_replaced(place, request.count)
         return Plan(request, place)
     from diffnca.formats.stores import facts_of
 
@@ -206,7 +205,7 @@ def check_layout_file(request: Request, place: Place) -> None:
             f"{request.region.area:,}{there}"
         )
     assert place.save_layout is not None
-    check_png(place.save_layout)
+    check_target(place.save_layout, (".png",))
     for flag, path in (("--out", Path(place.out)), ("--film", place.film)):
         if path is not None and place.save_layout.resolve() == path.resolve():
             raise ValueError(

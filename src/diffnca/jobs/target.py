@@ -11,7 +11,7 @@ from typing import Any
 from diffnca.data.given import images_in
 from diffnca.data.refusals import LARGEST_IMAGE_PX
 from diffnca.files import check_not_given, check_own, check_place, check_target
-from diffnca.formats.png import check_png, read_png_text, write_png
+from diffnca.formats.png import read_png_text, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request, difference, text_of
 from diffnca.progress import Number, Report, amount
@@ -58,8 +58,7 @@ class Target:
     def check_place(self) -> None:
         """Refuse a file that cannot be written here."""
         if not self.is_remote:
-            check = check_place if self.is_zarr else check_png if self.is_png else check_target
-            check(Path(self.out))
+            (check_place if self.is_zarr else check_target)(Path(self.out))
 
     def holds(self, request: Request) -> bool:
         """Return whether the small file is there, complete, and of this image."""
@@ -169,9 +168,10 @@ def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> No
 
 
 def check_replaced(place: Place, count: int) -> None:
-    """Refuse to replace small images, and their maps, that this package has not made."""
-    for out in (Path(place.out), place.save_layout):
-        for path in () if out is None else _there(out, count):
+    """Refuse to replace PNG files of images and maps that this package has not made."""
+    images = [Path(place.out)] if Target(place.out).is_png else []
+    for out in (*images, *([] if place.save_layout is None else [place.save_layout])):
+        for path in _there(out, count):
             check_own(path)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffnca.evaluation.metrics import features
-from diffnca.evaluation.metrics.features import extract_cached, kept_features
+from diffnca.evaluation.metrics.features import extract_cached, user_cache
 
 
 class Counting:
@@ -132,7 +132,7 @@ def test_a_user_without_a_home_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ValueError, match="^the home folder is unknown, [^\n]+ --cache FOLDER [^\n]+$"):
-        kept_features()
+        user_cache()
 
 
 def test_a_folder_that_is_a_file_is_one_clear_line_before_the_work(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from diffnca.evaluation.metrics.faces import (
     face_of,
     landmark_network,
 )
-from diffnca.evaluation.metrics.features import FeatureExtractor, RgbFeatures, kept_features
+from diffnca.evaluation.metrics.features import FeatureExtractor, RgbFeatures, user_cache
 from diffnca.evaluation.metrics.inception import InceptionNsfwjs, inception_network, inception_nsfwjs
 
 ORIGINAL = json.loads(Path(__file__).with_name("judges.json").read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def pattern() -> Tensor:
 
 def in_the_usual_place(judge: str) -> None:
     """Skip a test whose weights nobody has made."""
-    if not (kept_features() / f"{judge}.safetensors").is_file():
+    if not (user_cache() / f"{judge}.safetensors").is_file():
         pytest.skip(f"needs the weights of {judge}: docs/evaluation.md says how to make them")
 
 

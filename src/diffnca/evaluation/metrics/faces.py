@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
-from diffnca.evaluation.metrics.features import RgbFeatures, kept_features, with_weights
+from diffnca.evaluation.metrics.features import RgbFeatures, user_cache, with_weights
 from diffnca.evaluation.metrics.inception import resized_as_tensorflow
 
 DESCRIPTOR_SHA256 = "179bfb99b6ed6ab4cae988c1b01aedb703b79b34c4c6e38933137551d319e924"
@@ -190,7 +190,7 @@ class FaceLandmarks(_FaceFeatures):
 
 def face_descriptor(weights: Path | None = None, device: torch.device | str = "cpu") -> FaceDescriptor:
     """Load the descriptor from `weights`; `None` looks in ~/.cache/diffnca."""
-    path = kept_features() / "face_descriptor.safetensors" if weights is None else weights
+    path = user_cache() / "face_descriptor.safetensors" if weights is None else weights
     state, checksum = read_eight_bits(path, DESCRIPTOR_SHA256, made_from("@vladmandic/face-api@1.7.15"))
     return FaceDescriptor(with_weights(descriptor_network, state), checksum, device)
 

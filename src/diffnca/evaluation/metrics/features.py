@@ -144,7 +144,7 @@ def extract(
     return torch.cat(features)
 
 
-def kept_features() -> Path:
+def user_cache() -> Path:
     """Return the user's folder for features and downloaded weights; refuse a user without a home."""
     folder = cache_folder()
     if folder is None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
-from diffnca.evaluation.metrics.features import RgbFeatures, kept_features, with_weights
+from diffnca.evaluation.metrics.features import RgbFeatures, user_cache, with_weights
 from diffnca.files import replace_atomically
 from diffnca.models.classifiers import known_checksum
 
@@ -162,7 +162,7 @@ class InceptionNsfwjs(RgbFeatures):
 
 def inception_nsfwjs(weights: Path | None = None, device: torch.device | str = "cpu") -> InceptionNsfwjs:
     """Load the network of nsfwjs from `weights`; `None` looks in ~/.cache/diffnca."""
-    path = kept_features() / "inception_nsfwjs.safetensors" if weights is None else weights
+    path = user_cache() / "inception_nsfwjs.safetensors" if weights is None else weights
     state, checksum = read_eight_bits(path, NSFWJS_SHA256, made_from("nsfwjs@4.3.0"))
     network = with_weights(lambda: inception_network(averages_last=True)[:-1], state)
     return InceptionNsfwjs(network, checksum, device)
@@ -221,7 +221,7 @@ def resized_as_tensorflow(
 
 
 def _downloaded() -> Path:
-    path = kept_features() / INCEPTION_ADDRESS.rpartition("/")[2]
+    path = user_cache() / INCEPTION_ADDRESS.rpartition("/")[2]
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
