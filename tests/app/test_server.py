@@ -95,7 +95,8 @@ def test_a_stop_with_an_open_tab_prints_nothing_more(tmp_path: Path) -> None:
         connection.getresponse().readline()
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
-    assert told.endswith("makes images on this machine; stop with Ctrl-C\n") and rest == ""
+    assert told.endswith("makes images on this machine; stop with Ctrl-C\n")
+    assert (process.returncode, rest) == (0, "")
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ ADDRESS = "127.0.0.1"
 SECONDS_TO_CLOSE = 2
 """Time for answers to end, after their connections."""
 
+SECONDS_TO_WARM = 10
+"""Longest wait for the first small image at the end."""
+
 
 def bound(port: int) -> socket.socket:
     """Return a socket on a port of this machine alone; refuse a port that is taken."""
@@ -80,10 +83,12 @@ def serve(options: Options, say: Callable[[str], object] = print) -> None:
         address = f"http://{ADDRESS}:{held.getsockname()[1]}/"
         say(f"{address} makes images on this machine; stop with Ctrl-C")
         owner.open(address)
-        threading.Thread(target=warm, args=(owner,), daemon=True).start()
+        warming = threading.Thread(target=warm, args=(owner,), daemon=True)
+        warming.start()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # or it would end before files are removed
         with suppress(KeyboardInterrupt):
             run(app, held)
+        warming.join(SECONDS_TO_WARM)  # a process that ends within native code is aborted
 
 
 def warm(owner: Owner) -> None:
