@@ -20,7 +20,7 @@ from PIL import Image
 
 from diffnca.app.owner import Options, Owner
 from diffnca.app.server import bound, quiet, serve, warm
-from diffnca.app.sessions import Sessions
+from diffnca.app.sessions import FIELDS, Sessions
 from diffnca.app.works import Works
 from diffnca.config.model import Config, DataConfig
 from diffnca.config.networks import CellConfig, NCAConfig, VNCAConfig
@@ -347,3 +347,8 @@ def test_a_tab_that_is_closed_at_work_leaves_no_file(page: Page) -> None:
             break
         time.sleep(0.05)
     assert not folder.exists() and page.owner.sessions.known("closing") is None
+
+
+def test_every_field_that_a_message_names_is_on_the_page(page: Page) -> None:
+    labels = {each["props"].get("label") for each in page.config["components"]}
+    assert set(FIELDS.values()) <= labels

@@ -54,6 +54,15 @@ def test_messages_name_an_upload_as_the_person_does(sessions: Sessions, tmp_path
     assert session.shown(f"{kept}: is damaged") == "holiday.png: is damaged"
 
 
+def test_messages_name_the_fields_of_the_page_instead_of_options(sessions: Sessions) -> None:
+    told = sessions.of("tab").shown("a.png: give --layout.classes NAME=#RRGGBB, or other --layouts")
+    assert told == "a.png: give Classes NAME=#RRGGBB, or other Maps"
+
+
+def test_options_without_a_field_keep_their_names(sessions: Sessions) -> None:
+    assert sessions.of("tab").shown("give fewer --model.channels") == "give fewer --model.channels"
+
+
 def test_a_line_of_the_page_is_text() -> None:
     assert "<script>" not in line("<script>alert(1)</script>.png: is damaged")
 

@@ -6,6 +6,7 @@ never part of a path. When a tab is closed, its work stops and its folder goes.
 
 import base64
 import binascii
+import re
 import shutil
 import tempfile
 import threading
@@ -28,6 +29,19 @@ LONGEST_SHOWN = 80
 """Characters of a file's name that messages show."""
 
 PNG_DATA = "data:image/png;base64,"
+
+FIELDS = {
+    "--data": "Pictures",
+    "--from": "From",
+    "--labels": "Learn labels",
+    "--layout.classes": "Classes",
+    "--layouts": "Maps",
+    "--minutes": "Minutes",
+    "--out": "Name",
+}
+"""Labels of the fields that stand for options of the command line."""
+
+OPTION = re.compile(r"--[a-z][a-z.-]*[a-z]")
 
 
 class Session:
@@ -104,10 +118,11 @@ class Session:
         return self._names.get(path, path.name)
 
     def shown(self, message: str) -> str:
-        """Return a message with the names that files had, instead of the paths they have here."""
+        """Return a message as the page says it: with the names that files had, and the labels of fields."""
         for path, name in self._names.items():
             message = message.replace(str(path), name)
-        return message.replace(f"{self.folder}/", "")
+        message = message.replace(f"{self.folder}/", "")
+        return OPTION.sub(lambda option: FIELDS.get(option[0], option[0]), message)
 
     def stop(self) -> None:
         """Ask the work of the tab to stop after its current step."""
