@@ -9,9 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
-from PIL import Image
+from benchmarks.page_pictures import colours, keep
 from tests.app.conftest import Page
 from tests.app.test_browser import click, open_tab, seen, show
 from tests.chromium import Browser
@@ -20,8 +19,6 @@ from diffnca.app.owner import Options as AppOptions
 from diffnca.app.owner import Owner
 from diffnca.app.sessions import Sessions
 from diffnca.app.works import Works
-
-QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,7 @@ def main(options: Options) -> None:
 
 def draw(browser: Browser, page: Page, out: Path) -> None:
     """Take one picture after the other."""
-    light = [{"name": "prefers-color-scheme", "value": "light"}]
-    browser.page("Emulation.setEmulatedMedia", features=light)
+    colours(browser, "light")
     show(browser, page, 1280, 680)
     open_tab(browser, "Draw")
     browser.wait_for(seen(".painting canvas"))
@@ -56,12 +52,6 @@ def draw(browser: Browser, page: Page, out: Path) -> None:
     keep(browser, out / "draw.jpg")
     show(browser, page, 390, 844)
     keep(browser, out / "phone.jpg")
-
-
-def keep(browser: Browser, path: Path) -> None:
-    """Write what is seen."""
-    browser.value("new Promise((done) => setTimeout(done, 500))")
-    Image.fromarray(browser.screenshot().astype(np.uint8)).save(path, quality=QUALITY, optimize=True)
 
 
 if __name__ == "__main__":

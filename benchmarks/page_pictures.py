@@ -50,9 +50,9 @@ def draw(page: Page, out: Path) -> None:
     """Take one picture after another."""
     take(page, "model=pathology-4step", 804, 462, "light")
     page.value("document.querySelectorAll('.panel').forEach((each) => { each.style.display = 'none'; })")
-    keep(page, out / "start.jpg")
+    keep(page.browser, out / "start.jpg")
     take(page, "model=faces-4step", 780, 540, "light")
-    keep(page, out / "faces.jpg")
+    keep(page.browser, out / "faces.jpg")
     take(page, GLAND, 1280, 800, "light")
     for number, radius, start, end in STROKES:
         page.click(f"[data-class='{number}']")
@@ -61,31 +61,31 @@ def draw(page: Page, out: Path) -> None:
         page.browser.wait_for("page.isBusy || page.plans.length")
         page.wait()
     page.mouse("mouseMoved", 960, 300)
-    keep(page, out / "page.jpg")
-    colours(page, "dark")
+    keep(page.browser, out / "page.jpg")
+    colours(page.browser, "dark")
     page.browser.page(
         "Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True
     )
     page.wait()
-    keep(page, out / "phone.jpg")
+    keep(page.browser, out / "phone.jpg")
 
 
 def take(page: Page, told: str, width: int, height: int, scheme: str) -> None:
     """Open the page at an address and wait until it is full."""
-    colours(page, scheme)
+    colours(page.browser, scheme)
     page.open(told, width, height)
 
 
-def colours(page: Page, scheme: str) -> None:
+def colours(browser: Browser, scheme: str) -> None:
     """Let the system prefer light or dark colours."""
     feature = {"name": "prefers-color-scheme", "value": scheme}
-    page.browser.page("Emulation.setEmulatedMedia", features=[feature])
+    browser.page("Emulation.setEmulatedMedia", features=[feature])
 
 
-def keep(page: Page, path: Path) -> None:
+def keep(browser: Browser, path: Path) -> None:
     """Write what is seen."""
-    page.value("new Promise((done) => setTimeout(done, 500))")
-    Image.fromarray(page.browser.screenshot().astype(np.uint8)).save(path, quality=QUALITY, optimize=True)
+    browser.value("new Promise((done) => setTimeout(done, 500))")
+    Image.fromarray(browser.screenshot().astype(np.uint8)).save(path, quality=QUALITY, optimize=True)
 
 
 if __name__ == "__main__":

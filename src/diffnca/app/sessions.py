@@ -1,7 +1,8 @@
 """The files of the tabs that are open in the browser, and whether the work of a tab should stop.
 
 Each tab has a folder of its own. Only this module names files there; the name of an upload is shown, and is
-never part of a path. When a tab is closed, its work stops and its folder goes.
+never part of a path. Messages name files and fields as the person knows them. When a tab is closed, its work
+stops and its folder goes.
 """
 
 import base64
