@@ -1,4 +1,4 @@
-// Write what the original networks say of a pattern, for the tests of the judges in PyTorch. Example:
+// Write what the original networks say of a pattern, for the tests of the networks in PyTorch. Example:
 //
 //     npm install @tensorflow/tfjs@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0 @vladmandic/face-api@1.7.15 nsfwjs@4.3.0
 //     node benchmarks/judges.mjs node_modules tests/evaluation/metrics/judges.json
@@ -27,6 +27,7 @@ async function faces() {
   for (const [name, model, network] of [
     ["face_descriptor", "face_recognition_model", new api.FaceRecognitionNet()],
     ["face_landmarks", "face_landmark_68_model", new api.FaceLandmark68Net()],
+    ["face_expression", "face_expression_model", new api.FaceExpressionNet()],
   ]) {
     const manifest = JSON.parse(readFileSync(resolve(folder, `model/${model}-weights_manifest.json`)));
     const read = tf.io.weightsLoaderFactory(async (paths) =>

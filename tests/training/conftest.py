@@ -65,7 +65,7 @@ def run(finished: Path, options: RunOptions) -> Path:
 def small_config(images: int, **changes: object) -> Config:
     choices = {"batch": BATCH, "warmup_images": 20, "precision": "float32", "compile": "off", **changes}
     model = NCAConfig(channels=8, cell=replace(CELL, update_probability=0.9))
-    return Config(model=model, training=TrainingConfig(images=images, **choices))
+    return Config(data=DataConfig(crop=16), model=model, training=TrainingConfig(images=images, **choices))
 
 
 def stripes(step: int) -> Tensor:

@@ -19,13 +19,17 @@ from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     LATTICE_WEIGHT,
     LOOKS,
+    MEMORY,
+    TURNS,
     AgainstFeatures,
-    Mixing,
+    Memory,
     augmented,
     halves,
     hinge,
     lattice,
+    noise_of,
     shifted,
+    spread,
     unreality,
 )
 from diffnca.training.loop import Care, Trainer
@@ -42,7 +46,7 @@ def against(
     torch.manual_seed(0)
     teacher = small_config(8)
     student = build_denoiser(student_config(teacher, steps))
-    return AgainstFeatures(build_denoiser(teacher), Means(*sides), LOOKS[look], weight, student, CPU)
+    return AgainstFeatures(build_denoiser(teacher), (Means(*sides),), LOOKS[look], weight, student, CPU)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -62,7 +66,8 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     again = batch()
     distilled, walked = halves(again)
     distance = Distillation.loss(game, "model", distilled)
-    made = game.made(walked)
+    noise = noise_of(walked)
+    made = game.made(walked, noise)
     scores = game.scores(game.seen(made, again.generator))
     looks = 0.5 * (scores[0].mean() + scores[1].mean()) / 2
     torch.testing.assert_close(own, distance - looks + LATTICE_WEIGHT * lattice(made, game.cell_px))
@@ -80,18 +85,18 @@ def test_gradients_pass_the_last_call_for_grain_and_all_calls_of_the_walk_for_fo
         return estimate(self, query)
 
     monkeypatch.setattr(Denoiser, "estimate", recorded)
-    game.made(batch())
+    game.made(batch(), noise_of(batch()))
     assert calls == [(299, is_form), (224, is_form), (149, is_form), (74, True)]
 
 
-def test_forms_are_seen_in_the_two_deepest_levels_of_an_enlarged_image(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    game, shown = against(look="forms", sides=(4, 8, 16)), []
-    levels = game.features.levels
-    monkeypatch.setattr(game.features, "levels", lambda images: shown.append(images.shape) or levels(images))
+def test_forms_are_seen_in_an_enlarged_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, shown = against(look="forms"), []
+    levels = game.networks[0].levels
+    monkeypatch.setattr(
+        game.networks[0], "levels", lambda images: shown.append(images.shape) or levels(images)
+    )
     scores = game.scores(game.seen(batch().x_0, torch.Generator().manual_seed(0)))
-    assert [each.shape[-1] for each in scores] == [48 // 8, 48 // 16]
+    assert [each.shape[-1] for each in scores] == [48 // 4, 48 // 8]
     assert shown == [(len(batch().x_0), 3, 48, 48)]
 
 
@@ -99,8 +104,8 @@ def test_forms_are_seen_in_the_two_deepest_levels_of_an_enlarged_image(
 def test_images_are_made_as_sampling_makes_them(look: str) -> None:
     game, seen = against(look=look), batch()
     with torch.no_grad():
-        made = game.made(seen)
-    x = torch.randn(seen.x_0.shape, generator=torch.Generator().manual_seed(0))
+        x = noise_of(seen)
+        made = game.made(seen, x)
     for level_t, level_s in pairwise(game.walk):
         estimate = game.student.estimate(Query(x, level_t, Canvas(16, 16).whole, seen))
         x, _ = DDIM().step(Step(x, estimate, level_t, level_s))
@@ -128,6 +133,46 @@ def test_halves_hold_all_images_with_their_planes(count: int, numbers: list[list
         assert torch.equal(half.given, -half.x_0)
 
 
+def test_the_discriminator_makes_images_in_its_first_turn_and_remembers_them_in_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    game, made = against(), []
+    monkeypatch.setattr(game, "made", lambda batch, noise: made.append(noise) or batch.x_0)
+    for turn in range(TURNS):
+        game.loss("discriminator", replace(batch(), turn=turn))
+    assert len(made) == 1
+    assert int(game.memory.count) == len(made[0])
+
+
+def test_the_memory_holds_the_last_images() -> None:
+    memory = Memory([torch.Size((1, 1, 1)), torch.Size((2, 1, 1))])
+    for number in range(MEMORY + 3):
+        level = torch.full((1, 1, 1, 1), float(number))
+        memory.add([level, level.repeat(1, 2, 1, 1)], [-level, -level.repeat(1, 2, 1, 1)])
+    real, made = memory.drawn(1000, torch.Generator().manual_seed(0))
+    assert set(real[0].flatten().tolist()) == set(map(float, range(3, MEMORY + 3)))
+    assert torch.equal(real[0].expand(-1, 2, -1, -1), real[1])
+    assert made[0].shape == (1000, 1, 1, 1)
+    assert float(made[0].max()) < 0.0
+
+
+def test_the_memory_gives_only_what_it_has_seen() -> None:
+    memory = Memory([torch.Size((1, 1, 1))])
+    memory.add([torch.ones(2, 1, 1, 1)], [torch.ones(2, 1, 1, 1)])
+    assert all(bool(level.all()) for levels in memory.drawn(50, torch.Generator()) for level in levels)
+
+
+def test_a_student_whose_teacher_it_is_pays_nothing_for_its_coarse_colours() -> None:
+    student = build_denoiser(student_config(small_config(8), 4))
+    game = AgainstFeatures(student, (Means(4, 8),), LOOKS["forms"], 0.5, student, CPU)
+    seen = batch()
+    noise = noise_of(seen)
+    with torch.no_grad():
+        image = game.made(seen, noise)
+    torch.testing.assert_close(game.coarse(image, seen, noise), torch.zeros(()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(game.coarse(image + 0.5, seen, noise), torch.tensor(0.25))
+
+
 def test_only_heads_learn_in_the_turn_of_the_discriminator() -> None:
     game = against()
     game.loss("discriminator", batch()).backward()
@@ -142,7 +187,7 @@ def test_a_step_of_the_student_makes_its_images_score_higher() -> None:
     def score() -> float:
         distilled, walked = halves(batch())
         Distillation.loss(game, "model", distilled)  # draws from the generator as the loss does
-        seen = game.seen(game.made(walked), walked.generator)
+        seen = game.seen(game.made(walked, noise_of(walked)), walked.generator)
         return -float(unreality(game.scores(seen)).detach())
 
     before = score()
@@ -155,7 +200,7 @@ def test_a_step_of_the_student_makes_its_images_score_higher() -> None:
 
 def test_a_discriminator_learns_to_tell_light_images_from_dark(monkeypatch: pytest.MonkeyPatch) -> None:
     game, light, losses = against(), torch.full((4, 3, 16, 16), 0.8), []
-    monkeypatch.setattr(game, "made", lambda batch: -light[:2])
+    monkeypatch.setattr(game, "made", lambda batch, noise: -light[:2])
     game.discriminator.optimizer.param_groups[0]["lr"] = 0.01
     for step in range(20):
         loss = game.loss("discriminator", Batch(light, torch.Generator().manual_seed(step)))
@@ -187,7 +232,7 @@ def test_a_student_learns_in_all_stages_but_one_of_finer_cells(
         for weight in student.parameters():
             weight.add_(0.1 * torch.randn_like(weight))  # else its last layer is zero, and nothing learns
     before = {name: weight.clone() for name, weight in student.network.named_parameters()}
-    game = AgainstFeatures(build_denoiser(teacher), Means(4, 8), LOOKS["features"], 0.5, student, CPU)
+    game = AgainstFeatures(build_denoiser(teacher), (Means(4, 8),), LOOKS["features"], 0.5, student, CPU)
     game.loss("model", batch()).backward()
     game.player.optimizer.step()
     after = dict(student.network.named_parameters())
@@ -230,17 +275,13 @@ def test_flat_cells_count_most() -> None:
     torch.testing.assert_close(found, lattice(PATTERN, 4), rtol=0.1, atol=0.0)
 
 
-def test_the_mixing_is_a_function_of_the_seed() -> None:
-    levels = Means(4, 8).levels(stripes(0))
-    first, again, other = (Mixing(Means.widths, seed, CPU)(levels) for seed in (0, 0, 1))
-    assert all(map(torch.equal, first, again))
-    assert not any(map(torch.equal, first, other))
+def test_images_that_are_all_alike_have_no_spread() -> None:
+    assert float(spread(stripes(0)[:1].expand(4, -1, -1, -1)).max()) < 0.01
 
 
-def test_a_fine_level_sees_the_coarse_one() -> None:
-    mixing, (fine, coarse) = Mixing(Means.widths, 0, CPU), Means(4, 8).levels(stripes(0))
-    assert not torch.equal(mixing([fine, coarse])[0], mixing([fine, 2.0 * coarse])[0])
-    assert torch.equal(mixing([fine, coarse])[1], mixing([2.0 * fine, coarse])[1])
+def test_the_spread_is_the_mean_deviation_of_the_features_of_a_place() -> None:
+    level = torch.tensor([[1.0, 5.0], [3.0, 5.0]])[:, :, None, None].repeat(1, 1, 2, 3)
+    torch.testing.assert_close(spread(level), torch.full((2, 1, 2, 3), 3.0 * (1.0 + 0.001) / 2))
 
 
 def test_an_image_moves_by_whole_pixels_and_zeros_come_in() -> None:
@@ -268,7 +309,7 @@ def played(out: Path, images: int, care: Care = QUIET, **changes: object) -> Non
     out.mkdir(exist_ok=True)
     teacher = build_denoiser(small_config(8))
     config = student_config(small_config(images, **changes), 2)
-    game = partial(AgainstFeatures, teacher, Means(4, 8), LOOKS["features"], 0.1)
+    game = partial(AgainstFeatures, teacher, (Means(4, 8),), LOOKS["features"], 0.1)
     Trainer(config, out, stripes, care, objective=game).run()
 
 
@@ -293,7 +334,7 @@ def test_a_run_killed_among_large_batches_goes_on_to_the_same_bits(tmp_path: Pat
     assert widths[0] == widths[1]
 
 
-def test_a_checkpoint_holds_the_heads_and_no_frozen_weight(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_heads_and_memory_and_no_frozen_weight(tmp_path: Path) -> None:
     played(tmp_path, 4)
     own = {name for name in state_of(tmp_path) if name.startswith("discriminator.network.")}
-    assert own == {f"discriminator.network.{name}" for name in against().heads.state_dict()}
+    assert own == {f"discriminator.network.{name}" for name in against().discriminator.module.state_dict()}

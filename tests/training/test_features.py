@@ -86,6 +86,7 @@ def test_what_training_looks_with_is_no_judge() -> None:
 
 
 def test_a_model_was_trained_with_what_the_models_before_it_were_trained_with() -> None:
-    assert trained_with({}, looked=False) == {}
-    assert trained_with({"trained_with": ["other"]}, {}, looked=False) == {"trained_with": ["other"]}
-    assert trained_with({"trained_with": ["other"]}, looked=True) == {"trained_with": [FEATURES, "other"]}
+    assert trained_with({}) == {}
+    assert trained_with({"trained_with": ["other"]}, {}) == {"trained_with": ["other"]}
+    both = trained_with({"trained_with": ["other"]}, by=(FEATURES, "other"))
+    assert both == {"trained_with": [FEATURES, "other"]}

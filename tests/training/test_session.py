@@ -18,10 +18,11 @@ from diffnca.files import lock
 from diffnca.formats.png import GAP_BETWEEN_SHEETS_PX
 from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
+from diffnca.training.adversary import LOOKS, NETWORKS
+from diffnca.training.features import FEATURES
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import (
     RATE,
-    RATE_AGAINST,
     Session,
     distillation,
     num_parameters,
@@ -238,6 +239,7 @@ class Pixels:
 @pytest.fixture
 def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffnca.training.session.efficientnet_lite2", Pixels)
+    monkeypatch.setitem(NETWORKS, FEATURES, Pixels)
 
 
 @pytest.mark.usefixtures("pixels")
@@ -250,6 +252,13 @@ def test_a_student_learns_on_against_features_with_itself_as_its_teacher(
     config = read_config(better / "model.safetensors")
     assert config.sampling == read_config(first / "model.safetensors").sampling
     assert read_card(better / "model.safetensors")["trained_with"] == ["efficientnet_lite2"]
+
+
+@pytest.mark.usefixtures("pixels")
+def test_a_student_against_faces_was_trained_with_two_networks(options: RunOptions, run: Path) -> None:
+    asked = replace(options, out=run.parent / "faces")
+    out = distillation(asked, str(run), StudentOptions(steps=2, against="faces")).run().out
+    assert read_card(out / "model.safetensors")["trained_with"] == ["efficientnet_lite2", "face_expression"]
 
 
 @pytest.mark.usefixtures("pixels")
@@ -281,7 +290,7 @@ def test_a_student_learns_slower_beside_a_discriminator(options: RunOptions, run
     asked = replace(options, out=run.parent / "slower")
     kinds = StudentOptions(steps=2), StudentOptions(steps=2, against="features")
     rates = [distillation(asked, str(run), kind).config.training.learning_rate for kind in kinds]
-    assert rates == [RATE, RATE_AGAINST]
+    assert rates == [RATE, LOOKS["features"].learning_rate]
 
 
 def test_a_student_with_a_rate_of_zero_is_refused(options: RunOptions, run: Path) -> None:

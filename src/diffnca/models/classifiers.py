@@ -5,10 +5,12 @@
 
 import hashlib
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 
 def efficientnet_lite(size: int, expected: str, extra: str) -> tuple[Any, str]:
@@ -41,3 +43,11 @@ def known_checksum(content: bytes, expected: str, found: str, remedy: str) -> st
     if checksum != expected:
         raise ValueError(f"{found} the checksum {checksum[:12]}, not {expected[:12]}: {remedy}")
     return checksum
+
+
+def with_weights(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network that `build` makes, with these weights."""
+    with torch.device("meta"):  # random weights would take a part of a second
+        network = build()
+    network.load_state_dict(weights, assign=True)
+    return network

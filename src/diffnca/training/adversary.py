@@ -32,22 +32,24 @@ it then takes generated images for real, and the student draws the lattice of it
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from diffnca.canvas.region import Canvas
+from diffnca.config.model import Config
 from diffnca.config.networks import NCAConfig
 from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
-from diffnca.diffusion.schedule import CLEAN
+from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.sampling.guidance import prepare
-from diffnca.training.features import Features
+from diffnca.training.expressions import EXPRESSIONS, face_expressions
+from diffnca.training.features import FEATURES, Features, efficientnet_lite2
 from diffnca.training.objectives import Batch, Distillation, Player
 from diffnca.training.optimizer import build_optimizer
 
@@ -61,6 +63,15 @@ DISCRIMINATOR_RATE = 10.0
 """Learning rate of the discriminator, as a share of the student's: at 4 it falls behind after 800 steps."""
 
 
+TURNS, MEMORY = 4, 64
+"""Turns of the discriminator in a step; real and made images, each, whose features it remembers."""
+
+COARSE_PX, COARSE_WEIGHT = 8, 10.0
+"""Side of the squares whose mean colours an image keeps, and how much they count."""
+
+SPREAD, LEAST_VARIANCE = 3.0, 1e-6
+"""Factor that brings the spread of a batch to the size of features; the variance where its slope ends."""
+
 LATTICE_WEIGHT = 10.0
 """How much a lattice counts, next to the error of the distillation."""
 
@@ -71,64 +82,123 @@ NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows and columns from a cell to half of its neighbours; the other half sees the same pairs."""
 
 
+NETWORKS: dict[str, Callable[[], Features]] = {
+    FEATURES: efficientnet_lite2,
+    EXPRESSIONS: face_expressions,
+}
+"""The frozen networks by the names that cards of models give them."""
+
+
 @dataclass(frozen=True)
-class Look:
-    """What a discriminator sees of an image, and which calls of the student learn from it.
+class View:
+    """What a discriminator sees by one frozen network.
 
     Attributes:
+        network: its name in `NETWORKS`.
         levels: number of levels of features, from the deepest level on; `None` for all.
-        enlarged: how many times as large the features see an image.
-        all_calls: whether gradients pass through all calls, or through the last call alone.
+        enlarged: how many times as large the network sees an image.
     """
 
-    levels: int | None
-    enlarged: float
-    all_calls: bool
+    network: str
+    levels: int | None = None
+    enlarged: float = 1.0
 
+    @property
+    def kept(self) -> slice:
+        """The levels that it sees, of all levels."""
+        return slice(-self.levels if self.levels else None, None)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a discriminator sees of an image, and how the student learns from it.
+
+    Attributes:
+        views: what it sees.
+        all_calls: whether gradients pass through all calls, or through the last call alone.
+        weight: how much looking real counts by default, next to the error of the distillation.
+        learning_rate: the default peak rate of the student.
+    """
+
+    views: tuple[View, ...]
+    all_calls: bool
+    weight: float
+    learning_rate: float
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the networks, view by view."""
+        return tuple(view.network for view in self.views)
+
+    def loaded(self) -> tuple[Features, ...]:
+        """Return the networks, view by view."""
+        return tuple(NETWORKS[name]() for name in self.networks)
+
+
+FORMS = View(FEATURES, enlarged=3.0)
 
 LOOKS = {
-    "features": Look(levels=None, enlarged=1.0, all_calls=False),
-    "forms": Look(levels=2, enlarged=3.0, all_calls=True),
+    "features": Look((View(FEATURES),), all_calls=False, weight=0.002, learning_rate=1.2e-4),
+    "forms": Look((FORMS,), all_calls=True, weight=0.015, learning_rate=2e-4),
+    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.05, learning_rate=6e-4),
 }
 """The looks by the values of `--against`."""
 
 
-class Mixing:
-    """Frozen random convolutions over the levels of features; they are a function of the seed.
+class Head(nn.Module):
+    """A score for each place of a level, above 0 for real, from all its features and their spread [3]."""
 
-    Each level becomes `WIDTH` random mixtures of its channels. Then each level, coarse to fine, takes in the
-    coarser level, enlarged and mixed again: its places see the surroundings, too.
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width + 1, WIDTH, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(WIDTH, 1, 1)
+        )
+
+    def forward(self, level: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Return the scores of the places of a level of a batch of images."""
+        scores: Tensor = self.layers(torch.cat([level, spread(level)], dim=1))
+        return scores
+
+
+def spread(level: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Return how far the images of a batch differ at each place: images that are all alike have 0."""
+    variance = level.var(0, correction=0, keepdim=True)
+    deviation = (variance + LEAST_VARIANCE).sqrt().mean(1, keepdim=True)
+    return SPREAD * deviation.expand(len(level), -1, -1, -1)
+
+
+class Memory(nn.Module):
+    """The features of the last real and made images, as a part of the discriminator: a checkpoint holds them.
+
+    `shapes` are those of the levels of an image.
     """
 
-    def __init__(self, widths: tuple[int, ...], seed: int, device: torch.device) -> None:
-        generator = torch.Generator().manual_seed(seed)
+    count: Tensor
 
-        def drawn(inputs: int, side: int) -> Tensor:
-            weight = torch.randn(WIDTH, inputs, side, side, generator=generator)
-            return (weight / math.sqrt(inputs * side**2)).to(device)
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
+        super().__init__()
+        self.kinds = [[f"{kind}{level}" for level in range(len(shapes))] for kind in ("real", "made")]
+        for names in self.kinds:
+            for name, shape in zip(names, shapes, strict=True):
+                self.register_buffer(name, torch.zeros(MEMORY, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
-        self.across = [drawn(width, 1) for width in widths]
-        self.upward = [drawn(WIDTH, 3) for _ in widths[1:]]
+    def add(self, real: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """Remember the levels of images, instead of the oldest ones."""
+        number = min(len(real[0]), MEMORY)
+        places = (int(self.count) + torch.arange(number)) % MEMORY
+        for names, levels in zip(self.kinds, (real, made), strict=True):
+            for name, level in zip(names, levels, strict=True):
+                self.get_buffer(name)[places] = level[:number]
+        self.count += number
 
-    def __call__(self, levels: list[Tensor]) -> list[Tensor]:
-        """Return the mixed levels, fine to coarse."""
-        own = [F.conv2d(level, weight) for level, weight in zip(levels, self.across, strict=True)]
-        mixed = [own.pop()]
-        for level, weight in zip(reversed(own), reversed(self.upward), strict=True):
-            above = F.interpolate(mixed[0], level.shape[-2:], mode="bilinear")
-            mixed.insert(0, (level + F.conv2d(above, weight, padding=1)) / math.sqrt(2.0))
-        return mixed
-
-
-class Head(nn.Sequential):
-    """A score for each place of a level, above 0 for real; its slope is bounded [3]."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            spectral_norm(nn.Conv2d(WIDTH, WIDTH, 3, padding=1)),
-            nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(WIDTH, 1, 1)),
-        )
+    def drawn(self, number: int, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the levels of random real and made images, `number` of each."""
+        known = min(int(self.count), MEMORY)
+        real, made = torch.randint(known, (2, number), generator=generator)
+        both = zip(self.kinds, (real, made), strict=True)
+        found = [[self.get_buffer(name)[places] for name in names] for names, places in both]
+        return found[0], found[1]
 
 
 def hinge(real: list[Tensor], made: list[Tensor]) -> Float[Tensor, ""]:
@@ -177,14 +247,13 @@ def pairs(cells: Float[Tensor, "b *n h w"], down: int, right: int) -> tuple[Tens
 class AgainstFeatures(Distillation):
     """The loss of a student beside the loss of a discriminator that tells its images from real ones.
 
-    `weight` says how much looking real counts, next to the error of the distillation. The seed of
-    the training gives the mixing of the features.
+    `weight` says how much looking real counts, next to the error of the distillation.
     """
 
     def __init__(
         self,
         teacher: ImageDenoiser,
-        features: Features,
+        networks: Sequence[Features],
         look: Look,
         weight: float,
         student: Denoiser,
@@ -199,12 +268,14 @@ class AgainstFeatures(Distillation):
             *first, last = student.network.compiled_parts()
             last.requires_grad_(False)
             self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
-        self.features, self.look, self.weight, self.device = features.to(device), look, weight, device
-        widths = features.widths[-(look.levels or 0) :]
-        self.mixing = Mixing(widths, training.seed, device)
-        self.heads = nn.ModuleList(Head() for _ in widths).to(device)
+        self.look, self.weight, self.device = look, weight, device
+        self.networks = tuple(network.to(device) for network in networks)
+        widths = [each.widths[view.kept] for view, each in zip(look.views, self.networks, strict=True)]
+        self.heads = nn.ModuleList(map(Head, chain(*widths))).to(device)
+        self.memory = Memory(self.shapes(student.config)).to(device)
+        module = nn.ModuleDict({"heads": self.heads, "memory": self.memory})
         optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
-        self.discriminator = Player("discriminator", self.heads, optimizer, DISCRIMINATOR_RATE)
+        self.discriminator = Player("discriminator", module, optimizer, DISCRIMINATOR_RATE, TURNS)
         indices = student.config.sampling.visited or ()
         self.walk = [*map(student.schedule.level, indices), CLEAN]
 
@@ -212,35 +283,76 @@ class AgainstFeatures(Distillation):
         """Return the student and the discriminator, whose turn follows: it sees the student of this step."""
         return (self.player, self.discriminator)
 
+    def shapes(self, config: Config) -> list[torch.Size]:
+        """Return the shapes of the features of one image."""
+        image = torch.zeros(1, config.model.image_channels, config.data.crop, config.data.crop)
+        return [level.shape[1:] for level in self.seen(image.to(self.device), torch.Generator())]
+
     def loss(self, player: str, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of the student, or of the discriminator."""
         distilled, walked = halves(batch)
-        if player == self.player.name:
-            error, made = super().loss(player, distilled), self.made(walked)
-            looks = self.weight * unreality(self.scores(self.seen(made, batch.generator)))
-            return error + looks + LATTICE_WEIGHT * lattice(made, self.cell_px)
+        if player != self.player.name:
+            if batch.turn == 0:
+                self.remember(walked)
+            real, made = self.memory.drawn(2 * len(walked.x_0), batch.generator)
+            return hinge(self.scores(real), self.scores(made))
+        error, noise = super().loss(player, distilled), noise_of(walked)
+        image = self.made(walked, noise)
+        looks = self.weight * unreality(self.scores(self.seen(image, batch.generator)))
+        return (
+            error + looks + self.coarse(image, walked, noise) + LATTICE_WEIGHT * lattice(image, self.cell_px)
+        )
+
+    @torch.no_grad()
+    def remember(self, batch: Batch) -> None:
+        """Let the discriminator see the images of a batch, and as many images of the student."""
+        images = torch.cat([self.image(batch.x_0), self.made(batch, noise_of(batch))])
+        both = [level.chunk(2) for level in self.seen(images, batch.generator)]
+        self.memory.add([real for real, _ in both], [made for _, made in both])
+
+    def coarse(self, image: Tensor, batch: Batch, noise: Tensor) -> Float[Tensor, ""]:
+        """Return how far the coarse colours of images are from those of the teacher with the same noise.
+
+        Where the last call alone learns, they hardly change, and this is 0.
+        """
+        if not self.look.all_calls:
+            return image.new_zeros(())
         with torch.no_grad():
-            images = torch.cat([self.image(walked.x_0), self.made(walked)])
-            levels = self.seen(images, batch.generator)
-        both = [scores.chunk(2) for scores in self.scores(levels)]
-        return hinge([real for real, _ in both], [made for _, made in both])
+            told = self.walked(self.teacher, batch, noise)
+        return F.avg_pool2d(image - told, COARSE_PX).square().mean()
 
     def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return the channels of the image, without the planes of a map that is drawn with it."""
         return drawn[:, : self.student.config.model.image_channels]
 
-    def made(self, batch: Batch) -> Float[Tensor, "b c h w"]:
+    def made(self, batch: Batch, noise: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return images of the student, as sampling makes them; gradients pass through calls that learn."""
-        x = torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
-        *first, (last, _) = pairwise(self.walk)
-        region, learns, still = Canvas(*x.shape[-2:]).whole, torch.is_grad_enabled(), self.still()
+        learns, still = torch.is_grad_enabled(), self.still()
         learning = self.student if learns else still
-        denoiser = learning if self.look.all_calls else still
-        with torch.set_grad_enabled(learns and self.look.all_calls):
-            for level_t, level_s in first:
-                estimate = denoiser.estimate(Query(x, level_t, region, batch, given=batch.given))
-                x, _ = DDIM().step(Step(x, estimate.float(), level_t, level_s))
-        return self.image(learning.estimate(Query(x, last, region, batch, given=batch.given)).float())
+        if self.look.all_calls:
+            return self.walked(learning, batch, noise)
+        with torch.no_grad():
+            x = self.before_last(still, batch, noise)
+        return self.last(learning, batch, x)
+
+    def walked(self, denoiser: ImageDenoiser, batch: Batch, noise: Tensor) -> Float[Tensor, "b c h w"]:
+        """Return images of a denoiser that takes the steps of the student."""
+        return self.last(denoiser, batch, self.before_last(denoiser, batch, noise))
+
+    def before_last(self, denoiser: ImageDenoiser, batch: Batch, x: Tensor) -> Float[Tensor, "b n h w"]:
+        """Return noisy images before the last call."""
+        for level_t, level_s in list(pairwise(self.walk))[:-1]:
+            x, _ = DDIM().step(Step(x, self.estimate(denoiser, batch, x, level_t), level_t, level_s))
+        return x
+
+    def last(self, denoiser: ImageDenoiser, batch: Batch, x: Tensor) -> Float[Tensor, "b c h w"]:
+        """Return the images that the last call makes."""
+        return self.image(self.estimate(denoiser, batch, x, self.walk[-2]))
+
+    def estimate(self, denoiser: ImageDenoiser, batch: Batch, x: Tensor, level: Level) -> Tensor:
+        """Return the clean estimate of whole images."""
+        query = Query(x, level, Canvas(*x.shape[-2:]).whole, batch, given=batch.given)
+        return denoiser.estimate(query).float()
 
     @torch.no_grad()
     def still(self) -> ImageDenoiser:
@@ -251,17 +363,25 @@ class AgainstFeatures(Distillation):
         return prepare(Denoiser(shared, self.student.schedule, self.student.config), self.device)
 
     def seen(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
-        """Return the mixed features of images, fine to coarse, after random changes of the images."""
+        """Return the features of images, view by view, fine to coarse, after random changes of the images."""
         with torch.autocast(images.device.type, enabled=False):
-            shown = augmented(images.float(), generator)
-            if self.look.enlarged != 1.0:
-                shown = F.interpolate(shown, scale_factor=self.look.enlarged, mode="bilinear")
-            return self.mixing(self.features.levels(shown)[-len(self.heads) :])
+            shown, found = augmented(images.float(), generator), list[Tensor]()
+            for view, network in zip(self.look.views, self.networks, strict=True):
+                large = shown
+                if view.enlarged != 1.0:
+                    large = F.interpolate(shown, scale_factor=view.enlarged, mode="bilinear")
+                found += network.levels(large)[view.kept]
+            return found
 
-    def scores(self, levels: list[Tensor]) -> list[Tensor]:
-        """Return the scores of the places of each mixed level."""
+    def scores(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Return the scores of the places of each level."""
         with torch.autocast(self.device.type, enabled=False):
             return [head(level) for head, level in zip(self.heads, levels, strict=True)]
+
+
+def noise_of(batch: Batch) -> Float[Tensor, "b n h w"]:
+    """Return the noise from which a batch of images is made."""
+    return torch.randn(batch.x_0.shape, generator=batch.generator).to(batch.x_0)
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:

@@ -6,7 +6,7 @@ trained with.
 [1] Kynkäänniemi et al., "The Role of ImageNet Classes in Fréchet Inception Distance", arXiv 2203.06026.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -112,11 +112,10 @@ def check_colours(config: Config, option: str) -> None:
         raise ValueError(f"{option}: must be {allowed}")
 
 
-def trained_with(*cards: Mapping[str, Any], looked: bool) -> dict[str, list[str]]:
+def trained_with(*cards: Mapping[str, Any], by: Sequence[str] = ()) -> dict[str, list[str]]:
     """Return what a card says of the networks that its model was trained with.
 
-    They are those in the `cards` of the models before it, and `FEATURES` if its own training `looked`.
+    They are those in the `cards` of the models before it, and those that its own training looks with: `by`.
     """
-    names = {name for card in cards for name in card.get(TRAINED_WITH, ())}
-    names |= {FEATURES} if looked else set()
+    names = {name for card in cards for name in card.get(TRAINED_WITH, ())} | set(by)
     return {TRAINED_WITH: sorted(names)} if names else {}

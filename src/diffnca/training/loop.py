@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,11 @@ class Care:
     card: dict[str, Any] = field(default_factory=dict)
 
 
-def batch_generator(seed: int, number: int, process: int = 0, player: int = 0) -> torch.Generator:
-    """Return the generator of all random numbers of a player for one batch of crops."""
-    entropy = [seed, number, process, player] if player else [seed, number, process]
+def batch_generator(
+    seed: int, number: int, process: int = 0, player: int = 0, turn: int = 0
+) -> torch.Generator:
+    """Return the generator of all random numbers of a player for one batch of crops, in one turn."""
+    entropy = [seed, number, process, *((player, turn) if turn else (player,) if player else ())]
     word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word >> np.uint64(1)))
 
@@ -261,7 +263,7 @@ class Trainer:
         waited = time.monotonic() - started
         progress, rate = self.progress, learning_rate(self.config.training, self.progress)
         taken = [x_0.to(self.accelerator.device) for x_0 in taken]
-        losses = [self._turn(number, taken, rate) for number in range(len(self.players))]
+        losses = [self._turns(number, taken, rate) for number in range(len(self.players))]
         batch = sum(map(len, taken)) * self.accelerator.num_processes
         weights = self.players[0].module.state_dict()
         self.averages.update(weights, progress.images, batch)
@@ -273,14 +275,20 @@ class Trainer:
         if progress.step % LOG_EVERY_STEPS == 0 or self.is_finished:
             self._log(rate, losses[1:])
 
-    def _turn(self, number: int, taken: list[Tensor], rate: float) -> float:
-        """Let a player take one optimiser step by the mean gradient of some batches; return the mean loss."""
+    def _turns(self, number: int, taken: list[Tensor], rate: float) -> float:
+        """Let a player take its turns; return its mean loss in the first."""
         player, _, optimizer = self.turns[number]
         self._require_gradients(player)
         for group in optimizer.param_groups:
             group["lr"] = rate * player.rate
+        first, *_ = [self._turn(number, taken, turn) for turn in range(player.turns)]
+        return first
+
+    def _turn(self, number: int, taken: list[Tensor], turn: int) -> float:
+        """Let a player take one optimiser step by the mean gradient of some batches; return the mean loss."""
+        player, _, optimizer = self.turns[number]
         optimizer.zero_grad()
-        losses = [self._add_gradient(number, index, x_0, len(taken)) for index, x_0 in enumerate(taken)]
+        losses = [self._add_gradient(number, index, taken, turn) for index in range(len(taken))]
         limit = self.config.training.max_gradient_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(player.module.parameters(), limit))
         value = sum(losses) / len(losses)
@@ -289,18 +297,24 @@ class Trainer:
         optimizer.step()
         return value
 
-    def _add_gradient(self, number: int, index: int, x_0: Tensor, count: int) -> float:
-        """Add the gradient of one of the `count` batches of a step; return the loss."""
-        loss = self._loss(self.turns[number][1], x_0, self._num_batches + index, number)
-        self.accelerator.backward(loss / count)
+    def _add_gradient(self, number: int, index: int, taken: list[Tensor], turn: int) -> float:
+        """Add the gradient of one of the batches of a step; return the loss."""
+        batch = self._batch(taken[index], self._num_batches + index, number, turn)
+        loss = self._loss(self.turns[number][1], batch)
+        self.accelerator.backward(loss / len(taken))
         return float(loss.detach())
 
-    def _loss(self, turn: Callable[[Batch], Tensor], x_0: Tensor, index: int, player: int = 0) -> Tensor:
-        """Return what `turn` says of clean images, with the random numbers of a player for batch `index`."""
-        generator = batch_generator(self.config.training.seed, index, self.accelerator.process_index, player)
-        batch = Batch.of(x_0, self.config, generator)
-        with torch.autocast(x_0.device.type, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
-            return turn(batch)
+    def _batch(self, x_0: Tensor, index: int, player: int = 0, turn: int = 0) -> Batch:
+        """Return clean images as batch `index` of a player, with the random numbers of its turn."""
+        process, seed = self.accelerator.process_index, self.config.training.seed
+        generator = batch_generator(seed, index, process, player, turn)
+        return replace(Batch.of(x_0, self.config, generator), turn=turn)
+
+    def _loss(self, losses: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        """Return the loss of a batch, in the precision of the training."""
+        device = batch.x_0.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._precision() == torch.bfloat16):
+            return losses(batch)
 
     def _require_gradients(self, player: Player) -> None:
         if self._is_game:
@@ -374,7 +388,9 @@ class Trainer:
         """Return the mean loss of the first player; compiling would take longer than it would save."""
         turn = partial(self.objective.loss, self.players[0].name)
         with torch.compiler.set_stance("force_eager"):
-            return sum(float(self._loss(turn, x_0, number)) for number, x_0 in enumerate(seen)) / len(seen)
+            return sum(
+                float(self._loss(turn, self._batch(x_0, number))) for number, x_0 in enumerate(seen)
+            ) / len(seen)
 
     def _sample(self, stopped: Stopped) -> None:
         if not self.accelerator.is_main_process or self.care.sample is None:

@@ -43,11 +43,13 @@ class Batch:
     """Clean images in [-1, 1], `b c h w`, and the CPU generator of a player in one training step.
 
     `given` holds planes of their layouts, labels and styles, `b k h w`; `None` for a model that sees none.
+    `turn` counts the turns of the player in the step.
     """
 
     x_0: Tensor
     generator: torch.Generator
     given: Tensor | None = None
+    turn: int = 0
 
     @classmethod
     def of(cls, channels: Tensor, config: Config, generator: torch.Generator) -> "Batch":
@@ -73,17 +75,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Player:
-    """A network that learns, with its name in a checkpoint and its share `rate` of the learning rate."""
+    """A network that learns.
+
+    `name` is its name in a checkpoint, `rate` its share of the learning rate, `turns` its turns in a step.
+    """
 
     name: str
     module: nn.Module
     optimizer: torch.optim.Optimizer
     rate: float = 1.0
+    turns: int = 1
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss for each player. In each step, each player takes one turn, in the order of `players`."""
+    """A loss for each player. In each step, the players take their turns, in the order of `players`."""
 
     def players(self) -> Sequence[Player]:
         """Return the players; training averages and writes the network of the first player."""

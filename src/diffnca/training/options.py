@@ -101,12 +101,14 @@ class StudentOptions:
         crop: side of the square crops in pixels; without it, that of the teacher.
         late_batch: crops per step in the last sixth of the budget, half as many in the sixth before; a
             multiple of the batch, which stays without it.
-        learning_rate: peak learning rate; without it, 0.001, or 0.00012 with --against.
+        learning_rate: peak learning rate; without it, 0.001, or less with --against.
         against: also trains a discriminator on frozen features of EfficientNet-Lite2 (extra `features`), and
             the student to make images that look real to it. `features` looks at grain, for textures;
-            `forms` at what whole images show, such as faces. A student can then be its own teacher: with
-            --steps 0, it stays near itself.
-        against_weight: how much looking real counts next to the distance from the teacher.
+            `forms` at what whole images show; `faces` also at eyes and mouths, for square images of
+            faces, aligned as in CelebA. A student can then be its own teacher: with --steps 0, it stays
+            near itself.
+        against_weight: how much looking real counts next to the distance from the teacher; without it, as
+            much as suits --against.
     """
 
     steps: int = 4
@@ -116,8 +118,8 @@ class StudentOptions:
     crop: int | None = number(None, within=(1, LARGEST_CROP_PX))
     late_batch: int | None = number(None, within=(1, LARGEST_BATCH))
     learning_rate: float | None = number(None, within=(0, LARGEST_RATE))
-    against: Literal["features", "forms"] | None = None
-    against_weight: float = number(0.002, within=(0, 1000))
+    against: Literal["features", "forms", "faces"] | None = None
+    against_weight: float | None = number(None, within=(0, 1000))
 
     def __post_init__(self) -> None:
         require_within(self, "--")

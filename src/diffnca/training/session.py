@@ -47,7 +47,7 @@ from diffnca.training.start import (
 )
 
 STUDENT_IMAGES = 50_000
-RATE, RATE_AGAINST = 1e-3, 1.2e-4
+RATE = 1e-3
 """Peak learning rates of students, the second beside a discriminator."""
 
 COPIES_IN_TRAINING = 5
@@ -180,7 +180,7 @@ def training(
         start, config = chosen(config, measured)
     own, told = ({}, "") if start is None else ({"fine_tuned_from": start}, f"{state.FROM}{start}")
     looks = config.loss.perceptual > 0.0
-    card = own | trained_with(_card_before(out, start), looked=looks)
+    card = own | trained_with(_card_before(out, start), by=(FEATURES,) if looks else ())
     objective = partial(with_perceptual, efficientnet_lite2()) if looks else OwnLoss
     session = _session(options, config, out, images, start, card, told, objective)
     return replace(session, errors=measured)
@@ -219,7 +219,8 @@ def distillation(
             raise ValueError(f"--{kind}: must be given, as the teacher {teacher} was trained with them")
     config = conditioned(student_config(alone.config, student.steps or None), options)
     objective, against = _objective_of(student, config, led)
-    own_rate = RATE if student.against is None else RATE_AGAINST
+    look = None if student.against is None else LOOKS[student.against]
+    own_rate = RATE if look is None else look.learning_rate
     training = replace(
         config.training,
         images=STUDENT_IMAGES,
@@ -238,7 +239,7 @@ def distillation(
     if start is not None:
         own, told = own | {"fine_tuned_from": start}, f"{told}{state.FROM}{start}"
     cards = [read_card(find_model(each)) for each in (teacher, student.guide, start) if each is not None]
-    card, start = own | trained_with(*cards, looked=bool(against)), start or teacher
+    card, start = own | trained_with(*cards, by=() if look is None else look.networks), start or teacher
     out = _folder(options, config)
     _check(options, config, out, start, f"take a student of a model like {teacher}")
     images = images_of(options, config, report)
@@ -254,9 +255,10 @@ def _objective_of(student: StudentOptions, config: Config, led: ImageDenoiser) -
             f"--against {student.against}: must be for a student of few steps; give --steps, such as 4"
         )
     check_colours(config, f"--against {student.against}")
-    weight, look = student.against_weight, LOOKS[student.against]
-    told = f", against {'' if student.against == 'features' else 'forms in '}{FEATURES} by {weight}"
-    return partial(AgainstFeatures, led, efficientnet_lite2(), look, weight), told
+    look = LOOKS[student.against]
+    weight = look.weight if student.against_weight is None else student.against_weight
+    told = f", against {student.against} in {' and '.join(look.networks)} by {weight}"
+    return partial(AgainstFeatures, led, look.loaded(), look, weight), told
 
 
 def _guided_teacher(student: StudentOptions, alone: Denoiser) -> tuple[ImageDenoiser, dict[str, Any]]:

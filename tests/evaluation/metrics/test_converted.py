@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffnca.evaluation.metrics.eight_bits import RANGE, as_float
+from diffnca.models.tensorflow import RANGE, as_float
 
 CONVERTER = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "judges.py"))
 QUANTIZED = {"dtype": "uint8", "scale": 0.5, "min": -1.0}

@@ -14,8 +14,8 @@ from diffnca.evaluation.metrics.inception import (
     InceptionFid,
     inception,
     inception_network,
-    resized_as_tensorflow,
 )
+from diffnca.models.tensorflow import resized_as_tensorflow
 
 MODULE = "diffnca.evaluation.metrics.inception"
 

@@ -12,19 +12,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffnca.evaluation.judges import extractor_named, judges_named
-from diffnca.evaluation.metrics import faces
-from diffnca.evaluation.metrics.eight_bits import RANGE, as_float, read_eight_bits
 from diffnca.evaluation.metrics.faces import (
+    LANDMARKS_FILE,
     FaceDescriptor,
     FaceLandmarks,
     descriptor_network,
     face_descriptor,
     face_landmarks,
-    face_of,
-    landmark_network,
 )
 from diffnca.evaluation.metrics.features import FeatureExtractor, RgbFeatures, user_cache
 from diffnca.evaluation.metrics.inception import InceptionNsfwjs, inception_network, inception_nsfwjs
+from diffnca.models import face_networks
+from diffnca.models.face_networks import expression_network, face_of, landmark_network, normalised
+from diffnca.models.tensorflow import RANGE, as_float, read_eight_bits
+from diffnca.training.expressions import EXPRESSIONS_FILE, face_expressions
 
 ORIGINAL = json.loads(Path(__file__).with_name("judges.json").read_text(encoding="utf-8"))
 
@@ -48,6 +49,12 @@ def check_parity(features: Tensor, judge: str) -> None:
 @torch.inference_mode()
 def test_the_landmarks_are_those_of_the_original() -> None:
     check_parity(face_landmarks().of_faces(pattern()), "face_landmarks")
+
+
+@torch.inference_mode()
+def test_the_expressions_are_those_of_the_original() -> None:
+    seen = face_expressions().network(normalised(pattern(), face_networks.SIDE_PX))
+    check_parity(seen.softmax(1), "face_expression")
 
 
 @torch.inference_mode()
@@ -80,9 +87,10 @@ def test_a_judge_gives_a_row_of_numbers_for_each_image(
 
 
 def test_the_networks_have_the_layers_of_the_packages() -> None:
-    # From the tables of weights: 5,614,592 and 356,840 numbers; 382 tensors less six of the classifier
+    # From the tables of weights: so many numbers; 382 tensors less six of the classifier
     assert sum(each.numel() for each in descriptor_network().parameters()) == 5_614_592
     assert sum(each.numel() for each in landmark_network().parameters()) == 356_840
+    assert sum(each.numel() for each in expression_network().parameters()) == 323_687
     layers = inception_network(averages_last=True)[:-1].modules()
     assert 4 * sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) == 382 - 6
 
@@ -100,7 +108,7 @@ def test_the_face_lies_where_eyes_and_mouth_are_in_celeba() -> None:
     side = (eyes - mouth).norm(dim=1).mean() / 0.45
     left, top = torch.stack([*eyes, *mouth]).mean(0) - torch.tensor([0.5, 0.43]) * side
     expected = torch.stack([left, top, side]) / 178
-    found = torch.tensor([faces.FACE_LEFT, faces.FACE_TOP, faces.FACE_SIDE])
+    found = torch.tensor([face_networks.FACE_LEFT, face_networks.FACE_TOP, face_networks.FACE_SIDE])
     torch.testing.assert_close(found, expected, rtol=0, atol=0.03)
 
 
@@ -113,7 +121,7 @@ def test_the_face_grows_with_the_image(side: int) -> None:
 
 
 def test_a_face_that_is_not_square_is_refused() -> None:
-    with pytest.raises(ValueError, match="images of 40x64 px: the judges of faces read squares"):
+    with pytest.raises(ValueError, match="images of 40x64 px: networks for faces read squares"):
         face_of(torch.zeros(1, 3, 40, 64))
 
 
@@ -176,8 +184,9 @@ def test_landmarks_need_no_file() -> None:
     assert extractor_named("face_landmarks", None, "cpu").name == "face_landmarks"
 
 
-def test_the_file_of_landmarks_holds_its_licence() -> None:
-    with safe_open(faces.LANDMARKS_FILE, framework="pt") as file:
-        notice = file.metadata()["notice"]
+@pytest.mark.parametrize("file", [LANDMARKS_FILE, EXPRESSIONS_FILE])
+def test_a_network_in_the_package_has_its_licence(file: Path) -> None:
+    with safe_open(file, framework="pt") as weights:
+        notice = weights.metadata()["notice"]
     _, permission = notice.split("Permission", 1)
-    assert permission.strip() in faces.LANDMARKS_FILE.with_suffix(".LICENSE.txt").read_text(encoding="utf-8")
+    assert permission.strip() in file.with_suffix(".LICENSE.txt").read_text(encoding="utf-8")

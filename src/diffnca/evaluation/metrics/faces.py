@@ -1,12 +1,8 @@
 """Two networks that look at faces: who it is (128 numbers), and where 68 points of it are (136 numbers).
 
-Both come from face-api (MIT licence). The faces must be aligned as in CelebA, in square images. The networks
-see the square that the rule of [1] gives for CelebA. It puts the mean of eyes and mouth at 0.50 and 0.43 of
-the square, across and down, and makes the side 1 / 0.45 times the distance from eyes to mouth.
+Both come from face-api (MIT licence). The faces must be aligned as in CelebA, in square images.
 
-[1] `FaceLandmarks.align` of face-api, with the alignment of Dlib.
-[2] King (2009), Dlib-ml, JMLR 10: the descriptor is the network of Dlib.
-[3] Howard et al. (2017), MobileNets, arXiv:1704.04861: separable convolutions.
+[1] King (2009), Dlib-ml, JMLR 10: the descriptor is the network of Dlib.
 """
 
 from collections import OrderedDict
@@ -17,18 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
-from diffnca.evaluation.metrics.features import RgbFeatures, user_cache, with_weights
-from diffnca.evaluation.metrics.inception import resized_as_tensorflow
+from diffnca.evaluation.metrics.features import RgbFeatures, made_from, user_cache
+from diffnca.models.classifiers import with_weights
+from diffnca.models.face_networks import SIDE_PX, face_of, landmark_network, normalised
+from diffnca.models.tensorflow import read_eight_bits
 
 DESCRIPTOR_SHA256 = "179bfb99b6ed6ab4cae988c1b01aedb703b79b34c4c6e38933137551d319e924"
 LANDMARKS_SHA256 = "ab9074ccec821882a7f28f4d62bfc77ba81192920baab9381859ef7a27eac60f"
 LANDMARKS_FILE = Path(__file__).with_name("face_landmarks.safetensors")
-FACE_LEFT, FACE_TOP, FACE_SIDE = 0.195, 0.334, 0.583
-"""The square in sides of the image, from the mean landmarks of 200 faces of CelebA."""
-
-MEAN_RGB = (122.782, 117.001, 104.298)
-
 _OF_FACES = "square of the face in an image aligned as in CelebA, bilinear as in TensorFlow 1 to"
 
 
@@ -99,51 +91,6 @@ def descriptor_network() -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-class _Separable(nn.Module):
-    """A convolution of each channel by itself, then one over the channels [3]."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=2 - stride, groups=inputs, bias=False)
-        self.pointwise = nn.Conv2d(inputs, outputs, 1)
-        self.stride = stride
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k y x"]:
-        mixed: Tensor = self.pointwise(self.depthwise(_padded(x) if self.stride == 2 else x))
-        return mixed
-
-
-def _padded(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c y x"]:
-    """Append a row and a column: where TensorFlow pads an even side for a stride of 2."""
-    return functional.pad(x, (0, 1, 0, 1))
-
-
-class _Dense(nn.Module):
-    """Four convolutions, each of which reads the sum of all before it; the first halves the sides."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.is_first = inputs == 3
-        self.conv0 = nn.Conv2d(3, outputs, 3, 2) if self.is_first else _Separable(inputs, outputs, 2)
-        self.conv1, self.conv2, self.conv3 = (_Separable(outputs, outputs) for _ in range(3))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k y x"]:
-        total = self.conv0(_padded(x) if self.is_first else x).relu()
-        first, second = total, self.conv1(total)
-        third = self.conv2((first + second).relu())
-        fourth = self.conv3((first + second + third).relu())
-        joined: Tensor = (first + second + third + fourth).relu()
-        return joined
-
-
-def landmark_network() -> nn.Sequential:
-    """Return the network of the landmarks with fresh weights: from `b 3 112 112` to `b 136` (x, y, x ...)."""
-    sizes = ((3, 32), (32, 64), (64, 128), (128, 256))
-    layers: dict[str, nn.Module] = {f"dense{k}": _Dense(*size) for k, size in enumerate(sizes)}
-    layers |= {"mean": nn.AvgPool2d(7, 2), "flatten": nn.Flatten(), "fc": nn.Linear(256, 136)}
-    return nn.Sequential(OrderedDict(layers))
-
-
 class _FaceFeatures(RgbFeatures):
     """The output of a network for the face in each image, resized to `side_px`."""
 
@@ -155,21 +102,8 @@ class _FaceFeatures(RgbFeatures):
 
     def of_faces(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Return the features of square cuts of faces, pixels from 0 to 255."""
-        mean = torch.tensor(MEAN_RGB, device=x.device)[:, None, None]
-        features: Tensor = self.network((resized_as_tensorflow(x, self.side_px, self.side_px) - mean) / 255)
+        features: Tensor = self.network(normalised(x, self.side_px))
         return features
-
-
-def face_of(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c k k"]:
-    """Return the square with the face, of images aligned as in CelebA."""
-    height, width = x.shape[2:]
-    if height != width:
-        raise ValueError(
-            f"images of {height}x{width} px: the judges of faces read squares, aligned as in CelebA; make "
-            "them square, or choose other --features"
-        )
-    left, top, side = (round(share * width) for share in (FACE_LEFT, FACE_TOP, FACE_SIDE))
-    return x[:, :, top : top + side, left : left + side]
 
 
 class FaceDescriptor(_FaceFeatures):
@@ -185,7 +119,7 @@ class FaceLandmarks(_FaceFeatures):
 
     name = "face_landmarks"
     preprocessing = f"{_OF_FACES} 112x112, minus the mean colour, / 255"
-    side_px = 112
+    side_px = SIDE_PX
 
 
 def face_descriptor(weights: Path | None = None, device: torch.device | str = "cpu") -> FaceDescriptor:

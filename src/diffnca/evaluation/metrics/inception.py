@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffnca.evaluation.metrics.eight_bits import made_from, read_eight_bits
-from diffnca.evaluation.metrics.features import RgbFeatures, user_cache, with_weights
+from diffnca.evaluation.metrics.features import RgbFeatures, made_from, user_cache
 from diffnca.files import replace_atomically
-from diffnca.models.classifiers import known_checksum
+from diffnca.models.classifiers import known_checksum, with_weights
+from diffnca.models.tensorflow import read_eight_bits, resized_as_tensorflow
 
 INCEPTION_ADDRESS = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -199,25 +199,6 @@ def inception_network(averages_last: bool = False) -> nn.Sequential:
         "fc": nn.Linear(2048, 1008),
     }
     return nn.Sequential(OrderedDict(layers))
-
-
-def resized_as_tensorflow(
-    images: Float[Tensor, "b c h w"], height: int, width: int
-) -> Float[Tensor, "b c y x"]:
-    """Interpolate bilinearly with the operations of TensorFlow 1, in their order, without antialiasing.
-
-    Row y of the result lies at row y * h / height of the image: only the first rows coincide.
-    """
-    x = images
-    for dim, side in ((3, width), (2, height)):
-        scale = torch.tensor(x.shape[dim] / side, dtype=torch.float32, device=x.device)
-        position = torch.arange(side, dtype=torch.float32, device=x.device) * scale
-        below = position.long()
-        above = (below + 1).clamp(max=x.shape[dim] - 1)
-        weight = (position - below).unflatten(0, (-1, *(1,) * (3 - dim)))
-        lower, upper = x.index_select(dim, below), x.index_select(dim, above)
-        x = lower + (upper - lower) * weight
-    return x
 
 
 def _downloaded() -> Path:

