@@ -17,6 +17,7 @@ from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
+    COARSE_WEIGHT,
     LATTICE_WEIGHT,
     LOOKS,
     MEMORY,
@@ -59,8 +60,14 @@ def test_the_discriminator_minimises_the_hinge_loss() -> None:
     assert float(hinge([real, torch.full((1,), 3.0)], [made, torch.full((1,), -3.0)])) == (1.0 + 0.0) / 2
 
 
-def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_images() -> None:
-    game = against(weight=0.5)
+@pytest.mark.parametrize("look", ["features", "forms"])
+def test_the_student_minimises_distances_and_a_lattice_less_the_weighted_scores_of_its_images(
+    look: str,
+) -> None:
+    game = against(look=look, weight=0.5)
+    with torch.no_grad():
+        for weight in game.student.network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))  # else its last layer is zero, as that of its teacher
     game.heads.eval()  # scores do not change the state then
     own = game.loss("model", batch())
     again = batch()
@@ -70,7 +77,10 @@ def test_the_student_minimises_its_distance_less_the_weighted_scores_of_its_imag
     made = game.made(walked, noise)
     scores = game.scores(game.seen(made, again.generator))
     looks = 0.5 * (scores[0].mean() + scores[1].mean()) / 2
-    torch.testing.assert_close(own, distance - looks + LATTICE_WEIGHT * lattice(made, game.cell_px))
+    coarse = game.coarse(made, walked, noise)
+    assert (float(coarse.detach()) > 0.0) == (look == "forms")
+    kept = distance + COARSE_WEIGHT * coarse + LATTICE_WEIGHT * lattice(made, game.cell_px)
+    torch.testing.assert_close(own, kept - looks)
 
 
 @pytest.mark.parametrize("look", ["features", "forms"])

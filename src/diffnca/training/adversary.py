@@ -1,8 +1,9 @@
 """A student against a discriminator on frozen features: its images must look real, near its teacher's.
 
-A discriminator from scratch learns too slowly. Here frozen features look at real and generated images. Random
-frozen convolutions mix their channels and scales, and a small head at each level says what is real [1].
-Images are changed at random before, real and generated ones alike: colours, places, holes [2].
+A discriminator from scratch learns too slowly. Here frozen features look at real and generated images, and a
+small head at each level says what is real [1]. A head sees all channels of its level: random mixtures of
+them hide most faults of an image. Images are changed at random before, real and generated ones alike:
+colours, places, holes [2].
 
 **What the discriminator sees.** The estimate at a high noise level is the mean of what is possible. It is
 blurred by its nature, and no student can make it look real. Only the end of the walk can look real. So the
@@ -13,8 +14,13 @@ is: it would draw the lattice of its cells where images are flat.
 
 **Grain or forms.** Grain is in the features of small places, and the last call draws it. So gradients pass
 through this call alone: each other call costs as much again. Forms, such as those of a face, are in the
-deepest features of an enlarged image, where a place has a few pixels of the image and sees much of it. The
-first calls decide on forms, so gradients pass through all calls.
+features of an enlarged image, where a place has a few pixels of the image and sees much of it. The first
+calls decide on forms, so gradients pass through all calls.
+
+**Variety.** A discriminator that judges image by image has nothing against images that are all alike. So each
+head also sees how far the images of a batch differ at each place [3]. The mean colours of coarse squares
+stay near those of the teacher's image with the same noise. Else all images take on the colours that look
+most real.
 
 **The lattice.** A pattern that repeats from cell to cell costs the student little, and features take it for
 grain. No real image has it. So the student pays for what neighbouring cells have in common, most of all where
@@ -23,11 +29,13 @@ images are flat.
 **What it costs.** One half of a batch shows the student the jumps of its teacher. The student ends as many
 walks as the other half has images, and these stand for what is real. The discriminator makes images anew
 after each step of the student. If it learns from the images of the student's turn, it stays a step behind:
-it then takes generated images for real, and the student draws the lattice of its cells.
+it then takes generated images for real, and the student draws the lattice of its cells. The discriminator
+takes several turns in a step, for little: it remembers the features of the last images, and draws from them.
 
 [1] Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021, arXiv 2111.01007.
 [2] Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, arXiv 2006.10738.
-[3] Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: bounded heads.
+[3] Karras et al., "Progressive Growing of GANs", ICLR 2018, arXiv 1710.10196: the standard deviation of a
+    minibatch.
 """
 
 import copy
@@ -54,14 +62,13 @@ from diffnca.training.objectives import Batch, Distillation, Player
 from diffnca.training.optimizer import build_optimizer
 
 WIDTH = 64
-"""Channels of each mixed level, and of the heads."""
+"""Channels of a head."""
 
-LARGEST_SHIFT, HOLE = 1 / 8, 1 / 2
+LARGEST_SHIFT, HOLE = 1 / 16, 1 / 8
 """Shares of the side of an image: how far it is moved, how wide the hole in it is."""
 
-DISCRIMINATOR_RATE = 10.0
-"""Learning rate of the discriminator, as a share of the student's: at 4 it falls behind after 800 steps."""
-
+DISCRIMINATOR_RATE = 2.5
+"""Learning rate of the discriminator, as a share of the student's."""
 
 TURNS, MEMORY = 4, 64
 """Turns of the discriminator in a step; real and made images, each, whose features it remembers."""
@@ -146,7 +153,7 @@ LOOKS = {
 
 
 class Head(nn.Module):
-    """A score for each place of a level, above 0 for real, from all its features and their spread [3]."""
+    """A score for each place of a level, above 0 for real, from all its features and their spread."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -299,9 +306,8 @@ class AgainstFeatures(Distillation):
         error, noise = super().loss(player, distilled), noise_of(walked)
         image = self.made(walked, noise)
         looks = self.weight * unreality(self.scores(self.seen(image, batch.generator)))
-        return (
-            error + looks + self.coarse(image, walked, noise) + LATTICE_WEIGHT * lattice(image, self.cell_px)
-        )
+        kept = COARSE_WEIGHT * self.coarse(image, walked, noise)
+        return error + looks + kept + LATTICE_WEIGHT * lattice(image, self.cell_px)
 
     @torch.no_grad()
     def remember(self, batch: Batch) -> None:
@@ -319,7 +325,7 @@ class AgainstFeatures(Distillation):
             return image.new_zeros(())
         with torch.no_grad():
             told = self.walked(self.teacher, batch, noise)
-        return F.avg_pool2d(image - told, COARSE_PX).square().mean()
+        return F.avg_pool2d(image - told, min(COARSE_PX, *image.shape[-2:])).square().mean()
 
     def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return the channels of the image, without the planes of a map that is drawn with it."""
