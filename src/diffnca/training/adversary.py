@@ -147,7 +147,7 @@ FORMS = View(FEATURES, enlarged=3.0)
 LOOKS = {
     "features": Look((View(FEATURES),), all_calls=False, weight=0.002, learning_rate=1.2e-4),
     "forms": Look((FORMS,), all_calls=True, weight=0.015, learning_rate=2e-4),
-    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.05, learning_rate=6e-4),
+    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.1, learning_rate=2e-4),
 }
 """The looks by the values of `--against`."""
 
