@@ -76,11 +76,10 @@ def test_the_student_minimises_distances_and_a_lattice_less_the_weighted_scores_
     noise = noise_of(walked)
     made = game.made(walked, noise)
     scores = game.scores(game.seen(made, again.generator))
-    looks = 0.5 * (scores[0].mean() + scores[1].mean()) / 2
+    looks = LATTICE_WEIGHT * lattice(made, game.cell_px) - (scores[0].mean() + scores[1].mean()) / 2
     coarse = game.coarse(made, walked, noise)
     assert (float(coarse.detach()) > 0.0) == (look == "forms")
-    kept = distance + COARSE_WEIGHT * coarse + LATTICE_WEIGHT * lattice(made, game.cell_px)
-    torch.testing.assert_close(own, kept - looks)
+    torch.testing.assert_close(own, distance + COARSE_WEIGHT * coarse + 0.5 * looks)
 
 
 @pytest.mark.parametrize("look", ["features", "forms"])
