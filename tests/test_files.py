@@ -79,6 +79,16 @@ with lock(Path({str(path)!r})), replace_atomically(Path({str(path)!r})) as parti
     assert names(tmp_path) == set()
 
 
+def test_a_lock_removes_the_partial_files_of_all_that_its_command_writes(tmp_path: Path) -> None:
+    left = [".b-000.png.0123abcd.diffnca-partial", ".c.gif.0123abcd.diffnca-partial"]
+    theirs = [".d.png.0123abcd.diffnca-partial", ".b-000.png.0123abcx.diffnca-partial"]
+    for name in (*left, *theirs):
+        (tmp_path / name).touch()
+    others = [tmp_path / "b-000.png", tmp_path / "c.gif", tmp_path / "missing" / "e.png"]
+    with lock(tmp_path / "b.png", others):
+        assert names(tmp_path) == {f".b.png{LOCK}", *theirs}
+
+
 @pytest.mark.parametrize("target", ["image.ome.zarr", "memory://image.ome.zarr", "x" * 250])
 def test_a_second_command_on_a_target_is_refused_until_the_first_ends(tmp_path: Path, target: str) -> None:
     path = target if "://" in target else tmp_path / target

@@ -6,6 +6,7 @@ removes no other file.
 
 import errno
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,9 @@ OWN = "diffnca:"
 PARTIAL = ".diffnca-partial"
 """Ending of the names of partial files."""
 
+PARTIAL_NAME = re.compile(rf"(\..+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}", re.DOTALL)
+"""Pattern of these names: the target, hidden, and a token."""
+
 LOCK = ".diffnca-lock"
 """Ending of the name of a lock, which lies beside its target."""
 
@@ -41,6 +45,11 @@ def cache_folder() -> Path | None:
     """Return the folder for what can be made or fetched again; `None` for a user without a home."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return cache / "diffnca" if cache.is_absolute() else None
+
+
+def local(address: str) -> str:
+    """Return the path of an address `file://...`; any other address or path stays as it is."""
+    return address.removeprefix("file://")
 
 
 @contextmanager
@@ -62,16 +71,17 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(path: str | Path) -> Iterator[None]:
+def lock(path: str | Path, others: Iterable[Path] = ()) -> Iterator[None]:
     """Lock `path`, which need not exist, during the block; refuse a path that another command has locked.
 
-    First remove the partial files of `path` that killed commands left. The lock holds on this machine only.
+    First remove the partial files of `path` that killed commands left, and those of the `others`, which the
+    command writes too. The lock holds on this machine only.
     """
     if "://" in str(path):
-        marker = Path(tempfile.gettempdir()) / f"{sha256(str(path).encode()).hexdigest()[:32]}{LOCK}"
+        marker, own = Path(tempfile.gettempdir()) / f"{_hash(str(path).encode(), 32)}{LOCK}", []
     else:
         target = Path(os.path.realpath(path))
-        marker = target.with_name(_hidden(target) + LOCK)
+        marker, own = target.with_name(_hidden(target) + LOCK), [target]
     held = FileLock(marker, timeout=0, thread_local=False)
     try:
         with _named(path, marker):
@@ -79,7 +89,7 @@ def lock(path: str | Path) -> Iterator[None]:
     except Timeout:
         raise ValueError(f"{path}: another command writes it; wait for it, or stop it") from None
     try:
-        _remove_leftovers(marker)
+        _remove_leftovers([*own, *others])
         yield
     finally:
         with suppress(OSError):
@@ -87,11 +97,17 @@ def lock(path: str | Path) -> Iterator[None]:
         held.release()
 
 
+def is_partial(name: str) -> bool:
+    """Return whether a name is that of a partial file of this package."""
+    return PARTIAL_NAME.fullmatch(name) is not None
+
+
 def remove_partials(folder: Path) -> None:
     """Remove the partial files that killed commands left in a folder; its lock must be held."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+    for name in os.listdir(folder):
+        if is_partial(name):
+            with suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
 
 
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
@@ -147,7 +163,11 @@ def _hidden(path: Path) -> str:
     name = path.name.encode(errors="surrogateescape")
     if len(name) <= NAME_BYTES:
         return f".{path.name}"
-    return f".{name[:NAME_BYTES].decode(errors='ignore')}-{sha256(name).hexdigest()[:8]}"
+    return f".{name[:NAME_BYTES].decode(errors='ignore')}-{_hash(name, 8)}"
+
+
+def _hash(data: bytes, length: int) -> str:
+    return sha256(data).hexdigest()[:length]
 
 
 @contextmanager
@@ -162,14 +182,17 @@ def _partial_of(target: Path, path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _remove_leftovers(marker: Path) -> None:
-    """Remove the partial files of the target whose lock is held."""
-    start = marker.name.removesuffix(LOCK) + "."
-    for name in os.listdir(marker.parent):
-        token = name.removeprefix(start).removesuffix(PARTIAL)
-        if name == f"{start}{token}{PARTIAL}" and len(token) == 8:
-            with suppress(OSError):
-                (marker.parent / name).unlink(missing_ok=True)
+def _remove_leftovers(targets: Iterable[Path]) -> None:
+    """Remove the partial files of targets whose lock is held."""
+    hidden: dict[Path, set[str]] = {}
+    for target in map(Path, map(os.path.realpath, targets)):
+        hidden.setdefault(target.parent, set()).add(_hidden(target))
+    for folder, names in hidden.items():
+        for name in os.listdir(folder) if folder.is_dir() else ():
+            match = PARTIAL_NAME.fullmatch(name)
+            if match is not None and match[1] in names:
+                with suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

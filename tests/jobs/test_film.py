@@ -103,6 +103,21 @@ def test_frames_between_two_seeds_begin_and_end_with_their_images(model: str, tm
     assert len(list((tmp_path / "frames").iterdir())) == 3
 
 
+def test_killed_frames_begin_again_and_nothing_of_them_is_left(model: str, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / ".0000.png.0123abcd.diffnca-partial").touch()
+    arguments = ["--seeds", "3", "8", "--frames", "2", "--height", "8", "--width", "8"]
+    assert main(["interpolate", model, *arguments, "--out", str(tmp_path / "frames")]) == 0
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == {"0000.png", "0001.png"}
+
+
+def test_a_killed_film_leaves_nothing_when_it_is_repeated(model: str, tmp_path: Path) -> None:
+    (tmp_path / ".f.gif.0123abcd.diffnca-partial").touch()
+    files = ["--out", str(tmp_path / "a.png"), "--film", str(tmp_path / "f.gif")]
+    assert main(["sample", model, "--height", "8", "--width", "8", *files]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "f.gif"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

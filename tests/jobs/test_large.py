@@ -251,6 +251,55 @@ def test_a_kill_while_the_work_is_removed_changes_nothing(
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["x.ome.tif", "x.ome.zarr"])
+def test_a_command_killed_as_it_ended_leaves_no_lock_when_it_is_repeated(
+    model: str, finished: Once, tmp_path: Path, name: str
+) -> None:
+    out = finished(name)
+    (tmp_path / f".{name}.diffnca-lock").touch()
+    assert main(command(model, out)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_command_killed_as_it_tried_its_folder_goes_on(
+    model: str, once: Once, tmp_path: Path, in_memory: np.ndarray
+) -> None:
+    work = tmp_path / "x.png.work"
+    work.mkdir()
+    (work / ".image.ome.zarr.0123abcd.diffnca-partial").touch()
+    assert main(command(model, tmp_path / "x.png")) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), in_memory)
+
+
+def test_a_file_in_the_place_of_an_image_is_refused_before_the_work(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.ome.zarr").touch()
+    assert "x.ome.zarr: is a file" in error_of(capsys, command(model, tmp_path / "x.ome.zarr"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.ome.zarr"]
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet_is_followed(model: str, once: Once, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "x.ome.zarr").symlink_to(tmp_path / "far" / "x.ome.zarr")
+    assert main(command(model, tmp_path / "x.ome.zarr")) == 0
+    assert bytes_of(tmp_path / "far" / "x.ome.zarr") == bytes_of(once("x.ome.zarr"))
+
+
+def test_an_address_of_a_file_is_its_path(
+    model: str, once: Once, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, missing = (f"file://{tmp_path / name}" for name in ("x.ome.zarr", "missing/x.ome.zarr"))
+    arguments = ["sample", model, *SIZE, "--tile", "32"]
+    assert main([*arguments, "--out", out]) == 0
+    assert bytes_of(tmp_path) == {
+        f"x.ome.zarr/{name}": data for name, data in bytes_of(once("x.ome.zarr")).items()
+    }
+    assert main(["verify", out]) == 0
+    assert "does not exist; create it first" in error_of(capsys, [*arguments, "--out", missing])
+
+
 def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, finished: Once, tmp_path: Path) -> None:
     out = finished("x.png")
     (tmp_path / "x.png.work").mkdir()

@@ -1,6 +1,5 @@
 """A student against a discriminator: what each of them minimises, what the discriminator sees, restart."""
 
-import math
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -19,20 +18,13 @@ from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     COARSE_WEIGHT,
     LATTICE_WEIGHT,
-    LOOKS,
-    MEMORY,
     TURNS,
     AgainstFeatures,
-    Memory,
-    augmented,
     halves,
-    hinge,
-    lattice,
     noise_of,
-    shifted,
-    spread,
-    unreality,
 )
+from diffnca.training.discriminator import LOOKS, unreality
+from diffnca.training.lattice import lattice
 from diffnca.training.loop import Care, Trainer
 from diffnca.training.objectives import Batch, Distillation, student_config
 
@@ -52,12 +44,6 @@ def against(
 
 def batch(seed: int = 0) -> Batch:
     return Batch(stripes(seed), torch.Generator().manual_seed(seed))
-
-
-def test_the_discriminator_minimises_the_hinge_loss() -> None:
-    real, made = torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.5])
-    assert float(hinge([real], [made])) == (0.0 + 0.5) / 2 + (0.0 + 1.5) / 2
-    assert float(hinge([real, torch.full((1,), 3.0)], [made, torch.full((1,), -3.0)])) == (1.0 + 0.0) / 2
 
 
 @pytest.mark.parametrize("look", ["features", "forms"])
@@ -153,24 +139,6 @@ def test_the_discriminator_makes_images_in_its_first_turn_and_remembers_them_in_
     assert int(game.memory.count) == len(made[0])
 
 
-def test_the_memory_holds_the_last_images() -> None:
-    memory = Memory([torch.Size((1, 1, 1)), torch.Size((2, 1, 1))])
-    for number in range(MEMORY + 3):
-        level = torch.full((1, 1, 1, 1), float(number))
-        memory.add([level, level.repeat(1, 2, 1, 1)], [-level, -level.repeat(1, 2, 1, 1)])
-    real, made = memory.drawn(1000, torch.Generator().manual_seed(0))
-    assert set(real[0].flatten().tolist()) == set(map(float, range(3, MEMORY + 3)))
-    assert torch.equal(real[0].expand(-1, 2, -1, -1), real[1])
-    assert made[0].shape == (1000, 1, 1, 1)
-    assert float(made[0].max()) < 0.0
-
-
-def test_the_memory_gives_only_what_it_has_seen() -> None:
-    memory = Memory([torch.Size((1, 1, 1))])
-    memory.add([torch.ones(2, 1, 1, 1)], [torch.ones(2, 1, 1, 1)])
-    assert all(bool(level.all()) for levels in memory.drawn(50, torch.Generator()) for level in levels)
-
-
 def test_a_student_whose_teacher_it_is_pays_nothing_for_its_coarse_colours() -> None:
     student = build_denoiser(student_config(small_config(8), 4))
     game = AgainstFeatures(student, (Means(4, 8),), LOOKS["forms"], 0.5, student, CPU)
@@ -247,71 +215,6 @@ def test_a_student_learns_in_all_stages_but_one_of_finer_cells(
     after = dict(student.network.named_parameters())
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == learning
-
-
-def test_a_flat_image_repeats_nothing_in_its_cells() -> None:
-    assert float(lattice(torch.full((1, 3, 16, 16), 0.7), 4)) < 1e-12
-
-
-PATTERN = torch.tensor([0.1, -0.1, -0.1, 0.1]).repeat(8).expand(1, 3, 32, 32)
-"""It is 0 on average in each row of a cell of 4 px."""
-
-
-def test_what_repeats_in_each_cell_counts_by_its_mean_square() -> None:
-    torch.testing.assert_close(lattice(PATTERN, 4), torch.tensor(0.1**2))
-
-
-def test_a_lattice_counts_though_it_is_0_on_average() -> None:
-    signs = torch.where(torch.arange(32) < 16, 1.0, -1.0)[:, None]
-    # of 110 pairs among 6x6 cells, 6 + 2 * 5 have unlike signs
-    torch.testing.assert_close(lattice(signs * PATTERN, 4), torch.tensor(0.1**2 * (110 - 2 * 16) / 110))
-
-
-def test_fewer_than_four_cells_repeat_nothing() -> None:
-    assert float(lattice(stripes(0)[..., :12, :], 4)) == 0.0
-
-
-def test_what_moves_from_cell_to_cell_is_no_lattice() -> None:
-    noise = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    # 14x14 cells make 2 * 14 * 13 + 2 * 13 * 13 pairs, each a mean of 48 products of unit variance
-    assert float(lattice(noise, 4)) < 1.0 / math.sqrt(48 * 702)
-
-
-def test_flat_cells_count_most() -> None:
-    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    upper = torch.arange(32)[:, None] < 16
-    found = lattice(torch.where(upper, PATTERN, noise), 4)
-    torch.testing.assert_close(found, lattice(PATTERN, 4), rtol=0.1, atol=0.0)
-
-
-def test_images_that_are_all_alike_have_no_spread() -> None:
-    assert float(spread(stripes(0)[:1].expand(4, -1, -1, -1)).max()) < 0.01
-
-
-def test_the_spread_is_the_mean_deviation_of_the_features_of_a_place() -> None:
-    level = torch.tensor([[1.0, 5.0], [3.0, 5.0]])[:, :, None, None].repeat(1, 1, 2, 3)
-    torch.testing.assert_close(spread(level), torch.full((2, 1, 2, 3), 3.0 * (1.0 + 0.001) / 2))
-
-
-def test_an_image_moves_by_whole_pixels_and_zeros_come_in() -> None:
-    image = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8)
-    moved = shifted(image, torch.tensor([1 / 8, -1 / 8]).reshape(2, 1, 1, 1, 1))
-    assert torch.equal(moved[0, 0, 1:, :-1], image[0, 0, :-1, 1:])
-    assert not moved[0, 0, 0].any()
-    assert not moved[0, 0, :, -1].any()
-
-
-def test_the_changes_of_images_pass_gradients() -> None:
-    images = stripes(0).requires_grad_()
-    augmented(images, torch.Generator().manual_seed(0)).square().sum().backward()
-    assert images.grad is not None
-    assert images.grad.isfinite().all()
-    assert images.grad.flatten(1).any(dim=1).all()
-
-
-def test_each_image_is_changed_in_its_own_way() -> None:
-    changed = augmented(stripes(0)[:1].expand(2, -1, -1, -1), torch.Generator().manual_seed(0))
-    assert not torch.equal(changed[0], changed[1])
 
 
 def played(out: Path, images: int, care: Care = QUIET, **changes: object) -> None:

@@ -94,7 +94,7 @@ class Fixed(OwnLoss):
 def gradients(out: Path, *taken: Tensor) -> Tensor:
     """Return the gradient of a step that adds up the gradients of some batches."""
     trainer = Trainer(small_config(48, max_gradient_norm=None), out, stripes, QUIET, objective=Fixed)
-    trainer._turn(0, list(taken), rate=0.0)
+    trainer._turns(0, list(taken), rate=0.0)
     return torch.cat([weight.grad.flatten() for weight in trainer.model.network.parameters()])
 
 

@@ -18,7 +18,7 @@ from diffnca.files import lock
 from diffnca.formats.png import GAP_BETWEEN_SHEETS_PX
 from diffnca.models.build import build_network
 from diffnca.models.file import load, read_card, read_config
-from diffnca.training.adversary import LOOKS, NETWORKS
+from diffnca.training.discriminator import LOOKS, NETWORKS
 from diffnca.training.features import FEATURES
 from diffnca.training.options import RunOptions, StudentOptions
 from diffnca.training.session import (

@@ -15,7 +15,7 @@ from diffnca.cli import console
 from diffnca.comparison.tables import Terms
 from diffnca.config.recipes import RECIPES, recipe_named
 from diffnca.evaluation.options import Options
-from diffnca.files import check_target, replace_atomically
+from diffnca.files import check_target, local, replace_atomically
 
 MOST_PROBLEMS = 10
 """Largest number of problems in the message for a damaged image."""
@@ -41,7 +41,7 @@ class Verify:
         from diffnca.formats.ome_zarr import verify
 
         with console.progress() as progress:
-            problems = verify(self.image, lambda done, total: progress("verify", done, total))
+            problems = verify(local(self.image), lambda done, total: progress("verify", done, total))
         if problems:
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
             raise ValueError(f"{self.image}: {'; '.join(problems[:MOST_PROBLEMS])}{more}")

@@ -7,6 +7,7 @@ unreachable address is an `OSError` of one line. A damaged file is a `ValueError
 import asyncio
 import atexit
 import functools
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ except ImportError:
     raise ImportError("large images need zarr: pip install 'diffnca[giga]'") from None
 
 from diffnca.errors import one_line
+from diffnca.files import is_partial, local
 
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
 """Pattern of the names of files that zarr is writing."""
@@ -121,9 +123,9 @@ def opened(url: str) -> Store:
         ValueError: fsspec does not know the protocol.
         ImportError: the protocol needs a missing package.
     """
-    path = url.removeprefix("file://")  # fsspec writes local files in place
+    path = local(url)
     if not is_remote(path):
-        return FolderStore(path)
+        return FolderStore(os.path.realpath(path))  # a link may lead to a folder that is not there yet
     try:
         return AddressStore.from_url(url)
     except (ValueError, ImportError) as error:
@@ -181,16 +183,20 @@ def remove_leftovers(url: str) -> None:
 
 def others_in(url: str, own: str) -> list[str]:
     """Return the names directly below `url`, without partial files and names that match `own`."""
-    names = listed(opened(url), "")
-    return sorted(name for name in names if not re.fullmatch(own, name) and not PARTIAL.fullmatch(name))
+    return sorted(name for name in listed(opened(url), "") if not _is_own(name, own))
 
 
 def remove_own(url: str, own: str) -> None:
     """Remove the names that match `own` directly below `url`; then remove the folder if it is empty."""
     store = opened(url)
     for name in listed(store, ""):
-        if re.fullmatch(own, name) or PARTIAL.fullmatch(name):
+        if _is_own(name, own):
             sync(store.delete(name)) if "." in name else delete_folder(store, name)
     if not is_remote(url):
         with suppress(OSError):  # the folder does not exist, or holds other files
             Path(url).rmdir()
+
+
+def _is_own(name: str, own: str) -> bool:
+    """Return whether a name matches `own`, or is that of a partial file of zarr or of this package."""
+    return any((re.fullmatch(own, name), PARTIAL.fullmatch(name), is_partial(name)))

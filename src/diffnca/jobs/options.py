@@ -6,6 +6,7 @@ from typing import Literal
 
 from diffnca.config.model import Engine, SamplerName
 from diffnca.errors import require
+from diffnca.files import local
 
 Seamless = Literal["none", "x", "y", "both"]
 
@@ -66,6 +67,6 @@ class Place:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", self.out.rstrip("/"))
+        object.__setattr__(self, "out", local(self.out).rstrip("/"))
         require(self.batch >= 1, "batch", self.batch, ">= 1")
         require(self.workers >= 1, "workers", self.workers, ">= 1")

@@ -21,7 +21,7 @@ from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named
 from diffnca.errors import Interrupted
-from diffnca.files import lock
+from diffnca.files import lock, remove_partials
 from diffnca.formats.film import write_film
 from diffnca.formats.png import write_numbers, write_png
 from diffnca.jobs.options import Place
@@ -86,15 +86,11 @@ def run(
     """
     planned = plan(request, place) if planned is None else planned
     watch = Watch(report, cancelled)
-    if planned.is_finished:
-        from diffnca.tiles.states import remove_work
-
-        remove_work(large_target(place).work)
-        yield Made(place.out, was_there=True, is_large=True)
-        yield from _saved_layout(request, place, watch)
-        return
-    with lock(place.out):
-        if is_in_tiles(request, place):
+    with lock(place.out, _others(request, place)):
+        if planned.is_finished:
+            yield _finished(place)
+            yield from _saved_layout(request, place, watch)
+        elif is_in_tiles(request, place):
             yield _in_tiles(planned, watch)
             yield from _saved_layout(request, place, watch)
         elif isinstance(request.task, Interpolate):
@@ -117,6 +113,22 @@ class Watch:
         self.report(title, done, total)
         if self.cancelled():
             raise Interrupted
+
+
+def _others(request: Request, place: Place) -> Iterator[Path]:
+    """Yield the files that a request writes beside `place.out`."""
+    if place.film is not None:
+        yield place.film
+    for index in range(request.count):
+        yield from _files(numbered(Path(place.out), index, request.count), index, request, place)
+
+
+def _finished(place: Place) -> Made:
+    """Remove what a killed command left beside a large image that it had finished."""
+    from diffnca.tiles.states import remove_work
+
+    remove_work(large_target(place).work)
+    return Made(place.out, was_there=True, is_large=True)
 
 
 def _in_tiles(planned: Plan, watch: Watch) -> Made:
@@ -344,6 +356,7 @@ def _between(request: Request, task: Interpolate, place: Place, watch: Watch) ->
         write_film(frames, out, task.milliseconds)
     else:
         out.mkdir(exist_ok=True)
+        remove_partials(out)
         for index, frame in enumerate(frames):
             write_png(out / frame_name(index), frame, text_of(request))
     return Made(place.out)

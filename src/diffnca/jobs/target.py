@@ -1,5 +1,6 @@
 """The file of an image: whether it can be written, whether it is there, whether it is the one asked for."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from diffnca.data.given import images_in
 from diffnca.data.refusals import LARGEST_IMAGE_PX
-from diffnca.files import check_not_given, check_own, check_place, check_target
+from diffnca.files import check_not_given, check_own, check_place, check_target, is_partial
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request, difference, text_of
@@ -57,8 +58,14 @@ class Target:
 
     def check_place(self) -> None:
         """Refuse a file that cannot be written here."""
-        if not self.is_remote:
-            (check_place if self.is_zarr else check_target)(Path(self.out))
+        if self.is_remote:
+            return
+        if not self.is_zarr:
+            check_target(Path(self.out))
+        elif Path(self.out).is_file():
+            raise ValueError(f"{self.out}: is a file; give another name, or delete it")
+        else:
+            check_place(Path(self.out))
 
     def holds(self, request: Request) -> bool:
         """Return whether the small file is there, complete, and of this image."""
@@ -185,7 +192,7 @@ def check_frames(folder: Path, count: int, formats: Iterable[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; end its name in {', '.join(formats)}, or name a folder")
     check_place(folder)
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {name for name in os.listdir(folder) if not is_partial(name)} if folder.is_dir() else set()
     others = sorted(there - {frame_name(index) for index in range(count)})
     if others:
         raise ValueError(f"{folder}: holds {others[0]}, which is none of {count} frames; name a new folder")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnca.canvas.region import Canvas, Region
+from diffnca.files import remove_partials
 from diffnca.formats import stores
 from diffnca.formats.ome_zarr import OWN as OF_AN_IMAGE
 from diffnca.formats.shards import WRITE_ALL, place_of
@@ -201,8 +202,9 @@ def remove_work(url: str) -> None:
     """Remove the files of an unfinished image, and the folder if it is then empty."""
     for folder in ("/states", "/image.ome.zarr"):
         stores.remove_own(f"{url}{folder}", OF_WORK[folder])
-    if not stores.is_remote(url):
-        with suppress(OSError):  # the folder is missing, or holds other files
+    if not stores.is_remote(url) and Path(url).is_dir():
+        remove_partials(Path(url))
+        with suppress(OSError):  # the folder holds other files
             Path(url).rmdir()
 
 

@@ -39,9 +39,8 @@ takes several turns in a step, for little: it remembers the features of the last
 """
 
 import copy
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import torch
@@ -56,199 +55,24 @@ from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.sampling.guidance import prepare
-from diffnca.training.expressions import EXPRESSIONS, face_expressions
-from diffnca.training.features import FEATURES, Features, efficientnet_lite2
+from diffnca.training.augmentation import augmented
+from diffnca.training.discriminator import Head, Look, Memory, hinge, unreality
+from diffnca.training.features import Features
+from diffnca.training.lattice import lattice
 from diffnca.training.objectives import Batch, Distillation, Player
 from diffnca.training.optimizer import build_optimizer
-
-WIDTH = 64
-"""Channels of a head."""
-
-LARGEST_SHIFT, HOLE = 1 / 16, 1 / 8
-"""Shares of the side of an image: how far it is moved, how wide the hole in it is."""
 
 DISCRIMINATOR_RATE = 2.5
 """Learning rate of the discriminator, as a share of the student's."""
 
-TURNS, MEMORY = 4, 64
-"""Turns of the discriminator in a step; real and made images, each, whose features it remembers."""
+TURNS = 4
+"""Turns of the discriminator in a step."""
 
 COARSE_PX, COARSE_WEIGHT = 8, 10.0
 """Side of the squares whose mean colours an image keeps, and how much they count."""
 
-SPREAD, LEAST_VARIANCE = 3.0, 1e-6
-"""Factor that brings the spread of a batch to the size of features; the variance where its slope ends."""
-
 LATTICE_WEIGHT = 5000.0
 """How much a lattice counts, next to looking real: about as much at 1e-4, where the eye sees it."""
-
-FLAT = 1e-4
-"""Mean square of the detail of a cell up to which it counts as flat."""
-
-NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Rows and columns from a cell to half of its neighbours; the other half sees the same pairs."""
-
-
-NETWORKS: dict[str, Callable[[], Features]] = {
-    FEATURES: efficientnet_lite2,
-    EXPRESSIONS: face_expressions,
-}
-"""The frozen networks by the names that cards of models give them."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a discriminator sees by one frozen network.
-
-    Attributes:
-        network: its name in `NETWORKS`.
-        levels: number of levels of features, from the deepest level on; `None` for all.
-        enlarged: how many times as large the network sees an image.
-    """
-
-    network: str
-    levels: int | None = None
-    enlarged: float = 1.0
-
-    @property
-    def kept(self) -> slice:
-        """The levels that it sees, of all levels."""
-        return slice(-self.levels if self.levels else None, None)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a discriminator sees of an image, and how the student learns from it.
-
-    Attributes:
-        views: what it sees.
-        all_calls: whether gradients pass through all calls, or through the last call alone.
-        weight: how much looking real counts by default, next to the error of the distillation.
-        learning_rate: the default peak rate of the student.
-    """
-
-    views: tuple[View, ...]
-    all_calls: bool
-    weight: float
-    learning_rate: float
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The names of the networks, view by view."""
-        return tuple(view.network for view in self.views)
-
-    def loaded(self) -> tuple[Features, ...]:
-        """Return the networks, view by view."""
-        return tuple(NETWORKS[name]() for name in self.networks)
-
-
-FORMS = View(FEATURES, enlarged=3.0)
-
-LOOKS = {
-    "features": Look((View(FEATURES),), all_calls=False, weight=0.002, learning_rate=1.2e-4),
-    "forms": Look((FORMS,), all_calls=True, weight=0.015, learning_rate=2e-4),
-    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.1, learning_rate=2e-4),
-}
-"""The looks by the values of `--against`."""
-
-
-class Head(nn.Module):
-    """A score for each place of a level, above 0 for real, from all its features and their spread."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width + 1, WIDTH, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(WIDTH, 1, 1)
-        )
-
-    def forward(self, level: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 h w"]:
-        """Return the scores of the places of a level of a batch of images."""
-        scores: Tensor = self.layers(torch.cat([level, spread(level)], dim=1))
-        return scores
-
-
-def spread(level: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Return how far the images of a batch differ at each place: images that are all alike have 0."""
-    variance = level.var(0, correction=0, keepdim=True)
-    deviation = (variance + LEAST_VARIANCE).sqrt().mean(1, keepdim=True)
-    return SPREAD * deviation.expand(len(level), -1, -1, -1)
-
-
-class Memory(nn.Module):
-    """The features of the last real and made images, as a part of the discriminator: a checkpoint holds them.
-
-    `shapes` are those of the levels of an image.
-    """
-
-    count: Tensor
-
-    def __init__(self, shapes: Sequence[torch.Size]) -> None:
-        super().__init__()
-        self.kinds = [[f"{kind}{level}" for level in range(len(shapes))] for kind in ("real", "made")]
-        for names in self.kinds:
-            for name, shape in zip(names, shapes, strict=True):
-                self.register_buffer(name, torch.zeros(MEMORY, *shape))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-
-    def add(self, real: Sequence[Tensor], made: Sequence[Tensor]) -> None:
-        """Remember the levels of images, instead of the oldest ones."""
-        number = min(len(real[0]), MEMORY)
-        places = (int(self.count) + torch.arange(number)) % MEMORY
-        for names, levels in zip(self.kinds, (real, made), strict=True):
-            for name, level in zip(names, levels, strict=True):
-                self.get_buffer(name)[places] = level[:number]
-        self.count += number
-
-    def drawn(self, number: int, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the levels of random real and made images, `number` of each."""
-        known = min(int(self.count), MEMORY)
-        real, made = torch.randint(known, (2, number), generator=generator)
-        both = zip(self.kinds, (real, made), strict=True)
-        found = [[self.get_buffer(name)[places] for name in names] for names, places in both]
-        return found[0], found[1]
-
-
-def hinge(real: list[Tensor], made: list[Tensor]) -> Float[Tensor, ""]:
-    """Return the loss of the discriminator, 0 if scores are above 1 for real and below -1 for made images."""
-    losses = [F.relu(1.0 - r).mean() + F.relu(1.0 + m).mean() for r, m in zip(real, made, strict=True)]
-    return torch.stack(losses).mean()
-
-
-def unreality(made: list[Tensor]) -> Float[Tensor, ""]:
-    """Return the loss of the student: the mean of the scores of its images over levels, negated."""
-    return -torch.stack([scores.mean() for scores in made]).mean()
-
-
-def lattice(images: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, ""]:
-    """Return the mean square of what neighbouring cells of `side` px have in common; flat cells count most.
-
-    The detail of a cell is what differs from the mean over two cells by two, which is blind to a lattice,
-    and from its own mean. Detail that has nothing to do with that of the neighbours gives 0 on average; less
-    than 0 counts as 0. So a lattice counts wherever it is, also if it differs from place to place. Cells at
-    the sides of an image have no such detail, and do not count: fewer than four cells give 0.
-    """
-    height, width = (size // side * side for size in images.shape[-2:])
-    if min(height, width) < 4 * side:
-        return images.new_zeros(())
-    smooth = F.avg_pool2d(F.avg_pool2d(images[..., :height, :width], 2 * side, stride=1), 2, stride=1)
-    detail = images[..., side : height - side, side : width - side] - smooth
-    cells = F.pixel_unshuffle(detail, side).unflatten(1, (images.shape[1], side**2))
-    cells = cells - cells.mean(2, keepdim=True)
-    flatness = 1.0 / (cells.detach().square().mean((1, 2)) / FLAT + 1.0)
-    shared, weight = images.new_zeros(len(images)), images.new_zeros(len(images))
-    for down, right in NEIGHBOURS:
-        one, other = pairs(cells, down, right)
-        both = torch.mul(*pairs(flatness, down, right))
-        shared = shared + ((one * other).mean((1, 2)) * both).sum((1, 2))
-        weight = weight + both.sum((1, 2))
-    return F.relu(shared / weight).mean()
-
-
-def pairs(cells: Float[Tensor, "b *n h w"], down: int, right: int) -> tuple[Tensor, Tensor]:
-    """Return cells and their neighbours, some rows `down` and some columns to the `right`, place by place."""
-    height, width = cells.shape[-2:]
-    left, far = max(0, -right), max(0, right)
-    return cells[..., : height - down, left : width - far], cells[..., down:, far : width - left]
 
 
 class AgainstFeatures(Distillation):
@@ -277,7 +101,7 @@ class AgainstFeatures(Distillation):
             self.player = replace(self.player, optimizer=build_optimizer(training, nn.ModuleList(first)))
         self.look, self.weight, self.device = look, weight, device
         self.networks = tuple(network.to(device) for network in networks)
-        widths = [each.widths[view.kept] for view, each in zip(look.views, self.networks, strict=True)]
+        widths = [network.widths for network in self.networks]
         self.heads = nn.ModuleList(map(Head, chain(*widths))).to(device)
         self.memory = Memory(self.shapes(student.config)).to(device)
         module = nn.ModuleDict({"heads": self.heads, "memory": self.memory})
@@ -376,7 +200,7 @@ class AgainstFeatures(Distillation):
                 large = shown
                 if view.enlarged != 1.0:
                     large = F.interpolate(shown, scale_factor=view.enlarged, mode="bilinear")
-                found += network.levels(large)[view.kept]
+                found += network.levels(large)
             return found
 
     def scores(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -399,37 +223,3 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 def part(batch: Batch, images: slice) -> Batch:
     """Return some images of a batch, with their planes."""
     return replace(batch, x_0=batch.x_0[images], given=None if batch.given is None else batch.given[images])
-
-
-def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """Return images with random colours and places, and holes; differentiable [2]."""
-    draws = torch.rand((7, len(images), 1, 1, 1), generator=generator).to(images)
-    light, saturation, contrast = draws[0] - 0.5, 2.0 * draws[1], draws[2] + 0.5
-    x = images + light
-    gray = x.mean(1, keepdim=True)
-    x = gray + saturation * (x - gray)
-    mean = x.mean((1, 2, 3), keepdim=True)
-    x = mean + contrast * (x - mean)
-    rows, columns = (places(side).to(x) for side in x.shape[-2:])
-    rows, columns = rows[:, None], columns[None, :]
-    hole = ((rows - draws[3]).abs() < HOLE / 2) & ((columns - draws[4]).abs() < HOLE / 2)
-    return shifted(x, (2.0 * draws[5:] - 1.0) * LARGEST_SHIFT).masked_fill(hole, 0.0)
-
-
-def places(side: int) -> Float[Tensor, " n"]:
-    """Return the places of the pixels along a side, from 0 to 1."""
-    return (torch.arange(side) + 0.5) / side
-
-
-def shifted(images: Float[Tensor, "b c h w"], shares: Float[Tensor, "2 b 1 1 1"]) -> Float[Tensor, "b c h w"]:
-    """Return each image moved by whole pixels, by a share of its height and its width; zeros come in."""
-    height, width = images.shape[-2:]
-    down = (shares[0].flatten() * height).round().long().tolist()
-    right = (shares[1].flatten() * width).round().long().tolist()
-    edge_y, edge_x = math.ceil(LARGEST_SHIFT * height), math.ceil(LARGEST_SHIFT * width)
-    padded = F.pad(images, (edge_x, edge_x, edge_y, edge_y))
-    moved = [
-        image[:, edge_y - dy : edge_y - dy + height, edge_x - dx : edge_x - dx + width]
-        for image, dy, dx in zip(padded, down, right, strict=True)
-    ]
-    return torch.stack(moved)

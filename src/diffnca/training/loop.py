@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -32,7 +31,7 @@ from diffnca.models.file import MODEL_FILE, write_model
 from diffnca.progress import Recent, Report, unseen
 from diffnca.training import state
 from diffnca.training.averages import Averages
-from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player
+from diffnca.training.objectives import Batch, Objective, ObjectiveOf, OwnLoss, Player, batch_generator
 from diffnca.training.pace import batches_of_step, learning_rate, most_batches
 from diffnca.training.signals import Stopped, never, stop_requests
 from diffnca.training.state import Progress, Run
@@ -81,15 +80,6 @@ class Care:
     trackers: tuple[str, ...] = ()
     cancelled: Stopped = never
     card: dict[str, Any] = field(default_factory=dict)
-
-
-def batch_generator(
-    seed: int, number: int, process: int = 0, player: int = 0, turn: int = 0
-) -> torch.Generator:
-    """Return the generator of all random numbers of a player for one batch of crops, in one turn."""
-    entropy = [seed, number, process, *((player, turn) if turn else (player,) if player else ())]
-    word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(word >> np.uint64(1)))
 
 
 @contextlib.contextmanager
@@ -276,13 +266,12 @@ class Trainer:
             self._log(rate, losses[1:])
 
     def _turns(self, number: int, taken: list[Tensor], rate: float) -> float:
-        """Let a player take its turns; return its mean loss in the first."""
+        """Let a player take its turns; return its mean loss."""
         player, _, optimizer = self.turns[number]
         self._require_gradients(player)
         for group in optimizer.param_groups:
             group["lr"] = rate * player.rate
-        first, *_ = [self._turn(number, taken, turn) for turn in range(player.turns)]
-        return first
+        return float(sum(self._turn(number, taken, turn) for turn in range(player.turns)) / player.turns)
 
     def _turn(self, number: int, taken: list[Tensor], turn: int) -> float:
         """Let a player take one optimiser step by the mean gradient of some batches; return the mean loss."""
@@ -387,10 +376,9 @@ class Trainer:
     def _mean_loss(self, seen: list[Tensor]) -> float:
         """Return the mean loss of the first player; compiling would take longer than it would save."""
         turn = partial(self.objective.loss, self.players[0].name)
+        batches = (self._batch(x_0, number) for number, x_0 in enumerate(seen))
         with torch.compiler.set_stance("force_eager"):
-            return sum(
-                float(self._loss(turn, self._batch(x_0, number))) for number, x_0 in enumerate(seen)
-            ) / len(seen)
+            return sum(float(self._loss(turn, batch)) for batch in batches) / len(seen)
 
     def _sample(self, stopped: Stopped) -> None:
         if not self.accelerator.is_main_process or self.care.sample is None:

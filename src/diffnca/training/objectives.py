@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,6 +37,15 @@ LEAST_TRUST, SHARE_OF_COLOURS = 0.5, 0.5
 
 TEACHER_STEPS = 6
 """Steps of the teacher in a jump; the first has first order, the others have second order."""
+
+
+def batch_generator(
+    seed: int, number: int, process: int = 0, player: int = 0, turn: int = 0
+) -> torch.Generator:
+    """Return the generator of all random numbers of a player for one batch of crops, in one turn."""
+    entropy = [seed, number, process, *((player, turn) if turn else (player,) if player else ())]
+    word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word >> np.uint64(1)))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from diffnca.models.file import MODEL_FILE, bundled_models, find_model, load_den
 from diffnca.progress import Report, unseen
 from diffnca.sampling.guidance import Guided, guided
 from diffnca.training import state
-from diffnca.training.adversary import LOOKS, AgainstFeatures
+from diffnca.training.adversary import AgainstFeatures
+from diffnca.training.discriminator import LOOKS
 from diffnca.training.features import FEATURES, check_colours, efficientnet_lite2, trained_with
 from diffnca.training.loop import Care, Trainer, has_only_processors, own_rank
 from diffnca.training.objectives import Distillation, ObjectiveOf, OwnLoss, student_config

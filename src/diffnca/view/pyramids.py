@@ -15,6 +15,7 @@ from diffnca.data.refusals import UnusableImageError, refusing
 from diffnca.data.slides import Levels
 from diffnca.data.sources import content_of, is_picture
 from diffnca.data.tiff import SLIDE_SUFFIXES, is_tiled_pyramid
+from diffnca.files import local
 from diffnca.formats.pyramid import UNFINISHED, microns_of
 
 TILE_PX = 256
@@ -75,7 +76,7 @@ def level_scale(width: int, level_width: int) -> float:
 
 def open_image(path: str | Path) -> Pyramid:
     """Open an OME-Zarr image (also at an address of fsspec), a slide, or a picture; raises `ValueError`."""
-    text = str(path).rstrip("/")
+    text = local(str(path)).rstrip("/")
     is_local = "://" not in text
     try:
         if is_local and not Path(text).exists():
