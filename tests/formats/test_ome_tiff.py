@@ -226,6 +226,13 @@ def test_a_source_that_lacks_a_shard_is_refused(tmp_path: Path, level: int) -> N
         write_ome_tiff(url, tmp_path / "x.ome.tif")
 
 
+def test_a_source_with_an_empty_shard_is_refused(tmp_path: Path) -> None:
+    url = make(tmp_path)
+    (Path(url) / "1/c/0/0/0").write_bytes(b"")
+    with pytest.raises(ValueError, match="1/c/0/0/0 is empty"):
+        write_ome_tiff(url, tmp_path / "x.ome.tif")
+
+
 def test_a_source_that_lacks_a_level_is_refused(tmp_path: Path) -> None:
     url = make(tmp_path)
     (Path(url) / "1/zarr.json").unlink()

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -187,11 +188,18 @@ def test_pixels_of_another_shape_than_their_region_are_refused(tmp_path: Path) -
         writer.write(Region(0, 0, 16, 16, canvas), np.zeros((32, 32, 3), np.uint8))
 
 
+def test_an_empty_shard_is_not_written(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path)
+    write_all(writer, random_pixels(40, 40))
+    (Path(writer.url) / "0/c/0/1/2").write_bytes(b"")
+    assert not writer.is_written(Canvas(40, 40).whole)
+
+
 def test_an_image_that_lacks_a_shard_is_not_finished(tmp_path: Path) -> None:
     writer = writer_at(tmp_path)
     write_all(writer, random_pixels(40, 40))
     (Path(writer.url) / "0/c/0/1/2").unlink()
-    with pytest.raises(ValueError, match="1 of 9 shards are missing, the first is 0/c/0/1/2"):
+    with pytest.raises(ValueError, match="1 of 9 shards are missing or empty, the first is 0/c/0/1/2"):
         writer.close()
     assert not writer.is_finished
 
@@ -228,6 +236,20 @@ def test_a_damaged_shard_of_a_level_is_made_again_once_it_is_deleted(tmp_path: P
     assert verify(writer.url) == []
 
 
+def test_an_empty_shard_of_a_level_is_made_again(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 6:  # all of level 1
+            raise KeyboardInterrupt
+
+    writer = writer_at(tmp_path, 128, 32)
+    write_all(writer, random_pixels(600, 300))
+    with pytest.raises(KeyboardInterrupt):
+        writer.close(stop)
+    (Path(writer.url) / "1/c/0/1/0").write_bytes(b"")
+    writer.close()
+    assert bytes_of(tmp_path) == finished_files(3)
+
+
 def test_without_zarr_the_install_command_is_told() -> None:
     code = "import sys; sys.modules['zarr'] = None; import diffnca.formats.ome_zarr"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
@@ -247,11 +269,24 @@ def test_an_address_of_fsspec_is_written() -> None:
     assert verify(writer.url) == []
 
 
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_an_empty_shard_at_an_address_of_fsspec_is_named() -> None:
+    writer = OmeZarrWriter("memory://empty/x.ome.zarr", None, 16, 8)
+    write_all(writer, random_pixels(20, 20))
+    writer.close()
+    fsspec.filesystem("memory").pipe_file("/empty/x.ome.zarr/0/c/0/1/0", b"")
+    assert verify(writer.url) == ["0/c/0/1/0 is empty"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:-9])],
+    ids=["missing", "empty", "cut"],
+)
 def test_a_shard_that_is_missing_or_cut_is_named_and_not_read_as_black(tmp_path: Path, change: Any) -> None:
     writer = finished(tmp_path)
     change(Path(writer.url) / "0/c/0/3/1")
-    with pytest.raises(ValueError, match=r"x\.ome\.zarr/0/c/0/3/1: is (missing|damaged \(.*\)); delete it"):
+    message = r"x\.ome\.zarr/0/c/0/3/1: is (missing|empty|damaged \(.*\)); delete it"
+    with pytest.raises(ValueError, match=message):
         read_pixels(writer.url)
 
 
@@ -325,6 +360,11 @@ class TestVerify:
         writer = finished(tmp_path)
         (Path(writer.url) / "1/c/0/2/1").unlink()
         assert verify(writer.url) == ["1/c/0/2/1 is missing"]
+
+    def test_names_an_empty_shard(self, tmp_path: Path) -> None:
+        writer = finished(tmp_path)
+        (Path(writer.url) / "1/c/0/2/1").write_bytes(b"")
+        assert verify(writer.url) == ["1/c/0/2/1 is empty"]
 
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9, 0.999])
     def test_names_a_shard_with_a_flipped_bit(self, tmp_path: Path, share: float) -> None:

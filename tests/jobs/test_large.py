@@ -717,6 +717,14 @@ def test_an_image_that_lost_a_file_is_not_finished(
     assert "is missing; delete it and make it again" in error_of(capsys, command(model, there))
 
 
+def test_an_image_with_an_empty_file_is_not_finished(
+    model: str, finished: Once, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = finished("x.ome.zarr")
+    (there / "0" / "c" / "0" / "1" / "1").write_bytes(b"")
+    assert "0/c/0/1/1 is empty; delete it and make it again" in error_of(capsys, command(model, there))
+
+
 def test_a_slash_at_the_end_is_no_other_image(
     model: str, once: Once, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -352,6 +352,13 @@ def test_a_missing_file_of_our_images_is_an_error_and_not_black(
     assert set(caplog.messages) == {f"a.ome.zarr: {answers[0][2].decode().strip()}"}
 
 
+def test_an_empty_file_of_our_images_is_an_error_and_not_black(tmp_path: Path) -> None:
+    path = write_zarr(tmp_path / "a.ome.zarr", [picture(600, 600)], diffnca={"diffnca:seed": "7"})
+    (path / "0" / "c" / "0" / "1" / "0").write_bytes(b"")
+    with pytest.raises(ValueError, match="^0/c/0/1/0 is empty; make the image again"):
+        open_image(path).tile(0, 0, 2)
+
+
 def test_a_missing_file_of_others_is_black(tmp_path: Path) -> None:
     path = write_zarr(tmp_path / "a.ome.zarr", [picture(300, 300)], shards=False)
     (path / "0" / "c" / "0" / "0" / "0").unlink()

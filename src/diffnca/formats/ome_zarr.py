@@ -103,16 +103,17 @@ class OmeZarrWriter:
         array[shards.place_of(region)] = np.moveaxis(pixels, -1, 0)
 
     def is_written(self, region: Region) -> bool:
-        """Return whether all shards of `region` exist."""
+        """Return whether all shards of `region` are there."""
         store = stores.opened(self.url)
         parts = region.tiles(self.shard_px, self.shard_px)
-        return all(stores.exists(store, shards.key_of(0, shard, self.shard_px)) for shard in parts)
+        lacks = (stores.lack_of(store, shards.key_of(0, shard, self.shard_px)) for shard in parts)
+        return all(lack is None for lack in lacks)
 
     def close(self, progress: Progress = unseen) -> None:
         """Make the pyramid, then the NGFF metadata that finish the image.
 
         Raises:
-            ValueError: shards are missing.
+            ValueError: shards are missing or empty.
         """
         store = stores.opened(self.url)
         first = shards.open_level(self.url, 0)
@@ -176,21 +177,21 @@ class OmeZarrWriter:
             )
 
     def _check_whole(self, store: Store, shape: tuple[int, int]) -> None:
-        """Refuse an image with missing shards: zarr reads a missing shard as black."""
+        """Refuse an image with missing or empty shards: zarr reads them as black."""
         keys = [shards.key_of(0, shard, self.shard_px) for shard in self._shards(shape)]
-        missing = [key for key in keys if not stores.exists(store, key)]
+        missing = [key for key in keys if stores.lack_of(store, key) is not None]
         if missing:
             raise ValueError(
-                f"{self.url}: {len(missing)} of {len(keys)} shards are missing, the first is {missing[0]}; "
-                "write them before closing"
+                f"{self.url}: {len(missing)} of {len(keys)} shards are missing or empty, the first is "
+                f"{missing[0]}; write them before closing"
             )
 
     def _shards(self, shape: tuple[int, int]) -> Iterator[Region]:
         return Canvas(*shape).whole.tiles(self.shard_px, self.shard_px)
 
     def _halve(self, store: Store, level: int, shard: Region) -> None:
-        """Make a shard of a level from the level before, unless the shard exists."""
-        if not stores.exists(store, shards.key_of(level, shard, self.shard_px)):
+        """Make a shard of a level from the level before, unless the shard is there."""
+        if stores.lack_of(store, shards.key_of(level, shard, self.shard_px)) is not None:
             array = shards.open_level(self.url, level - 1)
             height, width = array.shape[1:]
             top, left = 2 * shard.top, 2 * shard.left
@@ -246,16 +247,16 @@ class StoredPixels:
 
 
 def read_pixels(url: str) -> UInt8[np.ndarray, "h w c"]:
-    """Return all pixels of an image that fits in memory; refuse missing and damaged shards."""
+    """Return all pixels of an image that fits in memory; refuse missing, empty and damaged shards."""
     array = shards.open_level(url, 0)
     return np.moveaxis(shards.read_region(url, "0", array, Canvas(*array.shape[1:]).whole), 0, -1)
 
 
 def check_finished(url: str) -> tuple[dict[str, Any], list[Any]]:
-    """Return attributes and levels of a finished image; refuse damaged metadata and missing shards."""
+    """Return attributes and levels of a finished image; refuse damaged metadata, missing and empty shards."""
     attributes, levels, fault = _levels(url)
-    missing = (key for array, key, _ in shards.shards_of(levels) if not stores.exists(array.store, key))
-    fault = fault or next((f"{key} is missing" for key in missing), None)
+    lacks = ((key, stores.lack_of(array.store, key)) for array, key, _ in shards.shards_of(levels))
+    fault = fault or next((f"{key} {lack}" for key, lack in lacks if lack is not None), None)
     if fault is not None:
         remedy = "; delete it and make it again (`diffnca verify` names all faults)"
         raise ValueError(f"{url}: {fault}{'' if fault == UNFINISHED else remedy}")
@@ -276,7 +277,7 @@ def verify(url: str, progress: Progress = unseen) -> list[str]:
     problems = [] if shapes == expected else [f"its levels are of {shapes} px, not {expected}"]
     total = sum(1 for _ in shards.shards_of(levels))
     for done, (array, key, place) in enumerate(shards.shards_of(levels), start=1):
-        fault = shards.fault_of(array, place) if stores.exists(array.store, key) else "is missing"
+        fault = shards.fault_of(array, key, place)
         problems += [] if fault is None else [f"{key} {fault}"]
         progress(done, total)
     return problems

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffnca.errors import one_line
-from diffnca.formats.stores import exists, opened, undamaged, zarr  # or a hint
+from diffnca.formats.stores import exists, lack_of, opened, undamaged, zarr  # or a hint
 
 # isort: split
 import numpy as np
@@ -20,7 +20,7 @@ REMEDY = "delete it, then the command that makes the image makes it again"
 
 
 def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
-    """Return the pixels of a region of a level; refuse missing and damaged shards by name.
+    """Return the pixels of a region of a level; refuse missing, empty and damaged shards by name.
 
     The region begins at the corner of a shard.
     """
@@ -30,8 +30,9 @@ def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.nda
         key = key_of(path, part, side)
         with undamaged(f"{url}/{key}", REMEDY):
             values = array[place_of(part)]
-        if not values.any() and not exists(array.store, key):  # zarr reads a missing shard as black
-            raise ValueError(f"{url}/{key}: is missing; {REMEDY}")
+        lack = None if values.any() else lack_of(array.store, key)
+        if lack is not None:
+            raise ValueError(f"{url}/{key}: {lack}; {REMEDY}")
         top, left = part.top - region.top, part.left - region.left
         pixels[:, top : top + part.height, left : left + part.width] = values
     return pixels
@@ -66,8 +67,11 @@ def level_fault(store: Store, path: str) -> str | None:
     return None
 
 
-def fault_of(array: Any, place: tuple[slice, slice, slice]) -> str | None:
-    """Return the fault of an existing shard; `None` means no fault."""
+def fault_of(array: Any, key: str, place: tuple[slice, slice, slice]) -> str | None:
+    """Return the fault of a shard; `None` means no fault."""
+    lack = lack_of(array.store, key)
+    if lack is not None:
+        return lack
     try:
         array[place]
     except OSError:

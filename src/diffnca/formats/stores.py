@@ -76,7 +76,7 @@ def _reaching(method: Any) -> Any:
     return call
 
 
-for _name in ("get", "get_partial_values", "set", "exists", "delete", "delete_dir"):
+for _name in ("get", "get_partial_values", "getsize", "set", "exists", "delete", "delete_dir"):
     setattr(AddressStore, _name, _reaching(getattr(FsspecStore, _name)))
 
 
@@ -89,6 +89,13 @@ class FolderStore(LocalStore):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(f"{path}: is no regular file; delete it")
         return await super().get(key, *arguments, **options)
+
+    async def getsize(self, key: str) -> int:
+        """Return the bytes of a value; raise `FileNotFoundError` if the key does not exist."""
+        path = self.root / key
+        if not path.is_file():
+            raise FileNotFoundError(key)
+        return path.stat().st_size
 
 
 @contextmanager
@@ -140,6 +147,17 @@ def is_remote(url: str) -> bool:
 def exists(store: Store, key: str) -> bool:
     """Return whether the store has a key."""
     return sync(store.exists(key))
+
+
+def lack_of(store: Store, key: str) -> str | None:
+    """Return why the file of a shard holds nothing; `None` if it holds something.
+
+    zarr reads a missing shard as black, and an empty one too. The size takes no more requests than `exists`.
+    """
+    try:
+        return None if sync(store.getsize(key)) else "is empty"
+    except FileNotFoundError:
+        return "is missing"
 
 
 def listed(store: Store, prefix: str) -> list[str]:

@@ -140,17 +140,16 @@ def open_zarr(address: str) -> Pyramid:
 
 
 def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
-    """Refuse a region with a missing file: zarr would read the file as black."""
-    from diffnca.formats.stores import exists
+    """Refuse a region with a missing or empty file: zarr would read the file as black."""
+    from diffnca.formats.stores import lack_of
 
     _, height, width = level.shards or level.chunks
     for row in range(rows.start // height, -(-rows.stop // height)):
         for column in range(columns.start // width, -(-columns.stop // width)):
             key = f"{level.path}/{level.metadata.encode_chunk_key((0, row, column))}"
-            if not exists(store, key):
-                raise ValueError(
-                    f"{key} is missing; make the image again (`diffnca verify` names all faults)"
-                )
+            lack = lack_of(store, key)
+            if lack is not None:
+                raise ValueError(f"{key} {lack}; make the image again (`diffnca verify` names all faults)")
 
 
 def _open_tiff(path: Path) -> Pyramid:
