@@ -105,11 +105,12 @@ def test_what_was_said_of_the_image_comes_back(source: str, tmp_path: Path) -> N
     assert read_ome_tiff_text(written(source, tmp_path)) == TEXT
 
 
-def test_a_damaged_source_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["0/c/0/0/0", "0/c/0/1/1", "1/c/0/0/0"])
+def test_a_damaged_shard_of_the_source_is_named(tmp_path: Path, key: str) -> None:
     url = make(tmp_path)
-    shard = Path(url) / "0/c/0/1/0"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="a shard of level 0: is damaged .*`diffnca verify` names it"):
+    shard = Path(url) / key
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"x\.ome\.zarr/{key}: is damaged \(.*\); delete it"):
         written(url, tmp_path)
 
 

@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import UInt8
 
+from diffnca.canvas.region import Canvas
 from diffnca.errors import one_line
 from diffnca.files import check_target, replace_atomically
 from diffnca.formats.ome_zarr import Progress, check_finished
 from diffnca.formats.pyramid import microns_of
-from diffnca.formats.shards import REMEDY
-from diffnca.formats.stores import undamaged
+from diffnca.formats.shards import read_region
 from diffnca.progress import unseen
 
 try:
@@ -51,7 +51,7 @@ def write_ome_tiff(
     total = sum(-(-level.shape[1] // TILE_PX) * -(-level.shape[2] // TILE_PX) for level in levels)
 
     def tiles(number: int) -> Iterator[UInt8[np.ndarray, "..."]]:
-        for tile in _tiles(levels[number], f"{source_url}: a shard of level {number}"):
+        for tile in _tiles(source_url, levels[number]):
             yield tile
             progress(next(counted), total)
 
@@ -154,12 +154,11 @@ def _resolution(microns: float | None, factor: int) -> dict[str, Any]:
     return {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
 
 
-def _tiles(level: Any, name: str) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+def _tiles(source_url: str, level: Any) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     """Yield the tiles of a level, row by row; repeat the edge in the last tiles."""
     channels, height, width = level.shape
-    for top in range(0, height, TILE_PX):
-        with undamaged(name, f"`diffnca verify` names it; {REMEDY}"):
-            band = np.moveaxis(np.asarray(level[:, top : top + TILE_PX, :]), 0, -1)
+    for rows in Canvas(height, width).whole.tiles(TILE_PX, width):
+        band = np.moveaxis(read_region(source_url, level.path, level, rows), 0, -1)
         fill = [(0, TILE_PX - band.shape[0]), (0, -width % TILE_PX), (0, 0)]
         band = np.pad(band, fill, mode="edge")
         for left in range(0, width, TILE_PX):

@@ -20,13 +20,10 @@ REMEDY = "delete it, then the command that makes the image makes it again"
 
 
 def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.ndarray, "c h w"]:
-    """Return the pixels of a region of a level; refuse missing, empty and damaged shards by name.
-
-    The region begins at the corner of a shard.
-    """
+    """Return the pixels of a region of a level; refuse missing, empty and damaged shards by name."""
     side = array.shards[1]
     pixels = np.empty((array.shape[0], region.height, region.width), np.uint8)
-    for part in region.tiles(side, side):
+    for part in _parts(region, side):
         key = key_of(path, part, side)
         with undamaged(f"{url}/{key}", REMEDY):
             values = array[place_of(part)]
@@ -36,6 +33,16 @@ def read_region(url: str, path: str, array: Any, region: Region) -> UInt8[np.nda
         top, left = part.top - region.top, part.left - region.left
         pixels[:, top : top + part.height, left : left + part.width] = values
     return pixels
+
+
+def _parts(region: Region, side: int) -> Iterator[Region]:
+    """Yield the parts of a region by the shards in which they lie."""
+    bottom, right = region.top + region.height, region.left + region.width
+    for row in range(region.top // side, -(-bottom // side)):
+        top, below = max(region.top, row * side), min(bottom, (row + 1) * side)
+        for column in range(region.left // side, -(-right // side)):
+            left, beyond = max(region.left, column * side), min(right, (column + 1) * side)
+            yield Region(top, left, below - top, beyond - left, region.canvas)
 
 
 def shards_of(levels: Mapping[str, Any]) -> Iterator[tuple[Any, str, tuple[slice, slice, slice]]]:
