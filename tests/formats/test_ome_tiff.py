@@ -101,6 +101,13 @@ def test_the_ome_xml_tells_the_pixel_size(source: str, tmp_path: Path) -> None:
     assert pixels.physical_size_x_unit.value == "µm"
 
 
+@pytest.mark.parametrize("ending", [".ome.tif", ".ome.tiff", ".tif"])
+def test_the_image_has_the_name_of_its_file(tmp_path: Path, ending: str) -> None:
+    ome_types = pytest.importorskip("ome_types")
+    write_ome_tiff(make(tmp_path), tmp_path / f"slide.7{ending}")
+    assert ome_types.from_tiff(tmp_path / f"slide.7{ending}").images[0].name == "slide.7"
+
+
 def test_what_was_said_of_the_image_comes_back(source: str, tmp_path: Path) -> None:
     assert read_ome_tiff_text(written(source, tmp_path)) == TEXT
 

@@ -1,11 +1,12 @@
 """Write a finished OME-Zarr image as pyramidal OME-TIFF: BigTIFF, tiled, with the levels as SubIFDs.
 
 OME-XML and resolution tags both hold the pixel size, because some readers use only the tags. The writer holds
-one row of tiles in memory and replaces the file atomically. Equal images give equal bytes.
+one row of tiles in memory and replaces the file atomically. Equal images of equal names give equal bytes.
 """
 
 import itertools
 import logging
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ TILE_PX = 256
 JPEG_QUALITY = 90
 CENTIMETRE_UM = 10_000.0
 
+ENDING = r"(?i:(\.ome)?\.tiff?)$"
+"""Pattern of the end of the name of a file, which is no part of the name of the image."""
+
 
 def write_ome_tiff(
     source_url: str,
@@ -58,7 +62,7 @@ def write_ome_tiff(
     with replace_atomically(path) as partial, tifffile.TiffWriter(partial, bigtiff=True, ome=True) as tiff:
         for number, level in enumerate(levels):
             channels, height, width = level.shape
-            metadata = _metadata(levels, attributes, microns, compression)
+            metadata = _metadata(path, levels[0].shape, attributes["diffnca"], microns, compression)
             first = {"subifds": len(levels) - 1, "metadata": metadata}
             tiff.write(
                 tiles(number),
@@ -132,13 +136,13 @@ def _end(tiff: Any) -> int:
 
 
 def _metadata(
-    levels: list[Any], attributes: Mapping[str, Any], microns: float | None, compression: str
+    path: Path, shape: tuple[int, ...], text: Mapping[str, str], microns: float | None, compression: str
 ) -> dict[str, Any]:
-    text, name = dict(attributes["diffnca"]), attributes["ome"]["multiscales"][0]["name"]
-    content = f"{name} {levels[0].shape} {microns} {compression} {text}"
+    name, text = re.sub(ENDING, "", path.name), dict(text)
+    content = f"{name} {shape} {microns} {compression} {text}"
     sizes = {f"PhysicalSize{key}": "µm" if key[1:] else microns for key in ("X", "XUnit", "Y", "YUnit")}
     return {
-        "axes": "YXS" if levels[0].shape[0] > 1 else "YX",
+        "axes": "YXS" if shape[0] > 1 else "YX",
         "Name": name,
         "Creator": text.get("Software", "diffnca"),
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, content)),  # equal images have equal bytes
