@@ -195,15 +195,23 @@ def test_a_tile_of_a_huge_image_is_read_without_the_rest(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("width", "level_width", "scale"), [(1301, 1301, 1.0), (1301, 651, 0.5), (1301, 163, 0.125)]
+    ("side", "level_side", "scale"), [(1301, 1301, 1.0), (1301, 651, 0.5), (1301, 163, 0.125)]
 )
-def test_the_scale_of_a_halved_level_is_exact(width: int, level_width: int, scale: float) -> None:
-    assert level_scale(width, level_width) == scale
+def test_the_scale_of_a_halved_level_is_exact(side: int, level_side: int, scale: float) -> None:
+    assert level_scale(side, level_side) == scale
 
 
-def test_the_scale_of_another_level_is_the_quotient_of_the_widths() -> None:
+def test_the_scale_of_another_level_is_the_quotient_of_the_sides() -> None:
     assert level_scale(1035, 517) == 517 / 1035
     assert level_scale(900, 300) == 1 / 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(4096, 5), (5, 4096)])
+def test_the_levels_of_a_narrow_image_are_halves_of_each_other(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    facts = open_image(write_zarr(tmp_path / "a.ome.zarr", halves(picture(height, width)))).facts()
+    assert [level["scale"] for level in facts["levels"]] == [1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
 
 
 def test_the_page_is_told_what_the_image_is(tmp_path: Path) -> None:

@@ -55,23 +55,30 @@ class Pyramid:
     def facts(self) -> dict[str, Any]:
         """Return the facts that the page needs."""
         height, width = self.sizes[0]
+        longer = int(width >= height)
         return {
             "name": self.name,
             "height": height,
             "width": width,
             "tile": TILE_PX,
-            "levels": [{"height": h, "width": w, "scale": level_scale(width, w)} for h, w in self.sizes],
+            "levels": [
+                {"height": size[0], "width": size[1], "scale": level_scale(max(height, width), size[longer])}
+                for size in self.sizes
+            ],
             "microns_per_px": self.microns_per_px,
             "provenance": self.provenance,
         }
 
 
-def level_scale(width: int, level_width: int) -> float:
-    """Return the pixels of a level per pixel of the image; exact if halving (rounding up) made the level."""
+def level_scale(side: int, level_side: int) -> float:
+    """Return the pixels of a level per pixel of the image; exact if halving (rounding up) made the level.
+
+    The sides are the longer ones: a short side may be 1 px in several levels.
+    """
     factor = 1
-    while ceil(width / factor) > level_width:
+    while ceil(side / factor) > level_side:
         factor *= 2
-    return 1.0 / factor if ceil(width / factor) == level_width else level_width / width
+    return 1.0 / factor if ceil(side / factor) == level_side else level_side / side
 
 
 def open_image(path: str | Path) -> Pyramid:
