@@ -352,6 +352,33 @@ class TestOtherReaders:
         ]
 
 
+def channels_of(writer: OmeZarrWriter) -> list[Any]:
+    ome: Any = zarr.open_group(writer.url, mode="r").attrs["ome"]
+    return list(ome["omero"]["channels"])
+
+
+def mapped(folder: Path, channels: int) -> OmeZarrWriter:
+    """Make an image with a map of two classes."""
+    writer = OmeZarrWriter(str(folder / "x.ome.zarr"), None, 16, 8, ("stroma", "gland"))
+    write_all(writer, random_pixels(20, 20, channels + 2))
+    writer.close()
+    return writer
+
+
+@pytest.mark.parametrize(("channels", "names"), [(1, ["Channel 0"]), (3, ["Red", "Green", "Blue"])])
+def test_the_planes_of_a_map_have_the_names_of_their_classes(
+    tmp_path: Path, channels: int, names: list[str]
+) -> None:
+    labels = [channel["label"] for channel in channels_of(mapped(tmp_path, channels))]
+    assert labels == [*names, "stroma", "gland"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_planes_of_a_map_are_not_shown_at_first(tmp_path: Path, channels: int) -> None:
+    active = [channel["active"] for channel in channels_of(mapped(tmp_path, channels))]
+    assert active == [True] * channels + [False] * 2
+
+
 class TestVerify:
     def test_finds_nothing_in_a_whole_image(self, tmp_path: Path) -> None:
         assert verify(finished(tmp_path).url) == []

@@ -16,6 +16,7 @@ from diffnca.config.model import with_fields
 from diffnca.data.layouts import UNKNOWN
 from diffnca.errors import Interrupted
 from diffnca.formats.ome_zarr import read_pixels
+from diffnca.formats.stores import attributes_of
 from diffnca.jobs.options import Choices, Place
 from diffnca.jobs.request import Request, asked
 from diffnca.jobs.run import run
@@ -324,6 +325,12 @@ def test_a_maker_needs_a_model_that_knows_coarse_colours(models: tuple[str, str]
     with pytest.raises(ValueError, match="a model that knows no coarse colours"):
         asked(models[1], New(), Choices(), (16, 16), maker=models[1])
     assert torch.is_grad_enabled()
+
+
+def test_a_large_image_names_the_planes_of_its_map(models: tuple[str, str], tmp_path: Path) -> None:
+    (made,) = run(asked(models[1], New(), Choices(), (10, 14)), Place(out=str(tmp_path / "a.ome.zarr")))
+    omero = attributes_of(made.path)["ome"]["omero"]  # type: ignore[index]
+    assert [channel["label"] for channel in omero["channels"]][3:] == ["stroma", "gland"]
 
 
 def test_the_plan_of_a_large_image_says_who_makes_its_map(

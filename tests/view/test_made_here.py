@@ -33,6 +33,16 @@ def test_pixels_size_and_provenance_are_shown(tmp_path: Path, name: str) -> None
     assert np.array_equal(image.tile(0, 1, 1), PIXELS[256:512, 256:500])
 
 
+@pytest.mark.parametrize(("colours", "classes"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_the_classes_of_a_map_are_not_shown_as_colours(tmp_path: Path, colours: int, classes: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, colours + classes), dtype=np.uint8)
+    writer = OmeZarrWriter(str(tmp_path / "x.ome.zarr"), None, 64, 64, ("stroma", "gland")[:classes])
+    writer.open(Canvas(40, 50), colours + classes, {})
+    writer.write(Canvas(40, 50).whole, pixels)
+    writer.close()
+    assert np.array_equal(open_image(writer.url).tile(0, 0, 0), pixels[..., :colours])
+
+
 def test_an_image_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     begun(tmp_path)
     with pytest.raises(ValueError, match="is not finished; the command that makes it goes on with it"):

@@ -51,12 +51,14 @@ class OmeZarrWriter:
         microns_per_px: size of a pixel in micrometres; `None` if unknown.
         shard_px: side in pixels of the shards (files), a multiple of `chunk_px`.
         chunk_px: side in pixels of the chunks, the smallest parts that a reader reads.
+        planes: names of the channels that follow the colours, such as the classes of a map.
     """
 
     url: str
     microns_per_px: float | None = None
     shard_px: int = 512
     chunk_px: int = 256
+    planes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.url.endswith(".zarr"):
@@ -203,8 +205,10 @@ class OmeZarrWriter:
     def _ngff(self, count: int, channels: int) -> dict[str, Any]:
         """Return the NGFF metadata of an image with `count` levels ([1])."""
         unit = {} if self.microns_per_px is None else {"unit": "micrometer"}
-        colours = COLOURS if channels >= 3 else ()
-        names = (*colours, *((f"Channel {n}", "FFFFFF") for n in range(len(colours), channels)))
+        own = channels - len(self.planes)
+        shown, colours = min(own, 3), COLOURS if own >= 3 else ()
+        others = (*(f"Channel {n}" for n in range(len(colours), own)), *self.planes)
+        names = (*colours, *((name, "FFFFFF") for name in others))
         window, is_colour = {"min": 0, "max": 255, "start": 0, "end": 255}, bool(colours)
         image = {
             "name": Path(self.url).name.removesuffix(".ome.zarr"),
@@ -217,7 +221,7 @@ class OmeZarrWriter:
         }
         omero = {
             "channels": [
-                {"label": name, "color": colour, "window": window, "active": n < 3 or not is_colour}
+                {"label": name, "color": colour, "window": window, "active": n < shown}
                 for n, (name, colour) in enumerate(names)
             ],
             "rdefs": {"model": "color" if is_colour else "greyscale"},

@@ -274,13 +274,14 @@ def job_of(request: Request, place: Place, target: Target) -> Job:
 
     model, (sampler, _), shard = request.opened(), request.walk(), shard_of(request.canvas)
     chunk, microns = min(shard, CHUNK_PX), read_card(find_model(request.model.name)).get("microns_per_px")
+    layout, size = model.config.layout, None if microns is None else float(microns)
     return Job(
         model,
         task_of(request),
         sampler,
         grown_seed(request.seed, len(canvases_of(request)) - 1),
         States(f"{target.work}/states", request.canvas, model.image_channels, chunk, sampler.is_multistep),
-        OmeZarrWriter(target.image, None if microns is None else float(microns), shard, chunk),
+        OmeZarrWriter(target.image, size, shard, chunk, layout.names if layout.made else ()),
         place.device,
         request.engine,
     )

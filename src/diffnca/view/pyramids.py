@@ -130,11 +130,11 @@ def open_zarr(address: str) -> Pyramid:
         kind, channels, microns = levels[0].dtype, levels[0].shape[0], microns_of(multiscale)
     if axes != "c, y, x":
         raise UnusableImageError(f"its axes are {axes}; must be c, y, x")
-    if kind != np.uint8 or channels == 2:
+    shown = _shown_channels(root.attrs, channels)
+    if kind != np.uint8 or shown == 2:
         raise UnusableImageError(
             f"{channels} channels of {kind}; must be gray, or colours and others, of uint8"
         )
-    shown = channels if channels <= 4 else 3  # planes of a map follow the colours
 
     def read(level: int, rows: slice, columns: slice) -> Pixels:
         if "diffnca" in root.attrs:  # other programs may leave out black chunks
@@ -144,6 +144,17 @@ def open_zarr(address: str) -> Pyramid:
     return Pyramid(
         Path(address).name or address, sizes, read, microns, _as_text(root.attrs.get("diffnca", ""))
     )
+
+
+def _shown_channels(attributes: Any, channels: int) -> int:
+    """Return how many channels are colours, as our images say; of others they are all, or the first three."""
+    guess = channels if channels <= 4 else 3
+    if "diffnca" not in attributes:
+        return guess
+    with suppress(KeyError, TypeError, AttributeError):  # the metadata are absent, or of another form
+        active = sum(channel.get("active") is True for channel in attributes["ome"]["omero"]["channels"])
+        return active if active in (1, 3) else guess
+    return guess
 
 
 def _require_files(store: Any, level: Any, rows: slice, columns: slice) -> None:
