@@ -307,6 +307,26 @@ def test_a_dry_run_of_a_finished_image_deletes_nothing(model: str, finished: Onc
     assert (tmp_path / "x.png.work").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("x.ome.zarr", 40 * 300 + 20 * 150), ("x.ome.tif", 40 * 300 + 20 * 150), ("x.png", 40 * 300)],
+)
+def test_a_finished_image_takes_a_byte_for_each_pixel_and_colour(
+    model: str, tmp_path: Path, name: str, pixels: int
+) -> None:
+    request = asked(model, New(), Choices(), (40, 300))
+    assert plan(request, Place(out=str(tmp_path / name), tile=32)).finished_bytes == 3 * pixels
+
+
+@pytest.mark.parametrize(("name", "files"), [("x.ome.zarr", 1), ("x.ome.tif", 2)])
+def test_a_file_is_written_while_its_pixels_are_still_there(
+    model: str, tmp_path: Path, name: str, files: int
+) -> None:
+    request = asked(model, New(), Choices(steps=1), (40, 300))  # one step leaves no states
+    planned = plan(request, Place(out=str(tmp_path / name), tile=32))
+    assert planned.needed_bytes == files * planned.finished_bytes
+
+
 def test_a_dry_run_tells_that_the_disk_is_too_small(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from diffnca.errors import Interrupted
 from diffnca.formats.ome_zarr import read_pixels
 from diffnca.formats.stores import attributes_of
 from diffnca.jobs.options import Choices, Place
+from diffnca.jobs.plan import plan
 from diffnca.jobs.request import Request, asked
 from diffnca.jobs.run import run
 from diffnca.jobs.tasks import New
@@ -325,6 +326,11 @@ def test_a_maker_needs_a_model_that_knows_coarse_colours(models: tuple[str, str]
     with pytest.raises(ValueError, match="a model that knows no coarse colours"):
         asked(models[1], New(), Choices(), (16, 16), maker=models[1])
     assert torch.is_grad_enabled()
+
+
+def test_the_planes_of_a_map_take_room_too(models: tuple[str, str], tmp_path: Path) -> None:
+    planned = plan(asked(models[1], New(), Choices(), (10, 14)), Place(out=str(tmp_path / "a.ome.zarr")))
+    assert planned.finished_bytes == (3 + 2) * 10 * 14
 
 
 def test_a_large_image_names_the_planes_of_its_map(models: tuple[str, str], tmp_path: Path) -> None:

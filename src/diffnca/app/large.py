@@ -128,7 +128,7 @@ def about(planned: Plan) -> str:
     tiles = planned.tiles
     if tiles is None:
         return "it is finished already"
-    disk = amount(tiles.disk_bytes + planned.finished_bytes)
+    disk = amount(planned.needed_bytes)
     took = duration(planned.seconds_left)
     several = "" if tiles.num_tiles == 1 else "s"
     return (

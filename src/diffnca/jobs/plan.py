@@ -26,6 +26,7 @@ from diffnca.diffusion.walk import Planes
 from diffnca.engine.machine import device_named, physical_memory
 from diffnca.files import check_target
 from diffnca.formats.film import FORMATS, check_film
+from diffnca.formats.pyramid import level_shapes
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request
 from diffnca.jobs.target import IN_MEMORY_PX, LARGE_FORMATS, Target, check_frames, check_replaced
@@ -83,9 +84,23 @@ class Plan:
         return BASE_BYTES + self.tiles.largest.area * BYTES_PER_CHANNEL * channels
 
     @property
-    def finished_bytes(self) -> float:
-        """Room that the finished image takes, at most."""
-        return 4.0 * self.request.canvas.whole.area
+    def finished_bytes(self) -> int:
+        """Room that the finished image takes, at most: no compression makes noise smaller."""
+        levels = self._level_bytes
+        return levels[0] if Target(self.place.out).is_png else sum(levels)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room that the image takes while it is made, at most: states, then a file of what is stored."""
+        assert self.tiles is not None
+        file_bytes = 0 if Target(self.place.out).is_zarr else self.finished_bytes
+        return sum(self._level_bytes) + max(self.tiles.disk_bytes, file_bytes)
+
+    @property
+    def _level_bytes(self) -> list[int]:
+        """Room of each level of the image, a byte for each pixel and channel."""
+        canvas, channels = self.request.canvas, int(self.request.opened().image_channels)
+        return [channels * height * width for height, width in level_shapes(canvas.height, canvas.width)]
 
     @property
     def lacking_memory(self) -> float | None:
@@ -147,7 +162,7 @@ def plan(request: Request, place: Place) -> Plan:
     made = Plan(request, place, False, is_begun, tiles_of(job, place.tile), job)
     if not is_begun:
         assert made.tiles is not None
-        target.check_room(made.tiles.disk_bytes + made.finished_bytes)
+        target.check_room(made.needed_bytes)
     return made
 
 
