@@ -414,11 +414,20 @@ def test_an_image_of_which_only_the_work_is_there_is_not_finished(tmp_path: Path
 
 
 def test_an_address_of_fsspec_is_shown(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
+    memory = pytest.importorskip("fsspec").filesystem("memory")
     image = picture(64, 64)
-    pyramid = open_image(write_zarr(tmp_path / "a.ome.zarr", [image]).as_uri() + "/")
+    memory.put(str(write_zarr(tmp_path / "a.ome.zarr", [image])), "/shown/a.ome.zarr", recursive=True)
+    pyramid = open_image("memory://shown/a.ome.zarr/")
     assert pyramid.name == "a.ome.zarr" and np.array_equal(pyramid.tile(0, 0, 0), image)
     with pytest.raises(ValueError, match="is no OME-Zarr image"):
+        open_image("memory://shown/nothing.zarr")
+
+
+def test_an_address_of_a_file_is_its_path(tmp_path: Path) -> None:
+    image = picture(64, 64)
+    pyramid = open_image(write_zarr(tmp_path / "a.ome.zarr", [image]).as_uri())
+    assert np.array_equal(pyramid.tile(0, 0, 0), image)
+    with pytest.raises(ValueError, match="does not exist"):
         open_image((tmp_path / "nothing.zarr").as_uri())
 
 
