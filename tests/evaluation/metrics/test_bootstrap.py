@@ -102,6 +102,19 @@ def test_the_draws_follow_their_seed() -> None:
     )
 
 
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_the_error_of_few_pairs_is_a_number(n: int) -> None:
+    found = kid_difference(model(n, 0, 0.3), model(n, 1, 0.6), cloud(50, 2))
+    assert 0.0 < found.error < np.inf
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_of_few_pairs_one_of_two_sets_is_nearer_in_each_draw(n: int) -> None:
+    a, b, real = model(n, 0, 0.3), model(n, 1, 0.6), cloud(50, 2)
+    shares = kid_difference(a, b, real).share_a_better + kid_difference(b, a, real).share_a_better
+    assert shares == pytest.approx(1.0, abs=1e-9)
+
+
 def test_sets_that_are_no_pairs_are_one_line() -> None:
     with pytest.raises(ValueError, match="^5 images of A and 6 of B: must be pairs"):
         kid_difference(model(5, 0), model(6, 1), cloud(9, 2))

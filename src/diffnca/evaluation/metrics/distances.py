@@ -207,6 +207,9 @@ def kid_difference(
     unbiased estimate. Of k trainings it takes k - 1, separately for A and B: k would make the variance too
     small ([5]). A single training adds no variance.
 
+    A draw has at least two different seeds, since an image has no pair of its own. So the error of few images
+    is too small: of two images, each draw takes both.
+
     Raises:
         ValueError: the sets of A and B are not pairs, or there are fewer than 2 pairs.
     """
@@ -219,8 +222,10 @@ def kid_difference(
     index = torch.arange(len(real)) if pictures is None else pictures.unique(return_inverse=True)[1]
     num_pictures = len(index.unique())
     generator = torch.Generator().manual_seed(seed)
+    of_seeds = _counts_of_two(n, num_draws, generator)
+    of_pictures = _counts(num_pictures, num_pictures, num_draws, generator)
     weights, weights_reference = (
-        torch.cat([torch.ones(1, k).double(), _counts(k, k, num_draws, generator)]) for k in (n, num_pictures)
+        torch.cat([torch.ones(1, each.shape[1]).double(), each]) for each in (of_seeds, of_pictures)
     )
     of_a, of_b = (
         torch.stack([_distances(one.double(), real, index, weights, weights_reference) for one in trainings])
@@ -259,3 +264,11 @@ def _counts(n: int, chosen: int, draws: int, generator: torch.Generator) -> Floa
     """Draw `chosen` of `n` with replacement, `draws` times; return how often each number is drawn."""
     index = torch.randint(n, (draws, chosen), generator=generator)
     return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, index, torch.ones_like(index).double())
+
+
+def _counts_of_two(n: int, draws: int, generator: torch.Generator) -> Float64[Tensor, "{draws} {n}"]:
+    """Draw `n` of `n` like `_counts`; repeat each draw that takes one number only."""
+    counts = _counts(n, n, draws, generator)
+    while (is_alone := counts.amax(1) == n).any():
+        counts[is_alone] = _counts(n, n, int(is_alone.sum()), generator)
+    return counts
