@@ -1,6 +1,7 @@
 """Build networks and models from their configuration, with fresh weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from diffnca.config.model import Config
 from diffnca.config.networks import Model, NCAConfig, UNetConfig
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.diffusion.schedule import NoiseSchedule
+from diffnca.errors import one_line
 from diffnca.networks.automaton import Automaton
 
 Generator = Denoiser | Autoencoder
@@ -43,6 +45,14 @@ def denoiser_of(model: Generator) -> Denoiser:
         name = model.config.name
         raise ValueError(f"model {name}: must be a denoiser, not a variational autoencoder (vnca)")
     return model
+
+
+def require_device(device: Any) -> None:
+    """Refuse a device that is not available here; `None` is no device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(f"device={device!r}: is not available here ({one_line(error)})") from None
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

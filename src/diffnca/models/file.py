@@ -23,7 +23,7 @@ from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import Denoiser
 from diffnca.errors import one_line, require
 from diffnca.files import LFS_POINTER, replace_atomically
-from diffnca.models.build import Generator, build_model, denoiser_of, fill
+from diffnca.models.build import Generator, build_model, denoiser_of, fill, require_device
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
@@ -199,8 +199,9 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
         device: the device of the weights.
 
     Raises:
-        ValueError: the model does not exist, or its file is damaged.
+        ValueError: the model does not exist, its file is damaged, or the device is not available.
     """
+    require_device(device)
     path = find_model(name)
     model = build_model(read_config(path))
     load_weights(model, path)

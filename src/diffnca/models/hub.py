@@ -70,7 +70,7 @@ class Pretrained:
         """Return a bundled model, a model file, the model of a folder or of the hub, with its card.
 
         Raises:
-            ValueError: the model does not exist, or its file is damaged.
+            ValueError: the model does not exist, its file is damaged, or the device is not available.
         """
         path = find_model(name)
         return cls(load(path, device), read_card(path))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.errors import one_line, require, require_members
+from diffnca.errors import require, require_members
+from diffnca.models.build import require_device
 
 
 @contextmanager
@@ -95,11 +96,7 @@ def place_of(model: Any, device: str | torch.device | None) -> torch.device:
         raise ValueError(f"model={model!r}: must be a model, not its name; give diffnca.load({model!r})")
     if not isinstance(model, Autoencoder):
         require_members("model", model, vars(ImageDenoiser))
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
-            raise ValueError(f"device={device!r}: is not available here ({one_line(error)})") from None
+    require_device(device)
     while hasattr(model, "denoiser"):  # such as `Guided`, which is where its better model is
         model = model.denoiser
     if isinstance(model, nn.Module) and device is not None:
