@@ -89,6 +89,17 @@ WRONG = {
     "generate(MODEL, **SIZE, device='nope')": "device='nope': is not available here",
     "generate(MODEL, **SIZE, engine='quick')": "engine=quick: must be one of",
     "generate('pathology', **SIZE)": "model='pathology': must be a model, not its name",
+    "generate(MODEL, **SIZE, maker='colon-map')": "maker='colon-map': must be a model, not its name",
+    "generate(MODEL, **SIZE, maker=3)": "maker int: must have image_channels, schedule",
+    "generate(Path('run'), **SIZE)": "model='run': must be a model, not its name; give diffnca.load('run')",
+    "world('aerial')": "model='aerial': must be a model, not its name",
+    "inpaint('aerial', IMAGE, IMAGE[0, 1] > 0)": "model='aerial': must be a model, not its name",
+    "extend('aerial', IMAGE, left=1)": "model='aerial': must be a model, not its name",
+    "upscale('aerial', IMAGE, 2)": "model='aerial': must be a model, not its name",
+    "vary('aerial', IMAGE)": "model='aerial': must be a model, not its name",
+    "interpolate('aerial', (1, 2), [0.5], **SIZE)": "model='aerial': must be a model, not its name",
+    "guided('aerial', 2.0)": "model='aerial': must be a model, not its name",
+    "guided(MODEL, guide='aerial')": "guide='aerial': must be a model, not its name",
     "generate(object(), **SIZE)": "model object: must have image_channels, schedule",
     "inpaint(MODEL, IMAGE.numpy(), IMAGE[0, 1] > 0)": "image of type ndarray: must be a tensor",
     "inpaint(MODEL, IMAGE, (IMAGE[0, 1] > 0).numpy())": "mask of type ndarray: must be a tensor",
@@ -116,6 +127,7 @@ WRONG = {
 
 SCRIPT = """
 import json, sys, torch
+from pathlib import Path
 from diffnca import *
 from diffnca.diffusion.denoiser import Denoiser
 

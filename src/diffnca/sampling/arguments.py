@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
@@ -90,12 +91,17 @@ def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
     return tuple(whole_number("seed", each) for each in seed)
 
 
+def check_model(model: Any, name: str = "model") -> None:
+    """Refuse the name of a model, and what is none; `name` is that of the argument."""
+    if isinstance(model, str | PurePath):
+        given = str(model)
+        raise ValueError(f"{name}={given!r}: must be a model, not its name; give diffnca.load({given!r})")
+    if not isinstance(model, Autoencoder):
+        require_members(name, model, vars(ImageDenoiser))
+
+
 def place_of(model: Any, device: str | torch.device | None) -> torch.device:
     """Return the device to compute on, and move the model to `device` unless that is `None`."""
-    if isinstance(model, str):
-        raise ValueError(f"model={model!r}: must be a model, not its name; give diffnca.load({model!r})")
-    if not isinstance(model, Autoencoder):
-        require_members("model", model, vars(ImageDenoiser))
     require_device(device)
     while hasattr(model, "denoiser"):  # such as `Guided`, which is where its better model is
         model = model.denoiser

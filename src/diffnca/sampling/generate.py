@@ -13,7 +13,7 @@ from diffnca.canvas.region import MAX_SIDE_PX, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import canvas_of, place_of, seeds_of, undisturbed
+from diffnca.sampling.arguments import canvas_of, check_model, place_of, seeds_of, undisturbed
 from diffnca.sampling.coarse import completing, make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
@@ -68,6 +68,9 @@ def generate(
     Raises:
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
+    check_model(model)
+    if maker is not None:
+        check_model(maker, "maker")
     check_options(options)
     boundary, progress = options.get("boundary", Canvas.boundary), options.get("progress")
     sampler, steps, engine = options.get("sampler"), options.get("steps"), options.get("engine", "auto")
@@ -124,6 +127,7 @@ def world(
     Raises:
         ValueError: an argument is not allowed, or the model must see the whole canvas.
     """
+    check_model(model)
     check_options(options)
     if isinstance(model, Autoencoder):
         raise ValueError("the model makes whole images; take diffnca.generate")

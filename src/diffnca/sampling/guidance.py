@@ -30,6 +30,7 @@ from diffnca.engine import prepare as prepare_network
 from diffnca.errors import require
 from diffnca.networks.automaton import Automaton
 from diffnca.networks.cell import SelfGuidance
+from diffnca.sampling.arguments import check_model
 from diffnca.sampling.around import Around
 from diffnca.sampling.pyramid import with_pyramid
 
@@ -107,7 +108,9 @@ def guided(
     Raises:
         ValueError: the two models do not fit, or the model has no cell steps to leave out.
     """
+    check_model(model)
     if guide is not None:
+        check_model(guide, "guide")
         return Guided(model, guide, 2.0 if guidance is None else guidance)
     own = model.config.sampling
     strength = own.guidance if guidance is None else guidance

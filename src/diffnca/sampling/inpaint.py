@@ -16,7 +16,7 @@ from diffnca.canvas.region import Boundary, Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.errors import require
-from diffnca.sampling.arguments import canvas_of, check_images, whole_number
+from diffnca.sampling.arguments import canvas_of, check_images, check_model, whole_number
 from diffnca.sampling.known import Known, KnownPixels, Picture
 from diffnca.sampling.starts import PureNoise
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, sample_edits
@@ -56,6 +56,7 @@ def inpaint(
     Raises:
         ValueError: an argument is not allowed, or the mask marks nothing or everything.
     """
+    check_model(model)
     check_images(image, model.image_channels)
     check_mask(mask, *image.shape[-2:])
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
@@ -84,6 +85,7 @@ def extend(
     Raises:
         ValueError: an argument is not allowed, or all margins are 0.
     """
+    check_model(model)
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas, known = margins(image, (top, bottom, left, right), boundary, method)

@@ -16,7 +16,7 @@ from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.errors import require
-from diffnca.sampling.arguments import check_between, check_images
+from diffnca.sampling.arguments import check_between, check_images, check_model
 from diffnca.sampling.known import Known, KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits
 
@@ -53,6 +53,7 @@ def upscale(
     Raises:
         ValueError: an argument is not allowed.
     """
+    check_model(model)
     check_images(image, model.image_channels)
     boundary = options.get("boundary", Canvas.boundary)
     canvas = enlarged_canvas(image.shape[-2], image.shape[-1], factor, boundary)

@@ -18,7 +18,7 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
-from diffnca.sampling.arguments import canvas_of, check_between, check_images, number, seeds_of
+from diffnca.sampling.arguments import canvas_of, check_between, check_images, check_model, number, seeds_of
 from diffnca.sampling.known import KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
@@ -44,6 +44,7 @@ def vary(
     Raises:
         ValueError: an argument is not allowed.
     """
+    check_model(model)
     check_images(image, model.image_channels)
     canvas = canvas_of(image.shape[-2], image.shape[-1], options.get("boundary", Canvas.boundary))
     return sample_edits(model, image, options, canvas, variation(canvas, image, strength))
@@ -89,6 +90,7 @@ def interpolate(
     Raises:
         ValueError: an argument is not allowed.
     """
+    check_model(model)
     if not isinstance(seeds, Sequence) or len(seeds) != 2:
         raise ValueError(f"seeds={seeds!r}: must be two seeds, those of the first and the last image")
     first, second = seeds_of(seeds, 2)
