@@ -57,6 +57,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def shown(value: object) -> str:
+    """Return a value as it stands in a message: one line, not a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def explained(error: Exception) -> str | None:
     """Return the line of an error that a user can cause; `None` for an error of diffnca."""
     text = one_line(error)

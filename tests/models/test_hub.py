@@ -1,9 +1,11 @@
 """Models with their cards: folders, the hub, torch.hub."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
@@ -58,6 +60,41 @@ def test_the_page_shows_the_card_and_the_hub_can_read_it(tmp_path: Path) -> None
         "| scores | kid 5 |",
     ):
         assert text in page.text
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ({"microns_per_px": "0.5"}, "card: microns_per_px='0.5': must be a number above 0"),
+        ({"microns_per_px": 0}, "card: microns_per_px=0: must be a number above 0"),
+        ({"seen": np.float32(3)}, r"card: seen=.*3\.0.*: must be a JSON value"),
+        ({"data": Path("a")}, r"card: data=PosixPath\('a'\): must be a JSON value"),
+        ({"data": [Path("a")]}, r"card: data=\[PosixPath\('a'\)\]: must be a JSON value"),
+    ],
+    ids=str,
+)
+@pytest.mark.skipif(os.name == "nt", reason="paths have another name on Windows")
+def test_a_card_that_no_file_holds_is_refused_before_a_folder_is_made(
+    tmp_path: Path, fact: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}[^\n]*$"):
+        Pretrained(small().model, fact).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_fact_of_none_counts_as_missing(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("description", "licence", "microns_per_px"))
+    folders = [tmp_path / "none", tmp_path / "missing"]
+    for folder, card in zip(folders, (nothing, {}), strict=True):
+        Pretrained.from_pretrained(Pretrained(small().model, card).save_pretrained(folder))
+    assert (folders[0] / "README.md").read_text() == (folders[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("place", ["file", "file/moss"])
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^[^\n]*: is a file, or lies in one; give a folder$"):
+        small().save_pretrained(tmp_path / place)
 
 
 def test_the_hub_receives_the_files_of_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

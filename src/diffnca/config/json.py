@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from diffnca.config.layout import LayoutConfig
 from diffnca.config.model import Config
-from diffnca.errors import one_line, require
+from diffnca.errors import one_line, require, shown
 
 FORMAT_VERSION = 1
 """Version of the JSON layout; each text stores it."""
@@ -39,7 +39,7 @@ def from_json(text: str, source: str = "config") -> Config:
     version = values.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{source}: configuration format {_shown(version)}: this diffnca reads format {FORMAT_VERSION}; "
+            f"{source}: configuration format {shown(version)}: this diffnca reads format {FORMAT_VERSION}; "
             "update diffnca"
         )
     try:
@@ -55,7 +55,7 @@ def object_of(text: str, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{source}: must be JSON text ({one_line(error)})") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{source}: holds {_shown(values)}; must be a JSON object")
+        raise ValueError(f"{source}: holds {shown(values)}; must be a JSON object")
     return values
 
 
@@ -68,14 +68,14 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build_union(arguments, value, where)
     if origin is Literal:
         is_one = isinstance(value, str) and value in arguments
-        require(is_one, where, _shown(value), f"one of {', '.join(map(str, arguments))}")
+        require(is_one, where, shown(value), f"one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
-        require(isinstance(value, list), where, _shown(value), "a list")
+        require(isinstance(value, list), where, shown(value), "a list")
         return tuple(_build(arguments[0], item, where) for item in value)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    require(type(value) is kind, where, _shown(value), f"of type {kind.__name__}")
+    require(type(value) is kind, where, shown(value), f"of type {kind.__name__}")
     require(kind is not float or math.isfinite(value), where, value, "a finite number")
     return value
 
@@ -92,19 +92,14 @@ def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
     }
     family = value.get("family") if isinstance(value, dict) else None
     is_known = isinstance(family, str) and family in families
-    require(is_known, f"{where}.family", _shown(family), f"one of {', '.join(families)}; update diffnca")
+    require(is_known, f"{where}.family", shown(family), f"one of {', '.join(families)}; update diffnca")
     return _build(families[family], value, where)
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    require(isinstance(value, dict), where, _shown(value), "an object")
+    require(isinstance(value, dict), where, shown(value), "an object")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise ValueError(f"{where}: unknown field {_shown(unknown[0])}; known are {', '.join(hints)}")
+        raise ValueError(f"{where}: unknown field {shown(unknown[0])}; known are {', '.join(hints)}")
     return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -21,7 +21,7 @@ from torch import Tensor
 from diffnca.config.json import from_json, object_of, to_json
 from diffnca.config.model import Config
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.errors import one_line, require
+from diffnca.errors import one_line, require, shown
 from diffnca.files import LFS_POINTER, replace_atomically
 from diffnca.models.build import Generator, build_model, denoiser_of, fill, require_device
 
@@ -104,9 +104,13 @@ def write_model(
     """Write a model file atomically; `weights` is the `state_dict()` of a network that `config` builds.
 
     `card` holds facts on the model as JSON values. A `dtype` of `None` keeps the type of each weight.
+
+    Raises:
+        ValueError: `check_card` refuses the card.
     """
+    facts = check_card(card)
     stored = {name: weight.to(dtype or weight.dtype) for name, weight in weights.items()}
-    write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(dict(card), sort_keys=True)})
+    write_tensors(path, stored, {"config": to_json(config), "card": json.dumps(facts, sort_keys=True)})
 
 
 def read_config(path: Path) -> Config:
@@ -118,12 +122,29 @@ def read_config(path: Path) -> Config:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the card in the header of a model file; refuse a card whose pixel size is no number above 0."""
-    card = object_of(read_header(path).get("card", "{}"), f"{path}: its card")
-    microns = card.get("microns_per_px", 1.0)
-    is_size = type(microns) in (int, float) and 0.0 < microns < math.inf
-    require(is_size, f"{path}: microns_per_px", microns, "a number above 0")
-    return card
+    """Return the card in the header of a model file; refuse what `check_card` refuses."""
+    return check_card(object_of(read_header(path).get("card", "{}"), f"{path}: its card"), str(path))
+
+
+def check_card(card: Any, where: str = "card") -> dict[str, Any]:
+    """Return the facts of a card as a file holds them; a fact of `None` counts as missing.
+
+    Raises:
+        ValueError: a fact is no JSON value, or its pixel size is no number above 0.
+    """
+    require(isinstance(card, Mapping), where, shown(card), "facts by their names")
+    facts: dict[str, Any] = {}
+    for name, value in card.items():
+        require(isinstance(name, str), f"{where}: name", shown(name), "text")
+        try:
+            facts[name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError, RecursionError):
+            allowed = "a JSON value, such as text, a number or a list"
+            raise ValueError(f"{where}: {name}={shown(value)}: must be {allowed}") from None
+    microns = facts.get("microns_per_px")
+    is_size = microns is None or (type(microns) in (int, float) and 0.0 < microns < math.inf)
+    require(is_size, f"{where}: microns_per_px", shown(microns), "a number above 0")
+    return facts
 
 
 def bundled_models() -> dict[str, Path]:

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, ModelCardData
 from diffnca.errors import one_line
 from diffnca.files import replace_atomically
 from diffnca.models.build import Generator
-from diffnca.models.file import MODEL_FILE, find_model, load, read_card, write_model
+from diffnca.models.file import MODEL_FILE, check_card, find_model, load, read_card, write_model
 
 PAGE = "README.md"
 PAGE_TEXT = """---
@@ -79,9 +79,16 @@ class Pretrained:
         """Write the model and its page into a folder, which is made if it is missing; return the folder.
 
         `dtype` is the type of the weights in the file; `None` keeps it.
+
+        Raises:
+            ValueError: a fact of the card is no JSON value, or a file stands where the folder would be.
         """
+        check_card(self.card)
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"{folder}: is a file, or lies in one; give a folder") from None
         config, network = self.model.config, self.model.network
         write_model(folder / MODEL_FILE, network.state_dict(), config, self.card, dtype)
         with replace_atomically(folder / PAGE) as partial:
@@ -114,11 +121,12 @@ class Pretrained:
 
     def page(self) -> str:
         """Return the page of the model: facts for the hub, and the card in Markdown."""
-        config, card = self.model.config, self.card
+        config = self.model.config
+        card = {name: value for name, value in self.card.items() if value is not None}
         about = ModelCardData(library_name="diffnca", pipeline_tag=TASK, tags=TAGS)
         parameters = sum(parameter.numel() for parameter in self.model.network.parameters())
         facts = {"configuration": f"`{config.name}`, {parameters:,} parameters"}
-        facts |= {title: _text(card[name]) for title, name in ROWS.items() if card.get(name) is not None}
+        facts |= {title: _text(card[name]) for title, name in ROWS.items() if name in card}
         rows = "\n".join(f"| {title} | {text.replace('|', '&#124;')} |" for title, text in facts.items())
         return PAGE_TEXT.format(
             about=about.to_yaml(),
