@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from fractions import Fraction
 
@@ -118,6 +119,30 @@ def test_nan_is_refused() -> None:
 def test_pixels_of_another_type_are_refused(dtype: type) -> None:
     with pytest.raises(ValueError, match="must be uint8 or uint16"):
         to_model(np.zeros((2, 2, 3), dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(3, 5, 7), r"images of shape \(3, 5, 7\): must be \(b, c, h, w\)"),
+        (torch.zeros(5, 7), r"images of shape \(5, 7\): must be \(b, c, h, w\)"),
+        (
+            torch.full((1, 3, 2, 2), 200, dtype=torch.uint8),
+            "images of torch.uint8: must hold numbers from -1",
+        ),
+        (np.zeros((1, 3, 2, 2), dtype=np.float32), "images of type ndarray: must be a tensor"),
+    ],
+    ids=["c h w", "h w", "integers", "array"],
+)
+def test_what_no_model_gives_becomes_no_file(images: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}[^\n]*$"):
+        inspect.unwrap(to_uint8)(images)  # as for users, whose types nobody checks
+
+
+@pytest.mark.parametrize("pixels", [torch.zeros(2, 2, 3, dtype=torch.uint8), [[0]], None], ids=str)
+def test_pixels_that_are_no_array_are_refused(pixels: object) -> None:
+    with pytest.raises(ValueError, match=r"^pixels of type \w+: must be an array of NumPy[^\n]*$"):
+        inspect.unwrap(to_model)(pixels)
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 2, 2, 3)])

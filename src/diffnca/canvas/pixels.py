@@ -15,6 +15,10 @@ def to_model(array: Shaped[np.ndarray, "*h_w_c"]) -> Float32[Tensor, "c h w"]:
 
     The range is -1 (black) to 1 (largest of the type); each number is the float32 nearest to its pixel.
     """
+    if not isinstance(array, np.ndarray):
+        raise ValueError(
+            f"pixels of type {type(array).__name__}: must be an array of NumPy, as files hold them"
+        )
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise ValueError(f"pixels of type {array.dtype}: must be uint8 or uint16; convert them with astype")
     if array.ndim not in (2, 3):
@@ -31,8 +35,17 @@ def to_uint8(images: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b h w c"]:
     """Return the pixels of a model as an 8-bit file holds them.
 
     -1 becomes 0 and 1 becomes 255; others are rounded to the nearest pixel, halves up, and clamped. Float32
-    and narrower types have no rounding error. A NaN raises `ValueError`.
+    and narrower types have no rounding error.
+
+    Raises:
+        ValueError: the images are no tensor of such numbers, b c h w, or hold a NaN.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images of type {type(images).__name__}: must be a tensor, b c h w")
+    if not images.is_floating_point():
+        raise ValueError(f"images of {images.dtype}: must hold numbers from -1 to 1; see to_model")
+    if images.ndim != 4:
+        raise ValueError(f"images of shape {tuple(images.shape)}: must be (b, c, h, w); index one with None")
     pixels = images.detach().cpu()
     num_nan = int(pixels.isnan().sum())
     if num_nan:
