@@ -86,6 +86,17 @@ WRONG = {
     "generate(MODEL, **SIZE, sampler='euler')": "sampler='euler': must be one of",
     "generate(MODEL, **SIZE, steps='many')": "steps='many': must be a whole number",
     "generate(MODEL, **SIZE, tone=5, even_px=8)": "tone=5: must be 3 finite numbers",
+    "generate(MODEL, **SIZE, obey='2')": "obey='2': must be a number",
+    "generate(MODEL, **SIZE, obey=torch.ones(2))": "obey=tensor([1., 1.]): must be a number",
+    "generate(MODEL, **SIZE, label=5)": "label=5: must be a name, or a list of one name for each image",
+    "generate(MODEL, **SIZE, label=['a', 5])": "label=['a', 5]: must be a name, or a list of one name",
+    "generate(MODEL, **SIZE, label={'a': 'half'})": "label='half': must be a number",
+    "interpolate(MODEL, (1, 2), [0.5], **SIZE, label=5)": "label=5: must be a name",
+    "vary(MODEL, IMAGE, obey='2')": "obey='2': must be a number",
+    "vary(MODEL, IMAGE, torch.ones(2))": "strength=tensor([1., 1.]): must be a number",
+    "vary(MODEL, IMAGE, b'1')": "strength=b'1': must be a number",
+    "interpolate(MODEL, (1, 2), torch.tensor(0.5), **SIZE)": "shares=tensor(0.5000): must be one or more",
+    "interpolate(MODEL, (1, 2), torch.ones(1, 1), **SIZE)": "shares=tensor([[1.]]): must be one or more",
     "generate(MODEL, **SIZE, device='nope')": "device='nope': is not available here",
     "generate(MODEL, **SIZE, engine='quick')": "engine=quick: must be one of",
     "generate('pathology', **SIZE)": "model='pathology': must be a model, not its name",
@@ -125,6 +136,13 @@ WRONG = {
 }
 """Calls, as nobody checks the types of the arguments outside of pytest, and how the errors begin."""
 
+ALIKE = [
+    "torch.equal(vary(MODEL, IMAGE, torch.tensor(0.5)), vary(MODEL, IMAGE, 0.5))",
+    "torch.equal(upscale(MODEL, IMAGE, torch.tensor(1.5)), upscale(MODEL, IMAGE, 1.5))",
+    "torch.equal(generate(MODEL, **SIZE, obey=torch.tensor(1.0)), generate(MODEL, **SIZE))",
+]
+"""Comparisons that are true."""
+
 SCRIPT = """
 import json, sys, torch
 from pathlib import Path
@@ -141,7 +159,7 @@ MODEL, SIZE = load("pathology-4step"), {"height": 4, "width": 5}
 IMAGE, said = torch.linspace(-1.0, 1.0, 60).view(1, 3, 4, 5), {}
 for call in json.load(sys.stdin):
     try:
-        eval(call)
+        said[call] = str(eval(call))
     except ValueError as error:
         said[call] = str(error)
     except BaseException as error:
@@ -152,10 +170,10 @@ json.dump(said, sys.stdout)
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, str]:
-    """Return what each of the wrong calls says."""
+    """Return what each of the calls says, or gives."""
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        input=json.dumps(list(WRONG)),
+        input=json.dumps([*WRONG, *ALIKE]),
         capture_output=True,
         text=True,
         check=True,
@@ -167,6 +185,11 @@ def said() -> dict[str, str]:
 def test_a_wrong_argument_is_one_line_that_names_it(call: str, said: dict[str, str]) -> None:
     assert said[call].startswith(WRONG[call])
     assert "\n" not in said[call]
+
+
+@pytest.mark.parametrize("call", ALIKE)
+def test_numbers_may_be_tensors_and_arrays(call: str, said: dict[str, str]) -> None:
+    assert said[call] == "True"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffnca.baselines.autoencoder import Autoencoder
 from diffnca.canvas.region import Canvas
 from diffnca.diffusion.denoiser import ImageDenoiser
-from diffnca.errors import require, require_members
+from diffnca.errors import require, require_members, shown
 from diffnca.models.build import require_device
 
 
@@ -65,11 +65,11 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return `value` as a float; refuse text."""
-    if not isinstance(value, str):
-        with suppress(TypeError, ValueError):
+    """Return `value` as a float; refuse text, and several numbers."""
+    if not isinstance(value, str | bytes | bytearray):
+        with suppress(TypeError, ValueError, RuntimeError):  # the last of a tensor of several numbers
             return float(value)
-    raise ValueError(f"{name}={value!r}: must be a number")
+    raise ValueError(f"{name}={shown(value)}: must be a number")
 
 
 def canvas_of(height: Any, width: Any, boundary: Any) -> Canvas:
@@ -125,7 +125,9 @@ def check_images(image: Any, channels: int) -> None:
         raise ValueError(f"image: must hold numbers from -1 to 1; scale it, as {maker} does")
 
 
-def check_between(name: str, value: Any, above: float, most: float) -> None:
-    """Refuse a number outside `above < value <= most`."""
-    if not above < number(name, value) <= most:
-        raise ValueError(f"{name}={value:g}: must be above {above:g} and at most {most:g}")
+def number_between(name: str, value: Any, above: float, most: float) -> float:
+    """Return `value` as a float; refuse a number outside `above < value <= most`."""
+    found = number(name, value)
+    if not above < found <= most:
+        raise ValueError(f"{name}={found:g}: must be above {above:g} and at most {most:g}")
+    return found

@@ -13,7 +13,7 @@ from diffnca.canvas.region import MAX_SIDE_PX, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import canvas_of, check_model, place_of, seeds_of, undisturbed
+from diffnca.sampling.arguments import canvas_of, check_model, number, place_of, seeds_of, undisturbed
 from diffnca.sampling.coarse import completing, make_map
 from diffnca.sampling.growth import canvases_of, grown
 from diffnca.sampling.guidance import prepare
@@ -72,6 +72,7 @@ def generate(
     if maker is not None:
         check_model(maker, "maker")
     check_options(options)
+    obey = number("obey", obey)
     boundary, progress = options.get("boundary", Canvas.boundary), options.get("progress")
     sampler, steps, engine = options.get("sampler"), options.get("steps"), options.get("engine", "auto")
     region = _region_on(canvas_of(height, width, boundary), region)
@@ -129,6 +130,7 @@ def world(
     """
     check_model(model)
     check_options(options)
+    obey = number("obey", obey)
     if isinstance(model, Autoencoder):
         raise ValueError("the model makes whole images; take diffnca.generate")
     if options.get("progress") is not None:

@@ -1,13 +1,14 @@
 """Labels of new images: names that a model has learnt, as constant planes after all its other planes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from diffnca.config.model import Config
 from diffnca.diffusion.walk import Planes
-from diffnca.errors import require
+from diffnca.errors import require, shown
+from diffnca.sampling.arguments import number
 from diffnca.sampling.constants import Constants
 
 Told = str | Mapping[str, float]
@@ -30,9 +31,9 @@ def labelled(planes: Planes | None, label: Told | Sequence[Told] | None, config:
 
 def mixed(label: Told | Sequence[Told] | None, shares: tuple[float, ...]) -> Told | Sequence[Told] | None:
     """Return a mix of two labels for each share of the way between them; any other label as it is."""
-    if label is None or isinstance(label, str | Mapping) or len(label) != 2:
+    if label is None or isinstance(label, str | Mapping) or len(_each_of(label)) != 2:
         return label
-    one, other = map(_shares_of, label)
+    one, other = map(_shares_of, _each_of(label))
     names = dict.fromkeys((*one, *other))
     return [
         {name: (1.0 - share) * one.get(name, 0.0) + share * other.get(name, 0.0) for name in names}
@@ -48,6 +49,8 @@ def check_label(label: Any, images: int, *configs: Config) -> None:
     if label is None:
         return
     told = _each_of(label)
+    for share in (share for each in told if isinstance(each, Mapping) for share in each.values()):
+        number("label", share)
     if not isinstance(label, str | Mapping) and len(told) != images:
         raise ValueError(f"label of {len(told)} names: must be one, or one for each of {images} images")
     knowing = [config for config in configs if config.layout.labels]
@@ -59,8 +62,13 @@ def check_label(label: Any, images: int, *configs: Config) -> None:
             require(each in names, "label", each, f"one of the labels of the model: {', '.join(names)}")
 
 
-def _each_of(label: Told | Sequence[Told]) -> list[Told]:
-    return [label] if isinstance(label, str | Mapping) else list(label)
+def _each_of(label: Any) -> list[Told]:
+    """Return a label, or the label of each image, as a list; refuse what is no label."""
+    is_list = isinstance(label, Iterable) and not isinstance(label, str | Mapping)
+    told = list(label) if is_list and getattr(label, "ndim", 1) == 1 else [label]
+    if not all(isinstance(each, str | Mapping) for each in told):
+        raise ValueError(f"label={shown(label)}: must be a name, or a list of one name for each image")
+    return told
 
 
 def _shares_of(told: Told) -> Mapping[str, float]:

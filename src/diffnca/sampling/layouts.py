@@ -28,6 +28,7 @@ from diffnca.data.refusals import UnusableImageError
 from diffnca.data.sources import content_of
 from diffnca.diffusion.denoiser import ImageDenoiser, Query
 from diffnca.errors import require
+from diffnca.sampling.arguments import number
 from diffnca.sampling.guidance import AroundDenoiser
 from diffnca.sampling.labels import Told, check_label
 from diffnca.sampling.maps import Outlines, Raster
@@ -179,6 +180,7 @@ def led(
     images: int,
 ) -> tuple[Any, Layout | None]:
     """Return a model that follows class numbers and labels as closely as asked, and their layout."""
+    obey = number("obey", obey)
     check_label(label, images, model.config)
     if numbers is not None:
         check_edited(model.config)
@@ -203,7 +205,8 @@ def check_kept(config: Config, obey: float, has_label: bool) -> None:
         require(obey == 1.0, "obey", obey, "1 for a model that makes maps: it keeps all of a layout")
 
 
-def check_obey(obey: float, has_layout: bool) -> None:
+def check_obey(obey: Any, has_layout: bool) -> None:
     """Refuse a number out of range, and one that leads to no layout; a label counts as one."""
+    obey = number("obey", obey)
     require(0.0 <= obey <= LARGEST_GUIDANCE, "obey", obey, f"from 0 to {LARGEST_GUIDANCE}")
     require(has_layout or obey == 1.0, "obey", obey, "1 without layout and label; give one")

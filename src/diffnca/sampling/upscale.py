@@ -16,7 +16,7 @@ from diffnca.canvas.region import Boundary, Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.errors import require
-from diffnca.sampling.arguments import check_between, check_images, check_model
+from diffnca.sampling.arguments import check_images, check_model, number_between
 from diffnca.sampling.known import Known, KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.task import LeadingOptions, MakeTask, Task, later_levels, sample_edits
 
@@ -66,12 +66,11 @@ def enlargement(
     """Return a function that gives the task to enlarge an image to a canvas."""
     if method not in list(STRENGTHS):
         raise ValueError(f"method={method!r}: must be consistent or noise")
-    strength = STRENGTHS[method] if strength is None else strength
-    check_between("strength", strength, 0.0, 1.0)
+    first = number_between("strength", STRENGTHS[method] if strength is None else strength, 0.0, 1.0)
     means, original = KnownMeans(image), KnownPixels(Picture(image))
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
-        path = later_levels(denoiser, levels, strength)
+        path = later_levels(denoiser, levels, first)
         start = Noised(Enlarged(means), path[0])
         if method == "noise":
             return Task(canvas, path, start, original=original)
@@ -82,7 +81,7 @@ def enlargement(
 
 def enlarged_canvas(height: int, width: int, factor: float, boundary: tuple[Boundary, Boundary]) -> Canvas:
     """Return the canvas of an enlarged image; refuse factors out of range."""
-    check_between("factor", factor, 1.0, LARGEST_FACTOR)
+    factor = number_between("factor", factor, 1.0, LARGEST_FACTOR)
     sides = (round(height * factor), round(width * factor))
     require(sides != (height, width), "factor", factor, f"enough for a pixel more of {height}x{width}")
     return Canvas(*sides, boundary)

@@ -18,7 +18,8 @@ from diffnca.canvas.noise import Noise
 from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
-from diffnca.sampling.arguments import canvas_of, check_between, check_images, check_model, number, seeds_of
+from diffnca.errors import shown
+from diffnca.sampling.arguments import canvas_of, check_images, check_model, number, number_between, seeds_of
 from diffnca.sampling.known import KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
@@ -52,13 +53,13 @@ def vary(
 
 def variation(canvas: Canvas, image: Float[Tensor, "b c y x"], strength: float) -> MakeTask:
     """Return a function that gives the task to vary an image, which is stretched to the canvas."""
-    check_between("strength", strength, 0.0, 1.0)
+    first = number_between("strength", strength, 0.0, 1.0)
     is_own = image.shape[-2:] == (canvas.height, canvas.width)
     original = KnownPixels(Picture(image))
     start = original.picture if is_own else Enlarged(KnownMeans(image))
 
     def task(denoiser: ImageDenoiser, levels: tuple[Level, ...]) -> Task:
-        path = later_levels(denoiser, levels, strength)
+        path = later_levels(denoiser, levels, first)
         return Task(canvas, path, Noised(start, path[0]), original=original)
 
     return task
@@ -94,10 +95,10 @@ def interpolate(
     if not isinstance(seeds, Sequence) or len(seeds) != 2:
         raise ValueError(f"seeds={seeds!r}: must be two seeds, those of the first and the last image")
     first, second = seeds_of(seeds, 2)
-    if isinstance(shares, Iterable):
+    if isinstance(shares, Iterable) and getattr(shares, "ndim", 1) == 1:  # of no dimension is one number
         shares = tuple(number("shares", share) for share in shares)
     if not isinstance(shares, tuple) or not shares or not all(0.0 <= share <= 1.0 for share in shares):
-        raise ValueError(f"shares={shares!r}: must be one or more numbers from 0 to 1")
+        raise ValueError(f"shares={shown(shares)}: must be one or more numbers from 0 to 1")
     canvas = canvas_of(height, width, options.get("boundary", Canvas.boundary))
     task = transition(canvas, second, shares)
     labels = mixed(options.get("label"), shares)
