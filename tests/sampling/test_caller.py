@@ -81,6 +81,10 @@ WRONG = {
     "generate(MODEL, **SIZE, seed=-1)": "seed=-1: must be from 0 to",
     "generate(MODEL, **SIZE, seed=2**64)": "seed=18446744073709551616: must be from 0 to",
     "generate(MODEL, **SIZE, seed='7')": "seed='7': must be a whole number",
+    "generate(MODEL, **SIZE, seed=b'ab')": "seed=b'ab': must be a whole number",
+    "generate(MODEL, **SIZE, seed=torch.tensor([1.0]))": "seed=1.0: must be a whole number, without",
+    "generate(MODEL, **SIZE, seed=np.ones((1, 2), int))": "seed=[1, 1]: must be a whole number",
+    "interpolate(MODEL, b'ab', [0.5], **SIZE)": "seeds=b'ab': must be two seeds",
     "generate(MODEL, **SIZE, seed=[1, 2.5])": "seed=2.5: must be a whole number",
     "generate(MODEL, **SIZE, sampler=3)": "sampler int: must have name, is_stochastic, is_multistep, step",
     "generate(MODEL, **SIZE, sampler='euler')": "sampler='euler': must be one of",
@@ -137,6 +141,10 @@ WRONG = {
 """Calls, as nobody checks the types of the arguments outside of pytest, and how the errors begin."""
 
 ALIKE = [
+    "torch.equal(generate(MODEL, **SIZE, seed=np.array([3, 5])), generate(MODEL, **SIZE, seed=[3, 5]))",
+    "torch.equal(generate(MODEL, **SIZE, seed=torch.tensor([3, 5])), generate(MODEL, **SIZE, seed=[3, 5]))",
+    "torch.equal(vary(MODEL, IMAGE, seed=np.array([3, 5])), vary(MODEL, IMAGE, seed=[3, 5]))",
+    "torch.equal(*(interpolate(MODEL, each, [0.5], **SIZE) for each in (np.array([1, 2]), (1, 2))))",
     "torch.equal(vary(MODEL, IMAGE, torch.tensor(0.5)), vary(MODEL, IMAGE, 0.5))",
     "torch.equal(upscale(MODEL, IMAGE, torch.tensor(1.5)), upscale(MODEL, IMAGE, 1.5))",
     "torch.equal(generate(MODEL, **SIZE, obey=torch.tensor(1.0)), generate(MODEL, **SIZE))",
@@ -145,6 +153,7 @@ ALIKE = [
 
 SCRIPT = """
 import json, sys, torch
+import numpy as np
 from pathlib import Path
 from diffnca import *
 from diffnca.diffusion.denoiser import Denoiser

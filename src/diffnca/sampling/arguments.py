@@ -3,10 +3,12 @@
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from numbers import Real
 from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,8 @@ def whole_number(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(f"{name}={value!r}: must be a whole number, without a decimal point") from None
+        reason = ", without a decimal point" if isinstance(value, Real) else ""
+        raise ValueError(f"{name}={shown(value)}: must be a whole number{reason}") from None
 
 
 def number(name: str, value: Any) -> float:
@@ -80,15 +83,25 @@ def canvas_of(height: Any, width: Any, boundary: Any) -> Canvas:
     return Canvas(whole_number("height", height), whole_number("width", width), (y, x))
 
 
+def listed_seeds(seed: Any) -> tuple[int, ...] | None:
+    """Return the seeds of a list, a range, an array or a tensor; `None` for a single seed."""
+    if isinstance(seed, np.ndarray | Tensor):
+        seed = seed.tolist()  # of no dimension: a number; of two: lists, which are no seeds
+    if not isinstance(seed, Sequence) or isinstance(seed, str | bytes | bytearray):
+        return None
+    return tuple(whole_number("seed", each) for each in seed)
+
+
 def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
     """Return one seed per image."""
-    if not isinstance(seed, Sequence) or isinstance(seed, str):
+    seeds = listed_seeds(seed)
+    if seeds is None:
         first, count = whole_number("seed", seed), 1 if batch is None else whole_number("batch", batch)
         require(count >= 1, "batch", batch, ">= 1, the number of images to make")
         return tuple(range(first, first + count))
-    if batch is not None and batch != len(seed):
-        raise ValueError(f"batch={batch} with {len(seed)} seeds: give one seed per image, or no batch")
-    return tuple(whole_number("seed", each) for each in seed)
+    if batch is not None and batch != len(seeds):
+        raise ValueError(f"batch={batch} with {len(seeds)} seeds: give one seed per image, or no batch")
+    return seeds
 
 
 def check_model(model: Any, name: str = "model") -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypedDict
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
@@ -19,7 +20,7 @@ from diffnca.diffusion.samplers import Sampler, sampler_of
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Constraint, Planes, Progress, Walk
 from diffnca.engine import Engine
-from diffnca.sampling.arguments import place_of, seeds_of, undisturbed, whole_number
+from diffnca.sampling.arguments import listed_seeds, place_of, seeds_of, undisturbed, whole_number
 from diffnca.sampling.guidance import prepare
 from diffnca.sampling.known import KnownPixels
 from diffnca.sampling.labels import Told, labelled
@@ -62,7 +63,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         boundary: how the result goes on beyond its edges, (y, x): `"reflect"` or `"circular"`.
-        seed: seed of the first image, where image i has seed + i; or a list of one seed per image.
+        seed: seed of the first image, where image i has seed + i; or one seed per image, in a list, a range,
+            an array or a tensor.
         sampler: `"ddpm"`, `"ddim"`, `"dpmpp2m"` or any `Sampler`; `None` takes the choice of the model.
         steps: diffusion steps from pure noise, from 1 to the number of the schedule; `None` takes the choice
             of the model. A task that starts at a later level takes its share of the steps.
@@ -72,7 +74,7 @@ class Options(TypedDict, total=False):
     """
 
     boundary: tuple[Boundary, Boundary]
-    seed: int | Sequence[int]
+    seed: int | Sequence[int] | Int[np.ndarray, " b"] | Int[Tensor, " b"]
     sampler: str | Sampler | None
     steps: int | None
     progress: Progress | None
@@ -207,7 +209,7 @@ def sample_task(
 def seeds_in(options: Options, batch: int | None) -> tuple[int, ...]:
     """Return the seeds of `batch` given images; one image with a list of seeds is taken once per seed."""
     seed = options.get("seed", 0)
-    return seeds_of(seed, None if isinstance(seed, Sequence) and batch == 1 else batch)
+    return seeds_of(seed, None if batch == 1 and listed_seeds(seed) is not None else batch)
 
 
 @undisturbed()

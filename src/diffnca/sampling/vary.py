@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from diffnca.baselines.autoencoder import Autoencoder
@@ -19,7 +20,14 @@ from diffnca.canvas.region import Canvas, Region
 from diffnca.diffusion.denoiser import ImageDenoiser
 from diffnca.diffusion.schedule import Level
 from diffnca.errors import shown
-from diffnca.sampling.arguments import canvas_of, check_images, check_model, number, number_between, seeds_of
+from diffnca.sampling.arguments import (
+    canvas_of,
+    check_images,
+    check_model,
+    listed_seeds,
+    number,
+    number_between,
+)
 from diffnca.sampling.known import KnownMeans, KnownPixels, Noised, Picture
 from diffnca.sampling.labels import mixed
 from diffnca.sampling.starts import Initial, start_of
@@ -67,7 +75,7 @@ def variation(canvas: Canvas, image: Float[Tensor, "b c y x"], strength: float) 
 
 def interpolate(
     model: ImageDenoiser | Autoencoder,
-    seeds: tuple[int, int],
+    seeds: Sequence[int] | Int[np.ndarray, "2"] | Int[Tensor, "2"],
     shares: Iterable[float] | Float[Tensor, " b"],
     *,
     height: int,
@@ -92,9 +100,10 @@ def interpolate(
         ValueError: an argument is not allowed.
     """
     check_model(model)
-    if not isinstance(seeds, Sequence) or len(seeds) != 2:
-        raise ValueError(f"seeds={seeds!r}: must be two seeds, those of the first and the last image")
-    first, second = seeds_of(seeds, 2)
+    ends = listed_seeds(seeds)
+    if ends is None or len(ends) != 2:
+        raise ValueError(f"seeds={shown(seeds)}: must be two seeds, those of the first and the last image")
+    first, second = ends
     if isinstance(shares, Iterable) and getattr(shares, "ndim", 1) == 1:  # of no dimension is one number
         shares = tuple(number("shares", share) for share in shares)
     if not isinstance(shares, tuple) or not shares or not all(0.0 <= share <= 1.0 for share in shares):
