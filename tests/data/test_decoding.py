@@ -31,19 +31,25 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
+def png_of(header: bytes, rows: bytes, *further: bytes) -> bytes:
+    """Return a PNG file with further chunks, which are names and contents in turn."""
+    chunks = (b"IHDR", header, *further, b"IDAT", zlib.compress(rows), b"IEND", b"")
+    written = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in zip(chunks[::2], chunks[1::2], strict=True)
+    ]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *written])
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+
+def png_that_claims(width: int, height: int) -> bytes:
+    return png_of(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"")
+
+
+def deep_png_with_a_clear_colour(samples: list[int] | list[list[int]], *clear: int) -> bytes:
+    """Return a row of 16-bit gray or RGB, of which one colour is transparent."""
+    row = np.array(samples, dtype=">u2")
+    header = struct.pack(">IIBBBBB", len(row), 1, 16, 0 if row.ndim == 1 else 2, 0, 0, 0)
+    return png_of(header, b"\0" + row.tobytes(), b"tRNS", struct.pack(f">{len(clear)}H", *clear))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
@@ -133,6 +139,26 @@ def test_the_transparent_colour_of_a_palette_is_white() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("clear", "gray"), [(300, [0, 255, 39, 117, 255, 0]), (0, [255, 1, 39, 117, 255, 0])]
+)
+def test_the_transparent_gray_of_16_bits_is_that_of_its_16_bits(clear: int, gray: list[int]) -> None:
+    content = deep_png_with_a_clear_colour([0, 300, 10_000, 30_000, 65_535, 44], clear)
+    assert decode(content, channels=1).ravel().tolist() == gray
+
+
+@pytest.mark.parametrize(
+    ("clear", "is_clear"),
+    [((300, 1, 2), [True, False, False]), ((301, 1, 2), [False, True, False]), ((44, 1, 2), [False] * 3)],
+)
+def test_the_transparent_colour_of_16_bits_is_that_of_its_16_bits(
+    clear: tuple[int, int, int], is_clear: list[bool]
+) -> None:
+    content = deep_png_with_a_clear_colour([[300, 1, 2], [301, 1, 2], [1, 0, 0]], *clear)
+    pixels = decode(content, channels=3)
+    assert (pixels == 255).all(axis=2).ravel().tolist() == is_clear
+
+
 def test_black_and_white_is_0_and_255() -> None:
     image = Image.fromarray((GRAY % 2 * 255).astype(np.uint8)).convert("1")
     assert decode(encoded(image), channels=1)[0, :2].ravel().tolist() == [0, 255]
@@ -205,6 +231,7 @@ def seeds_of_damage() -> dict[str, bytes]:
     kinds["MPO"] = encoded(colour, "MPO", save_all=True, append_images=[colour])
     kinds["animated PNG"] = encoded(small, "PNG", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     kinds["deep PNG"] = encoded(Image.fromarray(GRAY.astype(np.uint16)), "PNG")
+    kinds["clear PNG"] = deep_png_with_a_clear_colour([[300, 1, 2], [301, 1, 2]], 300, 1, 2)
     kinds["text PNG"] = encoded(small, "PNG", pnginfo=long_text())
     with contextlib.suppress(ImportError):
         import tifffile

@@ -126,7 +126,10 @@ def _loaded(image: Image.Image, encoded: bytes) -> Picture:
     if is_16_bit:
         notes += ("of 16-bit samples 8 bits are kept", *_darkness(image))
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    upright = _upright(_to_8_bits(image) if merged is None else merged)
+    reduced = _to_8_bits(image) if merged is None else merged
+    if is_16_bit and isinstance(image, PngImageFile) and "transparency" in image.info:
+        reduced = _with_alpha_of_16_bits(reduced, image, encoded)
+    upright = _upright(reduced)
     is_tiff = encoded.startswith(tiff.SIGNATURES)
     return Picture(_opaque_or_rgba(upright, is_tiff), notes, texts, microns, is_16_bit)
 
@@ -172,6 +175,21 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnusableImageError("32-bit samples, whose range is unknown; save it with 8 or 16 bits")
     return image
+
+
+def _with_alpha_of_16_bits(reduced: Image.Image, image: PngImageFile, encoded: bytes) -> Image.Image:
+    """Return 8-bit pixels of a PNG file whose transparent colour has 16 bits, with the alpha of 16 bits."""
+    clear, samples = np.asarray(image.info["transparency"]), np.asarray(image)
+    if clear.ndim == 0:
+        is_clear = samples == clear
+    else:  # Pillow keeps the upper half of each sample of a colour; read as little-endian, the lower half
+        lower = Image.open(io.BytesIO(_without_text(encoded)))
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        is_clear = ((samples == clear >> 8) & (np.asarray(lower) == clear & 255)).all(axis=2)
+    alpha = Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8))
+    merged = Image.merge(f"{reduced.mode}A", (*reduced.split(), alpha))
+    merged.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return merged
 
 
 def _upright(image: Image.Image) -> Image.Image:
