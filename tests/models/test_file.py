@@ -1,6 +1,7 @@
 """Model files: what is written is what is read, and damage is one line that names the file."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,57 @@ def test_a_hub_id_may_have_a_dot(monkeypatch: pytest.MonkeyPatch, model: Path) -
     monkeypatch.setattr("diffnca.models.file._download", lambda name: asked.append(name) or model)
     assert find_model("owner/model-1.5") == model
     assert asked == ["owner/model-1.5"]
+
+
+def test_what_a_folder_here_lacks_is_never_looked_up_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffnca.models.file._download", lambda name: pytest.fail("went online"))
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^model 'runs/moss': no such file or folder \(nor a hub id, as the"
+    ):
+        find_model("runs/moss")
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bool]:
+    """Let no request reach the hub; return, for each request, whether the library of the hub may log it."""
+    may_log: list[bool] = []
+
+    def ask(*_: Any, **__: Any) -> str:
+        may_log.append(logging.getLogger("huggingface_hub.utils").isEnabledFor(logging.ERROR))
+        raise OSError("no route\nto the hub")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", ask)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: ask() and pytest.fail("asks again"))
+    monkeypatch.chdir(tmp_path)
+    return may_log
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_nothing_is_logged(unreachable: list[bool]) -> None:
+    with pytest.raises(ValueError, match=r"^model 'a/b': no such path, and [^\n]* \(no route to the hub\)$"):
+        find_model("a/b")
+    assert unreachable == [False]
+
+
+def test_the_library_of_the_hub_logs_again_afterwards(unreachable: list[bool]) -> None:
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    with pytest.raises(ValueError, match="the hub does not give it"):
+        find_model("a/b")
+    assert logger.level == before
+
+
+def test_a_model_of_the_hub_that_is_here_needs_no_hub(
+    unreachable: list[bool], monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(model))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(model))  # as it does without hub
+    assert find_model("a/b") == model
+    assert unreachable == []
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def models_by_name(models: Iterable[str | Path]) -> dict[str, str]:
 def find_model(name: str | Path) -> Path:
     """Return the file of a model: an existing folder or file, a bundled name, or a hub id `owner/name`.
 
-    The hub is asked only for a name that contains a `/` and is no path.
+    The hub is asked only for a name that contains a `/`, if no folder before the `/` is here.
     """
     require(isinstance(name, str | Path), "model", repr(name), "a name or a path")
     path = Path(name)
@@ -195,21 +195,37 @@ def find_model(name: str | Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{path}: no {MODEL_FILE} in this folder; give a run's folder or a model file")
     is_file_name = path.suffix in (".safetensors", ".pth") or str(name).startswith((".", "/", "~"))
+    reason = "no such file or folder"
     if str(name).count("/") == 1 and not is_file_name:
-        return _download(str(name))
-    raise ValueError(
-        f"model {str(name)!r}: no such file or folder; bundled models are {', '.join(bundled) or 'none'}"
-    )
+        if not path.parent.is_dir():
+            return _download(str(name))
+        reason += f" (nor a hub id, as the folder {path.parent} is here)"
+    raise ValueError(f"model {str(name)!r}: {reason}; bundled models are {', '.join(bundled) or 'none'}")
 
 
 def _download(hub_id: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     try:
-        return Path(hf_hub_download(hub_id, MODEL_FILE))
+        with _silent("huggingface_hub"):
+            if not isinstance(try_to_load_from_cache(hub_id, MODEL_FILE), str):
+                get_hf_file_metadata(hf_hub_url(hub_id, MODEL_FILE))  # fails at once, without repeating
+            return Path(hf_hub_download(hub_id, MODEL_FILE))
     except Exception as error:
         reason = f"no such path, and the hub does not give it ({one_line(error)})"
         raise ValueError(f"model {hub_id!r}: {reason}") from None
+
+
+@contextmanager
+def _silent(library: str) -> Iterator[None]:
+    """Let a library log nothing within the block; its errors say enough."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Generator:
