@@ -142,6 +142,40 @@ def test_a_band_that_is_not_marked_is_left_out_with_a_note() -> None:
     assert decoded.notes == ("channels beyond colour and alpha are left out",)
 
 
+def in_planes(dtype: Any) -> bytes:
+    """Return colours and an unspecified band, in separate planes, which tifffile reads alone."""
+    planes = np.moveaxis(np.concatenate([ramp(3, dtype), ramp(1, dtype)], axis=2), -1, 0)
+    marks = {"planarconfig": "separate", "extrasamples": ["unspecified"]}
+    return written(np.ascontiguousarray(planes), photometric="rgb", **marks)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        in_planes(np.uint16),
+        in_planes(np.uint8),
+        written(np.stack([ramp(1)[..., 0]] * 2, axis=2), photometric="minisblack", planarconfig="contig"),
+        written(np.stack([ramp(1)[..., 0]] * 2), photometric="minisblack", planarconfig="separate"),
+    ],
+    ids=["RGB and a band, 16 bits", "RGB and a band", "two gray bands", "two gray planes"],
+)
+def test_bands_that_tifffile_reads_are_left_out_with_a_note(content: bytes) -> None:
+    assert "channels beyond colour and alpha are left out" in decode(content, channels=3).notes
+
+
+def test_bands_that_are_all_read_have_no_note() -> None:
+    planes = np.ascontiguousarray(np.moveaxis(ramp(4, np.uint16), -1, 0))
+    options = {"planarconfig": "separate", "extrasamples": ["unassalpha"]}
+    notes = decode(written(planes, photometric="rgb", **options), channels=3).notes
+    assert notes == ("of 16-bit samples 8 bits are kept",)
+
+
+def test_of_other_pages_that_tifffile_reads_the_first_is_read_with_a_note() -> None:
+    pages = np.stack([np.moveaxis(ramp(3, np.uint16), -1, 0)] * 2)
+    decoded = decode(written(pages, photometric="rgb", planarconfig="separate"), channels=3)
+    assert "holds several pages; the first is read" in decoded.notes
+
+
 def test_alpha_that_is_alpha_is_laid_over_white() -> None:
     alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
     alpha[:4] = 0

@@ -8,7 +8,7 @@ are laid over white, the background of slides. Colour profiles and broken metada
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,13 +85,17 @@ def decode(encoded: bytes, *, channels: int, reduce: int = 1) -> Decoded:
 def picture_in(encoded: bytes) -> Iterator[Picture]:
     """Within the block, the picture of a file, one large one at a time; any error is `UnusableImageError`."""
     require_content(encoded[:256])
-    with refusing("unreadable"), _image_in(encoded) as image:
+    with refusing("unreadable"), ExitStack() as opened:
+        image, notes = _image_in(encoded)
+        opened.enter_context(image)
         require_decodable_size(*image.size)
-        with _one_large_image if image.width * image.height > _LARGE_PX else nullcontext():
-            yield _loaded(image, encoded)
+        if image.width * image.height > _LARGE_PX:
+            opened.enter_context(_one_large_image)
+        yield _loaded(image, encoded, notes)
 
 
-def _image_in(encoded: bytes) -> Image.Image:
+def _image_in(encoded: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image, which may be loaded later, and the notes on it that its reader has."""
     try:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError:
@@ -99,14 +103,13 @@ def _image_in(encoded: bytes) -> Image.Image:
             return tiff.read_with_tifffile(encoded)
         raise
     except ValueError:  # text that is larger than Pillow allows
-        return Image.open(io.BytesIO(_without_text(encoded)))
+        return Image.open(io.BytesIO(_without_text(encoded))), ()
     if isinstance(image, TiffImageFile) and tiff.is_misread(image):
         return tiff.read_with_tifffile(encoded)
-    return image
+    return image, ()
 
 
-def _loaded(image: Image.Image, encoded: bytes) -> Picture:
-    notes: tuple[str, ...] = ()
+def _loaded(image: Image.Image, encoded: bytes, notes: tuple[str, ...]) -> Picture:
     microns, merged = None, None
     is_16_bit = _is_deep(image)
     if isinstance(image, TiffImageFile):

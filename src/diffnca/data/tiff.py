@@ -58,15 +58,19 @@ def _require_range(bits: int, kind: str) -> None:
         )
 
 
+LEFT_OUT = "channels beyond colour and alpha are left out"
+PAGES = "holds several pages; the first is read"
+
+
 def notes_on(image: TiffImageFile) -> tuple[str, ...]:
     """Return what is left out of a file: channels beyond colour and alpha, further pages of this size."""
     extra = image.tag_v2.get(Tag.EXTRASAMPLES, ())
-    notes = ["channels beyond colour and alpha are left out"] if 0 in extra or len(extra) > 1 else []
+    notes = [LEFT_OUT] if 0 in extra or len(extra) > 1 else []
     size = image.size
     with suppress(Exception):  # a damaged page makes Pillow raise anything
         image.seek(1)
         if image.size == size:
-            notes.append("holds several pages; the first is read")
+            notes.append(PAGES)
     image.seek(0)
     return tuple(notes)
 
@@ -92,8 +96,11 @@ def channels_in_pages(
     return Image.merge("RGB", pages)
 
 
-def read_with_tifffile(encoded: bytes) -> Image.Image:
-    """Read the first page of a file that Pillow cannot read: gray or RGB, alpha or not, of 1 to 16 bits."""
+def read_with_tifffile(encoded: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    """Read the first page of a file that Pillow cannot read: gray or RGB, alpha or not, of 1 to 16 bits.
+
+    Return the notes on what is left out too.
+    """
     try:
         import tifffile
     except ImportError:
@@ -113,7 +120,12 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
         kinds = {"b": "unsigned", "u": "unsigned", "i": "signed", "f": "floating-point"}
         _require_range(page.bitspersample, kinds.get(samples.dtype.kind, "complex"))
         alpha = [int(kind) for kind in page.extrasamples[:1] if kind in (1, 2)]
-        image = image_of(samples[..., : colours + len(alpha)], page.bitspersample)
+        read = colours + len(alpha)
+        image = image_of(samples[..., :read], page.bitspersample)
+        notes = [LEFT_OUT] if samples.shape[2] > read else []
+        with suppress(Exception):  # a damaged page makes tifffile raise anything; a single page has no next
+            if file.pages[1].shape[:2] == page.shape[:2]:
+                notes.append(PAGES)
     if page.photometric == _GRAYS[0]:
         bands = image.split()
         image = Image.merge(image.mode, (ImageOps.invert(bands[0]), *bands[1:]))
@@ -122,7 +134,7 @@ def read_with_tifffile(encoded: bytes) -> Image.Image:
     image.info["bits"] = page.bitspersample
     if ORIENTATION in page.tags:
         image.getexif()[ORIENTATION] = page.tags[ORIENTATION].value
-    return image
+    return image, tuple(notes)
 
 
 def image_of(samples: np.ndarray, bits: int) -> Image.Image:
