@@ -139,7 +139,7 @@ def test_what_no_model_gives_becomes_no_file(images: object, message: str) -> No
         inspect.unwrap(to_uint8)(images)  # as for users, whose types nobody checks
 
 
-@pytest.mark.parametrize("pixels", [torch.zeros(2, 2, 3, dtype=torch.uint8), [[0]], None], ids=str)
+@pytest.mark.parametrize("pixels", [torch.zeros(2, 2, 3, dtype=torch.uint8), [[0]], None], ids=type)
 def test_pixels_that_are_no_array_are_refused(pixels: object) -> None:
     with pytest.raises(ValueError, match=r"^pixels of type \w+: must be an array of NumPy[^\n]*$"):
         inspect.unwrap(to_model)(pixels)

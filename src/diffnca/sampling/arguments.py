@@ -104,13 +104,15 @@ def seeds_of(seed: Any, batch: Any) -> tuple[int, ...]:
     return seeds
 
 
-def check_model(model: Any, name: str = "model") -> None:
-    """Refuse the name of a model, and what is none; `name` is that of the argument."""
-    if isinstance(model, str | PurePath):
-        given = str(model)
-        raise ValueError(f"{name}={given!r}: must be a model, not its name; give diffnca.load({given!r})")
-    if not isinstance(model, Autoencoder):
-        require_members(name, model, vars(ImageDenoiser))
+def check_model(model: Any, **others: Any) -> None:
+    """Refuse the name of a model, and what is none; `others` are further arguments, which may be `None`."""
+    given = {"model": model} | {name: other for name, other in others.items() if other is not None}
+    for name, each in given.items():
+        if isinstance(each, str | PurePath):
+            text = repr(str(each))
+            raise ValueError(f"{name}={text}: must be a model, not its name; give diffnca.load({text})")
+        if not isinstance(each, Autoencoder):
+            require_members(name, each, vars(ImageDenoiser))
 
 
 def place_of(model: Any, device: str | torch.device | None) -> torch.device:

@@ -68,14 +68,11 @@ def generate(
     Raises:
         ValueError: an argument is not allowed, or the model cannot make a region by itself.
     """
-    check_model(model)
-    if maker is not None:
-        check_model(maker, "maker")
+    check_model(model, maker=maker)
     check_options(options)
-    obey = number("obey", obey)
     boundary, progress = options.get("boundary", Canvas.boundary), options.get("progress")
     sampler, steps, engine = options.get("sampler"), options.get("steps"), options.get("engine", "auto")
-    region = _region_on(canvas_of(height, width, boundary), region)
+    obey, region = number("obey", obey), _region_on(canvas_of(height, width, boundary), region)
     noise = Noise(seeds_of(options.get("seed", 0), batch), place_of(model, options.get("device")))
     if isinstance(model, Autoencoder):
         told = (sampler, steps, even_px, tone, layout, maker, label, like, None if obey == 1.0 else obey)

@@ -108,9 +108,8 @@ def guided(
     Raises:
         ValueError: the two models do not fit, or the model has no cell steps to leave out.
     """
-    check_model(model)
+    check_model(model, guide=guide)
     if guide is not None:
-        check_model(guide, "guide")
         return Guided(model, guide, 2.0 if guidance is None else guidance)
     own = model.config.sampling
     strength = own.guidance if guidance is None else guidance
