@@ -102,6 +102,12 @@ def is_partial(name: str) -> bool:
     return PARTIAL_NAME.fullmatch(name) is not None
 
 
+def begun_in(folder: Path) -> set[str]:
+    """Return the names of the files of which partial files lie in a folder; long names are cut."""
+    found = map(PARTIAL_NAME.fullmatch, os.listdir(folder) if folder.is_dir() else ())
+    return {match[1].removeprefix(".") for match in found if match is not None}
+
+
 def remove_partials(folder: Path) -> None:
     """Remove the partial files that killed commands left in a folder; its lock must be held."""
     for name in os.listdir(folder):

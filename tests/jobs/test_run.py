@@ -151,6 +151,17 @@ def test_how_far_an_enlarged_image_is_from_the_image_is_told(
     assert "of 255 levels of image.png" in capsys.readouterr().out
 
 
+def test_killed_variations_begin_again_and_nothing_of_them_is_left(
+    model: str, image: Path, tmp_path: Path
+) -> None:
+    for name in ("v-001", "v-002"):
+        (tmp_path / f".{name}.png.0123abcd.diffnca-partial").touch()
+    out = tmp_path / "v.png"
+    assert main(["vary", model, "--image", str(image), "--out", str(out), "--count", "2"]) == 0
+    left = {path.name for path in tmp_path.iterdir()} - {image.name}
+    assert left == {"v-000.png", "v-001.png", ".v-002.png.0123abcd.diffnca-partial"}  # the last is of others
+
+
 def test_variations_are_numbered_and_differ(model: str, image: Path, tmp_path: Path) -> None:
     assert main(["vary", model, "--image", str(image), "--out", str(tmp_path / "v.png"), "--count", "2"]) == 0
     first, second = (np.asarray(Image.open(tmp_path / f"v-00{index}.png")) for index in range(2))

@@ -37,7 +37,7 @@ from diffnca.jobs.plan import (
     told,
 )
 from diffnca.jobs.request import Request, text_of
-from diffnca.jobs.target import Target, frame_name, holds_all, numbered
+from diffnca.jobs.target import Target, begun_files, frame_name, holds_all, numbered
 from diffnca.jobs.tasks import Interpolate, New, Upscale
 from diffnca.progress import Number, Report, part_of, unseen
 from diffnca.sampling.coarse import MadeMap, make_map, map_of
@@ -86,7 +86,7 @@ def run(
     """
     planned = plan(request, place) if planned is None else planned
     watch = Watch(report, cancelled)
-    with lock(place.out, _others(request, place)):
+    with lock(place.out, begun_files(place, request.count)):
         if planned.is_finished:
             yield _finished(place)
             yield from _saved_layout(request, place, watch)
@@ -113,14 +113,6 @@ class Watch:
         self.report(title, done, total)
         if self.cancelled():
             raise Interrupted
-
-
-def _others(request: Request, place: Place) -> Iterator[Path]:
-    """Yield the files that a request writes beside `place.out`."""
-    if place.film is not None:
-        yield place.film
-    for index in range(request.count):
-        yield from _files(numbered(Path(place.out), index, request.count), index, request, place)
 
 
 def _finished(place: Place) -> Made:

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffnca.data.given import images_in
 from diffnca.data.refusals import LARGEST_IMAGE_PX
-from diffnca.files import check_not_given, check_own, check_place, check_target, is_partial
+from diffnca.files import begun_in, check_not_given, check_own, check_place, check_target, is_partial
 from diffnca.formats.png import read_png_text, write_png
 from diffnca.jobs.options import Place
 from diffnca.jobs.request import Request, difference, text_of
@@ -174,6 +174,15 @@ def check_kept(given: Iterable[Path], places: Iterable[Place], count: int) -> No
     check_not_given(written, given)
 
 
+def begun_files(place: Place, count: int) -> list[Path]:
+    """Return the files beside `place.out` of which a killed command may have left parts."""
+    files = [] if place.film is None else [place.film]
+    for out in (Path(place.out), place.save_layout):
+        if out is not None:
+            files += [out] if count == 1 else _among(begun_in(out.parent), out, count)
+    return files
+
+
 def check_replaced(place: Place, count: int) -> None:
     """Refuse to replace PNG files of images and maps that this package has not made."""
     images = [Path(place.out)] if Target(place.out).is_png else []
@@ -208,6 +217,11 @@ def _there(out: Path, count: int) -> list[Path]:
     """Return the files that are there already of those to write."""
     if count == 1 or not out.parent.is_dir():
         return [out]
-    name = re.compile(rf"{re.escape(out.stem)}-(\d{{{_digits(count)}}}){re.escape(out.suffix)}")
-    found = ((path, name.fullmatch(path.name)) for path in out.parent.iterdir())
-    return [path for path, match in found if match is not None and int(match[1]) < count]
+    return _among(os.listdir(out.parent), out, count)
+
+
+def _among(names: Iterable[str], out: Path, count: int) -> list[Path]:
+    """Return the files to write whose names are among some; `count` may be too large to name them all."""
+    pattern = re.compile(rf"{re.escape(out.stem)}-(\d{{{_digits(count)}}}){re.escape(out.suffix)}")
+    found = ((name, pattern.fullmatch(name)) for name in names)
+    return [out.with_name(name) for name, match in found if match is not None and int(match[1]) < count]
