@@ -395,7 +395,7 @@ def test_seams_are_those_of_whole_images_also_where_crops_are_compared(
         ("--reference REAL --n 8 --train REAL", "130 of 130 unseen images equal a training image"),
         ("--reference REAL --n 8 --crop 2", "images of 2x2 px: must be 4 px or more a side"),
         ("--reference THREE --n 8", "--reference: gives 3 images or crops"),
-        ("--reference WIDE --n 8 --width 20 --features face_landmarks", "judges of faces read squares"),
+        ("--reference WIDE --n 8 --width 20 --features face_landmarks", "networks for faces read squares"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_images_are_made(
