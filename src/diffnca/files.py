@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -108,10 +108,14 @@ def begun_in(folder: Path) -> set[str]:
     return {match[1].removeprefix(".") for match in found if match is not None}
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove the partial files that killed commands left in a folder; its lock must be held."""
-    for name in os.listdir(folder):
-        if is_partial(name):
+def remove_partials(folder: Path, hidden: Set[str] | None = None) -> None:
+    """Remove the partial files that killed commands left in a folder; a lock must be held.
+
+    With `hidden`, remove those of targets with these hidden names only.
+    """
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        match = PARTIAL_NAME.fullmatch(name)
+        if match is not None and (hidden is None or match[1] in hidden):
             with suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
 
@@ -194,11 +198,7 @@ def _remove_leftovers(targets: Iterable[Path]) -> None:
     for target in map(Path, map(os.path.realpath, targets)):
         hidden.setdefault(target.parent, set()).add(_hidden(target))
     for folder, names in hidden.items():
-        for name in os.listdir(folder) if folder.is_dir() else ():
-            match = PARTIAL_NAME.fullmatch(name)
-            if match is not None and match[1] in names:
-                with suppress(OSError):
-                    (folder / name).unlink(missing_ok=True)
+        remove_partials(folder, names)
 
 
 @contextmanager

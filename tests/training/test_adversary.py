@@ -33,13 +33,11 @@ from .conftest import BATCH, CELL, QUIET, Means, is_equal, small_config, state_o
 CPU = torch.device("cpu")
 
 
-def against(
-    weight: float = 0.5, steps: int = 4, look: str = "features", sides: tuple[int, ...] = (4, 8)
-) -> AgainstFeatures:
+def against(weight: float = 0.5, steps: int = 4, look: str = "features") -> AgainstFeatures:
     torch.manual_seed(0)
     teacher = small_config(8)
     student = build_denoiser(student_config(teacher, steps))
-    return AgainstFeatures(build_denoiser(teacher), (Means(*sides),), LOOKS[look], weight, student, CPU)
+    return AgainstFeatures(build_denoiser(teacher), (Means(4, 8),), LOOKS[look], weight, student, CPU)
 
 
 def batch(seed: int = 0) -> Batch:

@@ -202,9 +202,9 @@ def remove_work(url: str) -> None:
     """Remove the files of an unfinished image, and the folder if it is then empty."""
     for folder in ("/states", "/image.ome.zarr"):
         stores.remove_own(f"{url}{folder}", OF_WORK[folder])
-    if not stores.is_remote(url) and Path(url).is_dir():
+    if not stores.is_remote(url):
         remove_partials(Path(url))
-        with suppress(OSError):  # the folder holds other files
+        with suppress(OSError):  # the folder is missing, or holds other files
             Path(url).rmdir()
 
 

@@ -157,13 +157,13 @@ class AgainstFeatures(Distillation):
 
     def made(self, batch: Batch, noise: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return images of the student, as sampling makes them; gradients pass through calls that learn."""
-        learns, still = torch.is_grad_enabled(), self.still()
-        learning = self.student if learns else still
+        learns = torch.is_grad_enabled()
         if self.look.all_calls:
-            return self.walked(learning, batch, noise)
+            return self.walked(self.student if learns else self.still(), batch, noise)
+        still = self.still()
         with torch.no_grad():
             x = self.before_last(still, batch, noise)
-        return self.last(learning, batch, x)
+        return self.last(self.student if learns else still, batch, x)
 
     def walked(self, denoiser: ImageDenoiser, batch: Batch, noise: Tensor) -> Float[Tensor, "b c h w"]:
         """Return images of a denoiser that takes the steps of the student."""

@@ -49,7 +49,7 @@ from diffnca.training.start import (
 
 STUDENT_IMAGES = 50_000
 RATE = 1e-3
-"""Peak learning rates of students, the second beside a discriminator."""
+"""Peak learning rate of a student without a discriminator."""
 
 COPIES_IN_TRAINING = 5
 """Numbers in memory for each parameter: weight, gradient, average, two of the optimiser; not `ema_widths`."""
