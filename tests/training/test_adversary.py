@@ -18,6 +18,7 @@ from diffnca.models.file import MODEL_FILE, read_card
 from diffnca.training.adversary import (
     COARSE_WEIGHT,
     LATTICE_WEIGHT,
+    TINT_WEIGHT,
     TURNS,
     AgainstFeatures,
     halves,
@@ -60,10 +61,12 @@ def test_the_student_minimises_distances_and_a_lattice_less_the_weighted_scores_
     noise = noise_of(walked)
     made = game.made(walked, noise)
     scores = game.scores(game.seen(made, again.generator))
-    looks = LATTICE_WEIGHT * lattice(made, game.cell_px) - (scores[0].mean() + scores[1].mean()) / 2
+    looks = (
+        LATTICE_WEIGHT * lattice(made, game.cell_px) - torch.stack([each.mean() for each in scores]).mean()
+    )
     coarse = game.coarse(made, walked, noise)
     assert (float(coarse.detach()) > 0.0) == (look == "forms")
-    torch.testing.assert_close(own, distance + COARSE_WEIGHT * coarse + 0.5 * looks)
+    torch.testing.assert_close(own, distance + coarse + 0.5 * looks)
 
 
 @pytest.mark.parametrize("look", ["features", "forms"])
@@ -89,8 +92,17 @@ def test_forms_are_seen_in_an_enlarged_image(monkeypatch: pytest.MonkeyPatch) ->
         game.networks[0], "levels", lambda images: shown.append(images.shape) or levels(images)
     )
     scores = game.scores(game.seen(batch().x_0, torch.Generator().manual_seed(0)))
-    assert [each.shape[-1] for each in scores] == [48 // 4, 48 // 8]
+    assert [each.shape[-1] for each in scores[:2]] == [48 // 4, 48 // 8]
     assert shown == [(len(batch().x_0), 3, 48, 48)]
+
+
+def test_colours_are_seen_where_forms_may_change_and_no_random_change_hides_them() -> None:
+    game, images = against(look="forms"), torch.full((2, 3, 16, 16), 0.25)
+    levels = [game.seen(images, torch.Generator().manual_seed(seed))[-2:] for seed in (0, 1)]
+    for places, whole in levels:
+        assert (places.shape, whole.shape) == ((2, 3, 8, 8), (2, 48, 1, 1))
+        torch.testing.assert_close(places[..., 1:-1, 1:-1], torch.full((2, 3, 6, 6), 0.5))
+    assert len(against(look="features").seen(images, torch.Generator())) == 2
 
 
 @pytest.mark.parametrize("look", ["features", "forms"])
@@ -145,7 +157,11 @@ def test_a_student_whose_teacher_it_is_pays_nothing_for_its_coarse_colours() -> 
     with torch.no_grad():
         image = game.made(seen, noise)
     torch.testing.assert_close(game.coarse(image, seen, noise), torch.zeros(()), rtol=0, atol=1e-10)
-    torch.testing.assert_close(game.coarse(image + 0.5, seen, noise), torch.tensor(0.25))
+    tint = game.coarse(image + 0.5, seen, noise)
+    torch.testing.assert_close(tint, torch.tensor(0.25 * (COARSE_WEIGHT + TINT_WEIGHT)))
+    signs = torch.tensor([0.5, -0.5]).repeat(len(image) // 2)[:, None, None, None]
+    apart = game.coarse(image + signs, seen, noise)
+    torch.testing.assert_close(apart, torch.tensor(0.25 * COARSE_WEIGHT))
 
 
 def test_only_heads_learn_in_the_turn_of_the_discriminator() -> None:

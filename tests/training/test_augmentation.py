@@ -2,7 +2,7 @@
 
 import torch
 
-from diffnca.training.augmentation import augmented, shifted
+from diffnca.training.augmentation import augmented, moved, shifted
 
 from .conftest import stripes
 
@@ -26,3 +26,10 @@ def test_the_changes_of_images_pass_gradients() -> None:
 def test_each_image_is_changed_in_its_own_way() -> None:
     changed = augmented(stripes(0)[:1].expand(2, -1, -1, -1), torch.Generator().manual_seed(0))
     assert not torch.equal(changed[0], changed[1])
+
+
+def test_a_moved_image_keeps_its_colours() -> None:
+    image = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    once, again = (moved(image, torch.Generator().manual_seed(seed)) for seed in (0, 2))
+    assert not torch.equal(once, again)
+    assert torch.isin(once[..., 1:-1, 1:-1], image).all()

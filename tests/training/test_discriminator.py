@@ -2,7 +2,7 @@
 
 import torch
 
-from diffnca.training.discriminator import MEMORY, Memory, hinge, spread
+from diffnca.training.discriminator import MEMORY, Memory, colour_widths, colours, hinge, spread
 
 from .conftest import stripes
 
@@ -20,6 +20,14 @@ def test_images_that_are_all_alike_have_no_spread() -> None:
 def test_the_spread_is_the_mean_deviation_of_the_features_of_a_place() -> None:
     level = torch.tensor([[1.0, 5.0], [3.0, 5.0]])[:, :, None, None].repeat(1, 1, 2, 3)
     torch.testing.assert_close(spread(level), torch.full((2, 1, 2, 3), 3.0 * (1.0 + 0.001) / 2))
+
+
+def test_coarse_colours_are_means_of_squares() -> None:
+    images = torch.arange(64.0).reshape(1, 1, 8, 8).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    places, whole = colours(images)
+    assert torch.equal(places, 2.0 * torch.arange(64.0).reshape(1, 1, 8, 8))
+    assert whole[0, :2, 0, 0].tolist() == [2.0 * (0 + 1 + 8 + 9) / 4, 2.0 * (2 + 3 + 10 + 11) / 4]
+    assert (places.shape[1], whole.shape[1]) == colour_widths(1)
 
 
 def test_the_memory_holds_the_last_images() -> None:

@@ -18,9 +18,12 @@ features of an enlarged image, where a place has a few pixels of the image and s
 calls decide on forms, so gradients pass through all calls.
 
 **Variety.** A discriminator that judges image by image has nothing against images that are all alike. So each
-head also sees how far the images of a batch differ at each place [3]. The mean colours of coarse squares
-stay near those of the teacher's image with the same noise. Else all images take on the colours that look
-most real.
+head also sees how far the images of a batch differ at each place [3].
+
+**Colours.** Random changes hide the colours of an image from the discriminator, and all images of a student
+would take on one tint. So where forms may change, two more heads see the coarse colours of the unchanged
+image. The mean of the coarse colours over a batch stays that of the teacher's images with the same noise. One
+image alone may differ more: else a wrong form would stay where the teacher has it.
 
 **The lattice.** A pattern that repeats from cell to cell costs the student little, and features take it for
 grain. No real image has it. So the student pays for what neighbouring cells have in common, most of all where
@@ -55,8 +58,8 @@ from diffnca.diffusion.denoiser import Denoiser, ImageDenoiser, Query
 from diffnca.diffusion.samplers import DDIM, Step
 from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.sampling.guidance import prepare
-from diffnca.training.augmentation import augmented
-from diffnca.training.discriminator import Head, Look, Memory, hinge, unreality
+from diffnca.training.augmentation import augmented, moved
+from diffnca.training.discriminator import Head, Look, Memory, colour_widths, colours, hinge, unreality
 from diffnca.training.features import Features
 from diffnca.training.lattice import lattice
 from diffnca.training.objectives import Batch, Distillation, Player
@@ -68,8 +71,8 @@ DISCRIMINATOR_RATE = 2.5
 TURNS = 4
 """Turns of the discriminator in a step."""
 
-COARSE_PX, COARSE_WEIGHT = 8, 10.0
-"""Side of the squares whose mean colours an image keeps, and how much they count."""
+COARSE_PX, COARSE_WEIGHT, TINT_WEIGHT = 8, 2.0, 40.0
+"""Side of the squares whose mean colours are kept; how much these count, image by image and as a mean."""
 
 LATTICE_WEIGHT = 5000.0
 """How much a lattice counts, next to looking real: about as much at 1e-4, where the eye sees it."""
@@ -102,7 +105,8 @@ class AgainstFeatures(Distillation):
         self.look, self.weight, self.device = look, weight, device
         self.networks = tuple(network.to(device) for network in networks)
         widths = [network.widths for network in self.networks]
-        self.heads = nn.ModuleList(map(Head, chain(*widths))).to(device)
+        colours = colour_widths(model.image_channels) if look.all_calls else ()
+        self.heads = nn.ModuleList(map(Head, chain(*widths, colours))).to(device)
         self.memory = Memory(self.shapes(student.config)).to(device)
         module = nn.ModuleDict({"heads": self.heads, "memory": self.memory})
         optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
@@ -131,7 +135,7 @@ class AgainstFeatures(Distillation):
         image = self.made(walked, noise)
         looks = unreality(self.scores(self.seen(image, batch.generator)))
         looks = looks + LATTICE_WEIGHT * lattice(image, self.cell_px)
-        return error + self.weight * looks + COARSE_WEIGHT * self.coarse(image, walked, noise)
+        return error + self.weight * looks + self.coarse(image, walked, noise)
 
     @torch.no_grad()
     def remember(self, batch: Batch) -> None:
@@ -141,7 +145,7 @@ class AgainstFeatures(Distillation):
         self.memory.add([real for real, _ in both], [made for _, made in both])
 
     def coarse(self, image: Tensor, batch: Batch, noise: Tensor) -> Float[Tensor, ""]:
-        """Return how far the coarse colours of images are from those of the teacher with the same noise.
+        """Return the price of coarse colours that are not those of the teacher with the same noise.
 
         Where the last call alone learns, they hardly change, and this is 0.
         """
@@ -149,7 +153,8 @@ class AgainstFeatures(Distillation):
             return image.new_zeros(())
         with torch.no_grad():
             told = self.walked(self.teacher, batch, noise)
-        return F.avg_pool2d(image - told, min(COARSE_PX, *image.shape[-2:])).square().mean()
+        off = F.avg_pool2d(image - told, min(COARSE_PX, *image.shape[-2:]))
+        return COARSE_WEIGHT * off.square().mean() + TINT_WEIGHT * off.mean(0).square().mean()
 
     def image(self, drawn: Float[Tensor, "b n h w"]) -> Float[Tensor, "b c h w"]:
         """Return the channels of the image, without the planes of a map that is drawn with it."""
@@ -193,7 +198,10 @@ class AgainstFeatures(Distillation):
         return prepare(Denoiser(shared, self.student.schedule, self.student.config), self.device)
 
     def seen(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> list[Tensor]:
-        """Return the features of images, view by view, fine to coarse, after random changes of the images."""
+        """Return what heads see of images: features after random changes, view by view, fine to coarse.
+
+        Where all calls learn, coarse colours come last.
+        """
         with torch.autocast(images.device.type, enabled=False):
             shown, found = augmented(images.float(), generator), list[Tensor]()
             for view, network in zip(self.look.views, self.networks, strict=True):
@@ -201,7 +209,7 @@ class AgainstFeatures(Distillation):
                 if view.enlarged != 1.0:
                     large = F.interpolate(shown, scale_factor=view.enlarged, mode="bilinear")
                 found += network.levels(large)
-            return found
+            return found + (colours(moved(images.float(), generator)) if self.look.all_calls else [])
 
     def scores(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Return the scores of the places of each level."""

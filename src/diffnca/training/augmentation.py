@@ -29,6 +29,12 @@ def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> F
     return shifted(x, (2.0 * draws[5:] - 1.0) * LARGEST_SHIFT).masked_fill(hole, 0.0)
 
 
+def moved(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Return images at random places, in their own colours; differentiable."""
+    draws = torch.rand((2, len(images), 1, 1, 1), generator=generator).to(images)
+    return shifted(images, (2.0 * draws - 1.0) * LARGEST_SHIFT)
+
+
 def places(side: int) -> Float[Tensor, " n"]:
     """Return the places of the pixels along a side, from 0 to 1."""
     return (torch.arange(side) + 0.5) / side

@@ -20,6 +20,9 @@ MEMORY = 64
 SPREAD, LEAST_VARIANCE = 3.0, 1e-6
 """Factor that brings the spread of a batch to the size of features; the variance where its slope ends."""
 
+PLACES, WHOLE = 8, 4
+"""Squares along a side of an image whose mean colours are seen: each as a place, and all at once."""
+
 NETWORKS: dict[str, Callable[[], Features]] = {
     FEATURES: efficientnet_lite2,
     EXPRESSIONS: face_expressions,
@@ -71,7 +74,7 @@ FORMS = View(FEATURES, enlarged=3.0)
 LOOKS = {
     "features": Look((View(FEATURES),), all_calls=False, weight=0.002, learning_rate=1.2e-4),
     "forms": Look((FORMS,), all_calls=True, weight=0.015, learning_rate=2e-4),
-    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.1, learning_rate=2e-4),
+    "faces": Look((FORMS, View(EXPRESSIONS)), all_calls=True, weight=0.3, learning_rate=3e-4),
 }
 """The looks by the values of `--against`."""
 
@@ -96,6 +99,17 @@ def spread(level: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 1 h w"]:
     variance = level.var(0, correction=0, keepdim=True)
     deviation = (variance + LEAST_VARIANCE).sqrt().mean(1, keepdim=True)
     return SPREAD * deviation.expand(len(level), -1, -1, -1)
+
+
+def colour_widths(channels: int) -> tuple[int, int]:
+    """Return the widths of the levels that `colours` returns."""
+    return channels, channels * WHOLE**2
+
+
+def colours(images: Float[Tensor, "b c h w"]) -> list[Tensor]:
+    """Return the coarse colours of images, twice as strong: 8x8 places, and one place with all of 4x4."""
+    whole = F.adaptive_avg_pool2d(images, WHOLE).flatten(1)[..., None, None]
+    return [2.0 * F.adaptive_avg_pool2d(images, PLACES), 2.0 * whole]
 
 
 class Memory(nn.Module):
