@@ -105,8 +105,9 @@ class AgainstFeatures(Distillation):
         self.look, self.weight, self.device = look, weight, device
         self.networks = tuple(network.to(device) for network in networks)
         widths = [network.widths for network in self.networks]
-        colours = colour_widths(model.image_channels) if look.all_calls else ()
-        self.heads = nn.ModuleList(map(Head, chain(*widths, colours))).to(device)
+        if look.all_calls:
+            widths.append(colour_widths(model.image_channels))
+        self.heads = nn.ModuleList(map(Head, chain(*widths))).to(device)
         self.memory = Memory(self.shapes(student.config)).to(device)
         module = nn.ModuleDict({"heads": self.heads, "memory": self.memory})
         optimizer = torch.optim.Adam(self.heads.parameters(), training.learning_rate, betas=(0.0, 0.99))
