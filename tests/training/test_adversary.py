@@ -149,14 +149,23 @@ def test_the_discriminator_makes_images_in_its_first_turn_and_remembers_them_in_
     assert int(game.memory.count) == len(made[0])
 
 
-def test_a_student_whose_teacher_it_is_pays_nothing_for_its_coarse_colours() -> None:
+def seen_as_its_own_teacher() -> tuple[AgainstFeatures, Tensor, Batch, Tensor]:
+    """Return a student whose teacher it is, its images, and their batch and noise."""
     student = build_denoiser(student_config(small_config(8), 4))
     game = AgainstFeatures(student, (Means(4, 8),), LOOKS["forms"], 0.5, student, CPU)
     seen = batch()
     noise = noise_of(seen)
     with torch.no_grad():
-        image = game.made(seen, noise)
+        return game, game.made(seen, noise), seen, noise
+
+
+def test_a_student_whose_teacher_it_is_pays_nothing_for_its_coarse_colours() -> None:
+    game, image, seen, noise = seen_as_its_own_teacher()
     torch.testing.assert_close(game.coarse(image, seen, noise), torch.zeros(()), rtol=0, atol=1e-10)
+
+
+def test_a_tint_of_all_images_costs_more_than_colours_that_cancel_in_the_mean() -> None:
+    game, image, seen, noise = seen_as_its_own_teacher()
     tint = game.coarse(image + 0.5, seen, noise)
     torch.testing.assert_close(tint, torch.tensor(0.25 * (COARSE_WEIGHT + TINT_WEIGHT)))
     signs = torch.tensor([0.5, -0.5]).repeat(len(image) // 2)[:, None, None, None]

@@ -16,7 +16,7 @@ LARGEST_SHIFT, HOLE = 1 / 16, 1 / 8
 
 def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
     """Return images with random colours and places, and holes; differentiable."""
-    draws = torch.rand((7, len(images), 1, 1, 1), generator=generator).to(images)
+    draws = torch.rand((5, len(images), 1, 1, 1), generator=generator).to(images)
     light, saturation, contrast = draws[0] - 0.5, 2.0 * draws[1], draws[2] + 0.5
     x = images + light
     gray = x.mean(1, keepdim=True)
@@ -26,7 +26,7 @@ def augmented(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> F
     rows, columns = (places(side).to(x) for side in x.shape[-2:])
     rows, columns = rows[:, None], columns[None, :]
     hole = ((rows - draws[3]).abs() < HOLE / 2) & ((columns - draws[4]).abs() < HOLE / 2)
-    return shifted(x, (2.0 * draws[5:] - 1.0) * LARGEST_SHIFT).masked_fill(hole, 0.0)
+    return moved(x, generator).masked_fill(hole, 0.0)
 
 
 def moved(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
