@@ -89,6 +89,23 @@ def test_values_are_solved_on_a_region_to_the_bits_of_the_whole(
         )
 
 
+@given(sides, sides, sides, sides, boundaries, st.data())
+def test_means_change_smoothly_on_a_region_to_the_bits_of_the_whole(
+    h: int, w: int, more_h: int, more_w: int, boundary: tuple[Boundary, Boundary], data: st.DataObject
+) -> None:
+    grid, canvas = Grid(h, w), Canvas(h + more_h, w + more_w, boundary)
+    top, left = data.draw(st.integers(0, canvas.height - 1)), data.draw(st.integers(0, canvas.width - 1))
+    part = Region(top, left, canvas.height - top, canvas.width - left, canvas)
+    around, values = part.grow(grid.reach(canvas, 2)), noise(1, 2, canvas.height, canvas.width)
+
+    def changed(region: Region) -> Tensor:
+        return grid.smoothed(grid.means(region.crop(values, of=canvas.whole), region), region)
+
+    assert torch.equal(
+        part.crop(changed(around), of=around), part.crop(changed(canvas.whole), of=canvas.whole)
+    )
+
+
 @pytest.mark.parametrize(("height", "width"), [(10, 14), (9, 11), (16, 40)])
 def test_lines_between_the_centres_are_those_of_bilinear_interpolation(height: int, width: int) -> None:
     values = noise(1, 2, 5, 7)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import zarr
 from PIL import Image
+from torch.nn import functional as F
 
 from diffnca import generate, load
 from diffnca.canvas.noise import MAX_SEED, Noise
@@ -17,9 +18,11 @@ from diffnca.cli.main import main
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser
+from diffnca.diffusion.schedule import CLEAN
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import write_model
 from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown, grown_seed
+from diffnca.sampling.known import NearMeans
 from diffnca.sampling.layouts import layout_of
 from diffnca.sampling.starts import start_of
 from diffnca.sampling.task import walk_of
@@ -96,12 +99,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class TestImages:
-    def test_an_image_is_that_of_training_enlarged_by_noise(self, model: str) -> None:
+    def test_an_image_is_that_of_training_enlarged_by_noise_with_means_near_it(self, model: str) -> None:
         denoiser = load(model)
         small = generate(denoiser, height=16, width=16, seed=[5, MAX_SEED])
         seeds = [grown_seed(5, 1), grown_seed(MAX_SEED, 1)]
         larger = upscale(denoiser, small, 1.5, method="noise", strength=STRENGTH, seed=seeds)
-        assert torch.equal(generate(denoiser, height=24, width=24, seed=[5, MAX_SEED]), larger)
+        moved = NearMeans(small).impose(larger, CLEAN, 0, Canvas(24, 24).whole, Noise((0,)))
+        assert torch.equal(generate(denoiser, height=24, width=24, seed=[5, MAX_SEED]), moved)
+
+    def test_a_face_of_twice_the_size_is_the_face_of_its_seed(self) -> None:
+        small, large = (generate(load("faces-4step"), height=side, width=side, seed=1) for side in (64, 128))
+        error = F.avg_pool2d(large, 2) - small
+        assert 127.5 * float(error.square().mean().sqrt()) < 5.0  # of 255 levels; without near means, 18
 
     def test_directly_it_is_made_by_the_network_alone(self, model: str) -> None:
         denoiser, alone = load(model), load(model)

@@ -75,11 +75,21 @@ class Axis:
 
     def interpolated(self) -> Taps:
         """Yield the taps of a linear interpolation between the centres of the blocks of the whole grid."""
+        return self._lines(self._on_grid)
+
+    def smoothed(self) -> Taps:
+        """Yield the taps of such an interpolation between the touched blocks; wrong a block from cuts."""
+        if (self.start, self.length) == (0, self.size):
+            return self.interpolated()
+        first, last = self.touched[0], len(self.touched) - 1
+        return self._lines(lambda blocks: (blocks - first).clamp(0, last))
+
+    def _lines(self, input_of: Callable[[Tensor], Tensor]) -> Taps:
         place = (2 * self.pixels + 1) * self.blocks - self.size  # in units of half a pixel's share of a block
         below = torch.div(place, 2 * self.size, rounding_mode="floor")
         share = (place - below * 2 * self.size).double() / (2 * self.size)
-        yield self._on_grid(below), 1.0 - share
-        yield self._on_grid(below + 1), share
+        yield input_of(below), 1.0 - share
+        yield input_of(below + 1), share
 
     def own(self) -> Taps:
         """Yield the taps that select the touched blocks from the whole grid."""
@@ -149,6 +159,7 @@ class Grid:
     spread = partialmethod(_applied, Axis.spread)
     solved = partialmethod(_applied, Axis.solved)
     interpolated = partialmethod(_applied, Axis.interpolated)
+    smoothed = partialmethod(_applied, Axis.smoothed)
     own = partialmethod(_applied, Axis.own)
 
 

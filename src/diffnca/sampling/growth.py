@@ -3,13 +3,15 @@
 A model that sees the whole canvas knows whole images only at its training size. On a larger canvas, each low
 frequency holds more image beside equal noise. Most models have a pyramid for that, in `pyramid` beside this
 file. Students and a few canvases have none. Then the first canvas has the training size as its smaller side,
-and its image is exactly the image of its seed. `upscale` then enlarges it by at most 2 at a time.
+and its image is exactly the image of its seed. Each next image is enlarged by at most 2, noised in part and
+denoised. Then its means over blocks are moved near the smaller image: denoising alone changes a face.
 """
 
 import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from diffnca.canvas.noise import MAX_SEED, Noise
 from diffnca.canvas.region import Canvas
@@ -18,12 +20,14 @@ from diffnca.diffusion.samplers import Sampler
 from diffnca.diffusion.schedule import Level
 from diffnca.diffusion.walk import Planes, Progress
 from diffnca.sampling.coarse import completing
+from diffnca.sampling.known import NearMeans
 from diffnca.sampling.pyramid import half_of
 from diffnca.sampling.starts import Initial
 from diffnca.sampling.task import Task, sample_task
 from diffnca.sampling.upscale import enlargement
 
-STRENGTH = 0.6
+STRENGTH = 0.4
+"""Start of the walk of an enlarged image, as a share of the way: the last call of a student of four steps."""
 
 LEAST_FACTOR = 1.1
 """An image grows above this factor between its smaller side and the side of training."""
@@ -60,7 +64,7 @@ def planned(
         return Task(canvases[0], levels, initial, given=given)
     before = canvases[-2]
     unknown = torch.zeros(1, denoiser.image_channels, before.height, before.width)
-    return replace(enlargement(canvases[-1], unknown, "noise", STRENGTH)(denoiser, levels), given=given)
+    return _enlarging(unknown, canvases[-1], denoiser, levels, given)
 
 
 def grown(
@@ -84,8 +88,7 @@ def grown(
     task = completing(Task(canvases[0], levels, initial, given=given), layout, config)
     for canvas in canvases[1:]:
         image = sample_task(task, denoiser, sampler, noise, progress=progress)
-        task = replace(enlargement(canvas, image.cpu(), "noise", STRENGTH)(denoiser, levels), given=given)
-        task = completing(task, layout, config)
+        task = completing(_enlarging(image.cpu(), canvas, denoiser, levels, given), layout, config)
         noise = replace(noise, seeds=tuple(grown_seed(seed, 1) for seed in noise.seeds))
     return task, noise
 
@@ -93,6 +96,14 @@ def grown(
 def grown_seed(seed: int, stage: int) -> int:
     """Return the seed of an image after `stage` enlargements."""
     return (seed + stage * GOLDEN) & MAX_SEED
+
+
+def _enlarging(
+    image: Tensor, canvas: Canvas, denoiser: ImageDenoiser, levels: tuple[Level, ...], given: Planes | None
+) -> Task:
+    """Return the task to enlarge an image: noised in part, then denoised, with means near its pixels."""
+    task = enlargement(canvas, image, "noise", STRENGTH)(denoiser, levels)
+    return replace(task, constraint=NearMeans(image), given=given)
 
 
 def _reduced(canvas: Canvas, share: float, denoiser: ImageDenoiser) -> Canvas:

@@ -186,6 +186,31 @@ class KnownMeans:
 
 
 @dataclass(frozen=True)
+class NearMeans:
+    """The means over blocks of the clean image are near the pixels of a smaller picture.
+
+    `small` is the picture, in [-1, 1]. The image changes once, by a linear interpolation of what its means
+    lack. So the edges of the blocks do not show, but the means hold only nearly.
+    """
+
+    small: Float[Tensor, "b c y x"]
+
+    def reach(self, canvas: Canvas) -> int:
+        """Return how many pixels around a pixel `impose` needs: the blocks on both sides of its own."""
+        return Grid(*self.small.shape[-2:]).reach(canvas, 2)
+
+    def impose(
+        self, x: Float[Tensor, "b c h w"], level: Level, step: int, region: Region, noise: Noise
+    ) -> Float[Tensor, "b c h w"]:
+        """Return a clean image with means nearer to the picture; a noisy image stays as it is."""
+        if level.sigma > 0.0:
+            return x
+        grid, x = Grid(*self.small.shape[-2:]), x.clamp(-1.0, 1.0)
+        missing = grid.own(self.small.to(x), region) - grid.means(x, region)
+        return (x + grid.smoothed(missing, region)).clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Known:
     """A start, at a noise `level`, on which a constraint is imposed."""
 
