@@ -18,7 +18,7 @@ from diffnca.cli.main import main
 from diffnca.config.model import Config, with_fields
 from diffnca.config.recipes import recipe_named
 from diffnca.diffusion.denoiser import Denoiser
-from diffnca.diffusion.schedule import CLEAN
+from diffnca.diffusion.schedule import CLEAN, Level
 from diffnca.models.build import build_denoiser
 from diffnca.models.file import write_model
 from diffnca.sampling.growth import LARGEST_KNOWN_PX, STRENGTH, canvases_of, grown, grown_seed
@@ -96,6 +96,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "whole.safetensors"
     write_model(path, network.state_dict(), config, {})
     return str(path)
+
+
+class TestNearMeans:
+    canvas = Canvas(10, 14)
+
+    def test_a_constant_that_lacks_is_added(self) -> None:
+        x = 0.5 * torch.rand(1, 3, 10, 14)
+        moved = NearMeans(F.avg_pool2d(x, 2) + 0.25).impose(x, CLEAN, 0, self.canvas.whole, Noise((0,)))
+        assert torch.allclose(moved, x + 0.25, atol=1e-6)
+
+    def test_a_ramp_that_lacks_is_added_inside(self) -> None:
+        ramp = torch.linspace(0.0, 0.5, 14).expand(1, 3, 10, 14)
+        moved = NearMeans(F.avg_pool2d(ramp, 2)).impose(
+            torch.zeros(1, 3, 10, 14), CLEAN, 0, self.canvas.whole, Noise((0,))
+        )
+        assert torch.allclose(moved[..., 1:-1], ramp[..., 1:-1], atol=1e-6)
+
+    def test_a_noisy_image_stays(self) -> None:
+        x, level = torch.randn(1, 3, 10, 14), Level.of_log_snr(0.0)
+        moved = NearMeans(torch.zeros(1, 3, 5, 7)).impose(x, level, 0, self.canvas.whole, Noise((0,)))
+        assert torch.equal(moved, x)
 
 
 class TestImages:
