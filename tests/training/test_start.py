@@ -70,7 +70,7 @@ def test_the_errors_are_sorted(begun: Session) -> None:
 
 
 def test_students_and_models_of_whole_images_begin_no_training() -> None:
-    assert not {"pathology-4step", "faces", "faces-4step"} & set(candidates())
+    assert not {"pathology-4step", "faces", "faces-4step", "faces-2step"} & set(candidates())
 
 
 def soft_photo(path: Path, channels: int) -> None:
