@@ -95,8 +95,8 @@ def test_image_has_the_channels_of_the_model(channels: int) -> None:
 
 @cache
 def of_many_pixels(sampler: str) -> Tensor:
-    """Return an image of all steps, whose statistics are those of the data."""
-    return image(height=100, width=100, sampler=sampler, steps=300)
+    """Return an image of one walk of all steps, whose statistics are those of the data."""
+    return image(height=100, width=100, sampler=sampler, steps=300, direct=True)
 
 
 @each_sampler

@@ -171,9 +171,9 @@ class Owner:
 
 @cache
 def fastest_first() -> tuple[str, ...]:
-    """Return the names of the bundled models: few steps first."""
+    """Return the names of the bundled models: `FIRST`, then those of few steps first."""
     steps = {name: read_config(path).sampling.steps for name, path in bundled_models().items()}
-    return tuple(sorted(steps, key=lambda name: (steps[name], name != FIRST, name)))
+    return tuple(sorted(steps, key=lambda name: (name != FIRST, steps[name], name)))
 
 
 def _holds_pictures(folder: Path) -> bool:
