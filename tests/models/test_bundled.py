@@ -40,7 +40,7 @@ LIMITS = {
 }
 """Of KID on 16 images, where the models have 0.07 to 0.14, and `nuclei` without its map 0.21. Noise has 0.65,
 meadow as tissue 0.38."""
-KIND = {name: re.sub("-.step$", "", name).replace("colon", "pathology") for name in LIMITS}
+KIND = {name: re.sub(r"-\dstep$", "", name).replace("colon", "pathology") for name in LIMITS}
 KIND["nuclei"] = "pathology-40x"
 """Whose held-out pictures a model is compared with."""
 WHOLE = {"faces": 20, "faces-2step": None, "faces-4step": None}

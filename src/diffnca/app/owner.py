@@ -66,7 +66,7 @@ class Options:
     def other_models(self) -> dict[str, str]:
         """Return how `find_model` finds the bundled and the trained models, by their names on the page."""
         trained = sorted(path.parent for path in self.runs.glob(f"*/{MODEL_FILE}"))
-        return {name: name for name in fastest_first()} | {folder.name: str(folder) for folder in trained}
+        return {name: name for name in in_order()} | {folder.name: str(folder) for folder in trained}
 
     def check(self) -> None:
         """Refuse models that are none, two models of one name, and folders that are none."""
@@ -170,7 +170,7 @@ class Owner:
 
 
 @cache
-def fastest_first() -> tuple[str, ...]:
+def in_order() -> tuple[str, ...]:
     """Return the names of the bundled models: `FIRST`, then those of few steps first."""
     steps = {name: read_config(path).sampling.steps for name, path in bundled_models().items()}
     return tuple(sorted(steps, key=lambda name: (name != FIRST, steps[name], name)))
